@@ -1,0 +1,255 @@
+//! Chunks: how an image is cut, and which pieces of it are held.
+//!
+//! A chunk number is a [`ChunkId`], and only a [`Layout`] makes one, so that a number from the
+//! network is checked once, where it is decoded.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Smallest chunk, in bytes.
+pub const MIN_CHUNK_BYTES: u64 = 64 << 10;
+/// Largest chunk, in bytes.
+pub const MAX_CHUNK_BYTES: u64 = 4 << 20;
+/// Above this many chunks the next larger chunk size is taken.
+const MANY_CHUNKS: u64 = 2048;
+/// Most chunks an image may have: 4 TiB of the largest.
+pub const MAX_CHUNKS: u64 = 1 << 20;
+
+/// The number of a chunk that exists in the image it was made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChunkId(u32);
+
+impl ChunkId {
+    /// The number itself, counted from 0.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The number as an index.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl fmt::Display for ChunkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// How an image is cut: equal chunks of a power of two bytes, the last one shorter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    image_bytes: u64,
+    chunk_bytes: u64,
+}
+
+impl Layout {
+    /// The usual cut for an image of this size: the smallest chunks that are not too many.
+    pub fn for_image(image_bytes: u64) -> Layout {
+        let mut chunk_bytes = MIN_CHUNK_BYTES;
+        while chunk_bytes < MAX_CHUNK_BYTES && image_bytes.div_ceil(chunk_bytes) > MANY_CHUNKS {
+            chunk_bytes *= 2;
+        }
+        Layout { image_bytes, chunk_bytes }
+    }
+
+    /// A cut that somebody else chose; None unless it is within the bounds above.
+    pub fn new(image_bytes: u64, chunk_bytes: u64) -> Option<Layout> {
+        let sound = chunk_bytes.is_power_of_two()
+            && (MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&chunk_bytes)
+            && image_bytes.div_ceil(chunk_bytes) <= MAX_CHUNKS;
+        sound.then_some(Layout { image_bytes, chunk_bytes })
+    }
+
+    /// Bytes of the whole image.
+    pub fn image_bytes(&self) -> u64 {
+        self.image_bytes
+    }
+
+    /// Bytes of every chunk but the last.
+    pub fn chunk_bytes(&self) -> u64 {
+        self.chunk_bytes
+    }
+
+    /// How many chunks there are; 0 for an empty image.
+    pub fn count(&self) -> u32 {
+        self.image_bytes.div_ceil(self.chunk_bytes) as u32
+    }
+
+    /// Chunk number `n`, if there is one.
+    pub fn chunk(&self, n: u32) -> Option<ChunkId> {
+        (n < self.count()).then_some(ChunkId(n))
+    }
+
+    /// All chunks in order.
+    pub fn iter(&self) -> impl Iterator<Item = ChunkId> + use<> {
+        (0..self.count()).map(ChunkId)
+    }
+
+    /// Where a chunk lies in the image, in bytes.
+    pub fn range(&self, chunk: ChunkId) -> Range<u64> {
+        let start = u64::from(chunk.0).saturating_mul(self.chunk_bytes).min(self.image_bytes);
+        start..start.saturating_add(self.chunk_bytes).min(self.image_bytes)
+    }
+
+    /// The chunks that hold any byte of `range`; bytes past the image have none.
+    pub fn covering(&self, range: Range<u64>) -> impl Iterator<Item = ChunkId> + use<> {
+        let end = range.end.min(self.image_bytes).div_ceil(self.chunk_bytes);
+        let start = if range.is_empty() { end } else { range.start / self.chunk_bytes };
+        (start..end).map(|n| ChunkId(n as u32))
+    }
+}
+
+/// A set of chunks of one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChunkSet {
+    words: Vec<u64>,
+    len: u32,
+}
+
+impl ChunkSet {
+    /// No chunk yet, with room for those of `layout`.
+    pub fn empty(layout: &Layout) -> ChunkSet {
+        ChunkSet { words: vec![0; (layout.count() as usize).div_ceil(64)], len: 0 }
+    }
+
+    /// Every chunk of `layout`.
+    pub fn full(layout: &Layout) -> ChunkSet {
+        let mut set = ChunkSet::empty(layout);
+        layout.iter().for_each(|chunk| {
+            set.insert(chunk);
+        });
+        set
+    }
+
+    /// Adds a chunk; false if it was there.
+    pub fn insert(&mut self, chunk: ChunkId) -> bool {
+        let Some(word) = self.words.get_mut(chunk.index() / 64) else { return false };
+        let bit = 1 << (chunk.index() % 64);
+        let new = *word & bit == 0;
+        *word |= bit;
+        self.len += u32::from(new);
+        new
+    }
+
+    /// Takes a chunk out; false if it was not there.
+    pub fn remove(&mut self, chunk: ChunkId) -> bool {
+        let Some(word) = self.words.get_mut(chunk.index() / 64) else { return false };
+        let bit = 1 << (chunk.index() % 64);
+        let old = *word & bit != 0;
+        *word &= !bit;
+        self.len -= u32::from(old);
+        old
+    }
+
+    /// Is the chunk in the set?
+    pub fn contains(&self, chunk: ChunkId) -> bool {
+        self.words
+            .get(chunk.index() / 64)
+            .is_some_and(|word| word & (1 << (chunk.index() % 64)) != 0)
+    }
+
+    /// How many chunks are in it.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Is it without any chunk?
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The chunks of the set in order.
+    pub fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
+        self.words.iter().enumerate().flat_map(|(i, &word)| {
+            (0..64)
+                .filter(move |bit| word & (1 << bit) != 0)
+                .map(move |bit| ChunkId(i as u32 * 64 + bit))
+        })
+    }
+
+    /// The set as runs, `0-9 12 20-31`: how it is written in control files.
+    pub fn runs(&self) -> String {
+        let mut text = String::new();
+        let mut chunks = self.iter().map(ChunkId::get).peekable();
+        while let Some(first) = chunks.next() {
+            let mut last = first;
+            while chunks.peek() == Some(&(last + 1)) {
+                last += 1;
+                chunks.next();
+            }
+            let space = if text.is_empty() { "" } else { " " };
+            text += &match first == last {
+                true => format!("{space}{first}"),
+                false => format!("{space}{first}-{last}"),
+            };
+        }
+        text
+    }
+}
+
+/// Reads one run, `7` or `3-9`, as control files write them; None unless all of it exists.
+pub fn parse_run(text: &str, layout: &Layout) -> Option<impl Iterator<Item = ChunkId> + use<>> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
+    (first <= last && layout.chunk(last).is_some()).then(|| (first..=last).map(ChunkId))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_cut_has_about_a_thousand_to_two_thousand_chunks() {
+        for mib in [64, 100, 700, 1024, 4000] {
+            let count = Layout::for_image(mib << 20).count();
+            assert!((1000..=2048).contains(&count), "{mib} MiB: {count}");
+        }
+        assert_eq!(Layout::for_image(1).count(), 1);
+        assert_eq!(Layout::for_image(0).count(), 0);
+    }
+
+    #[test]
+    fn the_last_chunk_is_cut_short_by_the_end_of_the_image() {
+        let layout = Layout::new(MIN_CHUNK_BYTES + 5, MIN_CHUNK_BYTES).unwrap();
+        let last = layout.chunk(1).unwrap();
+        assert_eq!(layout.range(last), MIN_CHUNK_BYTES..MIN_CHUNK_BYTES + 5);
+        assert_eq!(layout.chunk(2), None);
+    }
+
+    #[test]
+    fn only_chunks_that_touch_a_range_cover_it() {
+        let layout = Layout::new(10 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES).unwrap();
+        let covering = |range| layout.covering(range).map(ChunkId::get).collect::<Vec<_>>();
+        assert_eq!(covering(0..1), [0]);
+        assert_eq!(covering(MIN_CHUNK_BYTES - 1..MIN_CHUNK_BYTES + 1), [0, 1]);
+        assert_eq!(covering(5..5), []);
+        assert_eq!(covering(9 * MIN_CHUNK_BYTES..u64::MAX), [9]);
+    }
+
+    #[test]
+    fn a_set_prints_as_runs_and_reads_back() {
+        let layout = Layout::new(200 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES).unwrap();
+        let mut set = ChunkSet::empty(&layout);
+        for n in [0, 1, 2, 7, 63, 64, 199] {
+            set.insert(layout.chunk(n).unwrap());
+        }
+        assert_eq!(set.runs(), "0-2 7 63-64 199");
+        let mut back = ChunkSet::empty(&layout);
+        for run in set.runs().split(' ') {
+            parse_run(run, &layout).unwrap().for_each(|chunk| {
+                back.insert(chunk);
+            });
+        }
+        assert_eq!(back, set);
+    }
+
+    #[test]
+    fn runs_beyond_the_image_are_refused() {
+        let layout = Layout::new(10 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES).unwrap();
+        for bad in ["10", "0-10", "5-4", "-", "", "x", "4294967296", "-1"] {
+            assert!(parse_run(bad, &layout).is_none(), "{bad}");
+        }
+    }
+}

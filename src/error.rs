@@ -1,0 +1,154 @@
+//! The one error type of the program, its texts and its exit codes.
+//!
+//! An error says what was wrong and where; `main` prints it on one line.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use crate::manifest;
+use crate::path::shown;
+
+/// What ended a run.
+#[derive(Debug)]
+pub enum Error {
+    /// The command line cannot be understood or asks for what makes no sense.
+    Usage(String),
+    /// A host name has no address.
+    Resolve {
+        /// The name as it was given.
+        host: String,
+        /// Why not.
+        why: String,
+    },
+    /// Nobody could be reached there.
+    Connect {
+        /// Who was called.
+        host: String,
+        /// The last failure.
+        why: String,
+    },
+    /// The address cannot be listened on.
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The other side does not have what was asked for.
+    NotServed {
+        /// The path that was asked for.
+        path: String,
+        /// Who was asked.
+        host: String,
+    },
+    /// The other side said what cannot be right, or what its protocol forbids.
+    Peer {
+        /// Who.
+        host: String,
+        /// What.
+        why: String,
+    },
+    /// A manifest that cannot be used.
+    Manifest(manifest::ManifestError),
+    /// The served tree cannot be described.
+    Tree(manifest::Problem),
+    /// A local file or directory.
+    File {
+        /// What was being done, as in "cannot ACTION PATH".
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A call of the operating system that has to do with no file.
+    System {
+        /// What was being done, as in "cannot ACTION".
+        action: &'static str,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl Error {
+    /// For `map_err` after a file operation: `.map_err(Error::file("open", path))`.
+    pub fn file(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Error {
+        move |error| Error::File { action, path: path.as_ref().to_owned(), error }
+    }
+
+    /// For `map_err` after any other system call.
+    pub fn system(action: &'static str) -> impl FnOnce(io::Error) -> Error {
+        move |error| Error::System { action, error }
+    }
+
+    /// The process's exit code; `xget(1)` lists them.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Resolve { .. } | Error::Connect { .. } => 3,
+            Error::NotServed { .. } => 4,
+            Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
+            Error::Manifest(_) | Error::Peer { .. } => 6,
+            Error::Listen { .. } => 7,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Usage(text) => write!(f, "{text} (xget --help lists the options)"),
+            Error::Resolve { host, why } => write!(f, "cannot find the address of {host}: {why}"),
+            Error::Connect { host, why } => write!(f, "cannot reach {host}: {why}"),
+            Error::Listen { address, error } => {
+                write!(f, "cannot listen on {address}: {}", reason(error))
+            }
+            Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
+            Error::Peer { host, why } => write!(f, "{host}: {why}"),
+            Error::Manifest(error) => write!(f, "{error}"),
+            Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
+            Error::File { action, path, error } => {
+                use std::os::unix::ffi::OsStrExt;
+                let path = shown(path.as_os_str().as_bytes());
+                write!(f, "cannot {action} {path}: {}", reason(error))
+            }
+            Error::System { action, error } => write!(f, "cannot {action}: {}", reason(error)),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<manifest::ManifestError> for Error {
+    fn from(error: manifest::ManifestError) -> Error {
+        Error::Manifest(error)
+    }
+}
+
+impl From<manifest::Problem> for Error {
+    fn from(problem: manifest::Problem) -> Error {
+        Error::Tree(problem)
+    }
+}
+
+/// The system's words without the number that Rust adds to them.
+pub fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((words, _)) => words.to_owned(),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_error_says_what_where_and_why() {
+        let error = Error::file("open", "/no/such\n")(io::Error::from_raw_os_error(libc::ENOENT));
+        assert_eq!(error.to_string(), "cannot open /no/such\\n: No such file or directory");
+    }
+}

@@ -1,0 +1,10 @@
+//! xget.
+#![allow(missing_docs)]
+pub mod chunks;
+pub mod error;
+pub mod manifest;
+#[cfg(feature = "master")]
+pub mod master;
+pub mod net;
+pub mod p9;
+pub mod path;

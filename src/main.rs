@@ -1,0 +1,2 @@
+//! The xget command.
+fn main() {}
