@@ -409,9 +409,8 @@ impl fmt::Display for Problem {
             Problem::Path(bad) => write!(f, "{bad}"),
             Problem::Target(path) => write!(f, "{path} has an impossible link target"),
             Problem::NoRoot => write!(f, "the first entry is not the root directory"),
-            Problem::NoParent(path) => {
-                write!(f, "{path} is in no listed directory, or twice there")
-            }
+            Problem::NoParent(path) => write!(f, "{path} is in no listed directory"),
+            Problem::Twice(path) => write!(f, "{path} is listed twice"),
             Problem::TooLarge => write!(f, "the image is larger than 4 TiB"),
             Problem::HashCount => write!(f, "the number of hashes is not the number of chunks"),
             Problem::NotCanonical => write!(f, "not in the canonical form"),
