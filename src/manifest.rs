@@ -186,8 +186,9 @@ fn subtree_ends(entries: &[Entry]) -> Result<Vec<usize>, Problem> {
     if !root.is_some_and(|root| root.content == Content::Directory) {
         return Err(Problem::NoRoot);
     }
-    if let Some([_, twice]) = entries.array_windows().find(|[a, b]| a.path == b.path) {
-        return Err(Problem::Twice(twice.path.clone()));
+    let twice = |pair: &&[Entry]| matches!(pair, [a, b] if a.path == b.path);
+    if let Some([_, entry]) = entries.windows(2).find(twice) {
+        return Err(Problem::Twice(entry.path.clone()));
     }
     let mut ends = vec![entries.len(); entries.len()];
     let mut open: Vec<usize> = Vec::new();
