@@ -8,3 +8,4 @@ pub mod master;
 pub mod net;
 pub mod p9;
 pub mod path;
+pub mod tree;

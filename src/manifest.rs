@@ -423,7 +423,7 @@ impl std::error::Error for ManifestError {}
 impl std::error::Error for Problem {}
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn entry(path: &str, content: Content) -> Entry {
@@ -440,7 +440,7 @@ mod tests {
         Content::File { bytes, image_offset: 0 }
     }
 
-    fn sample() -> Manifest {
+    pub(crate) fn sample() -> Manifest {
         let entries = vec![
             entry("boot/vmlinuz", file(70_000)),
             entry(".", Content::Directory),

@@ -1,4 +1,7 @@
 //! 9P: 9P2000, 9P2000.u and 9P2000.L (intro(5) of Plan 9, and the two Unix extensions of it).
 
+pub mod client;
+pub mod errno;
 pub mod message;
+pub mod server;
 pub mod wire;

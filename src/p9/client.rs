@@ -1,0 +1,374 @@
+//! The client's half of a 9P2000.L connection, without the connection.
+//!
+//! Requests are queued with a token that comes back with the reply; many may be in flight. The data
+//! of an Rread is handed on in the pieces in which it arrives, so that a chunk is never held in
+//! memory as a whole; every other reply is small and is handed on decoded.
+
+use std::fmt;
+
+use super::errno::Errno;
+use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES};
+use super::server::MAX_MSIZE;
+use super::wire::{DecodeError, Dialect, List, NumericId, Text};
+
+/// Most requests in flight on one connection; one more is an error of the caller.
+pub const MAX_IN_FLIGHT: usize = 64;
+/// Longest reply that is not an Rread, in bytes.
+const MAX_REPLY_BYTES: usize = 128 << 10;
+const TREAD: u8 = 116;
+const RREAD: u8 = 117;
+const RLERROR: u8 = 7;
+const RERROR: u8 = 107;
+
+/// Something that arrived.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event<'a, T> {
+    /// The reply to the request with this token.
+    Reply(T, Result<Message<'a>, Errno>),
+    /// A piece of what a Tread asked for, `at` bytes after its offset.
+    Data {
+        /// The Tread's token.
+        token: T,
+        /// Where the piece begins, in bytes after the Tread's offset.
+        at: u32,
+        /// The piece.
+        bytes: &'a [u8],
+    },
+    /// All of the Tread's reply has come: this many bytes, 0 at the end of the file.
+    End(T, u32),
+}
+
+/// Why the server cannot be talked to any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A message that cannot be decoded.
+    Decode(DecodeError),
+    /// A size that no reply may have.
+    Size(u32),
+    /// A reply to a request that was not made, or of another type than the request's.
+    Unasked { kind: u8, tag: u16 },
+    /// More data than was asked for, or a length that contradicts itself.
+    Count(u32),
+    /// It does not speak 9P2000.L, or not with a useful message size.
+    Version,
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Broken::Decode(error) => write!(f, "sent a bad message: {error}"),
+            Broken::Size(size) => write!(f, "sent a message of {size} bytes"),
+            Broken::Unasked { kind, tag } => {
+                write!(f, "replied with type {kind} to tag {tag}, which asked for no such thing")
+            }
+            Broken::Count(count) => write!(f, "sent a wrong number of bytes ({count})"),
+            Broken::Version => write!(f, "does not speak 9P2000.L"),
+        }
+    }
+}
+
+impl std::error::Error for Broken {}
+
+#[derive(Clone, Copy, Debug)]
+enum Pending<T> {
+    /// Waits for a reply of type `kind + 1`; a Tread asked for `count` bytes.
+    Request { token: T, kind: u8, count: u32 },
+    /// Given up; its tag is free when the Rflush comes.
+    Flushed { kind: u8, count: u32 },
+    /// The Tflush of that tag.
+    Flush { oldtag: u16 },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    tag: u16,
+    at: u32,
+    left: u32,
+}
+
+/// One connection's state. `T` is what the caller remembers of a request.
+#[derive(Debug)]
+pub struct Client<T> {
+    msize: u32,
+    pending: heapless::Vec<Option<Pending<T>>, MAX_IN_FLIGHT>,
+    out: Vec<u8>,
+    partial: Vec<u8>,
+    /// `partial` holds a message that was handed out already.
+    used: bool,
+    stream: Option<Stream>,
+    trace: Option<Vec<String>>,
+}
+
+impl<T: Copy> Client<T> {
+    /// A connection on which nothing was said yet; with `trace` it keeps a line for every message.
+    pub fn new(trace: bool) -> Client<T> {
+        Client {
+            msize: 0,
+            pending: heapless::Vec::new(),
+            out: Vec::new(),
+            partial: Vec::new(),
+            used: false,
+            stream: None,
+            trace: trace.then(Vec::new),
+        }
+    }
+
+    /// Queues the Tversion that has to come first; its reply is an Rversion.
+    pub fn version(&mut self, token: T) {
+        self.msize = MAX_MSIZE;
+        let version = Text(Dialect::Linux.name().as_bytes());
+        self.send(token, &Message::Tversion { msize: MAX_MSIZE, version });
+    }
+
+    /// Queues a Tattach to the root, with the numeric user 0 as Linux asks of root.
+    pub fn attach(&mut self, token: T, fid: u32) {
+        let n_uname = NumericId(Some(0));
+        let (uname, aname) = (Text(b"root"), Text(b""));
+        self.send(token, &Message::Tattach { fid, afid: NOFID, uname, aname, n_uname });
+    }
+
+    /// Queues a walk and an open of the file at `path` below `root`, under the number `fid`.
+    ///
+    /// Both leave at once: a server answers in order, and an open of a fid that the walk did not
+    /// make is answered with an error, too. The token comes back twice.
+    pub fn open(&mut self, token: T, root: u32, fid: u32, path: &[&str], flags: u32) {
+        let names = path.iter().map(|name| Text(name.as_bytes()));
+        let wname: List<Text<'_>> = names.take(super::wire::MAX_WALK_ELEMENTS).collect();
+        self.send(token, &Message::Twalk { fid: root, newfid: fid, wname });
+        self.send(token, &Message::Tlopen { fid, flags });
+    }
+
+    /// Queues a request; the tag it travels under, or None if too many are in flight.
+    pub fn send(&mut self, token: T, message: &Message<'_>) -> Option<u16> {
+        let count = match message {
+            Message::Tread { count, .. } => *count,
+            _ => 0,
+        };
+        self.enqueue(Pending::Request { token, kind: message.kind(), count }, message)
+    }
+
+    /// Gives up the request under `tag`: whatever its reply is, it will not be reported.
+    pub fn flush(&mut self, tag: u16) {
+        let Some(slot) = self.pending.get_mut(usize::from(tag)) else { return };
+        let Some(Pending::Request { kind, count, .. }) = *slot else { return };
+        *slot = Some(Pending::Flushed { kind, count });
+        self.enqueue(Pending::Flush { oldtag: tag }, &Message::Tflush { oldtag: tag });
+    }
+
+    /// How many requests have no reply yet.
+    pub fn in_flight(&self) -> usize {
+        self.pending.iter().flatten().count()
+    }
+
+    /// The most bytes that one Tread can bring.
+    pub fn max_read_bytes(&self) -> u32 {
+        self.msize.saturating_sub(IO_HEADER_BYTES)
+    }
+
+    /// What waits to be sent; the driver removes from its front what it has sent.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.out
+    }
+
+    /// The trace lines since the last call.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Takes the next event off the front of `bytes`; None when all of them are used up.
+    pub fn receive<'a>(&'a mut self, bytes: &mut &'a [u8]) -> Result<Option<Event<'a, T>>, Broken> {
+        if std::mem::take(&mut self.used) {
+            self.partial.clear();
+        }
+        loop {
+            if let Some(stream) = self.stream {
+                match self.stream_piece(stream, bytes)? {
+                    Piece::Event(event) => return Ok(Some(event)),
+                    Piece::Ignored => continue,
+                    Piece::Starved => return Ok(None),
+                }
+            }
+            let Some(kind) = self.gather_header(bytes)? else { return Ok(None) };
+            if kind == RREAD {
+                self.begin_stream()?;
+                continue;
+            }
+            if !self.gather(self.frame_bytes(), bytes) {
+                return Ok(None);
+            }
+            match self.small_reply()? {
+                Some((token, kind)) => {
+                    self.used = true;
+                    return self.decoded(token, kind).map(Some);
+                }
+                None => self.partial.clear(),
+            }
+        }
+    }
+
+    fn enqueue(&mut self, pending: Pending<T>, message: &Message<'_>) -> Option<u16> {
+        let free = self.pending.iter().position(Option::is_none);
+        let slot = match free {
+            Some(slot) => slot,
+            None => {
+                self.pending.push(None).ok()?;
+                self.pending.len() - 1
+            }
+        };
+        *self.pending.get_mut(slot)? = Some(pending);
+        let tag = if message.kind() == 100 { NOTAG } else { slot as u16 };
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("-> tag {tag} {message}"));
+        }
+        message.encode(tag, Dialect::Linux, &mut self.out);
+        Some(slot as u16)
+    }
+
+    /// Fills `partial` up to `size` bytes; true when it is full.
+    fn gather(&mut self, size: usize, bytes: &mut &[u8]) -> bool {
+        let missing = size.saturating_sub(self.partial.len()).min(bytes.len());
+        let (head, rest) = bytes.split_at_checked(missing).unwrap_or((bytes, &[]));
+        self.partial.extend_from_slice(head);
+        *bytes = rest;
+        self.partial.len() >= size
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.partial.first_chunk().map_or(0, |size| u32::from_le_bytes(*size) as usize)
+    }
+
+    /// Gathers as much as tells how to go on, and checks it; None if there is not enough yet.
+    fn gather_header(&mut self, bytes: &mut &[u8]) -> Result<Option<u8>, Broken> {
+        if !self.gather(HEADER_BYTES, bytes) {
+            return Ok(None);
+        }
+        let size = self.frame_bytes();
+        let kind = self.partial.get(4).copied().unwrap_or(0);
+        let most = if kind == RREAD { self.msize as usize } else { MAX_REPLY_BYTES };
+        if size > most || size < HEADER_BYTES || (kind == RREAD && size < RREAD_HEADER_BYTES) {
+            return Err(Broken::Size(size as u32));
+        }
+        let header = if kind == RREAD { RREAD_HEADER_BYTES } else { HEADER_BYTES };
+        Ok(self.gather(header, bytes).then_some(kind))
+    }
+
+    fn begin_stream(&mut self) -> Result<(), Broken> {
+        let size = self.frame_bytes() as u32;
+        let tag = self.tag();
+        let count = self.partial.get(7..11).and_then(|b| b.first_chunk());
+        let count = count.map_or(0, |count| u32::from_le_bytes(*count));
+        let asked = match self.pending.get(usize::from(tag)) {
+            Some(Some(
+                Pending::Request { kind: TREAD, count, .. } | Pending::Flushed { kind: TREAD, count },
+            )) => *count,
+            _ => return Err(Broken::Unasked { kind: RREAD, tag }),
+        };
+        if count > asked || count != size.saturating_sub(RREAD_HEADER_BYTES as u32) {
+            return Err(Broken::Count(count));
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("<- tag {tag} Rread data {count} bytes"));
+        }
+        self.partial.clear();
+        self.stream = Some(Stream { tag, at: 0, left: count });
+        Ok(())
+    }
+
+    fn stream_piece<'a>(
+        &mut self,
+        stream: Stream,
+        bytes: &mut &'a [u8],
+    ) -> Result<Piece<'a, T>, Broken> {
+        let Stream { tag, at, left } = stream;
+        let slot = self.pending.get_mut(usize::from(tag)).ok_or(Broken::Count(left))?;
+        let token = match slot {
+            Some(Pending::Request { token, .. }) => Some(*token),
+            _ => None,
+        };
+        if left == 0 {
+            self.stream = None;
+            return Ok(match token {
+                Some(token) => {
+                    *slot = None;
+                    Piece::Event(Event::End(token, at))
+                }
+                // The tag of a flushed request stays taken until its Rflush.
+                None => Piece::Ignored,
+            });
+        }
+        if bytes.is_empty() {
+            return Ok(Piece::Starved);
+        }
+        let taken = (left as usize).min(bytes.len());
+        let (piece, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
+        *bytes = rest;
+        let taken = taken as u32;
+        self.stream = Some(Stream { tag, at: at.saturating_add(taken), left: left - taken });
+        Ok(match token {
+            Some(token) => Piece::Event(Event::Data { token, at, bytes: piece }),
+            None => Piece::Ignored,
+        })
+    }
+
+    fn tag(&self) -> u16 {
+        let bytes = self.partial.get(5..7).and_then(|b| b.first_chunk());
+        bytes.map_or(NOTAG, |tag| u16::from_le_bytes(*tag))
+    }
+
+    /// Finds what the reply in `partial` answers; None where nobody is to be told.
+    fn small_reply(&mut self) -> Result<Option<(T, u8)>, Broken> {
+        let kind = self.partial.get(4).copied().unwrap_or(0);
+        let tag = self.tag();
+        let unasked = Broken::Unasked { kind, tag };
+        let slot = if tag == NOTAG { 0 } else { usize::from(tag) };
+        let pending = self.pending.get_mut(slot).ok_or(unasked.clone())?;
+        let failed = kind == RLERROR || kind == RERROR;
+        match *pending {
+            Some(Pending::Request { token, kind: asked, .. }) if failed || kind == asked + 1 => {
+                *pending = None;
+                Ok(Some((token, kind)))
+            }
+            // It was on its way when it was given up; the Rflush follows.
+            Some(Pending::Flushed { kind: asked, .. }) if failed || kind == asked + 1 => Ok(None),
+            Some(Pending::Flush { oldtag }) if kind == 109 => {
+                *pending = None;
+                if let Some(old) = self.pending.get_mut(usize::from(oldtag)) {
+                    *old = None;
+                }
+                Ok(None)
+            }
+            _ => Err(unasked),
+        }
+    }
+
+    fn decoded(&mut self, token: T, kind: u8) -> Result<Event<'_, T>, Broken> {
+        let frame = Frame::parse(&self.partial).map_err(Broken::Decode)?;
+        // A server that knows no 9P2000.L says so with a plain Rerror; its text cannot be used.
+        if kind == RERROR {
+            return Ok(Event::Reply(token, Err(Errno::EOPNOTSUPP)));
+        }
+        let message =
+            Message::decode(kind, frame.body, Dialect::Linux).map_err(Broken::Decode)?;
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("<- tag {} {message}", frame.tag));
+        }
+        match message {
+            Message::Rlerror { ecode } => Ok(Event::Reply(token, Err(Errno(ecode)))),
+            Message::Rversion { msize, version } => {
+                let useful = (super::server::MIN_MSIZE..=self.msize).contains(&msize);
+                if version.0 != Dialect::Linux.name().as_bytes() || !useful {
+                    return Err(Broken::Version);
+                }
+                self.msize = msize;
+                Ok(Event::Reply(token, Ok(message)))
+            }
+            message => Ok(Event::Reply(token, Ok(message))),
+        }
+    }
+}
+
+enum Piece<'a, T> {
+    Event(Event<'a, T>),
+    Ignored,
+    Starved,
+}

@@ -1,0 +1,935 @@
+//! The server's half of a 9P connection, without the connection: bytes in, replies out.
+//!
+//! A [`Session`] is fed the bytes that arrive and hands out [`Output`]s in the order in which they
+//! must leave. It reads no file itself: the bytes of files go out as [`Output::Data`], so that the
+//! driver may send them by sendfile(2). What it cannot know, namely the tree, the control files and
+//! whose turn it is, it asks its [`Host`]; the master, the node and the tests each have one.
+//!
+//! A request that has to wait (for a chunk, a grant, a turn) is *parked* without holding up those
+//! after it, and is tried again by [`Session::resume`].
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::errno::Errno;
+use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, RREAD_HEADER_BYTES};
+use super::wire::{Blob, Dialect, Field, List, Qid, Stat, Text, UnixOnly, Writer};
+use crate::manifest::Content;
+use crate::tree::{Attributes, Control, Node, ROOT, Tree};
+
+/// Largest message that is negotiated, in bytes: the largest chunk fits into one Rread.
+pub const MAX_MSIZE: u32 = (4 << 20) + IO_HEADER_BYTES;
+/// Smallest message size that is accepted, in bytes.
+pub const MIN_MSIZE: u32 = 256;
+/// Longest request that is read, in bytes. Only Twrite could be longer, and nothing is written here.
+pub const MAX_REQUEST_BYTES: usize = 64 << 10;
+/// Most fids on one connection. A kernel client holds one for each file it has in its cache.
+pub const MAX_FIDS: usize = 1 << 16;
+/// Most requests of one connection that wait.
+pub const MAX_PARKED: usize = 64;
+/// Most replies of one connection that wait to be sent; no request is looked at meanwhile.
+pub const MAX_OUTPUTS: usize = 64;
+/// Longest reply that is built in memory, in bytes: of directories and control files.
+const MAX_BUILT_BYTES: u32 = 128 << 10;
+/// What clients are told is a good size to read in, in bytes (`st_blksize`).
+const BLOCK_BYTES: u64 = 128 << 10;
+
+/// Names a connection for the host; the driver numbers them and never reuses a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Conn(pub u64);
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// The connection.
+    pub conn: Conn,
+    /// The present, by the driver's clock.
+    pub now: Instant,
+}
+
+/// A host's answer to a request that may have to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// Here it is.
+    Now(T),
+    /// Not yet; the host will ask the driver to resume the session.
+    Wait,
+    /// It cannot be.
+    Error(Errno),
+}
+
+/// What a session asks of whoever it serves for.
+pub trait Host {
+    /// What is served at present.
+    fn tree(&self) -> &Arc<Tree>;
+
+    /// A control file is opened. Some: its reads are answered from these bytes. None: from
+    /// [`Host::read`].
+    fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno>;
+
+    /// Bytes of a control file, at most `count`; none means its end.
+    fn read(&mut self, at: At, file: Control, offset: u64, count: usize) -> Answer<Vec<u8>>;
+
+    /// Something was written to a control file.
+    fn write(&mut self, at: At, file: Control, data: &[u8]) -> Result<(), Errno>;
+
+    /// An open control file was clunked, or its connection ended.
+    fn clunk(&mut self, at: At, file: Control);
+
+    /// May these bytes of the image go out? `paced` ones take turns, and [`Host::sent`] ends a turn.
+    fn image(&mut self, at: At, range: &Range<u64>, paced: bool) -> Answer<()>;
+
+    /// A paced reply has left, or was dropped.
+    fn sent(&mut self, at: At, range: &Range<u64>);
+
+    /// A request that waited for this control file was given up.
+    fn cancel(&mut self, at: At, file: Control);
+}
+
+/// Something to send.
+#[derive(Debug)]
+pub enum Output {
+    /// These bytes.
+    Reply(Vec<u8>),
+    /// A header and a part of the image.
+    Data(Data),
+}
+
+/// An Rread whose bytes the driver takes from where they are stored.
+#[derive(Clone, Debug)]
+pub struct Data {
+    tag: u16,
+    /// The state of the tree that the range belongs to.
+    pub tree: Arc<Tree>,
+    /// Which bytes of the image.
+    pub range: Range<u64>,
+    /// Whether the driver has to report [`Host::sent`].
+    pub paced: bool,
+}
+
+impl Data {
+    /// The header to send before the bytes.
+    pub fn header(&self) -> [u8; RREAD_HEADER_BYTES] {
+        let count = (self.range.end - self.range.start) as u32;
+        let mut frame = Vec::with_capacity(RREAD_HEADER_BYTES);
+        Message::Rread { data: Blob(&[]) }.encode(self.tag, Dialect::Linux, &mut frame);
+        let mut header = [0; RREAD_HEADER_BYTES];
+        header.copy_from_slice(frame.get(..RREAD_HEADER_BYTES).unwrap_or(&[0; RREAD_HEADER_BYTES]));
+        let [a, b, c, d, _, _, _, e, f, g, h] = &mut header;
+        [*a, *b, *c, *d] = (RREAD_HEADER_BYTES as u32 + count).to_le_bytes();
+        [*e, *f, *g, *h] = count.to_le_bytes();
+        header
+    }
+}
+
+/// Why a connection has to be ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hangup {
+    /// A frame whose size is smaller than a header: nothing after it can be understood.
+    BadFrameSize(u32),
+}
+
+impl std::fmt::Display for Hangup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Hangup::BadFrameSize(size) = self;
+        write!(f, "sent a message of {size} bytes, which is no 9P message")
+    }
+}
+
+#[derive(Debug)]
+struct Fid {
+    tree: Arc<Tree>,
+    node: Node,
+    open: Open,
+}
+
+#[derive(Debug)]
+enum Open {
+    No,
+    File,
+    /// Reads are answered from these bytes.
+    Bytes(Arc<[u8]>),
+    /// `next` is the index to list from, `offset` where the next stat records begin.
+    Dir { next: usize, offset: u64 },
+    Control { file: Control, bytes: Option<Arc<[u8]>>, read: bool, write: bool },
+}
+
+#[derive(Debug)]
+struct Parked {
+    tag: u16,
+    wish: Wish,
+}
+
+#[derive(Debug)]
+enum Wish {
+    Control { file: Control, tree: Arc<Tree>, offset: u64, count: usize },
+    Data { tree: Arc<Tree>, range: Range<u64>, paced: bool },
+}
+
+/// One connection's state.
+#[derive(Debug)]
+pub struct Session {
+    conn: Conn,
+    dialect: Dialect,
+    /// 0 until Tversion.
+    msize: u32,
+    fids: HashMap<u32, Fid>,
+    parked: Vec<Parked>,
+    outputs: VecDeque<Output>,
+    input: Vec<u8>,
+    /// Bytes of an oversized request that are still to be thrown away.
+    skip: usize,
+    trace: Option<Vec<String>>,
+}
+
+type Reply<'m> = Result<Message<'m>, Errno>;
+
+impl Session {
+    /// A session before its Tversion; with `trace` it keeps a line for every message.
+    pub fn new(conn: Conn, trace: bool) -> Session {
+        Session {
+            conn,
+            dialect: Dialect::Plain,
+            msize: 0,
+            fids: HashMap::new(),
+            parked: Vec::new(),
+            outputs: VecDeque::new(),
+            input: Vec::new(),
+            skip: 0,
+            trace: trace.then(Vec::new),
+        }
+    }
+
+    /// Takes bytes that arrived. [`Session::process`] then acts on them.
+    pub fn receive(&mut self, bytes: &[u8]) {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        self.input.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
+    }
+
+    /// Whether more bytes should be read: not while replies pile up.
+    pub fn wants_input(&self) -> bool {
+        self.has_room() && self.input.len() < MAX_REQUEST_BYTES
+    }
+
+    /// Answers the requests that have arrived whole, as long as there is room for replies.
+    pub fn process(&mut self, host: &mut impl Host, now: Instant) -> Result<(), Hangup> {
+        let input = std::mem::take(&mut self.input);
+        let mut rest = input.as_slice();
+        let mut result = Ok(());
+        while self.has_room() {
+            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else { break };
+            if (size as usize) < HEADER_BYTES {
+                result = Err(Hangup::BadFrameSize(size));
+                break;
+            }
+            if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
+                let Some(header) = rest.get(..HEADER_BYTES) else { break };
+                self.refuse_oversized(header);
+                let here = (size as usize).min(rest.len());
+                self.skip = size as usize - here;
+                rest = rest.get(here..).unwrap_or_default();
+                continue;
+            }
+            let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
+            rest = after;
+            self.request(frame, host, now);
+        }
+        self.input = rest.to_vec();
+        result
+    }
+
+    /// Tries the parked requests again.
+    pub fn resume(&mut self, host: &mut impl Host, now: Instant) {
+        for Parked { tag, wish } in std::mem::take(&mut self.parked) {
+            self.attempt(tag, wish, host, now);
+        }
+    }
+
+    /// The next thing to send.
+    pub fn next_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether anything waits to be sent.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
+    /// The connection is over: everything that the host keeps for it is given back.
+    pub fn close(&mut self, host: &mut impl Host, now: Instant) {
+        self.reset(host, now);
+    }
+
+    /// The trace lines since the last call.
+    pub fn take_trace(&mut self) -> Vec<String> {
+        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn has_room(&self) -> bool {
+        self.outputs.len() < MAX_OUTPUTS && self.parked.len() < MAX_PARKED
+    }
+
+    fn at(&self, now: Instant) -> At {
+        At { conn: self.conn, now }
+    }
+
+    fn reset(&mut self, host: &mut impl Host, now: Instant) {
+        let at = self.at(now);
+        for parked in std::mem::take(&mut self.parked) {
+            give_up(&parked.wish, host, at);
+        }
+        for output in std::mem::take(&mut self.outputs) {
+            if let Output::Data(Data { range, paced: true, .. }) = output {
+                host.sent(at, &range);
+            }
+        }
+        for (_, fid) in std::mem::take(&mut self.fids) {
+            release(fid, host, at);
+        }
+    }
+
+    fn request(&mut self, frame: &[u8], host: &mut impl Host, now: Instant) {
+        let Ok(Frame { kind, tag, body }) = Frame::parse(frame) else { return };
+        match Message::decode(kind, body, self.dialect) {
+            Ok(message) => {
+                self.note("->", tag, &message);
+                self.answer(tag, message, host, now);
+            }
+            Err(error) => {
+                if let Some(trace) = &mut self.trace {
+                    trace.push(format!("-> tag {tag} {error}"));
+                }
+                self.reply(tag, Err(Errno::EPROTO));
+            }
+        }
+    }
+
+    fn answer(&mut self, tag: u16, message: Message<'_>, host: &mut impl Host, now: Instant) {
+        let at = self.at(now);
+        let reply = match message {
+            Message::Tversion { msize, version } => {
+                self.reset(host, now);
+                Ok(self.version(msize, version))
+            }
+            _ if self.msize == 0 => Err(Errno::EPROTO),
+            Message::Tflush { oldtag } => {
+                self.flush(oldtag, host, at);
+                Ok(Message::Rflush {})
+            }
+            _ if self.is_outstanding(tag) => Err(Errno::EPROTO),
+            Message::Tread { fid, offset, count } => match self.read(tag, fid, offset, count) {
+                Ok(Some(wish)) => return self.attempt(tag, wish, host, now),
+                Ok(None) => return,
+                Err(errno) => Err(errno),
+            },
+            Message::Treaddir { fid, offset, count } => {
+                match self.readdir(tag, fid, offset, count) {
+                    Ok(()) => return,
+                    Err(errno) => Err(errno),
+                }
+            }
+            Message::Treadlink { fid } => return self.readlink(tag, fid),
+            Message::Tstat { fid } => return self.stat(tag, fid, host.tree()),
+            Message::Tgetlock { fid, kind: _, start, length, proc_id, client_id } => {
+                self.fid(fid).map(|_| Message::Rgetlock {
+                    kind: F_UNLCK,
+                    start,
+                    length,
+                    proc_id,
+                    client_id,
+                })
+            }
+            other => self.simple(other, host, at),
+        };
+        self.reply(tag, reply);
+    }
+
+    /// Requests whose replies hold nothing that has to be borrowed or waited for.
+    fn simple(&mut self, message: Message<'_>, host: &mut impl Host, at: At) -> Reply<'static> {
+        match message {
+            // No authentication is needed, and "no such file" is how 9P2000.L says so.
+            Message::Tauth { .. } => Err(Errno::ENOENT),
+            Message::Tattach { fid, afid, .. } => self.attach(fid, afid, host.tree()),
+            Message::Twalk { fid, newfid, wname } => self.walk(fid, newfid, &wname, host, at),
+            Message::Topen { fid, mode } => self
+                .open(fid, Access::of_plan9(mode), host, at)
+                .map(|qid| Message::Ropen { qid, iounit: 0 }),
+            Message::Tlopen { fid, flags } => self
+                .open(fid, Access::of_linux(flags), host, at)
+                .map(|qid| Message::Rlopen { qid, iounit: 0 }),
+            Message::Tclunk { fid } => self.clunk(fid, host, at).map(|()| Message::Rclunk {}),
+            Message::Tremove { fid } => {
+                self.clunk(fid, host, at)?;
+                Err(self.read_only())
+            }
+            Message::Twrite { fid, data, .. } => self.write(fid, data.0, host, at),
+            Message::Tgetattr { fid, .. } if self.dialect == Dialect::Linux => {
+                self.getattr(fid, host.tree())
+            }
+            Message::Tstatfs { fid } => {
+                let tree = &self.fid(fid)?.tree;
+                Ok(statfs(tree))
+            }
+            Message::Twstat { fid, stat } => match self.may_change(fid)? || touches_nothing(&stat) {
+                true => Ok(Message::Rwstat {}),
+                false => Err(self.read_only()),
+            },
+            Message::Tsetattr { fid, .. } => match self.may_change(fid)? {
+                true => Ok(Message::Rsetattr {}),
+                false => Err(self.read_only()),
+            },
+            Message::Tfsync { fid, .. } => self.fid(fid).map(|_| Message::Rfsync {}),
+            Message::Tlock { fid, .. } => {
+                self.fid(fid).map(|_| Message::Rlock { status: LOCK_SUCCESS })
+            }
+            Message::Txattrwalk { fid, .. } => self.fid(fid).and(Err(Errno::EOPNOTSUPP)),
+            Message::Tcreate { fid, .. }
+            | Message::Tlcreate { fid, .. }
+            | Message::Tsymlink { fid, .. }
+            | Message::Tmknod { dfid: fid, .. }
+            | Message::Trename { fid, .. }
+            | Message::Txattrcreate { fid, .. }
+            | Message::Tlink { dfid: fid, .. }
+            | Message::Tmkdir { dfid: fid, .. }
+            | Message::Trenameat { olddirfid: fid, .. }
+            | Message::Tunlinkat { dirfid: fid, .. } => {
+                self.fid(fid)?;
+                Err(self.read_only())
+            }
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    fn version(&mut self, msize: u32, version: Text<'_>) -> Message<'static> {
+        let dialect = Dialect::requested(version.0).filter(|_| msize >= MIN_MSIZE);
+        let msize = msize.min(MAX_MSIZE);
+        self.msize = if dialect.is_some() { msize } else { 0 };
+        self.dialect = dialect.unwrap_or(Dialect::Plain);
+        let version = dialect.map_or("unknown", Dialect::name);
+        Message::Rversion { msize, version: Text(version.as_bytes()) }
+    }
+
+    fn attach(&mut self, fid: u32, afid: u32, tree: &Arc<Tree>) -> Reply<'static> {
+        if afid != NOFID {
+            return Err(Errno::EBADF);
+        }
+        let qid = tree.attributes(ROOT).qid;
+        self.add_fid(fid, Fid { tree: tree.clone(), node: ROOT, open: Open::No })?;
+        Ok(Message::Rattach { qid })
+    }
+
+    /// Tflush: the old request gets no reply any more, unless its reply is already leaving, which
+    /// then comes before this one (flush(5)).
+    fn flush(&mut self, oldtag: u16, host: &mut impl Host, at: At) {
+        if let Some(i) = self.parked.iter().position(|parked| parked.tag == oldtag) {
+            give_up(&self.parked.remove(i).wish, host, at);
+        }
+        let unsent = |output: &Output| matches!(output, Output::Data(data) if data.tag == oldtag);
+        if let Some(i) = self.outputs.iter().position(unsent)
+            && let Some(Output::Data(Data { range, paced: true, .. })) = self.outputs.remove(i)
+        {
+            host.sent(at, &range);
+        }
+    }
+
+    fn is_outstanding(&self, tag: u16) -> bool {
+        self.parked.iter().any(|parked| parked.tag == tag)
+            || self.outputs.iter().any(|o| matches!(o, Output::Data(data) if data.tag == tag))
+    }
+
+    fn walk(
+        &mut self,
+        fid: u32,
+        newfid: u32,
+        names: &[Text<'_>],
+        host: &mut impl Host,
+        at: At,
+    ) -> Reply<'static> {
+        let from = self.fid(fid)?;
+        if fid == newfid && !matches!(from.open, Open::No) {
+            return Err(Errno::EBUSY);
+        }
+        let tree = host.tree();
+        let mut node = match Arc::ptr_eq(tree, &from.tree) {
+            true => from.node,
+            false => tree.same_place(&from.tree, from.node).ok_or(Errno::ESTALE)?,
+        };
+        let mut wqid = List::new();
+        for name in names {
+            if !tree.is_dir(node) {
+                if wqid.is_empty() {
+                    return Err(Errno::ENOTDIR);
+                }
+                break;
+            }
+            let Some(next) = tree.walk(node, name.0) else {
+                if wqid.is_empty() {
+                    return Err(Errno::ENOENT);
+                }
+                break;
+            };
+            node = next;
+            // The list has room for as many as Twalk can name.
+            let _ = wqid.push(tree.attributes(node).qid);
+        }
+        if wqid.len() == names.len() {
+            let walked = Fid { tree: tree.clone(), node, open: Open::No };
+            if fid == newfid {
+                self.clunk(fid, host, at)?;
+            }
+            self.add_fid(newfid, walked)?;
+        }
+        Ok(Message::Rwalk { wqid })
+    }
+
+    fn open(
+        &mut self,
+        fid: u32,
+        access: Access,
+        host: &mut impl Host,
+        at: At,
+    ) -> Result<Qid, Errno> {
+        let dialect = self.dialect;
+        let read_only = self.read_only();
+        let fid = self.current_fid(fid, host.tree())?;
+        if !matches!(fid.open, Open::No) {
+            return Err(Errno::EBUSY);
+        }
+        let change = access.write || access.truncate || access.remove_on_close;
+        fid.open = match (fid.node, fid.tree.entry(fid.node).map(|entry| &entry.content)) {
+            (Node::Control(file), _) => {
+                if access.remove_on_close {
+                    return Err(read_only);
+                }
+                if access.write && !file.writable() || access.read && !file.readable() {
+                    return Err(Errno::EPERM);
+                }
+                let bytes = host.open(at, file)?;
+                Open::Control { file, bytes, read: access.read, write: access.write }
+            }
+            (Node::ControlDir, _) | (_, Some(Content::Directory)) if access.write => {
+                return Err(Errno::EISDIR);
+            }
+            _ if change => return Err(read_only),
+            (Node::ControlDir, _) | (_, Some(Content::Directory)) => Open::Dir { next: 0, offset: 0 },
+            _ if access.directory => return Err(Errno::ENOTDIR),
+            // Plain 9P2000 knows no links: it sees a file that holds the target.
+            (_, Some(Content::Symlink { target })) if dialect == Dialect::Plain => {
+                Open::Bytes(Arc::from(&target[..]))
+            }
+            (_, Some(Content::Symlink { .. })) => return Err(Errno::ELOOP),
+            (_, Some(Content::File { .. })) => Open::File,
+            (Node::Entry(_), None) => return Err(Errno::ESTALE),
+        };
+        Ok(fid.tree.attributes(fid.node).qid)
+    }
+
+    /// What a Tread asks for, or None where it is already answered.
+    fn read(&mut self, tag: u16, fid: u32, offset: u64, count: u32) -> Result<Option<Wish>, Errno> {
+        let dialect = self.dialect;
+        let count = count.min(self.msize.saturating_sub(IO_HEADER_BYTES));
+        let built = count.min(MAX_BUILT_BYTES) as usize;
+        let fid = self.fids.get_mut(&fid).ok_or(Errno::EBADF)?;
+        let tree = fid.tree.clone();
+        let part = |whole: Range<u64>| {
+            let start = whole.start.saturating_add(offset).min(whole.end);
+            start..start.saturating_add(u64::from(count)).min(whole.end)
+        };
+        let data = |range, paced| Ok(Some(Wish::Data { tree: tree.clone(), range, paced }));
+        let bytes = match &mut fid.open {
+            Open::No => return Err(Errno::EBADF),
+            Open::File => {
+                let entry = fid.tree.entry(fid.node).ok_or(Errno::ESTALE)?;
+                return data(part(entry.image_range()), false);
+            }
+            Open::Control { read: false, .. } => return Err(Errno::EBADF),
+            Open::Control { file: Control::Image, .. } => {
+                return data(part(0..tree.manifest().layout().image_bytes()), true);
+            }
+            Open::Control { file, bytes: None, .. } => {
+                return Ok(Some(Wish::Control { file: *file, tree, offset, count: built }));
+            }
+            Open::Control { bytes: Some(bytes), .. } | Open::Bytes(bytes) => bytes.clone(),
+            Open::Dir { .. } if dialect == Dialect::Linux => return Err(Errno::EISDIR),
+            Open::Dir { next, offset: expected } => {
+                if offset == 0 {
+                    (*next, *expected) = (0, 0);
+                }
+                if offset != *expected {
+                    return Err(Errno::EINVAL);
+                }
+                let mut records = Vec::new();
+                for i in tree.children(fid.node, *next) {
+                    let before = records.len();
+                    stat_of(&tree, Node::Entry(i), dialect, |stat| {
+                        stat.record(&mut Writer::new(&mut records, dialect));
+                    });
+                    if records.len() > built {
+                        records.truncate(before);
+                        break;
+                    }
+                    *next = i + 1;
+                }
+                *expected += records.len() as u64;
+                self.reply(tag, Ok(Message::Rread { data: Blob(&records) }));
+                return Ok(None);
+            }
+        };
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+        let end = start.saturating_add(built).min(bytes.len());
+        let data = Blob(bytes.get(start..end).unwrap_or_default());
+        self.reply(tag, Ok(Message::Rread { data }));
+        Ok(None)
+    }
+
+    /// Carries out a read or parks it.
+    fn attempt(&mut self, tag: u16, wish: Wish, host: &mut impl Host, now: Instant) {
+        let at = self.at(now);
+        let answer = match &wish {
+            Wish::Control { tree, .. } | Wish::Data { tree, paced: true, .. }
+                if !Arc::ptr_eq(tree, host.tree()) =>
+            {
+                Answer::Error(Errno::ESTALE)
+            }
+            Wish::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
+            Wish::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
+            Wish::Data { range, paced, .. } => match host.image(at, range, *paced) {
+                Answer::Now(()) => Answer::Now(Vec::new()),
+                Answer::Wait => Answer::Wait,
+                Answer::Error(errno) => Answer::Error(errno),
+            },
+        };
+        match (answer, wish) {
+            (Answer::Wait, wish) => self.parked.push(Parked { tag, wish }),
+            (Answer::Error(errno), _) => self.reply(tag, Err(errno)),
+            (Answer::Now(_), Wish::Data { tree, range, paced }) if !range.is_empty() => {
+                if let Some(trace) = &mut self.trace {
+                    trace.push(format!("<- tag {tag} Rread image {}..{}", range.start, range.end));
+                }
+                self.outputs.push_back(Output::Data(Data { tag, tree, range, paced }));
+            }
+            (Answer::Now(bytes), _) => self.reply(tag, Ok(Message::Rread { data: Blob(&bytes) })),
+        }
+    }
+
+    fn readdir(&mut self, tag: u16, fid: u32, offset: u64, count: u32) -> Result<(), Errno> {
+        let most = count.min(self.msize.saturating_sub(IO_HEADER_BYTES)).min(MAX_BUILT_BYTES);
+        let fid = self.fid(fid)?;
+        match fid.open {
+            Open::Dir { .. } => {}
+            Open::No => return Err(Errno::EBADF),
+            _ => return Err(Errno::ENOTDIR),
+        }
+        let tree = &fid.tree;
+        let dots = [(&b"."[..], fid.node), (b"..", tree.walk(fid.node, b"..").unwrap_or(ROOT))];
+        let dots = (1u64..).zip(dots).skip(offset.min(2) as usize).map(|(c, (n, at))| (c, n, at));
+        let from = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
+        let entries = tree.children(fid.node, from).filter_map(|i| {
+            let name = tree.entry(Node::Entry(i))?.path.name();
+            Some((i as u64 + 3, name, Node::Entry(i)))
+        });
+        let mut records = Vec::new();
+        for (cookie, name, node) in dots.chain(entries) {
+            let before = records.len();
+            let w = &mut Writer::new(&mut records, Dialect::Linux);
+            let Qid { kind, .. } = tree.attributes(node).qid;
+            tree.attributes(node).qid.encode(w);
+            cookie.encode(w);
+            dirent_type(kind).encode(w);
+            Text(name).encode(w);
+            if records.len() > most as usize {
+                records.truncate(before);
+                break;
+            }
+        }
+        self.reply(tag, Ok(Message::Rreaddir { data: Blob(&records) }));
+        Ok(())
+    }
+
+    fn readlink(&mut self, tag: u16, fid: u32) {
+        let fid = match self.fid(fid) {
+            Ok(fid) => fid,
+            Err(errno) => return self.reply(tag, Err(errno)),
+        };
+        let tree = fid.tree.clone();
+        let reply = match tree.entry(fid.node).map(|entry| &entry.content) {
+            Some(Content::Symlink { target }) if target.len() + HEADER_BYTES + 2 <= self.msize as usize => {
+                Ok(Message::Rreadlink { target: Text(target) })
+            }
+            Some(Content::Symlink { .. }) => Err(Errno::EMSGSIZE),
+            _ => Err(Errno::EINVAL),
+        };
+        self.reply(tag, reply);
+    }
+
+    fn stat(&mut self, tag: u16, fid: u32, tree: &Arc<Tree>) {
+        let dialect = self.dialect;
+        if dialect == Dialect::Linux {
+            return self.reply(tag, Err(Errno::EOPNOTSUPP));
+        }
+        let (tree, node) = match self.current_fid(fid, tree) {
+            Ok(fid) => (fid.tree.clone(), fid.node),
+            Err(errno) => return self.reply(tag, Err(errno)),
+        };
+        stat_of(&tree, node, dialect, |stat| self.reply(tag, Ok(Message::Rstat { stat })));
+    }
+
+    fn getattr(&mut self, fid: u32, tree: &Arc<Tree>) -> Reply<'static> {
+        let fid = self.current_fid(fid, tree)?;
+        let Attributes { qid, mode, owner, bytes, mtime, links } = fid.tree.attributes(fid.node);
+        let (secs, nanos) = (mtime.secs as u64, u64::from(mtime.nanos));
+        Ok(Message::Rgetattr {
+            valid: GETATTR_BASIC,
+            qid,
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            nlink: links,
+            rdev: 0,
+            size: bytes,
+            blksize: BLOCK_BYTES,
+            blocks: bytes.div_ceil(512),
+            atime_sec: secs,
+            atime_nsec: nanos,
+            mtime_sec: secs,
+            mtime_nsec: nanos,
+            ctime_sec: secs,
+            ctime_nsec: nanos,
+            btime_sec: 0,
+            btime_nsec: 0,
+            generation: 0,
+            data_version: 0,
+        })
+    }
+
+    fn write(
+        &mut self,
+        fid: u32,
+        data: &[u8],
+        host: &mut impl Host,
+        at: At,
+    ) -> Reply<'static> {
+        match self.fid(fid)?.open {
+            Open::Control { file, write: true, .. } => {
+                host.write(at, file, data)?;
+                Ok(Message::Rwrite { count: data.len() as u32 })
+            }
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    fn clunk(&mut self, fid: u32, host: &mut impl Host, at: At) -> Result<(), Errno> {
+        let fid = self.fids.remove(&fid).ok_or(Errno::EBADF)?;
+        release(fid, host, at);
+        Ok(())
+    }
+
+    /// Whether attributes may be set: only control files let a client pretend to truncate them.
+    fn may_change(&self, fid: u32) -> Result<bool, Errno> {
+        Ok(matches!(self.fid(fid)?.node, Node::Control(file) if file.writable()))
+    }
+
+    fn fid(&self, fid: u32) -> Result<&Fid, Errno> {
+        self.fids.get(&fid).ok_or(Errno::EBADF)
+    }
+
+    /// The fid, moved to the tree of now if it is not open: long-lived fids see new generations.
+    fn current_fid(&mut self, fid: u32, tree: &Arc<Tree>) -> Result<&mut Fid, Errno> {
+        let fid = self.fids.get_mut(&fid).ok_or(Errno::EBADF)?;
+        if matches!(fid.open, Open::No) && !Arc::ptr_eq(&fid.tree, tree) {
+            fid.node = tree.same_place(&fid.tree, fid.node).ok_or(Errno::ESTALE)?;
+            fid.tree = tree.clone();
+        }
+        Ok(fid)
+    }
+
+    fn add_fid(&mut self, number: u32, fid: Fid) -> Result<(), Errno> {
+        if number == NOFID || self.fids.contains_key(&number) {
+            return Err(Errno::EBADF);
+        }
+        if self.fids.len() >= MAX_FIDS {
+            return Err(Errno::EMFILE);
+        }
+        self.fids.insert(number, fid);
+        Ok(())
+    }
+
+    /// The error for what would change the tree.
+    fn read_only(&self) -> Errno {
+        if self.dialect == Dialect::Plain { Errno::EPERM } else { Errno::EROFS }
+    }
+
+    fn refuse_oversized(&mut self, header: &[u8]) {
+        if let Ok(frame) = Frame::parse(header) {
+            self.reply(frame.tag, Err(Errno::EMSGSIZE));
+        }
+    }
+
+    fn reply(&mut self, tag: u16, reply: Reply<'_>) {
+        let message = reply.unwrap_or_else(|errno| match self.dialect {
+            Dialect::Linux => Message::Rlerror { ecode: errno.0 },
+            _ => Message::Rerror {
+                ename: Text(errno.text().as_bytes()),
+                errno: UnixOnly(errno.0),
+            },
+        });
+        self.note("<-", tag, &message);
+        if !matches!(self.outputs.back(), Some(Output::Reply(bytes)) if bytes.len() < MAX_REQUEST_BYTES) {
+            self.outputs.push_back(Output::Reply(Vec::new()));
+        }
+        let Some(Output::Reply(bytes)) = self.outputs.back_mut() else { return };
+        let start = bytes.len();
+        message.encode(tag, self.dialect, bytes);
+        // Only a very small msize can make a reply too long, and then an error still fits.
+        if self.msize > 0 && bytes.len() - start > self.msize as usize {
+            bytes.truncate(start);
+            self.reply(tag, Err(Errno::EMSGSIZE));
+        }
+    }
+
+    fn note(&mut self, way: &str, tag: u16, message: &Message<'_>) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{way} tag {tag} {message}"));
+        }
+    }
+}
+
+/// What an open asks to be allowed.
+struct Access {
+    read: bool,
+    write: bool,
+    truncate: bool,
+    remove_on_close: bool,
+    directory: bool,
+}
+
+impl Access {
+    /// Topen's mode (open(5)).
+    fn of_plan9(mode: u8) -> Access {
+        Access {
+            read: matches!(mode & 3, 0 | 2 | 3),
+            write: matches!(mode & 3, 1 | 2),
+            truncate: mode & 0x10 != 0,
+            remove_on_close: mode & 0x40 != 0,
+            directory: false,
+        }
+    }
+
+    /// Tlopen's flags, those of open(2) on most Linux machines whatever the client's.
+    fn of_linux(flags: u32) -> Access {
+        Access {
+            read: matches!(flags & 3, 0 | 2),
+            write: matches!(flags & 3, 1..=3),
+            truncate: flags & 0o1000 != 0,
+            remove_on_close: false,
+            directory: flags & 0o200_000 != 0,
+        }
+    }
+}
+
+/// `P9_LOCK_SUCCESS`.
+const LOCK_SUCCESS: u8 = 0;
+/// "Nobody holds it" in Tgetlock.
+const F_UNLCK: u8 = 2;
+/// Tgetattr: all that stat(2) has (`P9_STATS_BASIC`).
+const GETATTR_BASIC: u64 = 0x7ff;
+/// `V9FS_MAGIC`.
+const STATFS_TYPE: u32 = 0x0102_1997;
+const DMDIR: u32 = 0x8000_0000;
+const DMSYMLINK: u32 = 0x0200_0000;
+const DMSETUID: u32 = 0x0008_0000;
+const DMSETGID: u32 = 0x0004_0000;
+
+fn give_up(wish: &Wish, host: &mut impl Host, at: At) {
+    match wish {
+        Wish::Control { file, .. } => host.cancel(at, *file),
+        Wish::Data { paced: true, .. } => host.cancel(at, Control::Image),
+        Wish::Data { .. } => {}
+    }
+}
+
+fn release(fid: Fid, host: &mut impl Host, at: At) {
+    if let Open::Control { file, .. } = fid.open {
+        host.clunk(at, file);
+    }
+}
+
+/// `d_type` of readdir(3).
+fn dirent_type(qid_kind: u8) -> u8 {
+    match qid_kind {
+        Qid::DIR => 4,
+        Qid::SYMLINK => 10,
+        _ => 8,
+    }
+}
+
+fn statfs(tree: &Tree) -> Message<'static> {
+    let bytes = tree.manifest().layout().image_bytes();
+    Message::Rstatfs {
+        fstype: STATFS_TYPE,
+        bsize: 4096,
+        blocks: bytes.div_ceil(4096),
+        bfree: 0,
+        bavail: 0,
+        files: tree.manifest().listing().entries().len() as u64,
+        ffree: 0,
+        fsid: 0,
+        namelen: 255,
+    }
+}
+
+/// fsync of the older dialects is a Twstat that leaves every field alone (stat(5)).
+fn touches_nothing(stat: &Stat<'_>) -> bool {
+    stat.mode == u32::MAX
+        && stat.atime == u32::MAX
+        && stat.mtime == u32::MAX
+        && stat.length == u64::MAX
+        && stat.name.0.is_empty()
+        && stat.uid.0.is_empty()
+        && stat.gid.0.is_empty()
+}
+
+/// Makes a node's stat entry and hands it to `take`, since its strings live only here.
+fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>)) {
+    let Attributes { mut qid, mode, owner, bytes, mtime, .. } = tree.attributes(node);
+    let entry = tree.entry(node);
+    let name = match (node, entry) {
+        (ROOT, _) => b"/",
+        (_, Some(entry)) => entry.path.name(),
+        (Node::Control(file), None) => file.name().as_bytes(),
+        _ => crate::tree::CONTROL_DIR,
+    };
+    let mut bits = mode & 0o777;
+    bits |= if qid.kind == Qid::DIR { DMDIR } else { 0 };
+    let mut extension = &b""[..];
+    if dialect == Dialect::Plain {
+        qid.kind &= Qid::DIR;
+    } else {
+        bits |= if mode & 0o4000 != 0 { DMSETUID } else { 0 };
+        bits |= if mode & 0o2000 != 0 { DMSETGID } else { 0 };
+        if let Some(Content::Symlink { target }) = entry.map(|entry| &entry.content) {
+            bits |= DMSYMLINK;
+            extension = target;
+        }
+    }
+    let seconds = u32::try_from(mtime.secs.max(0)).unwrap_or(u32::MAX);
+    let (uid, gid) = (owner.uid.to_string(), owner.gid.to_string());
+    take(Stat {
+        dev_type: 0,
+        dev: 0,
+        qid,
+        mode: bits,
+        atime: seconds,
+        mtime: seconds,
+        length: bytes,
+        name: Text(name),
+        uid: Text(uid.as_bytes()),
+        gid: Text(gid.as_bytes()),
+        muid: Text(uid.as_bytes()),
+        extension: UnixOnly(Text(extension)),
+        numeric: [UnixOnly(owner.uid), UnixOnly(owner.gid), UnixOnly(owner.uid)],
+    });
+}

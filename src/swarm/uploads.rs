@@ -1,0 +1,145 @@
+//! Whose turn it is to be sent a chunk.
+//!
+//! Few uploads at a time, each at a high rate, bring whole chunks into the swarm sooner than many
+//! slow ones; and a free slot goes to whoever lacks most, because first come, first served turns a
+//! swarm into a chain.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::p9::server::Conn;
+
+/// Uploads at a time, if not told otherwise.
+pub const UPLOAD_SLOTS: usize = 4;
+
+/// The turns of one node's uploads.
+#[derive(Debug)]
+pub struct Uploads {
+    slots: usize,
+    /// Who is being sent a chunk.
+    active: BTreeMap<Conn, Turn>,
+    /// Who waits, in the order of asking, each at most once.
+    waiting: VecDeque<Conn>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The slot is reserved; the connection has been woken to use it.
+    Offered,
+    /// Its bytes are on their way.
+    Sending,
+}
+
+impl Uploads {
+    /// Turns for this many uploads at a time.
+    pub fn new(slots: usize) -> Uploads {
+        Uploads { slots, active: BTreeMap::new(), waiting: VecDeque::new() }
+    }
+
+    /// May `conn` send a chunk at once? If not, it waits in line.
+    pub fn ask(&mut self, conn: Conn) -> bool {
+        let free = self.active.len() < self.slots && self.waiting.is_empty();
+        match self.active.get(&conn) {
+            Some(Turn::Offered) => {}
+            None if free => {}
+            _ => {
+                if !self.waiting.contains(&conn) {
+                    self.waiting.push_back(conn);
+                }
+                return false;
+            }
+        }
+        self.waiting.retain(|waiting| *waiting != conn);
+        self.active.insert(conn, Turn::Sending);
+        true
+    }
+
+    /// A turn ended, or `conn` gave up what it was offered. Returns who is to be woken.
+    ///
+    /// `lack` says how much a connection still lacks; the one that lacks most goes first.
+    pub fn done(&mut self, conn: Conn, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
+        self.active.remove(&conn);
+        self.offer(lack)
+    }
+
+    /// `conn` no longer waits. Returns who is to be woken.
+    pub fn cancel(&mut self, conn: Conn, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
+        self.waiting.retain(|waiting| *waiting != conn);
+        match self.active.get(&conn) {
+            Some(Turn::Offered) => self.done(conn, lack),
+            _ => None,
+        }
+    }
+
+    /// How many are being sent to.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+
+    fn offer(&mut self, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
+        if self.active.len() >= self.slots {
+            return None;
+        }
+        let idle = self.waiting.iter().enumerate().filter(|(_, c)| !self.active.contains_key(c));
+        // Of those that lack as much, the one that has waited longest.
+        let (place, conn) =
+            idle.min_by_key(|(place, conn)| (std::cmp::Reverse(lack(**conn)), *place))?;
+        let conn = *conn;
+        self.waiting.remove(place);
+        self.active.insert(conn, Turn::Offered);
+        Some(conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lack(conn: Conn) -> u32 {
+        conn.0 as u32 * 10
+    }
+
+    #[test]
+    fn slots_are_given_until_they_are_used_up() {
+        let mut uploads = Uploads::new(2);
+        assert!(uploads.ask(Conn(1)));
+        assert!(uploads.ask(Conn(2)));
+        assert!(!uploads.ask(Conn(3)));
+    }
+
+    #[test]
+    fn a_free_slot_goes_to_who_lacks_most_not_to_who_came_first() {
+        let mut uploads = Uploads::new(1);
+        assert!(uploads.ask(Conn(1)));
+        assert!(!uploads.ask(Conn(2)));
+        assert!(!uploads.ask(Conn(9)));
+        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(9)));
+        assert!(!uploads.ask(Conn(2)), "the slot is reserved for the one that was woken");
+        assert!(uploads.ask(Conn(9)));
+    }
+
+    #[test]
+    fn one_connection_is_sent_one_chunk_at_a_time() {
+        let mut uploads = Uploads::new(4);
+        assert!(uploads.ask(Conn(1)));
+        assert!(!uploads.ask(Conn(1)));
+        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(1)), "its queued request goes next");
+    }
+
+    #[test]
+    fn an_offer_that_is_given_up_passes_to_the_next() {
+        let mut uploads = Uploads::new(1);
+        assert!(uploads.ask(Conn(1)));
+        uploads.ask(Conn(2));
+        uploads.ask(Conn(3));
+        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(3)));
+        assert_eq!(uploads.cancel(Conn(3), lack), Some(Conn(2)));
+    }
+
+    #[test]
+    fn a_connection_that_ends_frees_its_slot() {
+        let mut uploads = Uploads::new(1);
+        assert!(uploads.ask(Conn(1)));
+        assert_eq!(uploads.done(Conn(1), lack), None);
+        assert!(uploads.ask(Conn(2)));
+    }
+}
