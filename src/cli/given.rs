@@ -42,6 +42,7 @@ pub(super) struct Given {
 
 impl Default for Given {
     fn default() -> Given {
+        /// Four.
         const USUAL_MAX_FED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
         Given {
             answer: None,
