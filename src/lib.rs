@@ -1,6 +1,7 @@
 //! xget.
 #![allow(missing_docs)]
 pub mod chunks;
+pub mod cli;
 pub mod error;
 pub mod manifest;
 #[cfg(feature = "master")]

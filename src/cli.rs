@@ -1,0 +1,282 @@
+//! The command line: arguments to plain values.
+//!
+//! [`parse`] checks and collects, and does nothing else; what a [`Command`] means is up to
+//! whoever runs it. Every option stands once, in the table of `options`, from which parser and
+//! help are both made.
+
+mod given;
+mod options;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::Error;
+use given::Given;
+use options::Form;
+pub use options::help;
+
+/// The port of master and nodes unless another is named.
+pub const DEFAULT_PORT: u16 = 20004;
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print [`help`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Serve a tree as the master.
+    Serve(Serve),
+    /// Fetch from a master, then serve other nodes.
+    Fetch(Fetch),
+    /// Print who holds what.
+    Status(Status),
+    /// Print the manifest of a local tree.
+    Manifest(ManifestOf),
+}
+
+/// `xget DIR|FILE`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    /// The directory or file to serve.
+    pub path: PathBuf,
+    /// Port to listen on; 0 is any free one.
+    pub port: u16,
+    /// Address to listen on; None is all.
+    pub listen: Option<IpAddr>,
+    /// How many nodes the master itself feeds at once.
+    pub max_fed: NonZeroUsize,
+    /// Other file systems mounted below `path` are left out.
+    pub one_file_system: bool,
+    /// Owners are left out of the manifest.
+    pub no_owner: bool,
+    /// Where hashes are kept.
+    pub cache: Cache,
+    /// How often the tree is looked at for changes; None is never.
+    pub rescan: Option<Duration>,
+    /// The command returns once the tree is served.
+    pub background: bool,
+    /// No progress is shown.
+    pub quiet: bool,
+    /// What is logged.
+    pub debug: DebugLevel,
+}
+
+/// `xget -n HOST SRC... DEST`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The master, `HOST[:PORT]`, as it was given.
+    pub server: String,
+    /// The master's port where `server` names none; also the port this node serves on, or any
+    /// free one if that is taken.
+    pub port: u16,
+    /// Address to serve on; None is all.
+    pub listen: Option<IpAddr>,
+    /// Paths on the master, at least one, as they were given.
+    pub sources: Vec<OsString>,
+    /// Where they go.
+    pub dest: PathBuf,
+    /// Modes are left alone.
+    pub no_mode: bool,
+    /// Owners are left alone.
+    pub no_owner: bool,
+    /// How often to try again to reach the master.
+    pub retries: Retries,
+    /// How long to serve others once the files are whole.
+    pub serve_on: ServeOn,
+    /// The command returns once the files are whole, while a resident serves on.
+    pub background: bool,
+    /// No progress is shown.
+    pub quiet: bool,
+    /// What is logged.
+    pub debug: DebugLevel,
+}
+
+/// `xget --status -n HOST`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who is asked, `HOST[:PORT]`, as it was given.
+    pub server: String,
+    /// The port where `server` names none.
+    pub port: u16,
+    /// JSON is printed in place of lines.
+    pub json: bool,
+    /// What is logged.
+    pub debug: DebugLevel,
+}
+
+/// `xget --manifest DIR|FILE`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestOf {
+    /// The directory or file to describe.
+    pub path: PathBuf,
+    /// Other file systems mounted below `path` are left out.
+    pub one_file_system: bool,
+    /// Owners are left out.
+    pub no_owner: bool,
+    /// Where hashes are kept.
+    pub cache: Cache,
+    /// No progress is shown.
+    pub quiet: bool,
+    /// What is logged.
+    pub debug: DebugLevel,
+}
+
+/// How often to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retries {
+    /// This many times beyond the first attempt.
+    Times(u32),
+    /// Until it works.
+    Forever,
+}
+
+/// How long a node serves others once its own files are whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeOn {
+    /// As long as somebody draws from it.
+    WhileWanted,
+    /// This long, wanted or not; at most `u32::MAX`.
+    Seconds(u64),
+    /// Until it is killed.
+    Forever,
+    /// Not at all.
+    No,
+}
+
+/// Where a master keeps the hashes of what it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// In the usual place.
+    Usual,
+    /// In this directory.
+    Dir(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+/// How much is logged; each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DebugLevel {
+    /// Warnings and errors.
+    Normal,
+    /// Who comes, who goes, what is tried again.
+    Events,
+    /// Every 9P message.
+    Messages,
+}
+
+/// Understands a command line, given without the program's name.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error> {
+    let mut given = Given::read(args)?;
+    if let Some(answer) = given.answer.take() {
+        return Ok(answer);
+    }
+    let form = form_of(&given)?;
+    if !form.is_built_in() {
+        return usage(
+            "this build of xget has no master: it only fetches, and needs -n HOST[:PORT]",
+        );
+    }
+    given.check_options_of(form)?;
+    match form {
+        Form::Serve => serve(given),
+        Form::Fetch => fetch(given),
+        Form::Status => status(given),
+        Form::Manifest => manifest(given),
+    }
+}
+
+fn form_of(given: &Given) -> Result<Form, Error> {
+    match (given.status, given.manifest) {
+        (true, true) => usage("--status and --manifest exclude each other"),
+        (true, false) => Ok(Form::Status),
+        (false, true) => Ok(Form::Manifest),
+        (false, false) if given.server.is_some() => Ok(Form::Fetch),
+        (false, false) => Ok(Form::Serve),
+    }
+}
+
+fn serve(mut given: Given) -> Result<Command, Error> {
+    let Some(path) = given.operands.pop() else {
+        return usage("usage: xget [options] DIR|FILE, or xget -n HOST[:PORT] SRC... DEST");
+    };
+    if !given.operands.is_empty() {
+        return usage("one DIR or FILE is served; fetching needs -n HOST[:PORT]");
+    }
+    Ok(Command::Serve(Serve {
+        path: path.into(),
+        port: given.port,
+        listen: given.listen,
+        max_fed: given.max_fed,
+        one_file_system: given.one_file_system,
+        no_owner: given.no_owner,
+        cache: given.cache,
+        rescan: given.rescan,
+        background: given.background,
+        quiet: given.quiet,
+        debug: given.debug,
+    }))
+}
+
+fn fetch(given: Given) -> Result<Command, Error> {
+    let (Some(server), mut sources) = (given.server, given.operands) else {
+        return usage("fetching needs -n HOST[:PORT]");
+    };
+    let Some(dest) = sources.pop() else {
+        return usage("SRC and DEST are missing: what to fetch, and where to put it");
+    };
+    if sources.is_empty() {
+        return usage("only one of SRC and DEST is given: say what to fetch, and where to put it");
+    }
+    Ok(Command::Fetch(Fetch {
+        server,
+        port: given.port,
+        listen: given.listen,
+        sources,
+        dest: dest.into(),
+        no_mode: given.no_mode,
+        no_owner: given.no_owner,
+        retries: given.retries,
+        serve_on: given.serve_on,
+        background: given.background,
+        quiet: given.quiet,
+        debug: given.debug,
+    }))
+}
+
+fn status(given: Given) -> Result<Command, Error> {
+    let Some(server) = given.server else {
+        return usage("--status needs -n HOST[:PORT]");
+    };
+    if !given.operands.is_empty() {
+        return usage("--status takes no operands");
+    }
+    Ok(Command::Status(Status { server, port: given.port, json: given.json, debug: given.debug }))
+}
+
+fn manifest(mut given: Given) -> Result<Command, Error> {
+    let Some(path) = given.operands.pop() else {
+        return usage("--manifest needs a DIR or FILE");
+    };
+    if !given.operands.is_empty() {
+        return usage("--manifest takes one DIR or FILE");
+    }
+    Ok(Command::Manifest(ManifestOf {
+        path: path.into(),
+        one_file_system: given.one_file_system,
+        no_owner: given.no_owner,
+        cache: given.cache,
+        quiet: given.quiet,
+        debug: given.debug,
+    }))
+}
+
+fn usage<T>(text: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Usage(text.into()))
+}

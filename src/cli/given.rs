@@ -1,0 +1,172 @@
+//! What stands on a command line, and how its words become values.
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt as _;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::{Arg, Parser};
+
+use super::options::{Form, Opt, Takes, options};
+use super::{Cache, Command, DEFAULT_PORT, DebugLevel, Retries, ServeOn, usage};
+use crate::error::Error;
+use crate::path::shown;
+
+/// What stands on a command line, each value sound by itself; starts as the defaults.
+pub(super) struct Given {
+    /// Help or version was asked for; nothing after that was looked at.
+    pub(super) answer: Option<Command>,
+    pub(super) status: bool,
+    pub(super) manifest: bool,
+    pub(super) server: Option<String>,
+    pub(super) port: u16,
+    pub(super) listen: Option<IpAddr>,
+    pub(super) max_fed: NonZeroUsize,
+    pub(super) one_file_system: bool,
+    pub(super) no_owner: bool,
+    pub(super) no_mode: bool,
+    pub(super) retries: Retries,
+    pub(super) serve_on: ServeOn,
+    pub(super) cache: Cache,
+    pub(super) rescan: Option<Duration>,
+    pub(super) background: bool,
+    pub(super) quiet: bool,
+    pub(super) json: bool,
+    pub(super) debug: DebugLevel,
+    pub(super) operands: Vec<OsString>,
+    /// The options, each as it was written.
+    options: Vec<(&'static Opt, String)>,
+}
+
+impl Default for Given {
+    fn default() -> Given {
+        /// Four.
+        const USUAL_MAX_FED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+        Given {
+            answer: None,
+            status: false,
+            manifest: false,
+            server: None,
+            port: DEFAULT_PORT,
+            listen: None,
+            max_fed: USUAL_MAX_FED,
+            one_file_system: false,
+            no_owner: false,
+            no_mode: false,
+            retries: Retries::Times(5),
+            serve_on: ServeOn::WhileWanted,
+            cache: Cache::Usual,
+            rescan: interval(2),
+            background: false,
+            quiet: false,
+            json: false,
+            debug: DebugLevel::Normal,
+            operands: Vec::new(),
+            options: Vec::new(),
+        }
+    }
+}
+
+impl Given {
+    /// Reads up to the end, or up to an option that asks for the help or the version.
+    pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Given, Error> {
+        let mut given = Given::default();
+        let mut parser = Parser::from_args(args);
+        while given.answer.is_none()
+            && let Some(arg) = parser.next().or_else(|_| no_value_taken(&given))?
+        {
+            let (option, written) = match arg {
+                Arg::Value(operand) => {
+                    given.operands.push(operand);
+                    continue;
+                }
+                Arg::Short(c) => (options().find(|o| o.short == Some(c)), format!("-{c}")),
+                Arg::Long(name) => (options().find(|o| o.long == name), format!("--{name}")),
+            };
+            let Some(option) = option else {
+                return usage(format!("there is no option {}", shown(written.as_bytes())));
+            };
+            match option.takes {
+                Takes::Nothing(set) => set(&mut given),
+                Takes::Value { name, kind, set } => {
+                    let value = parser.value().unwrap_or_default();
+                    if value.is_empty() {
+                        return usage(format!("{written} needs a value: {name}"));
+                    }
+                    if set(&mut given, &value).is_none() {
+                        let value = shown(value.as_bytes());
+                        return usage(format!("{written}: {value} is not {kind}"));
+                    }
+                }
+            }
+            given.options.push((option, written));
+        }
+        // A variable that was never set, most likely; as a SRC it would mean everything.
+        if given.operands.iter().any(|operand| operand.is_empty()) {
+            return usage("an operand is empty");
+        }
+        Ok(given)
+    }
+
+    pub(super) fn check_options_of(&self, form: Form) -> Result<(), Error> {
+        match self.options.iter().find(|(option, _)| !option.forms.contains(&form)) {
+            None => Ok(()),
+            Some((option, written)) => {
+                let names: Vec<&str> = option.forms.iter().map(|form| form.name()).collect();
+                usage(format!("{written} goes with {}", names.join(" or ")))
+            }
+        }
+    }
+}
+
+/// The parser stumbles over one thing only: a value for an option, the last one, that takes none.
+fn no_value_taken<T>(given: &Given) -> Result<T, Error> {
+    let written = given.options.last().map_or("an option", |(_, written)| written);
+    usage(format!("{written} takes no value"))
+}
+
+pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
+    value.to_str()?.parse().ok()
+}
+
+/// At most `u32::MAX`, so that a deadline made of it cannot overflow.
+pub(super) fn seconds(value: &OsStr) -> Option<u64> {
+    parsed::<u32>(value).map(u64::from)
+}
+
+pub(super) fn interval(secs: u64) -> Option<Duration> {
+    (secs > 0).then(|| Duration::from_secs(secs))
+}
+
+pub(super) fn cache(value: &OsStr) -> Option<Cache> {
+    match value.as_bytes() {
+        b"none" => Some(Cache::None),
+        _ => Some(Cache::Dir(value.into())),
+    }
+}
+
+pub(super) fn retries(value: &OsStr) -> Option<Retries> {
+    match value.as_bytes() {
+        b"forever" => Some(Retries::Forever),
+        _ => parsed(value).map(Retries::Times),
+    }
+}
+
+pub(super) fn serve_on(value: &OsStr) -> Option<ServeOn> {
+    match value.as_bytes() {
+        b"forever" => Some(ServeOn::Forever),
+        b"no" => Some(ServeOn::No),
+        _ => seconds(value).map(ServeOn::Seconds),
+    }
+}
+
+/// Levels above the highest are the highest: nobody who asks for more means less.
+pub(super) fn debug_level(value: &OsStr) -> Option<DebugLevel> {
+    parsed::<u32>(value).map(|level| match level {
+        0 => DebugLevel::Normal,
+        1 => DebugLevel::Events,
+        _ => DebugLevel::Messages,
+    })
+}

@@ -1,0 +1,337 @@
+//! Every option of the program, once, and the help that is made of them.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::Command;
+use super::given::{Given, cache, debug_level, interval, parsed, retries, seconds, serve_on};
+use Form::{Fetch, Manifest, Serve, Status};
+use Takes::{Nothing, Value};
+
+/// Whether this build can be a master. The node build only fetches, serves on and looks.
+const HAS_MASTER: bool = cfg!(feature = "master");
+
+/// The forms of the command.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    Serve,
+    Fetch,
+    Status,
+    Manifest,
+}
+
+impl Form {
+    pub(super) fn is_built_in(self) -> bool {
+        HAS_MASTER || matches!(self, Fetch | Status)
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Serve => "serving",
+            Fetch => "fetching (-n)",
+            Status => "--status",
+            Manifest => "--manifest",
+        }
+    }
+}
+
+/// One option.
+pub(super) struct Opt {
+    pub(super) short: Option<char>,
+    pub(super) long: &'static str,
+    pub(super) takes: Takes,
+    /// The forms it goes with.
+    pub(super) forms: &'static [Form],
+    /// What the help says of it, in lines of at most 50 columns.
+    help: &'static str,
+}
+
+/// What follows an option, and what the option does to what is [`Given`].
+pub(super) enum Takes {
+    Nothing(fn(&mut Given)),
+    Value {
+        /// What the help calls it.
+        name: &'static str,
+        /// What it has to be, as in "VALUE is not ...".
+        kind: &'static str,
+        /// Stores it; None if it is not of that kind.
+        set: fn(&mut Given, &OsStr) -> Option<()>,
+    },
+}
+
+const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest];
+
+/// All options, as the help groups them.
+static SECTIONS: &[(&str, &[Opt])] = &[
+    (
+        "Serving",
+        &[
+            Opt {
+                short: Some('m'),
+                long: "max",
+                takes: Value {
+                    name: "N",
+                    kind: "a number of nodes, 1 or more",
+                    set: |given, v| parsed(v).map(|max| given.max_fed = max),
+                },
+                forms: &[Serve],
+                help: "feed at most N nodes at once (default 4); the\n\
+                       others draw from those",
+            },
+            Opt {
+                short: Some('x'),
+                long: "one-file-system",
+                takes: Nothing(|given| given.one_file_system = true),
+                forms: &[Serve, Manifest],
+                help: "leave out what is mounted below DIR",
+            },
+            Opt {
+                short: None,
+                long: "cache",
+                takes: Value {
+                    name: "DIR",
+                    kind: "a directory",
+                    set: |given, v| cache(v).map(|cache| given.cache = cache),
+                },
+                forms: &[Serve, Manifest],
+                help: "keep the hashes of files here (default\n\
+                       /var/cache/xget); \"none\" keeps none",
+            },
+            Opt {
+                short: None,
+                long: "rescan",
+                takes: Value {
+                    name: "SECONDS",
+                    kind: "a number of seconds",
+                    set: |given, v| seconds(v).map(|secs| given.rescan = interval(secs)),
+                },
+                forms: &[Serve],
+                help: "how often to look for changes (default 2;\n\
+                       0: never)",
+            },
+        ],
+    ),
+    (
+        "Fetching",
+        &[
+            Opt {
+                short: Some('n'),
+                long: "server",
+                takes: Value {
+                    name: "HOST[:PORT]",
+                    kind: "a host",
+                    set: |given, v| parsed(v).map(|server| given.server = Some(server)),
+                },
+                forms: &[Fetch, Status],
+                help: "the master; an IPv6 address with a port\n\
+                       stands in brackets",
+            },
+            Opt {
+                short: Some('s'),
+                long: "no-mode",
+                takes: Nothing(|given| given.no_mode = true),
+                forms: &[Fetch],
+                help: "leave the modes of files alone",
+            },
+            Opt {
+                short: Some('r'),
+                long: "retries",
+                takes: Value {
+                    name: "N|forever",
+                    kind: "a number or \"forever\"",
+                    set: |given, v| retries(v).map(|retries| given.retries = retries),
+                },
+                forms: &[Fetch],
+                help: "try again N times to reach the master\n\
+                       (default 5)",
+            },
+            Opt {
+                short: None,
+                long: "serve",
+                takes: Value {
+                    name: "SECONDS|forever|no",
+                    kind: "a number of seconds, \"forever\" or \"no\"",
+                    set: |given, v| serve_on(v).map(|serve_on| given.serve_on = serve_on),
+                },
+                forms: &[Fetch],
+                help: "how long to serve other nodes once the files\n\
+                       are whole (default: while they draw from it)",
+            },
+        ],
+    ),
+    (
+        "Looking",
+        &[
+            Opt {
+                short: None,
+                long: "status",
+                takes: Nothing(|given| given.status = true),
+                forms: &[Status],
+                help: "print who holds what, and how fast it comes",
+            },
+            Opt {
+                short: None,
+                long: "json",
+                takes: Nothing(|given| given.json = true),
+                forms: &[Status],
+                help: "print the status as JSON",
+            },
+            Opt {
+                short: None,
+                long: "manifest",
+                takes: Nothing(|given| given.manifest = true),
+                forms: &[Manifest],
+                help: "print what would be served, with its hashes",
+            },
+            Opt {
+                short: Some('h'),
+                long: "help",
+                takes: Nothing(|given| given.answer = Some(Command::Help)),
+                forms: EVERY_FORM,
+                help: "print this",
+            },
+            Opt {
+                short: Some('V'),
+                long: "version",
+                takes: Nothing(|given| given.answer = Some(Command::Version)),
+                forms: EVERY_FORM,
+                help: "print the version",
+            },
+        ],
+    ),
+    (
+        "Common",
+        &[
+            Opt {
+                short: Some('p'),
+                long: "port",
+                takes: Value {
+                    name: "PORT",
+                    kind: "a port (0 to 65535)",
+                    set: |given, v| parsed(v).map(|port| given.port = port),
+                },
+                forms: &[Serve, Fetch, Status],
+                help: "the master's port (default 20004); a node\n\
+                       serves on it too, or on any free one if it\n\
+                       is taken",
+            },
+            Opt {
+                short: None,
+                long: "listen",
+                takes: Value {
+                    name: "ADDR",
+                    kind: "an IP address",
+                    set: |given, v| parsed::<IpAddr>(v).map(|ip| given.listen = Some(ip)),
+                },
+                forms: &[Serve, Fetch],
+                help: "serve on this address only (default: all)",
+            },
+            Opt {
+                short: Some('o'),
+                long: "no-owner",
+                takes: Nothing(|given| given.no_owner = true),
+                forms: &[Serve, Fetch, Manifest],
+                help: "keep owners out of the manifest; when\n\
+                       fetching, leave owners alone",
+            },
+            Opt {
+                short: Some('b'),
+                long: "background",
+                takes: Nothing(|given| given.background = true),
+                forms: &[Serve, Fetch],
+                help: "return once the tree is served, or once the\n\
+                       files are whole, and serve on",
+            },
+            Opt {
+                short: Some('q'),
+                long: "quiet",
+                takes: Nothing(|given| given.quiet = true),
+                forms: &[Serve, Fetch, Manifest],
+                help: "show no progress",
+            },
+            Opt {
+                short: Some('D'),
+                long: "debug",
+                takes: Value {
+                    name: "LEVEL",
+                    kind: "a level (0, 1 or 2)",
+                    set: |given, v| debug_level(v).map(|level| given.debug = level),
+                },
+                forms: EVERY_FORM,
+                help: "0: as usual (default), 1: log events,\n\
+                       2: log every 9P message",
+            },
+        ],
+    ),
+];
+
+static USAGE: &[(Form, &str)] = &[
+    (Serve, "xget [options] DIR|FILE                      serve as the master"),
+    (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then help others"),
+    (Status, "xget --status -n HOST[:PORT] [--json]        who holds what"),
+    (Manifest, "xget --manifest DIR|FILE [-x] [-o]           what would be served"),
+];
+
+static EXAMPLES: &[(Form, &str)] = &[
+    (Serve, "xget /srv/boot                        serve /srv/boot and all below it"),
+    (Fetch, "xget -n head . /tmp/boot              fetch everything from host head"),
+    (Fetch, "xget -n head vmlinuz initrd /boot     fetch two files"),
+    (Fetch, "xget -b -n '[fd00::1]:564' root /new  return when whole, serve on"),
+    (Status, "xget --status -n head                 look at the nodes"),
+];
+
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  unexpected failure
+  2  bad command line
+  3  server not found or not reachable
+  4  not served there
+  5  local file or system problem
+  6  the peer sent what cannot be right, or verification failed
+  7  cannot listen
+";
+
+pub(super) fn options() -> impl Iterator<Item = &'static Opt> {
+    SECTIONS.iter().flat_map(|(_, options)| *options)
+}
+
+/// What `--help` prints.
+pub fn help() -> String {
+    let mut text = String::from("Puts files onto every node of a cluster, over 9P.\n\nUsage:\n");
+    text += &lines(USAGE);
+    for (title, options) in SECTIONS {
+        let options: String = options.iter().filter(|o| o.is_built_in()).map(Opt::help).collect();
+        if !options.is_empty() {
+            let _ = write!(text, "\n{title}:\n{options}");
+        }
+    }
+    text += "\nSRC is a path on the master, `.` everything. A DEST that does not exist is made.\n";
+    text + "\n" + EXIT_CODES + "\nExamples:\n" + &lines(EXAMPLES)
+}
+
+fn lines(of: &[(Form, &str)]) -> String {
+    of.iter()
+        .filter(|(form, _)| form.is_built_in())
+        .map(|(_, line)| format!("  {line}\n"))
+        .collect()
+}
+
+impl Opt {
+    fn is_built_in(&self) -> bool {
+        self.forms.iter().any(|form| form.is_built_in())
+    }
+
+    fn help(&self) -> String {
+        let short = self.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
+        let head = match self.takes {
+            Nothing(_) => format!("{short}--{}", self.long),
+            Value { name, .. } => format!("{short}--{} {name}", self.long),
+        };
+        let text = self.help.replace('\n', &format!("\n{:28}", ""));
+        match head.len() {
+            ..26 => format!("  {head:26}{text}\n"),
+            _ => format!("  {head}\n{:28}{text}\n", ""),
+        }
+    }
+}

@@ -1,0 +1,362 @@
+use std::os::unix::ffi::OsStringExt as _;
+
+use super::*;
+
+fn run(line: &str) -> Result<Command, String> {
+    parse_words(line.split_whitespace().map(OsString::from))
+}
+
+fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Command, String> {
+    parse(words).map_err(|error| match error {
+        Error::Usage(text) => text,
+        other => panic!("not a usage error: {other}"),
+    })
+}
+
+fn fetch(line: &str) -> Fetch {
+    match run(line) {
+        Ok(Command::Fetch(fetch)) => fetch,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn refused(line: &str, text: &str) {
+    assert_eq!(run(line).expect_err(line), text);
+}
+
+#[test]
+fn the_original_way_to_fetch_everything() {
+    let expected = Fetch {
+        server: "masterserver".to_owned(),
+        port: 20004,
+        listen: None,
+        sources: vec![".".into()],
+        dest: "/tmp/download".into(),
+        no_mode: false,
+        no_owner: false,
+        retries: Retries::Times(5),
+        serve_on: ServeOn::WhileWanted,
+        background: false,
+        quiet: false,
+        debug: DebugLevel::Normal,
+    };
+    assert_eq!(run("-n masterserver . /tmp/download"), Ok(Command::Fetch(expected)));
+}
+
+#[test]
+fn the_original_way_to_fetch_one_file() {
+    let given = fetch("-n masterserver file1 /tmp/download");
+    assert_eq!((given.sources, given.dest), (vec!["file1".into()], "/tmp/download".into()));
+}
+
+#[test]
+fn every_original_option_of_a_client() {
+    let given = fetch("-n head:99 -p 3333 -s -o -r 7 -D 1 a b /boot");
+    assert_eq!((given.server.as_str(), given.port), ("head:99", 3333));
+    assert!(given.no_mode && given.no_owner);
+    assert_eq!((given.retries, given.debug), (Retries::Times(7), DebugLevel::Events));
+    assert_eq!(given.sources, ["a", "b"]);
+}
+
+#[test]
+fn short_options_combine() {
+    let given = fetch("-son head . /x");
+    assert!(given.no_mode && given.no_owner);
+    assert_eq!(given.server, "head");
+}
+
+#[test]
+fn a_value_may_stand_right_behind_its_option() {
+    for line in ["--port=1 -n h . d", "--port 1 -n h . d", "-p1 -n h . d", "-p 1 -nh . d"] {
+        assert_eq!(fetch(line).port, 1, "{line}");
+    }
+}
+
+#[test]
+fn options_may_stand_behind_operands() {
+    assert!(fetch("-n h . d -s").no_mode);
+}
+
+#[test]
+fn the_last_of_two_values_counts() {
+    assert_eq!(fetch("-p 1 -n h -p 2 . d").port, 2);
+}
+
+#[test]
+fn two_dashes_end_the_options() {
+    let given = fetch("-n h -- -s -d");
+    assert_eq!((given.sources, given.dest), (vec!["-s".into()], "-d".into()));
+}
+
+#[test]
+fn operands_may_be_any_bytes() {
+    let odd = OsString::from_vec(b"a\xff\n".to_vec());
+    let words = ["-n".into(), "h".into(), odd.clone(), odd.clone()];
+    match parse_words(words) {
+        Ok(Command::Fetch(fetch)) => {
+            assert_eq!((fetch.sources, fetch.dest), (vec![odd.clone()], odd.into()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn an_ipv6_server_is_kept_as_it_is() {
+    assert_eq!(fetch("-n [fd00::1]:564 . d").server, "[fd00::1]:564");
+}
+
+#[test]
+fn how_long_to_serve_on() {
+    assert_eq!(fetch("-n h --serve=90 . d").serve_on, ServeOn::Seconds(90));
+    assert_eq!(fetch("-n h --serve=forever . d").serve_on, ServeOn::Forever);
+    assert_eq!(fetch("-n h --serve=no . d").serve_on, ServeOn::No);
+}
+
+#[test]
+fn trying_again_for_ever() {
+    assert_eq!(fetch("-n h -r forever . d").retries, Retries::Forever);
+}
+
+#[test]
+fn one_address_to_listen_on() {
+    assert_eq!(fetch("-n h --listen ::1 . d").listen, Some("::1".parse().unwrap()));
+}
+
+#[test]
+fn more_debugging_than_there_is_is_all_there_is() {
+    assert_eq!(fetch("-n h -D 9 . d").debug, DebugLevel::Messages);
+}
+
+#[test]
+fn a_status_as_json() {
+    let debug = DebugLevel::Normal;
+    let expected = Status { server: "h".to_owned(), port: 20004, json: true, debug };
+    assert_eq!(run("--status -n h --json"), Ok(Command::Status(expected)));
+}
+
+#[test]
+fn help_and_version_need_nothing_else() {
+    assert_eq!(run("-h"), Ok(Command::Help));
+    assert_eq!(run("--version"), Ok(Command::Version));
+}
+
+#[test]
+fn help_is_given_whatever_follows() {
+    assert_eq!(run("-n h --help --nonsense"), Ok(Command::Help));
+}
+
+#[test]
+fn an_unknown_option_is_named() {
+    refused("--nonsense", "there is no option --nonsense");
+    refused("-z", "there is no option -z");
+}
+
+#[test]
+fn an_unknown_option_cannot_drive_the_terminal() {
+    refused("--a\x1b[2J", "there is no option --a\\x1b[2J");
+}
+
+#[test]
+fn a_missing_value_is_named() {
+    refused("-n", "-n needs a value: HOST[:PORT]");
+    refused("--port", "--port needs a value: PORT");
+    refused("-n h --serve= . d", "--serve needs a value: SECONDS|forever|no");
+}
+
+#[test]
+fn a_value_that_nobody_wants_is_refused() {
+    refused("-n h --no-mode=yes . d", "--no-mode takes no value");
+    refused("-n h -s=yes . d", "-s takes no value");
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_is_shown() {
+    refused("-n h -p 65536 . d", "-p: 65536 is not a port (0 to 65535)");
+    refused("-n h -r often . d", "-r: often is not a number or \"forever\"");
+    refused("-m 0 d", "-m: 0 is not a number of nodes, 1 or more");
+    refused("--listen host d", "--listen: host is not an IP address");
+    refused("-D much d", "-D: much is not a level (0, 1 or 2)");
+}
+
+#[test]
+fn seconds_beyond_any_clock_are_refused() {
+    let error = run("-n h --serve 18446744073709551615 . d").expect_err("too long");
+    assert!(error.starts_with("--serve: 18446744073709551615 is not"), "{error}");
+}
+
+#[test]
+fn fetching_without_operands_says_what_is_missing() {
+    refused("-n h", "SRC and DEST are missing: what to fetch, and where to put it");
+}
+
+#[test]
+fn fetching_with_one_operand_says_what_is_missing() {
+    let text = "only one of SRC and DEST is given: say what to fetch, and where to put it";
+    refused("-n h file1", text);
+}
+
+#[test]
+fn an_unset_variable_does_not_mean_everything() {
+    let words = ["-n", "h", "", "/x"].map(OsString::from);
+    assert_eq!(parse_words(words), Err("an operand is empty".to_owned()));
+}
+
+#[test]
+fn an_option_of_another_form_is_refused() {
+    refused("-n h -m 3 . d", "-m goes with serving");
+    refused("-n h --json . d", "--json goes with --status");
+    refused("--status -n h -s", "-s goes with fetching (-n)");
+}
+
+#[test]
+fn a_status_needs_a_server_and_nothing_more() {
+    refused("--status", "--status needs -n HOST[:PORT]");
+    refused("--status -n h x", "--status takes no operands");
+}
+
+#[test]
+fn two_forms_at_once_are_refused() {
+    refused("--status --manifest -n h", "--status and --manifest exclude each other");
+}
+
+#[test]
+fn the_manual_has_every_option() {
+    let manual = include_str!("../../docs/xget.1");
+    for option in options::options() {
+        let entry = match option.short {
+            Some(short) => format!("\n.It Fl {short} , Fl -{}", option.long),
+            None => format!("\n.It Fl -{}", option.long),
+        };
+        let is_there = manual
+            .match_indices(&entry)
+            .any(|(at, _)| manual[at + entry.len()..].starts_with([' ', '\n']));
+        assert!(is_there, "docs/xget.1 lacks {entry}");
+    }
+}
+
+#[test]
+fn the_help_fits_a_terminal() {
+    for line in help().lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[cfg(feature = "master")]
+mod with_a_master {
+    use super::*;
+
+    fn serve(line: &str) -> Serve {
+        match run(line) {
+            Ok(Command::Serve(serve)) => serve,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_original_way_to_serve() {
+        let expected = Serve {
+            path: "/tmp/dirtoserve".into(),
+            port: 20004,
+            listen: None,
+            max_fed: NonZeroUsize::new(4).unwrap(),
+            one_file_system: false,
+            no_owner: false,
+            cache: Cache::Usual,
+            rescan: Some(Duration::from_secs(2)),
+            background: false,
+            quiet: false,
+            debug: DebugLevel::Normal,
+        };
+        assert_eq!(run("/tmp/dirtoserve"), Ok(Command::Serve(expected)));
+    }
+
+    #[test]
+    fn every_original_option_of_a_master() {
+        let given = serve("-p 3333 -m 7 -x -o -D 2 /srv/boot");
+        assert_eq!((given.port, given.max_fed.get()), (3333, 7));
+        assert!(given.one_file_system && given.no_owner);
+        assert_eq!(given.debug, DebugLevel::Messages);
+    }
+
+    #[test]
+    fn a_master_on_any_free_port() {
+        assert_eq!(serve("-p 0 d").port, 0);
+    }
+
+    #[test]
+    fn rescanning_can_be_turned_off() {
+        assert_eq!(serve("--rescan 0 d").rescan, None);
+    }
+
+    #[test]
+    fn hashes_are_kept_where_told() {
+        assert_eq!(serve("--cache /var/x d").cache, Cache::Dir("/var/x".into()));
+    }
+
+    #[test]
+    fn hashes_can_be_kept_nowhere() {
+        assert_eq!(serve("--cache none d").cache, Cache::None);
+    }
+
+    #[test]
+    fn a_manifest_of_a_directory() {
+        let expected = ManifestOf {
+            path: "d".into(),
+            one_file_system: true,
+            no_owner: true,
+            cache: Cache::Usual,
+            quiet: false,
+            debug: DebugLevel::Normal,
+        };
+        assert_eq!(run("--manifest d -x -o"), Ok(Command::Manifest(expected)));
+    }
+
+    #[test]
+    fn nothing_at_all_shows_both_usual_forms() {
+        refused("", "usage: xget [options] DIR|FILE, or xget -n HOST[:PORT] SRC... DEST");
+    }
+
+    #[test]
+    fn a_fetch_without_its_server_is_told_so() {
+        refused("a b", "one DIR or FILE is served; fetching needs -n HOST[:PORT]");
+        refused("-s a b", "-s goes with fetching (-n)");
+    }
+
+    #[test]
+    fn a_manifest_is_of_one_tree() {
+        refused("--manifest", "--manifest needs a DIR or FILE");
+        refused("--manifest a b", "--manifest takes one DIR or FILE");
+    }
+
+    #[test]
+    fn the_help_has_every_option() {
+        let help = help();
+        for option in options::options() {
+            let head = format!("--{}", option.long);
+            let is_there = help.lines().any(|line| {
+                line.split_whitespace().find(|word| word.starts_with("--")) == Some(&head)
+            });
+            assert!(is_there, "{head}");
+        }
+    }
+}
+
+#[cfg(not(feature = "master"))]
+mod without_a_master {
+    use super::*;
+
+    #[test]
+    fn serving_is_refused() {
+        for line in ["", "d", "--manifest d", "-s a b"] {
+            let error = run(line).expect_err(line);
+            assert!(error.starts_with("this build of xget has no master: "), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_help_leaves_serving_out() {
+        for gone in ["--max", "--manifest", "Serving:", "DIR|FILE"] {
+            assert!(!help().contains(gone), "{gone}");
+        }
+    }
+}
