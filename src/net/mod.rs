@@ -1,1 +1,2 @@
 //! The network below the swarm.
+pub mod resolve;
