@@ -9,4 +9,5 @@ pub mod master;
 pub mod net;
 pub mod p9;
 pub mod path;
+pub mod swarm;
 pub mod tree;

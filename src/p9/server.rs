@@ -84,7 +84,7 @@ pub trait Host {
     /// A paced reply has left, or was dropped.
     fn sent(&mut self, at: At, range: &Range<u64>);
 
-    /// A request that waited for this control file was given up.
+    /// A request that waited for this control file was given up, or is about to be made again.
     fn cancel(&mut self, at: At, file: Control);
 }
 
@@ -244,6 +244,9 @@ impl Session {
     /// Tries the parked requests again.
     pub fn resume(&mut self, host: &mut impl Host, now: Instant) {
         for Parked { tag, wish } in std::mem::take(&mut self.parked) {
+            if let Wish::Control { file, .. } = wish {
+                host.cancel(self.at(now), file);
+            }
             self.attempt(tag, wish, host, now);
         }
     }

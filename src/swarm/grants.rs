@@ -24,7 +24,7 @@ const SLOW_FACTOR: u32 = 4;
 
 #[derive(Debug, Default)]
 struct Asker {
-    /// How many of its reads of `next` wait.
+    /// How many of its reads of `next` wait, those that `ready` will answer included.
     asks: usize,
     /// Chunks promised and not yet reported as held.
     granted: Vec<Grant>,
@@ -34,6 +34,12 @@ struct Asker {
     since: Option<Instant>,
     /// How long its grants take.
     usual: Option<Duration>,
+}
+
+impl Asker {
+    fn waits(&self) -> bool {
+        self.asks > self.ready.len()
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +52,6 @@ struct Grant {
 /// What the master has handed out, and who waits for more.
 #[derive(Debug)]
 pub struct Grants {
-    layout: Layout,
     /// Grants on their way at a time.
     slots: usize,
     askers: BTreeMap<Conn, Asker>,
@@ -62,7 +67,6 @@ impl Grants {
     /// Nothing is handed out yet; at most `slots` grants are on their way at a time.
     pub fn new(layout: Layout, slots: usize) -> Grants {
         Grants {
-            layout,
             slots,
             askers: BTreeMap::new(),
             copies: vec![0; layout.count() as usize],
@@ -80,13 +84,6 @@ impl Grants {
             return None;
         }
         Some(asker.ready.remove(0))
-    }
-
-    /// The driver is about to try all waiting reads of `conn` again; each will ask anew.
-    pub fn forget_asks(&mut self, conn: Conn) {
-        if let Some(asker) = self.askers.get_mut(&conn) {
-            asker.asks = 0;
-        }
     }
 
     /// One of its waiting reads was given up.
@@ -139,10 +136,9 @@ impl Grants {
         while let Some((conn, chunk)) = self.best(members, now) {
             self.add_copy(chunk);
             if let Some(asker) = self.askers.get_mut(&conn) {
-                asker.asks = asker.asks.saturating_sub(1);
-                asker.since = (asker.asks > 0).then_some(now);
                 asker.granted.push(Grant { chunk, since: now, sent: false });
                 asker.ready.push(chunk);
+                asker.since = asker.waits().then_some(now);
             }
             if !woken.contains(&conn) {
                 woken.push(conn);
@@ -153,7 +149,7 @@ impl Grants {
 
     /// When [`Grants::assign`] should be called again though nothing has happened.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let waits = |asker: &Asker| asker.asks > 0 || asker.granted.iter().any(|g| !g.sent);
+        let waits = |asker: &Asker| asker.waits() || asker.granted.iter().any(|g| !g.sent);
         self.askers.values().any(waits).then(|| now + STARVED_AFTER / 2)
     }
 
@@ -168,7 +164,7 @@ impl Grants {
         if self.askers.values().map(on_the_way).sum::<usize>() >= self.slots {
             return None;
         }
-        let waiting = || self.askers.iter().filter(|(_, asker)| asker.asks > 0);
+        let waiting = || self.askers.iter().filter(|(_, asker)| asker.waits());
         let alone = waiting().count() == 1;
         let window = if alone { LONE_WINDOW } else { SHARED_WINDOW };
         let mut candidates: Vec<_> = waiting()
@@ -232,8 +228,7 @@ impl Grants {
                 self.fresh.insert(chunk);
             }
         }
-        debug_assert!(self.layout.chunk(chunk.get()).is_some());
-    }
+        }
 }
 
 fn alone_in_the_swarm(members: &Members) -> bool {
@@ -255,6 +250,7 @@ mod tests {
     struct Master {
         members: Members,
         grants: Grants,
+        layout: Layout,
         now: Instant,
     }
 
@@ -264,6 +260,7 @@ mod tests {
             let mut master = Master {
                 members: Members::new(layout, 1),
                 grants: Grants::new(layout, slots),
+                layout,
                 now: Instant::now(),
             };
             for n in 0..nodes {
@@ -284,16 +281,17 @@ mod tests {
         }
 
         fn holds(&mut self, conn: u64, chunk: u32) {
-            let layout = self.grants.layout;
-            let new = self.members.has(Conn(conn), layout.chunk(chunk).into_iter(), self.now);
+            let new = self.members.has(Conn(conn), self.layout.chunk(chunk).into_iter(), self.now);
             self.grants.held(Conn(conn), &new);
         }
 
+        /// A read that waits, and is tried again once something was handed out.
         fn serve(&mut self, conn: u64) -> Option<u32> {
             assert_eq!(self.ask(conn), None);
             self.assign();
+            self.grants.cancel(Conn(conn));
             let chunk = self.ask(conn);
-            if let Some(chunk) = chunk.and_then(|chunk| self.grants.layout.chunk(chunk)) {
+            if let Some(chunk) = chunk.and_then(|chunk| self.layout.chunk(chunk)) {
                 self.grants.sent(Conn(conn), chunk, self.now);
             }
             chunk
@@ -367,7 +365,7 @@ mod tests {
     #[test]
     fn only_what_a_node_wants_is_granted() {
         let mut master = Master::new(1, 4, 4);
-        let third = master.grants.layout.chunk(2);
+        let third = master.layout.chunk(2);
         master.members.wants(Conn(0), third.into_iter());
         assert_eq!(master.serve(0), Some(2));
         master.holds(0, 2);

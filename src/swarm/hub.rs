@@ -1,0 +1,438 @@
+//! One serving side of the swarm: what a 9P session asks, answered for the master and for nodes.
+//!
+//! The hub knows who is connected, what is held here and whose turn it is. Whatever it changes for
+//! another connection it reports as a wake-up; the driver then resumes that session.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blake3::Hash;
+
+use super::grants::Grants;
+use super::members::{Members, seconds};
+use super::uploads::{UPLOAD_SLOTS, Uploads};
+use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
+use crate::p9::errno::Errno;
+use crate::p9::server::{Answer, At, Conn, Host};
+use crate::path::shown;
+use crate::tree::{Control, Tree};
+
+/// How long news for readers of `have` are gathered before they are sent.
+const HAVE_DELAY: Duration = Duration::from_millis(5);
+/// Longest line that is taken from a node's log, in bytes.
+const MAX_LOG_LINE_BYTES: usize = 256;
+/// Most lines of nodes' logs that are kept for the driver.
+const MAX_LOG_LINES: usize = 64;
+
+/// What kind of server this is.
+#[derive(Debug)]
+pub enum Role {
+    /// Holds everything and hands each chunk out once.
+    Master(Grants),
+    /// Holds what it has fetched; who fetches from it chooses the chunks and takes turns.
+    Node(Uploads),
+}
+
+/// The serving side of the master or of a node.
+#[derive(Debug)]
+pub struct Hub {
+    tree: Arc<Tree>,
+    role: Role,
+    members: Members,
+    /// Chunks that may be sent.
+    held: ChunkSet,
+    /// Chunks that are or will be held.
+    wanted: ChunkSet,
+    /// What `have` reads: the generation, then runs of chunks as they came.
+    have: Vec<u8>,
+    have_readers: BTreeSet<Conn>,
+    have_due: Option<Instant>,
+    /// Connections that wait for image bytes which are not held yet.
+    data_readers: BTreeSet<Conn>,
+    wakes: BTreeSet<Conn>,
+    joined: Vec<SocketAddr>,
+    log: Vec<(SocketAddr, String)>,
+    sent_bytes: u64,
+}
+
+impl Hub {
+    /// A master that feeds at most `slots` nodes at a time.
+    pub fn master(tree: Arc<Tree>, slots: usize, seed: u64) -> Hub {
+        let layout = *tree.manifest().layout();
+        let full = ChunkSet::full(&layout);
+        let role = Role::Master(Grants::new(layout, slots));
+        Hub::new(tree, role, full.clone(), full, seed)
+    }
+
+    /// A node that wants some chunks and holds part of them already.
+    pub fn node(tree: Arc<Tree>, wanted: ChunkSet, held: ChunkSet, seed: u64) -> Hub {
+        Hub::new(tree, Role::Node(Uploads::new(UPLOAD_SLOTS)), wanted, held, seed)
+    }
+
+    fn new(tree: Arc<Tree>, role: Role, wanted: ChunkSet, held: ChunkSet, seed: u64) -> Hub {
+        let members = Members::new(*tree.manifest().layout(), seed);
+        let have = first_have(&tree, &held);
+        Hub {
+            tree,
+            role,
+            members,
+            held,
+            wanted,
+            have,
+            have_readers: BTreeSet::new(),
+            have_due: None,
+            data_readers: BTreeSet::new(),
+            wakes: BTreeSet::new(),
+            joined: Vec::new(),
+            log: Vec::new(),
+            sent_bytes: 0,
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn connected(&mut self, conn: Conn, peer: SocketAddr, now: Instant) {
+        self.members.connected(conn, peer, now);
+    }
+
+    /// A connection ended; its session was closed before.
+    pub fn disconnected(&mut self, conn: Conn, now: Instant) {
+        let member = self.members.disconnected(conn);
+        self.have_readers.remove(&conn);
+        self.data_readers.remove(&conn);
+        self.wakes.remove(&conn);
+        match &mut self.role {
+            Role::Master(grants) => {
+                grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
+                self.assign(now);
+            }
+            Role::Node(uploads) => {
+                uploads.cancel(conn, |_| 0);
+                let next = uploads.done(conn, |conn| lack(&self.members, conn));
+                self.wakes.extend(next);
+            }
+        }
+    }
+
+    /// A chunk was verified and can be sent from now on.
+    pub fn holds(&mut self, chunk: ChunkId, now: Instant) {
+        if self.held.insert(chunk) {
+            let _ = writeln!(Text(&mut self.have), "{chunk}");
+            self.have_due.get_or_insert(now + HAVE_DELAY);
+            self.wakes.append(&mut self.data_readers);
+        }
+    }
+
+    /// Another state of the tree takes the place of this one (master). Everybody who waits is
+    /// woken, to be told that what it waits for is no longer served.
+    pub fn publish(&mut self, tree: Arc<Tree>, slots: usize, seed: u64, now: Instant) {
+        let mut next = Hub::master(tree, slots, seed);
+        for (conn, member) in self.members.iter() {
+            next.connected(conn, member.peer, now);
+            next.wakes.insert(conn);
+        }
+        next.sent_bytes = self.sent_bytes;
+        next.log = std::mem::take(&mut self.log);
+        *self = next;
+    }
+
+    /// Does what is due by now; [`Hub::deadline`] says when to come back.
+    pub fn tick(&mut self, now: Instant) {
+        if self.have_due.is_some_and(|due| due <= now) {
+            self.have_due = None;
+            self.wakes.append(&mut self.have_readers);
+        }
+        self.assign(now);
+    }
+
+    /// When [`Hub::tick`] has something to do, if it ever has.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        let grants = match &self.role {
+            Role::Master(grants) => grants.deadline(now),
+            Role::Node(_) => None,
+        };
+        let have = self.have_due.filter(|_| !self.have_readers.is_empty());
+        [grants, have].into_iter().flatten().min()
+    }
+
+    /// The connections whose sessions have to be resumed.
+    pub fn take_wakes(&mut self) -> BTreeSet<Conn> {
+        std::mem::take(&mut self.wakes)
+    }
+
+    /// Addresses of nodes that have joined since the last call.
+    pub fn take_joined(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.joined)
+    }
+
+    /// What nodes wrote into the log since the last call.
+    pub fn take_log(&mut self) -> Vec<(SocketAddr, String)> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// Who is connected.
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Image bytes that were sent from here, to everybody.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
+    }
+
+    /// Whether image bytes are being sent to somebody, or somebody waits for some.
+    pub fn is_drawn_from(&self) -> bool {
+        let sending = match &self.role {
+            Role::Node(uploads) => uploads.active() > 0,
+            Role::Master(_) => false,
+        };
+        sending || !self.data_readers.is_empty()
+    }
+
+    fn layout(&self) -> &Layout {
+        self.tree.manifest().layout()
+    }
+
+    fn assign(&mut self, now: Instant) {
+        if let Role::Master(grants) = &mut self.role {
+            self.wakes.extend(grants.assign(&self.members, now));
+        }
+    }
+
+    /// `PORT GENERATION`: the node serves that generation on that port.
+    fn join(&mut self, conn: Conn, text: &str) -> Result<(), Errno> {
+        let (port, generation) = text.trim_end().split_once(' ').ok_or(Errno::EINVAL)?;
+        let port = port.parse().ok().filter(|port| *port != 0).ok_or(Errno::EINVAL)?;
+        let generation = Hash::from_hex(generation).map_err(|_| Errno::EINVAL)?;
+        if generation != self.tree.manifest().generation() {
+            return Err(Errno::ESTALE);
+        }
+        let address = self.members.joined(conn, port).ok_or(Errno::EIO)?;
+        if self.joined.len() < MAX_LOG_LINES {
+            self.joined.push(address);
+        }
+        Ok(())
+    }
+
+    /// Lines `want RUNS` and `held RUNS`: what the writer lacks, and what it holds by now.
+    fn report(&mut self, at: At, text: &str) -> Result<(), Errno> {
+        for line in text.lines() {
+            let (word, runs) = line.split_once(' ').unwrap_or((line, ""));
+            let chunks = parse_runs(runs, self.layout()).ok_or(Errno::EINVAL)?;
+            match word {
+                "want" => self.members.wants(at.conn, chunks.iter()),
+                "held" => {
+                    let new = self.members.has(at.conn, chunks.iter(), at.now);
+                    if let Role::Master(grants) = &mut self.role {
+                        grants.held(at.conn, &new);
+                    }
+                }
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        self.assign(at.now);
+        Ok(())
+    }
+
+    fn note(&mut self, conn: Conn, data: &[u8]) {
+        let Some(member) = self.members.get(conn) else { return };
+        for line in data.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+            if self.log.len() < MAX_LOG_LINES {
+                let line = line.get(..MAX_LOG_LINE_BYTES).unwrap_or(line);
+                self.log.push((member.peer, shown(line)));
+            }
+        }
+    }
+
+    fn redir(&mut self, conn: Conn) -> String {
+        let mut text = String::new();
+        for source in self.members.sources(conn) {
+            let _ = writeln!(text, "{}!{}", source.ip(), source.port());
+        }
+        text
+    }
+
+    fn status(&self, now: Instant) -> String {
+        let manifest = self.tree.manifest();
+        let mut text = format!(
+            "generation={} image_bytes={} chunk_bytes={} held={}/{} serving_nodes={} sent_bytes={}",
+            manifest.generation().to_hex(),
+            self.layout().image_bytes(),
+            self.layout().chunk_bytes(),
+            self.held.len(),
+            self.layout().count(),
+            self.members.serving(),
+            self.sent_bytes,
+        );
+        if let Role::Master(grants) = &self.role {
+            let _ = write!(text, " only_here={}", grants.fresh());
+        }
+        text.push('\n');
+        for (_, member) in self.members.iter().filter(|(_, m)| m.serves.is_some()) {
+            let Some(serves) = member.serves else { continue };
+            let _ = writeln!(
+                text,
+                "node={serves} held={}/{} sent_bytes={} seconds={} quiet_seconds={}",
+                member.held.len(),
+                member.held.len() + member.lacks.len(),
+                member.sent_bytes,
+                seconds(now.saturating_duration_since(member.since)),
+                seconds(now.saturating_duration_since(member.progress)),
+            );
+        }
+        text
+    }
+}
+
+fn first_have(tree: &Tree, held: &ChunkSet) -> Vec<u8> {
+    let mut text = format!("{}\n", tree.manifest().generation().to_hex());
+    for run in held.runs().split(' ').filter(|run| !run.is_empty()) {
+        text += run;
+        text.push('\n');
+    }
+    text.into_bytes()
+}
+
+fn lack(members: &Members, conn: Conn) -> u32 {
+    members.get(conn).map_or(0, |member| member.lack_permille())
+}
+
+/// Reads a line of runs; None if one is malformed. No chunk is counted twice, so that a short text
+/// cannot ask for much work.
+fn parse_runs(text: &str, layout: &Layout) -> Option<ChunkSet> {
+    let mut set = ChunkSet::empty(layout);
+    let mut work = 0u64;
+    for run in text.split(' ').filter(|run| !run.is_empty()) {
+        for chunk in parse_run(run, layout)? {
+            set.insert(chunk);
+            work += 1;
+        }
+        if work > 2 * u64::from(layout.count()) {
+            return None;
+        }
+    }
+    Some(set)
+}
+
+/// Lets `write!` append to bytes.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Host for Hub {
+    fn tree(&self) -> &Arc<Tree> {
+        &self.tree
+    }
+
+    fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno> {
+        Ok(match file {
+            Control::Manifest => Some(self.tree.manifest().text().clone()),
+            Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
+            Control::Status => Some(self.status(at.now).into_bytes().into()),
+            _ => None,
+        })
+    }
+
+    fn read(&mut self, at: At, file: Control, offset: u64, count: usize) -> Answer<Vec<u8>> {
+        match (file, &mut self.role) {
+            (Control::Have, _) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                match self.have.get(start..).filter(|rest| !rest.is_empty()) {
+                    Some(rest) => Answer::Now(rest.iter().copied().take(count).collect()),
+                    None => {
+                        self.have_readers.insert(at.conn);
+                        Answer::Wait
+                    }
+                }
+            }
+            (Control::Next, Role::Master(grants)) => match grants.ask(at.conn, at.now) {
+                Some(chunk) => Answer::Now(format!("{chunk}\n").into_bytes()),
+                None => {
+                    self.assign(at.now);
+                    Answer::Wait
+                }
+            },
+            // The end of the file: a node leaves the choice to whoever asks.
+            _ => Answer::Now(Vec::new()),
+        }
+    }
+
+    fn write(&mut self, at: At, file: Control, data: &[u8]) -> Result<(), Errno> {
+        let text = std::str::from_utf8(data).map_err(|_| Errno::EINVAL);
+        match file {
+            Control::Avail => self.join(at.conn, text?),
+            Control::Next => self.report(at, text?),
+            Control::Log => {
+                self.note(at.conn, data);
+                Ok(())
+            }
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    fn clunk(&mut self, at: At, file: Control) {
+        if file == Control::Avail {
+            self.members.left(at.conn);
+        }
+    }
+
+    fn image(&mut self, at: At, range: &Range<u64>, paced: bool) -> Answer<()> {
+        let layout = *self.layout();
+        if layout.covering(range.clone()).any(|chunk| !self.wanted.contains(chunk)) {
+            return Answer::Error(Errno::EIO);
+        }
+        if layout.covering(range.clone()).any(|chunk| !self.held.contains(chunk)) {
+            self.data_readers.insert(at.conn);
+            return Answer::Wait;
+        }
+        match &mut self.role {
+            Role::Node(uploads) if paced => match uploads.ask(at.conn) {
+                true => Answer::Now(()),
+                false => Answer::Wait,
+            },
+            _ => Answer::Now(()),
+        }
+    }
+
+    fn sent(&mut self, at: At, range: &Range<u64>) {
+        let bytes = range.end.saturating_sub(range.start);
+        self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        self.members.sent(at.conn, bytes);
+        let last = self.layout().covering(range.clone()).last();
+        match (&mut self.role, last) {
+            (Role::Node(uploads), _) => {
+                let next = uploads.done(at.conn, |conn| lack(&self.members, conn));
+                self.wakes.extend(next);
+            }
+            (Role::Master(grants), Some(chunk)) => {
+                if self.tree.manifest().layout().range(chunk).end == range.end {
+                    grants.sent(at.conn, chunk, at.now);
+                }
+                self.assign(at.now);
+            }
+            (Role::Master(_), None) => {}
+        }
+    }
+
+    fn cancel(&mut self, at: At, file: Control) {
+        match (file, &mut self.role) {
+            (Control::Have, _) => {
+                self.have_readers.remove(&at.conn);
+            }
+            (Control::Next, Role::Master(grants)) => grants.cancel(at.conn),
+            (Control::Image, Role::Node(uploads)) => {
+                let next = uploads.cancel(at.conn, |conn| lack(&self.members, conn));
+                self.wakes.extend(next);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! A node's side: which chunk to ask of whom, and until when to wait for it.
+//!
+//! The scheduler is told what happened and answers [`Scheduler::poll`] with what to ask next. It
+//! knows nothing of connections, messages or files, so that a simulator runs the very same lines.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::grants::smooth;
+use super::members::next_random;
+use crate::chunks::{ChunkId, ChunkSet, Layout};
+
+/// Requests in flight to one node: the chunk that comes, and one behind it.
+const PEER_WINDOW: usize = 2;
+/// Chunks in flight from a master, promised ones included.
+const MASTER_WINDOW: usize = 6;
+/// Shortest time that a request may take before it is made elsewhere.
+const MIN_PATIENCE: Duration = Duration::from_millis(250);
+/// The same, before any chunk has come.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+/// How many times the usual time of a chunk a request may take.
+const PATIENCE_FACTOR: u32 = 4;
+/// A source from which nothing comes at all for this long, with something asked, is dropped.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// Names a source; the driver numbers them and never reuses a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u64);
+
+/// Who chooses the chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The source: it grants chunks through `next`.
+    Master,
+    /// We: from what the source says that it holds.
+    Peer,
+}
+
+/// What to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Ask `source` for `chunk`.
+    Fetch { source: SourceId, chunk: ChunkId },
+    /// Ask a master for another grant.
+    AskNext { source: SourceId },
+    /// The chunk is not needed from this source any more.
+    Abandon { source: SourceId, chunk: ChunkId },
+    /// The source does not answer; end the connection.
+    Drop { source: SourceId },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    chunk: ChunkId,
+    since: Instant,
+    /// When bytes of it last came.
+    progress: Instant,
+    begun: bool,
+}
+
+#[derive(Debug)]
+struct Source {
+    kind: Kind,
+    has: ChunkSet,
+    asked: Vec<Asked>,
+    /// Granted and not asked for yet.
+    granted: Vec<ChunkId>,
+    /// Reads of `next` that wait.
+    asking: usize,
+    /// Nothing more is asked of it before then.
+    rest_until: Option<Instant>,
+    last_heard: Instant,
+}
+
+/// The choice of chunks and sources of one node.
+#[derive(Debug)]
+pub struct Scheduler {
+    /// Wanted, not verified.
+    missing: ChunkSet,
+    /// How many requests are out for each chunk.
+    in_flight: Vec<u8>,
+    sources: BTreeMap<SourceId, Source>,
+    /// How many peers hold each chunk.
+    copies: Vec<u32>,
+    layout: Layout,
+    /// How long a chunk usually takes from request to end.
+    usual: Option<Duration>,
+    random: u64,
+}
+
+impl Scheduler {
+    /// Fetches the chunks in `missing`; `seed` drives the choice among equals.
+    pub fn new(layout: Layout, missing: ChunkSet, seed: u64) -> Scheduler {
+        Scheduler {
+            missing,
+            in_flight: vec![0; layout.count() as usize],
+            sources: BTreeMap::new(),
+            copies: vec![0; layout.count() as usize],
+            layout,
+            usual: None,
+            random: seed | 1,
+        }
+    }
+
+    /// What is wanted and not verified yet.
+    pub fn missing(&self) -> &ChunkSet {
+        &self.missing
+    }
+
+    /// A source can be asked from now on.
+    pub fn add(&mut self, source: SourceId, kind: Kind, now: Instant) {
+        let source_state = Source {
+            kind,
+            has: ChunkSet::empty(&self.layout),
+            asked: Vec::new(),
+            granted: Vec::new(),
+            asking: 0,
+            rest_until: None,
+            last_heard: now,
+        };
+        self.sources.insert(source, source_state);
+    }
+
+    /// A source is gone; what was asked of it is to be had elsewhere.
+    pub fn remove(&mut self, source: SourceId) {
+        let Some(gone) = self.sources.remove(&source) else { return };
+        for asked in &gone.asked {
+            self.count_in_flight(asked.chunk, false);
+        }
+        for chunk in gone.has.iter() {
+            if let Some(copies) = self.copies.get_mut(chunk.index()) {
+                *copies = copies.saturating_sub(1);
+            }
+        }
+    }
+
+    /// A peer has said that it holds a chunk.
+    pub fn has(&mut self, source: SourceId, chunk: ChunkId) {
+        let Some(peer) = self.sources.get_mut(&source) else { return };
+        if peer.has.insert(chunk)
+            && let Some(copies) = self.copies.get_mut(chunk.index())
+        {
+            *copies = copies.saturating_add(1);
+        }
+    }
+
+    /// A master has granted a chunk.
+    pub fn granted(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
+        let Some(master) = self.sources.get_mut(&source) else { return };
+        master.asking = master.asking.saturating_sub(1);
+        master.last_heard = now;
+        master.granted.push(chunk);
+    }
+
+    /// A source answers `next` with "choose for yourself".
+    pub fn is_peer(&mut self, source: SourceId) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.kind = Kind::Peer;
+            source.asking = 0;
+        }
+    }
+
+    /// Bytes of a chunk have come.
+    pub fn progressed(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
+        let Some(source) = self.sources.get_mut(&source) else { return };
+        source.last_heard = now;
+        if let Some(asked) = source.asked.iter_mut().find(|asked| asked.chunk == chunk) {
+            asked.progress = now;
+            asked.begun = true;
+        }
+    }
+
+    /// A request ended: with a verified chunk, or with none.
+    pub fn ended(&mut self, source: SourceId, chunk: ChunkId, verified: bool, now: Instant) {
+        self.forget(source, chunk);
+        let Some(source) = self.sources.get_mut(&source) else { return };
+        source.last_heard = now;
+        if verified {
+            self.missing.remove(chunk);
+        } else {
+            source.rest_until = Some(now + self.usual.unwrap_or(MIN_PATIENCE));
+        }
+    }
+
+    /// A chunk came whole after this time.
+    pub fn measured(&mut self, took: Duration) {
+        smooth(&mut self.usual, took);
+    }
+
+    /// When a chunk was asked of a source.
+    pub fn asked_since(&self, source: SourceId, chunk: ChunkId) -> Option<Instant> {
+        let source = self.sources.get(&source)?;
+        source.asked.iter().find(|asked| asked.chunk == chunk).map(|asked| asked.since)
+    }
+
+    /// The next thing to do, or None until something happens or [`Scheduler::deadline`] comes.
+    pub fn poll(&mut self, now: Instant) -> Option<Command> {
+        let command = self.give_up(now).or_else(|| self.ask(now))?;
+        match command {
+            Command::Fetch { source, chunk } => {
+                self.count_in_flight(chunk, true);
+                if let Some(source) = self.sources.get_mut(&source) {
+                    source.granted.retain(|granted| *granted != chunk);
+                    if source.asked.is_empty() {
+                        source.last_heard = now;
+                    }
+                    let asked = Asked { chunk, since: now, progress: now, begun: false };
+                    source.asked.push(asked);
+                }
+            }
+            Command::AskNext { source } => {
+                if let Some(source) = self.sources.get_mut(&source) {
+                    source.asking += 1;
+                }
+            }
+            Command::Abandon { source, chunk } => self.forget(source, chunk),
+            Command::Drop { source } => self.remove(source),
+        }
+        Some(command)
+    }
+
+    /// When [`Scheduler::poll`] may have something new to say by itself.
+    pub fn deadline(&self) -> Option<Instant> {
+        let patience = self.patience();
+        let requests = self.sources.values().flat_map(|source| {
+            let silent = source.asked.first().map(|_| source.last_heard + SILENCE);
+            let impatient = source.asked.iter().map(move |asked| asked.progress + patience);
+            let rested = source.rest_until.filter(|_| !self.missing.is_empty());
+            impatient.chain(silent).chain(rested)
+        });
+        requests.min()
+    }
+
+    fn patience(&self) -> Duration {
+        match self.usual {
+            None => FIRST_PATIENCE,
+            Some(usual) => usual.saturating_mul(PATIENCE_FACTOR).max(MIN_PATIENCE),
+        }
+    }
+
+    /// Ends what takes too long, and what another source has brought meanwhile.
+    fn give_up(&mut self, now: Instant) -> Option<Command> {
+        let patience = self.patience();
+        for (&id, source) in &mut self.sources {
+            if !source.asked.is_empty() && now.saturating_duration_since(source.last_heard) >= SILENCE
+            {
+                return Some(Command::Drop { source: id });
+            }
+            for asked in &source.asked {
+                let late = now.saturating_duration_since(asked.progress) >= patience;
+                if !self.missing.contains(asked.chunk) {
+                    return Some(Command::Abandon { source: id, chunk: asked.chunk });
+                }
+                // A master's grant is kept: it goes on until the silence is too long.
+                if late && source.kind == Kind::Peer {
+                    source.rest_until = Some(now + patience);
+                    return Some(Command::Abandon { source: id, chunk: asked.chunk });
+                }
+            }
+        }
+        None
+    }
+
+    fn ask(&mut self, now: Instant) -> Option<Command> {
+        if self.missing.is_empty() {
+            return None;
+        }
+        // What was granted is fetched without delay, since nobody else gets it meanwhile.
+        for (&id, source) in &mut self.sources {
+            while let Some(&chunk) = source.granted.first() {
+                if self.missing.contains(chunk) && source.asked.iter().all(|a| a.chunk != chunk) {
+                    return Some(Command::Fetch { source: id, chunk });
+                }
+                source.granted.remove(0);
+            }
+            let busy = source.asked.len() + source.asking;
+            if source.kind == Kind::Master && busy < MASTER_WINDOW {
+                return Some(Command::AskNext { source: id });
+            }
+        }
+        let random = next_random(&mut self.random);
+        let mut idle: Vec<(usize, u64, SourceId)> = self
+            .sources
+            .iter()
+            .filter(|(_, s)| s.kind == Kind::Peer && s.asked.len() < PEER_WINDOW)
+            .filter(|(_, s)| s.rest_until.is_none_or(|until| until <= now))
+            .map(|(id, s)| (s.asked.len(), id.0.wrapping_mul(random), *id))
+            .collect();
+        idle.sort_unstable();
+        idle.iter().find_map(|&(_, _, id)| self.choose(id, now))
+    }
+
+    /// The rarest chunk that `id` has and nobody was asked for; near the end, one that somebody
+    /// else was asked for and does not bring.
+    fn choose(&self, id: SourceId, now: Instant) -> Option<Command> {
+        let source = self.sources.get(&id)?;
+        let useful = || source.has.iter().filter(|chunk| self.missing.contains(*chunk));
+        let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
+        let spread = self.random;
+        let rarest = useful().filter(|chunk| requests(*chunk) == 0).min_by_key(|chunk| {
+            let copies = self.copies.get(chunk.index()).copied().unwrap_or(0);
+            (copies, u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread))
+        });
+        if let Some(chunk) = rarest {
+            return Some(Command::Fetch { source: id, chunk });
+        }
+        if !source.asked.is_empty() || self.unasked_chunks() > 0 {
+            return None;
+        }
+        let overdue = now.checked_sub(self.usual?.max(MIN_PATIENCE / 4))?;
+        let doubled = useful().filter(|chunk| requests(*chunk) == 1).find(|chunk| {
+            let others = self.sources.values().flat_map(|source| &source.asked);
+            others.filter(|asked| asked.chunk == *chunk).all(|asked| asked.since <= overdue)
+        })?;
+        Some(Command::Fetch { source: id, chunk: doubled })
+    }
+
+    fn unasked_chunks(&self) -> usize {
+        let asked = |chunk: &ChunkId| self.in_flight.get(chunk.index()) != Some(&0);
+        self.missing.iter().filter(|chunk| !asked(chunk)).count()
+    }
+
+    fn forget(&mut self, source: SourceId, chunk: ChunkId) {
+        let Some(source) = self.sources.get_mut(&source) else { return };
+        let before = source.asked.len();
+        source.asked.retain(|asked| asked.chunk != chunk);
+        if source.asked.len() < before {
+            self.count_in_flight(chunk, false);
+        }
+    }
+
+    fn count_in_flight(&mut self, chunk: ChunkId, more: bool) {
+        if let Some(count) = self.in_flight.get_mut(chunk.index()) {
+            *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: SourceId = SourceId(1);
+    const B: SourceId = SourceId(2);
+
+    struct Node {
+        scheduler: Scheduler,
+        layout: Layout,
+        now: Instant,
+    }
+
+    impl Node {
+        fn new(chunks: u64) -> Node {
+            let layout = Layout::new(chunks << 16, 1 << 16).unwrap();
+            let scheduler = Scheduler::new(layout, ChunkSet::full(&layout), 5);
+            Node { scheduler, layout, now: Instant::now() }
+        }
+
+        fn chunk(&self, n: u32) -> ChunkId {
+            self.layout.chunk(n).unwrap()
+        }
+
+        fn peer(&mut self, id: SourceId, has: impl IntoIterator<Item = u32>) {
+            self.scheduler.add(id, Kind::Peer, self.now);
+            for n in has {
+                let chunk = self.chunk(n);
+                self.scheduler.has(id, chunk);
+            }
+        }
+
+        fn commands(&mut self) -> Vec<Command> {
+            std::iter::from_fn(|| self.scheduler.poll(self.now)).collect()
+        }
+
+        fn fetches(&mut self) -> Vec<(SourceId, u32)> {
+            self.commands()
+                .into_iter()
+                .filter_map(|command| match command {
+                    Command::Fetch { source, chunk } => Some((source, chunk.get())),
+                    _ => None,
+                })
+                .collect()
+        }
+
+        fn arrives(&mut self, source: SourceId, n: u32) {
+            let chunk = self.chunk(n);
+            self.scheduler.ended(source, chunk, true, self.now);
+        }
+    }
+
+    #[test]
+    fn the_rarest_chunk_is_asked_for_first() {
+        let mut node = Node::new(3);
+        node.peer(A, [0, 1]);
+        node.peer(B, [0, 1, 2]);
+        let from_b: Vec<u32> =
+            node.fetches().into_iter().filter(|(s, _)| *s == B).map(|(_, n)| n).collect();
+        assert_eq!(from_b.first(), Some(&2), "only B has it");
+    }
+
+    #[test]
+    fn one_chunk_comes_and_one_is_queued_behind_it() {
+        let mut node = Node::new(10);
+        node.peer(A, 0..10);
+        assert_eq!(node.fetches().len(), PEER_WINDOW);
+    }
+
+    #[test]
+    fn no_chunk_is_asked_of_two_before_the_end() {
+        let mut node = Node::new(8);
+        node.peer(A, 0..8);
+        node.peer(B, 0..8);
+        let mut chunks: Vec<u32> = node.fetches().into_iter().map(|(_, n)| n).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        assert_eq!(chunks.len(), 2 * PEER_WINDOW);
+    }
+
+    #[test]
+    fn near_the_end_a_late_chunk_is_asked_of_another() {
+        let mut node = Node::new(1);
+        node.scheduler.measured(Duration::from_millis(100));
+        node.peer(A, [0]);
+        assert_eq!(node.fetches(), [(A, 0)]);
+        node.peer(B, [0]);
+        assert_eq!(node.fetches(), []);
+        node.now += Duration::from_millis(110);
+        assert_eq!(node.fetches(), [(B, 0)]);
+    }
+
+    #[test]
+    fn what_another_source_brought_is_abandoned() {
+        let mut node = Node::new(1);
+        node.scheduler.measured(Duration::from_millis(100));
+        node.peer(A, [0]);
+        node.peer(B, [0]);
+        node.fetches();
+        node.now += Duration::from_millis(110);
+        node.fetches();
+        node.arrives(B, 0);
+        assert_eq!(node.commands(), [Command::Abandon { source: A, chunk: node.chunk(0) }]);
+    }
+
+    #[test]
+    fn a_stalled_request_is_made_elsewhere() {
+        let mut node = Node::new(1);
+        node.scheduler.measured(Duration::from_millis(100));
+        node.peer(A, [0]);
+        node.fetches();
+        node.peer(B, [0]);
+        node.now += Duration::from_millis(400);
+        let commands = node.commands();
+        assert_eq!(commands.first(), Some(&Command::Abandon { source: A, chunk: node.chunk(0) }));
+        assert_eq!(commands.last(), Some(&Command::Fetch { source: B, chunk: node.chunk(0) }));
+    }
+
+    #[test]
+    fn a_silent_source_is_dropped() {
+        let mut node = Node::new(1);
+        node.scheduler.add(A, Kind::Master, node.now);
+        node.scheduler.granted(A, node.chunk(0), node.now);
+        node.commands();
+        node.now += SILENCE;
+        assert_eq!(node.commands().first(), Some(&Command::Drop { source: A }));
+    }
+
+    #[test]
+    fn a_master_is_asked_for_grants_up_to_the_window() {
+        let mut node = Node::new(100);
+        node.scheduler.add(A, Kind::Master, node.now);
+        assert_eq!(node.commands(), vec![Command::AskNext { source: A }; MASTER_WINDOW]);
+        node.scheduler.granted(A, node.chunk(7), node.now);
+        assert_eq!(node.commands(), [Command::Fetch { source: A, chunk: node.chunk(7) }]);
+    }
+
+    #[test]
+    fn what_a_lost_source_owed_is_asked_of_another() {
+        let mut node = Node::new(1);
+        node.peer(A, [0]);
+        node.fetches();
+        node.peer(B, [0]);
+        assert_eq!(node.fetches(), []);
+        node.scheduler.remove(A);
+        assert_eq!(node.fetches(), [(B, 0)]);
+    }
+
+    #[test]
+    fn a_source_that_sent_a_wrong_chunk_rests() {
+        let mut node = Node::new(2);
+        node.peer(A, [0, 1]);
+        node.fetches();
+        let chunk = node.chunk(0);
+        node.scheduler.ended(A, chunk, false, node.now);
+        assert_eq!(node.fetches(), []);
+        node.now += MIN_PATIENCE;
+        assert_eq!(node.fetches().len(), 1);
+    }
+}
