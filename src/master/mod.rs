@@ -1,3 +1,4 @@
 //! The master.
 
+pub mod cache;
 pub mod scan;
