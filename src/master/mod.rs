@@ -1,1 +1,5 @@
 //! The master.
+
+pub mod cache;
+pub mod hash;
+pub mod scan;

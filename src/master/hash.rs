@@ -1,0 +1,263 @@
+//! Hashing: from a scan to a manifest, by reading every byte that the cache does not know.
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+
+use blake3::{Hash, Hasher};
+
+use super::cache::{Cache, ChunkKey};
+use super::scan::{Identity, Scan};
+use crate::chunks::ChunkId;
+use crate::error::reason;
+use crate::manifest::{Manifest, Problem, Segment};
+use crate::path::shown;
+
+/// Bytes read at a time: enough for BLAKE3 to hash at full speed, little enough to stay in a
+/// processor's cache.
+const READ_BYTES: usize = 256 << 10;
+
+/// How far the hashing is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes hashed.
+    pub hashed_bytes: u64,
+    /// Bytes that have to be hashed; what the cache knows is not among them.
+    pub total_bytes: u64,
+}
+
+/// Why a scan cannot be hashed. All but the last call for a new scan.
+#[derive(Debug)]
+pub enum HashError {
+    /// The file is not what it was at the time of the scan.
+    Changed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The tree cannot be described.
+    Tree(Problem),
+}
+
+/// Hashes every chunk of the scanned tree, in order, on up to `threads` threads.
+///
+/// `progress` is called at the start and after every read, from any thread; calls of two threads
+/// may overtake each other.
+///
+/// The files must be as they were at the scan: else the whole is refused, so that a manifest never
+/// describes a mixture of states. What was hashed by then is in the cache for the next attempt. On
+/// success the cache holds this tree's chunks and no others, less those of files so fresh that a
+/// further change might not show.
+pub fn hash(
+    scan: &Scan,
+    cache: &mut Cache,
+    threads: usize,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Manifest, HashError> {
+    let keys: Vec<_> = scan.listing().layout().iter().map(|chunk| key(scan, chunk)).collect();
+    let cached = keys.iter().map(|key| key.and_then(|key| cache.get(&key)));
+    let job = Job::new(scan, cached.collect(), progress);
+    job.run(threads);
+
+    let Job { hashes, failure, .. } = job;
+    let hashes: Vec<_> = hashes.into_iter().map(OnceLock::into_inner).collect();
+    let known = keys.into_iter().zip(&hashes).filter_map(|(key, hash)| Some((key?, (*hash)?)));
+    if let Some(failure) = failure.into_inner() {
+        cache.extend(known);
+        return Err(failure);
+    }
+    cache.replace(known);
+    let hashes = hashes.into_iter().flatten().collect();
+    Manifest::new(scan.listing().clone(), hashes).map_err(HashError::Tree)
+}
+
+/// The key of a chunk in the cache; None if a file in it is too fresh to be cached.
+fn key(scan: &Scan, chunk: ChunkId) -> Option<ChunkKey> {
+    let range = scan.listing().layout().range(chunk);
+    let chunk_bytes = range.end.saturating_sub(range.start);
+    let part = |segment: Segment| {
+        let identity = scan.identity(segment.entry).filter(|file| scan.has_settled(file))?;
+        Some((identity, segment))
+    };
+    let parts: Option<Vec<_>> = scan.listing().segments(range).map(part).collect();
+    Some(ChunkKey::new(chunk_bytes, parts?))
+}
+
+/// The chunks that are to be hashed, shared by the threads that do it.
+struct Job<'a> {
+    scan: &'a Scan,
+    /// One for each chunk.
+    hashes: Vec<OnceLock<Hash>>,
+    missing: Vec<ChunkId>,
+    /// The index in `missing` of the chunk that is hashed next.
+    next: AtomicUsize,
+    hashed_bytes: AtomicU64,
+    total_bytes: u64,
+    failure: OnceLock<HashError>,
+    progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl<'a> Job<'a> {
+    fn new(
+        scan: &'a Scan,
+        cached: Vec<Option<Hash>>,
+        progress: &'a (dyn Fn(Progress) + Sync),
+    ) -> Job<'a> {
+        let layout = scan.listing().layout();
+        let unknown = layout.iter().zip(&cached).filter(|(_, hash)| hash.is_none());
+        let missing: Vec<_> = unknown.map(|(chunk, _)| chunk).collect();
+        let ranges = missing.iter().map(|chunk| layout.range(*chunk));
+        Job {
+            scan,
+            total_bytes: ranges.map(|range| range.end.saturating_sub(range.start)).sum(),
+            hashes: cached.into_iter().map(|h| h.map_or_else(OnceLock::new, Into::into)).collect(),
+            missing,
+            next: AtomicUsize::new(0),
+            hashed_bytes: AtomicU64::new(0),
+            failure: OnceLock::new(),
+            progress,
+        }
+    }
+
+    fn run(&self, threads: usize) {
+        self.add_progress(0);
+        let helpers = threads.min(self.missing.len()).saturating_sub(1);
+        thread::scope(|scope| {
+            for _ in 0..helpers {
+                // Without a helper the work takes longer, no more.
+                let _ = thread::Builder::new().spawn_scoped(scope, || self.work());
+            }
+            self.work();
+        });
+    }
+
+    fn work(&self) {
+        let mut reader = Reader::new(self.scan);
+        while self.failure.get().is_none() {
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(&chunk) = self.missing.get(next) else { return };
+            match (self.hash_chunk(chunk, &mut reader), self.hashes.get(chunk.index())) {
+                (Ok(hash), Some(slot)) => drop(slot.set(hash)),
+                (Err(failure), _) => drop(self.failure.set(failure)),
+                (Ok(_), None) => {}
+            }
+        }
+    }
+
+    fn hash_chunk(&self, chunk: ChunkId, reader: &mut Reader<'_>) -> Result<Hash, HashError> {
+        let listing = self.scan.listing();
+        let mut hasher = Hasher::new();
+        for segment in listing.segments(listing.layout().range(chunk)) {
+            reader.read(segment, |bytes| {
+                hasher.update(bytes);
+                self.add_progress(bytes.len() as u64);
+            })?;
+        }
+        Ok(hasher.finalize())
+    }
+
+    fn add_progress(&self, bytes: u64) {
+        let before = self.hashed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        (self.progress)(Progress {
+            hashed_bytes: before.saturating_add(bytes),
+            total_bytes: self.total_bytes,
+        });
+    }
+}
+
+/// Reads files of a scan, as long as they are what they were then.
+pub struct Reader<'a> {
+    scan: &'a Scan,
+    /// The file read last, which is often the next one too, and the index of its entry.
+    file: Option<(usize, File)>,
+    buffer: Box<[u8]>,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of this scan's files, which keeps one of them open at a time.
+    pub fn new(scan: &'a Scan) -> Reader<'a> {
+        Reader { scan, file: None, buffer: vec![0; READ_BYTES].into() }
+    }
+
+    /// Hands a stretch of a file to `each`, piece by piece. If it fails, the pieces that were
+    /// handed out are good for nothing: they may be of two states of the file.
+    pub fn read(&mut self, segment: Segment, mut each: impl FnMut(&[u8])) -> Result<(), HashError> {
+        let Segment { entry, mut offset, len: mut left } = segment;
+        let file = match self.file.take() {
+            Some((held, file)) if held == entry => file,
+            _ => self.open(entry)?,
+        };
+        while left > 0 {
+            let want = self.buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            let piece = self.buffer.get_mut(..want).unwrap_or_default();
+            let got = match file.read_at(piece, offset) {
+                Ok(0) => return Err(HashError::Changed { path: self.scan.file_path(entry) }),
+                Ok(got) => got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(self.failure(entry, error)),
+            };
+            each(piece.get(..got).unwrap_or_default());
+            offset = offset.saturating_add(got as u64);
+            left = left.saturating_sub(got as u64);
+        }
+        self.check(entry, &file)?;
+        self.file = Some((entry, file));
+        Ok(())
+    }
+
+    fn open(&self, entry: usize) -> Result<File, HashError> {
+        let file = self.scan.open(entry).map_err(|error| self.failure(entry, error))?;
+        self.check(entry, &file)?;
+        Ok(file)
+    }
+
+    /// Is the open file what was scanned, and still as it was then?
+    fn check(&self, entry: usize, file: &File) -> Result<(), HashError> {
+        let attributes = file.metadata().map_err(|error| self.failure(entry, error))?;
+        match self.scan.identity(entry) == Some(&Identity::of(&attributes)) {
+            true => Ok(()),
+            false => Err(HashError::Changed { path: self.scan.file_path(entry) }),
+        }
+    }
+
+    fn failure(&self, entry: usize, error: io::Error) -> HashError {
+        let path = self.scan.file_path(entry);
+        match error.raw_os_error() {
+            // Gone, or a link or something else took its place or that of a directory above it.
+            Some(libc::ENOENT | libc::ENOTDIR | libc::ELOOP | libc::ESTALE) => {
+                HashError::Changed { path }
+            }
+            _ => HashError::Unreadable { path, error },
+        }
+    }
+}
+
+impl fmt::Display for HashError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |path: &PathBuf| shown(path.as_os_str().as_bytes());
+        match self {
+            HashError::Changed { path } => write!(f, "{} changed while it was read", shown(path)),
+            HashError::Unreadable { path, error } => {
+                write!(f, "cannot read {}: {}", shown(path), reason(error))
+            }
+            HashError::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for HashError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,477 @@
+//! Scanning: which directories, files and links the served tree holds at one moment.
+//!
+//! Symbolic links are recorded, never followed, and nothing outside the served tree is reached even
+//! while somebody rearranges it: a directory is opened, compared with what its parent listed, and
+//! then read through its descriptor. `/proc/self/fd` stands in for `openat`, which std lacks; where
+//! it cannot be used, plain paths are.
+
+use std::fmt;
+use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::error::Error;
+use crate::manifest::{Content, Entry, Listing, Mtime, Owner};
+use crate::path::{TreePath, shown};
+
+/// The name in the served root that is kept for control files.
+pub const RESERVED_NAME: &[u8] = b".xget";
+/// How the names of files begin that xget is still fetching.
+pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
+/// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
+const MAX_SYSTEM_PATH_BYTES: usize = 4095;
+/// Longest target of a symbolic link that a manifest may hold, in bytes.
+const MAX_TARGET_BYTES: usize = 4095;
+/// A file that changed this shortly before a scan may change again without a trace.
+const SETTLING_NS: i128 = 2_000_000_000;
+
+/// What to scan and what to record.
+#[derive(Clone, Debug, Default)]
+pub struct ScanOptions {
+    /// Do not descend into other file systems; a mount point is an empty directory.
+    pub one_file_system: bool,
+    /// Record no owners.
+    pub no_owners: bool,
+    /// The directory of the cache, left out if it is in the tree: hashing writes to it, so that a
+    /// tree that held it would never come to rest.
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// One state of the served tree.
+#[derive(Debug)]
+pub struct Scan {
+    root: PathBuf,
+    listing: Listing,
+    /// For each entry of the listing what its file is; None for what is no file.
+    identities: Vec<Option<Identity>>,
+    serves_one_file: bool,
+    warnings: Vec<Warning>,
+    counts: Counts,
+    scanned_ns: i128,
+}
+
+/// What tells a file, in one state, from all others and from itself after a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The file system's device number.
+    pub dev: u64,
+    /// The inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// Time of the last change of the content, in nanoseconds since 1970.
+    pub mtime_ns: i128,
+    /// Time of the last change of content or attributes, in nanoseconds since 1970.
+    pub ctime_ns: i128,
+}
+
+/// How much of what was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Directories served, with the root.
+    pub directories: u64,
+    /// Files served.
+    pub files: u64,
+    /// Symbolic links served.
+    pub symlinks: u64,
+    /// Sockets, devices and fifos, which are not served.
+    pub special: u64,
+    /// Files that xget is still fetching, which are not served.
+    pub partial: u64,
+}
+
+/// Something that is not served although the user may expect it to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Its path, as the user would write it.
+    pub path: PathBuf,
+    /// Why it is left out.
+    pub why: Why,
+}
+
+/// Why something is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It cannot be read.
+    Unreadable {
+        /// What the system said, as an `errno`.
+        errno: i32,
+    },
+    /// Its name or its path is longer than an entry's may be.
+    TooLong,
+    /// It is a link with an empty target or one longer than an entry's may be.
+    Target,
+    /// The root's `.xget` is kept for control files.
+    Reserved,
+    /// Something else took its place during the scan.
+    Replaced,
+}
+
+/// Walks the directory `root`, or makes a tree of one file if `root` is one.
+///
+/// `root` may be a symbolic link and is resolved at every scan, so that moving the link publishes
+/// another tree. What cannot be served is left out and told by [`Scan::warnings`] and
+/// [`Scan::counts`]. `now` is compared with the times of files to find those that may still be
+/// changing.
+///
+/// Fails if the root cannot be read, if the tree is beyond what a manifest can hold, and when the
+/// process is short of descriptors or memory: a scan that dropped entries for that would look like
+/// a tree that lost them.
+pub fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan, Error> {
+    let top = open(root, 0).map_err(Error::file("open", root))?;
+    let attributes = top.metadata().map_err(Error::file("examine", root))?;
+    let mut walk = Walk::new(root, options, attributes.dev());
+    if attributes.is_dir() {
+        walk.tree(&top, &attributes).map_err(Error::file("scan", root))?;
+    } else if attributes.is_file() {
+        walk.one_file(&attributes);
+    } else {
+        let neither = io::Error::other("neither a directory nor a regular file");
+        return Err(Error::file("serve", root)(neither));
+    }
+    walk.finish(attributes.is_file(), now)
+}
+
+impl Scan {
+    /// The entries, and the image that their files make.
+    pub fn listing(&self) -> &Listing {
+        &self.listing
+    }
+
+    /// What the file at an index of the listing was; None if there is no file.
+    pub fn identity(&self, entry: usize) -> Option<&Identity> {
+        self.identities.get(entry)?.as_ref()
+    }
+
+    /// What is left out, in the order of the paths.
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// How much of what was met.
+    pub fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    /// Is nothing of what is served different in `other`?
+    ///
+    /// Only as sure as the file system's clock is fine: see [`Scan::is_settled`].
+    pub fn same_as(&self, other: &Scan) -> bool {
+        self.listing.entries() == other.listing.entries() && self.identities == other.identities
+    }
+
+    /// Would every change of a file since this scan show in the next one?
+    ///
+    /// False while a file is so fresh that it could change once more within the granularity of the
+    /// file system's clock. The hash of such a tree is worth making again, once it is settled, even
+    /// if the next scan looks the same.
+    pub fn is_settled(&self) -> bool {
+        self.identities.iter().flatten().all(|identity| self.has_settled(identity))
+    }
+
+    /// Could a file not have changed since without a trace?
+    pub(super) fn has_settled(&self, file: &Identity) -> bool {
+        let newest = file.mtime_ns.max(file.ctime_ns);
+        newest.saturating_add(SETTLING_NS) < self.scanned_ns
+    }
+
+    /// The path of a file in the file system.
+    pub(super) fn file_path(&self, entry: usize) -> PathBuf {
+        match self.listing.entry(entry) {
+            Some(entry) if !self.serves_one_file => below(&self.root, &entry.path),
+            _ => self.root.clone(),
+        }
+    }
+
+    /// Opens the file at an index of the listing, whatever it has become.
+    pub(super) fn open(&self, entry: usize) -> io::Result<File> {
+        let follow = if self.serves_one_file { 0 } else { libc::O_NOFOLLOW };
+        open(&self.file_path(entry), follow)
+    }
+}
+
+impl Identity {
+    /// The identity of what has these attributes.
+    pub fn of(attributes: &Metadata) -> Identity {
+        Identity {
+            dev: attributes.dev(),
+            inode: attributes.ino(),
+            bytes: attributes.size(),
+            mtime_ns: nanoseconds(attributes.mtime(), attributes.mtime_nsec()),
+            ctime_ns: nanoseconds(attributes.ctime(), attributes.ctime_nsec()),
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is left out: {}", shown(self.path.as_os_str().as_bytes()), self.why)
+    }
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Unreadable { errno } => {
+                f.write_str(&crate::error::reason(&io::Error::from_raw_os_error(*errno)))
+            }
+            Why::TooLong => f.write_str("its path is too long"),
+            Why::Target => f.write_str("it is a link with an empty or too long target"),
+            Why::Reserved => f.write_str("the name is kept for xget's control files"),
+            Why::Replaced => f.write_str("it was replaced during the scan"),
+        }
+    }
+}
+
+/// A scan under way.
+struct Walk<'a> {
+    root: &'a Path,
+    options: &'a ScanOptions,
+    root_dev: u64,
+    /// Device and inode of the cache's directory.
+    cache_dir: Option<(u64, u64)>,
+    found: Vec<(Entry, Option<Identity>)>,
+    pending: Vec<Pending>,
+    warnings: Vec<Warning>,
+    counts: Counts,
+}
+
+/// A directory that its parent listed and that is still to be read.
+struct Pending {
+    path: TreePath,
+    dev: u64,
+    inode: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(root: &'a Path, options: &'a ScanOptions, root_dev: u64) -> Walk<'a> {
+        let cache_dir = options.cache_dir.as_ref().and_then(|dir| fs::metadata(dir).ok());
+        Walk {
+            root,
+            options,
+            root_dev,
+            cache_dir: cache_dir.map(|dir| (dir.dev(), dir.ino())),
+            found: Vec::new(),
+            pending: Vec::new(),
+            warnings: Vec::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn tree(&mut self, top: &File, attributes: &Metadata) -> io::Result<()> {
+        self.directory(top, TreePath::root(), attributes)?;
+        while let Some(dir) = self.pending.pop() {
+            if let Err(error) = self.subdirectory(&dir) {
+                self.leave_out_unreadable(&dir.path, &error)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tree around one file: a root directory that holds it under its name.
+    fn one_file(&mut self, attributes: &Metadata) {
+        let name = self.root.file_name().unwrap_or_default();
+        if let Some(path) = self.path_in(&TreePath::root(), name.as_bytes()) {
+            self.add_file(path, attributes);
+        }
+        self.add(TreePath::root(), attributes, Content::Directory);
+        if let Some((root, _)) = self.found.last_mut() {
+            root.mode = 0o755;
+        }
+    }
+
+    fn finish(mut self, serves_one_file: bool, now: SystemTime) -> Result<Scan, Error> {
+        // As the listing sorts them, so that both have the same indices. A directory that changes
+        // while it is read may name an entry twice.
+        self.found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        self.found.dedup_by(|(a, _), (b, _)| a.path == b.path);
+        self.warnings.sort_by(|a, b| a.path.cmp(&b.path));
+        let (entries, identities) = self.found.into_iter().unzip();
+        Ok(Scan {
+            root: self.root.to_owned(),
+            listing: Listing::new(entries)?,
+            identities,
+            serves_one_file,
+            warnings: self.warnings,
+            counts: self.counts,
+            scanned_ns: nanoseconds_of(now),
+        })
+    }
+
+    fn subdirectory(&mut self, listed: &Pending) -> io::Result<()> {
+        let path = below(self.root, &listed.path);
+        let dir = open(&path, libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
+        let attributes = dir.metadata()?;
+        if (attributes.dev(), attributes.ino()) != (listed.dev, listed.inode) {
+            self.leave_out(path, Why::Replaced);
+            return Ok(());
+        }
+        self.directory(&dir, listed.path.clone(), &attributes)
+    }
+
+    fn directory(&mut self, dir: &File, path: TreePath, attributes: &Metadata) -> io::Result<()> {
+        let names = fs::read_dir(handle(dir, || below(self.root, &path)))?;
+        for found in names.collect::<io::Result<Vec<_>>>()? {
+            self.visit(&path, &found)?;
+        }
+        self.add(path, attributes, Content::Directory);
+        Ok(())
+    }
+
+    fn visit(&mut self, dir: &TreePath, found: &DirEntry) -> io::Result<()> {
+        let name = found.file_name();
+        let Some(path) = self.path_in(dir, name.as_bytes()) else { return Ok(()) };
+        match self.examine(&path, found) {
+            Ok(()) => Ok(()),
+            Err(error) => self.leave_out_unreadable(&path, &error),
+        }
+    }
+
+    fn examine(&mut self, path: &TreePath, found: &DirEntry) -> io::Result<()> {
+        let kind = found.file_type()?;
+        if kind.is_dir() {
+            self.add_directory(path, &found.metadata()?);
+        } else if path.name().starts_with(PARTIAL_PREFIX) {
+            self.counts.partial += 1;
+        } else if kind.is_file() {
+            // Opened, as nothing else tells whether it can be read.
+            let attributes = open(&found.path(), libc::O_NOFOLLOW)?.metadata()?;
+            self.add_file(path.clone(), &attributes);
+        } else if kind.is_symlink() {
+            let attributes = found.metadata()?;
+            self.add_symlink(path, &attributes, fs::read_link(found.path())?);
+        } else {
+            self.counts.special += 1;
+        }
+        Ok(())
+    }
+
+    /// Only directories are compared with the root's file system: what overlayfs says of a file's
+    /// device is the layer's and not its own.
+    fn add_directory(&mut self, path: &TreePath, attributes: &Metadata) {
+        let (dev, inode) = (attributes.dev(), attributes.ino());
+        if self.options.one_file_system && dev != self.root_dev {
+            self.add(path.clone(), attributes, Content::Directory);
+            if let Some((mount_point, _)) = self.found.last_mut() {
+                // The other file system's root says when that changed, which is nothing of ours.
+                mount_point.mtime = Mtime { secs: 0, nanos: 0 };
+            }
+        } else if self.cache_dir != Some((dev, inode)) {
+            self.pending.push(Pending { path: path.clone(), dev, inode });
+        }
+    }
+
+    fn add_file(&mut self, path: TreePath, attributes: &Metadata) {
+        if attributes.is_file() {
+            let content = Content::File { bytes: attributes.size(), image_offset: 0 };
+            self.add(path, attributes, content);
+        } else {
+            self.counts.special += 1;
+        }
+    }
+
+    fn add_symlink(&mut self, path: &TreePath, attributes: &Metadata, target: PathBuf) {
+        let target = target.into_os_string().into_vec();
+        if target.is_empty() || target.len() > MAX_TARGET_BYTES {
+            self.leave_out(below(self.root, path), Why::Target);
+        } else {
+            let content = Content::Symlink { target: target.into() };
+            self.add(path.clone(), attributes, content);
+        }
+    }
+
+    fn add(&mut self, path: TreePath, attributes: &Metadata, content: Content) {
+        let (count, identity) = match content {
+            Content::Directory => (&mut self.counts.directories, None),
+            Content::File { .. } => (&mut self.counts.files, Some(Identity::of(attributes))),
+            Content::Symlink { .. } => (&mut self.counts.symlinks, None),
+        };
+        *count += 1;
+        let owner = Owner { uid: attributes.uid(), gid: attributes.gid() };
+        let entry = Entry {
+            path,
+            mode: attributes.mode() & 0o7777,
+            owner: (!self.options.no_owners).then_some(owner),
+            mtime: Mtime {
+                secs: attributes.mtime(),
+                nanos: attributes.mtime_nsec().clamp(0, 999_999_999) as u32,
+            },
+            content,
+        };
+        self.found.push((entry, identity));
+    }
+
+    /// The path of a name that may be an entry; None, with a warning, for one that may not.
+    fn path_in(&mut self, dir: &TreePath, name: &[u8]) -> Option<TreePath> {
+        let path = dir.join(name);
+        let why = match &path {
+            Some(path) if path.as_bytes() == RESERVED_NAME => Why::Reserved,
+            Some(path) if self.fits(path) => return Some(path.clone()),
+            _ => Why::TooLong,
+        };
+        let name = std::ffi::OsStr::from_bytes(name);
+        self.leave_out(below(self.root, dir).join(name), why);
+        None
+    }
+
+    /// Can the path be opened from the file system's root?
+    fn fits(&self, path: &TreePath) -> bool {
+        let root_bytes = self.root.as_os_str().len();
+        root_bytes.saturating_add(1).saturating_add(path.as_bytes().len()) <= MAX_SYSTEM_PATH_BYTES
+    }
+
+    fn leave_out(&mut self, path: PathBuf, why: Why) {
+        self.warnings.push(Warning { path, why });
+    }
+
+    /// Leaves out what an operation failed on. What vanished is not worth a word; the process's
+    /// own shortages say nothing about the tree and end the scan.
+    fn leave_out_unreadable(&mut self, path: &TreePath, error: &io::Error) -> io::Result<()> {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        match errno {
+            libc::ENOENT => {}
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM => {
+                return Err(io::Error::from_raw_os_error(errno));
+            }
+            _ => self.leave_out(below(self.root, path), Why::Unreadable { errno }),
+        }
+        Ok(())
+    }
+}
+
+/// Opens for reading; a fifo or a device that took a file's place does not make it wait.
+fn open(path: &Path, flags: i32) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+/// A path by which the system reaches an open directory, whatever happened to its name.
+fn handle(dir: &File, path: impl FnOnce() -> PathBuf) -> PathBuf {
+    let handle = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+    if handle.exists() { handle } else { path() }
+}
+
+fn below(root: &Path, path: &TreePath) -> PathBuf {
+    match path.is_root() {
+        true => root.to_owned(),
+        false => root.join(std::ffi::OsStr::from_bytes(path.as_bytes())),
+    }
+}
+
+fn nanoseconds(secs: i64, nanos: i64) -> i128 {
+    i128::from(secs).saturating_mul(1_000_000_000).saturating_add(i128::from(nanos))
+}
+
+fn nanoseconds_of(time: SystemTime) -> i128 {
+    let signed = |nanos: u128| i128::try_from(nanos).unwrap_or(i128::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(since) => signed(since.as_nanos()),
+        Err(before) => signed(before.duration().as_nanos()).saturating_neg(),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;
