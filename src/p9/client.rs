@@ -20,11 +20,11 @@ const RREAD: u8 = 117;
 const RLERROR: u8 = 7;
 const RERROR: u8 = 107;
 
-/// Something that arrived.
+/// Something that arrived: `'m` is the session's, `'d` that of the bytes that were received.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a, T> {
+pub enum Event<'m, 'd, T> {
     /// The reply to the request with this token.
-    Reply(T, Result<Message<'a>, Errno>),
+    Reply(T, Result<Message<'m>, Errno>),
     /// A piece of what a Tread asked for, `at` bytes after its offset.
     Data {
         /// The Tread's token.
@@ -32,7 +32,7 @@ pub enum Event<'a, T> {
         /// Where the piece begins, in bytes after the Tread's offset.
         at: u32,
         /// The piece.
-        bytes: &'a [u8],
+        bytes: &'d [u8],
     },
     /// All of the Tread's reply has come: this many bytes, 0 at the end of the file.
     End(T, u32),
@@ -176,7 +176,10 @@ impl<T: Copy> Client<T> {
     }
 
     /// Takes the next event off the front of `bytes`; None when all of them are used up.
-    pub fn receive<'a>(&'a mut self, bytes: &mut &'a [u8]) -> Result<Option<Event<'a, T>>, Broken> {
+    pub fn receive<'m, 'd>(
+        &'m mut self,
+        bytes: &mut &'d [u8],
+    ) -> Result<Option<Event<'m, 'd, T>>, Broken> {
         if std::mem::take(&mut self.used) {
             self.partial.clear();
         }
@@ -274,11 +277,11 @@ impl<T: Copy> Client<T> {
         Ok(())
     }
 
-    fn stream_piece<'a>(
+    fn stream_piece<'m, 'd>(
         &mut self,
         stream: Stream,
-        bytes: &mut &'a [u8],
-    ) -> Result<Piece<'a, T>, Broken> {
+        bytes: &mut &'d [u8],
+    ) -> Result<Piece<'m, 'd, T>, Broken> {
         let Stream { tag, at, left } = stream;
         let slot = self.pending.get_mut(usize::from(tag)).ok_or(Broken::Count(left))?;
         let token = match slot {
@@ -341,7 +344,7 @@ impl<T: Copy> Client<T> {
         }
     }
 
-    fn decoded(&mut self, token: T, kind: u8) -> Result<Event<'_, T>, Broken> {
+    fn decoded<'d>(&mut self, token: T, kind: u8) -> Result<Event<'_, 'd, T>, Broken> {
         let frame = Frame::parse(&self.partial).map_err(Broken::Decode)?;
         // A server that knows no 9P2000.L says so with a plain Rerror; its text cannot be used.
         if kind == RERROR {
@@ -367,8 +370,8 @@ impl<T: Copy> Client<T> {
     }
 }
 
-enum Piece<'a, T> {
-    Event(Event<'a, T>),
+enum Piece<'m, 'd, T> {
+    Event(Event<'m, 'd, T>),
     Ignored,
     Starved,
 }

@@ -28,6 +28,11 @@ const MAX_LOG_LINE_BYTES: usize = 256;
 /// Most lines of nodes' logs that are kept for the driver.
 const MAX_LOG_LINES: usize = 64;
 
+/// In the first line of `have`: this server grants chunks through `next`.
+pub const HAVE_MASTER: &str = "master";
+/// In the first line of `have`: the reader chooses chunks for itself.
+pub const HAVE_NODE: &str = "node";
+
 /// What kind of server this is.
 #[derive(Debug)]
 pub enum Role {
@@ -47,7 +52,7 @@ pub struct Hub {
     held: ChunkSet,
     /// Chunks that are or will be held.
     wanted: ChunkSet,
-    /// What `have` reads: the generation, then runs of chunks as they came.
+    /// What `have` reads: the generation and the role, then runs of chunks as they came.
     have: Vec<u8>,
     have_readers: BTreeSet<Conn>,
     have_due: Option<Instant>,
@@ -75,7 +80,7 @@ impl Hub {
 
     fn new(tree: Arc<Tree>, role: Role, wanted: ChunkSet, held: ChunkSet, seed: u64) -> Hub {
         let members = Members::new(*tree.manifest().layout(), seed);
-        let have = first_have(&tree, &held);
+        let have = first_have(&tree, &role, &held);
         Hub {
             tree,
             role,
@@ -287,8 +292,12 @@ impl Hub {
     }
 }
 
-fn first_have(tree: &Tree, held: &ChunkSet) -> Vec<u8> {
-    let mut text = format!("{}\n", tree.manifest().generation().to_hex());
+fn first_have(tree: &Tree, role: &Role, held: &ChunkSet) -> Vec<u8> {
+    let role = match role {
+        Role::Master(_) => HAVE_MASTER,
+        Role::Node(_) => HAVE_NODE,
+    };
+    let mut text = format!("{} {role}\n", tree.manifest().generation().to_hex());
     for run in held.runs().split(' ').filter(|run| !run.is_empty()) {
         text += run;
         text.push('\n');

@@ -89,13 +89,15 @@ impl Members {
         }
     }
 
-    /// It wants these chunks and has none of them.
+    /// It wants these chunks as well, and has none of them.
     pub fn wants(&mut self, conn: Conn, chunks: impl Iterator<Item = ChunkId>) {
         let Some(member) = self.members.get_mut(&conn) else { return };
-        member.lacks = ChunkSet::empty(&self.layout);
-        chunks.for_each(|chunk| {
+        if member.lacks == ChunkSet::default() {
+            member.lacks = ChunkSet::empty(&self.layout);
+        }
+        for chunk in chunks.filter(|chunk| !member.held.contains(*chunk)) {
             member.lacks.insert(chunk);
-        });
+        }
     }
 
     /// It has these chunks; returns those that are news.

@@ -152,14 +152,6 @@ impl Scheduler {
         master.granted.push(chunk);
     }
 
-    /// A source answers `next` with "choose for yourself".
-    pub fn is_peer(&mut self, source: SourceId) {
-        if let Some(source) = self.sources.get_mut(&source) {
-            source.kind = Kind::Peer;
-            source.asking = 0;
-        }
-    }
-
     /// Bytes of a chunk have come.
     pub fn progressed(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
         let Some(source) = self.sources.get_mut(&source) else { return };
