@@ -3,6 +3,7 @@
 pub mod chunks;
 pub mod cli;
 pub mod error;
+pub mod fetch;
 pub mod manifest;
 #[cfg(feature = "master")]
 pub mod master;

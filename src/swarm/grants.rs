@@ -264,12 +264,16 @@ mod tests {
                 now: Instant::now(),
             };
             for n in 0..nodes {
-                let address = format!("10.0.0.{}:5000", n + 1).parse().unwrap();
-                master.members.connected(Conn(n), address, master.now);
-                master.members.joined(Conn(n), 20_004);
-                master.members.wants(Conn(n), layout.iter());
+                master.node(n, layout.iter());
             }
             master
+        }
+
+        fn node(&mut self, n: u64, wants: impl Iterator<Item = ChunkId>) {
+            let address = format!("10.0.0.{}:5000", n + 1).parse().unwrap();
+            self.members.connected(Conn(n), address, self.now);
+            self.members.joined(Conn(n), 20_004);
+            self.members.wants(Conn(n), wants);
         }
 
         fn ask(&mut self, conn: u64) -> Option<u32> {
@@ -364,9 +368,9 @@ mod tests {
 
     #[test]
     fn only_what_a_node_wants_is_granted() {
-        let mut master = Master::new(1, 4, 4);
+        let mut master = Master::new(0, 4, 4);
         let third = master.layout.chunk(2);
-        master.members.wants(Conn(0), third.into_iter());
+        master.node(0, third.into_iter());
         assert_eq!(master.serve(0), Some(2));
         master.holds(0, 2);
         assert_eq!(master.serve(0), None);

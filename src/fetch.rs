@@ -1,0 +1,884 @@
+//! A node's fetching, without sockets and files: joins the 9P client sessions and the scheduler.
+//!
+//! The driver dials when it is told to, hands in the bytes that arrive, sends what
+//! [`Fetch::output`] holds, and stores what [`Fetch::receive`] gives it. Chunks are hashed here as
+//! their bytes come, so that none is ever held in memory as a whole, and only a chunk with the right
+//! hash is reported as verified.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::chunks::{ChunkId, ChunkSet, parse_run};
+use crate::manifest::Manifest;
+use crate::p9::client::{Broken, Client, Event};
+use crate::p9::errno::Errno;
+use crate::p9::message::Message;
+use crate::p9::wire::Blob;
+use crate::swarm::hub::{HAVE_MASTER, HAVE_NODE};
+use crate::swarm::members::next_random;
+use crate::swarm::scheduler::{Command, Kind, Scheduler, SourceId};
+use crate::tree::Control;
+
+/// Nodes that are dialled, besides the server that was named.
+const MAX_PEERS: usize = 8;
+/// Addresses of nodes that are remembered.
+const MAX_ADDRESSES: usize = 256;
+/// Wait before a node is dialled again after a failure; doubled each time.
+const REDIAL_PEER: Duration = Duration::from_secs(2);
+/// Wait before the named server is dialled again; doubled each time.
+const REDIAL_HOME: Duration = Duration::from_millis(250);
+/// Longest wait between two calls of the named server.
+const REDIAL_HOME_MOST: Duration = Duration::from_secs(8);
+/// First and longest wait between two questions for more sources.
+const REDIR_FIRST: Duration = Duration::from_millis(60);
+const REDIR_MOST: Duration = Duration::from_secs(2);
+/// What has come is reported to a source at least this often.
+const REPORT_EVERY: Duration = Duration::from_millis(250);
+/// Wrong chunks after which a source is not asked any more.
+const MAX_WRONG: u32 = 2;
+/// How long a source that sent wrong chunks, or serves something else, is left alone.
+const BAN: Duration = Duration::from_secs(600);
+/// Longest text of a report, in bytes.
+const MAX_REPORT_BYTES: usize = 4096;
+/// How much of `have` or `redir` is read at a time, in bytes.
+const TEXT_BYTES: u32 = 64 << 10;
+/// A line of `have` or `redir` is never longer.
+const MAX_LINE_BYTES: usize = 256;
+
+const ROOT_FID: u32 = 0;
+const REDIR_FID: u32 = 100;
+
+/// What the driver should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Connect to `address`, and report [`Fetch::connected`] or [`Fetch::closed`].
+    Dial {
+        /// The number under which to report.
+        source: SourceId,
+        /// Where to.
+        address: SocketAddr,
+    },
+    /// End the connection; it is forgotten here already.
+    Close {
+        /// Which one.
+        source: SourceId,
+    },
+}
+
+/// What came of received bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Incoming<'a> {
+    /// Bytes of a chunk on its way, not verified yet.
+    Bytes {
+        /// Where they belong in the image.
+        image_offset: u64,
+        /// The bytes.
+        bytes: Cow<'a, [u8]>,
+    },
+    /// All bytes of this chunk were given out before, and they have the right hash.
+    Verified(ChunkId),
+    /// A source sent a chunk with a wrong hash; it will be had from another.
+    Wrong {
+        /// Who.
+        address: SocketAddr,
+        /// Which chunk.
+        chunk: ChunkId,
+    },
+    /// The server serves another generation by now.
+    Stale,
+}
+
+/// Why a source is not used any longer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It breaks the protocol.
+    Broken(Broken),
+    /// It refused something without which nothing can be had from it.
+    Refused(Control, Errno),
+    /// It said something in a control file that makes no sense.
+    Nonsense(Control),
+    /// It serves another generation.
+    OtherGeneration,
+    /// It sent wrong chunks.
+    WrongChunks,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Fault::Broken(broken) => write!(f, "{broken}"),
+            Fault::Refused(file, errno) => write!(f, ".xget/{}: {errno}", file.name()),
+            Fault::Nonsense(file) => write!(f, "nonsense in .xget/{}", file.name()),
+            Fault::OtherGeneration => write!(f, "serves another generation"),
+            Fault::WrongChunks => write!(f, "sent chunks with wrong contents"),
+        }
+    }
+}
+
+/// What came from one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes of verified chunks.
+    pub bytes: u64,
+    /// Chunks with wrong contents.
+    pub wrong: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Version,
+    Attach,
+    /// The walk or the open of a control file.
+    Open(Control),
+    Read(Control),
+    Write(Control),
+    Clunk,
+    /// A piece of a chunk that begins `offset` bytes into it.
+    Chunk { chunk: ChunkId, offset: u32 },
+}
+
+#[derive(Debug)]
+struct Link {
+    address: SocketAddr,
+    home: bool,
+    client: Client<Token>,
+    /// Known once the first line of `have` has come.
+    kind: Option<Kind>,
+    have: Lines,
+    redir: Lines,
+    next: Lines,
+    transfers: Vec<Transfer>,
+    /// How many of the verified chunks it has been told of.
+    reported: usize,
+    reported_at: Instant,
+    redir_due: Option<Instant>,
+    redir_wait: Duration,
+    wrong: u32,
+}
+
+/// What an event says, less what is borrowed from the session.
+enum Arrived<'d> {
+    Data(Token, u32, &'d [u8]),
+    End(Token, u32),
+    Done(Token),
+    Refused(Token, Errno),
+    Broken(Broken),
+}
+
+impl<'d> Arrived<'d> {
+    fn of(event: Event<'_, 'd, Token>) -> Arrived<'d> {
+        match event {
+            Event::Data { token, at, bytes } => Arrived::Data(token, at, bytes),
+            Event::End(token, count) => Arrived::End(token, count),
+            // A walk that stops half-way has not made its fid.
+            Event::Reply(token @ Token::Open(_), Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
+                Arrived::Refused(token, Errno::ENOENT)
+            }
+            Event::Reply(token, Ok(_)) => Arrived::Done(token),
+            Event::Reply(token, Err(errno)) => Arrived::Refused(token, errno),
+        }
+    }
+}
+
+/// A text that arrives in pieces.
+#[derive(Debug, Default)]
+struct Lines {
+    partial: Vec<u8>,
+    offset: u64,
+}
+
+impl Lines {
+    /// Adds a piece and takes out the lines that are whole; None if one is too long or not text.
+    fn add(&mut self, bytes: &[u8]) -> Option<Vec<String>> {
+        self.offset = self.offset.saturating_add(bytes.len() as u64);
+        self.partial.extend_from_slice(bytes);
+        let end = self.partial.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let whole: Vec<u8> = self.partial.drain(..end).collect();
+        let text = String::from_utf8(whole).ok()?;
+        (self.partial.len() <= MAX_LINE_BYTES).then(|| text.lines().map(str::to_owned).collect())
+    }
+}
+
+/// A chunk on its way from one source.
+#[derive(Debug)]
+struct Transfer {
+    chunk: ChunkId,
+    tags: Vec<u16>,
+    hasher: Box<blake3::Hasher>,
+    came: u64,
+    /// Some: another source's bytes of the same chunk go to the store directly, so these are kept
+    /// apart until they are verified, and neither can spoil the other.
+    apart: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    linked: bool,
+    not_before: Option<Instant>,
+    failures: u32,
+}
+
+/// The fetch of one generation by one node.
+#[derive(Debug)]
+pub struct Fetch {
+    manifest: Arc<Manifest>,
+    wanted: ChunkSet,
+    scheduler: Scheduler,
+    links: BTreeMap<SourceId, Link>,
+    last_source: u64,
+    home: Vec<SocketAddr>,
+    home_turn: usize,
+    home_failures: u32,
+    home_due: Option<Instant>,
+    places: BTreeMap<SocketAddr, Place>,
+    port: u16,
+    own: Vec<IpAddr>,
+    /// Verified chunks in the order in which they came.
+    order: Vec<ChunkId>,
+    shares: BTreeMap<SocketAddr, Share>,
+    ready: VecDeque<Incoming<'static>>,
+    outputs: VecDeque<Output>,
+    faults: Vec<(SocketAddr, Fault)>,
+    random: u64,
+    trace: bool,
+}
+
+impl Fetch {
+    /// A node that serves on `port`, wants some chunks and holds a part of them already.
+    ///
+    /// `home` are the addresses of the server that was named, in the order to try them.
+    pub fn new(
+        manifest: Arc<Manifest>,
+        wanted: ChunkSet,
+        held: &ChunkSet,
+        home: Vec<SocketAddr>,
+        port: u16,
+        seed: u64,
+    ) -> Fetch {
+        let mut missing = wanted.clone();
+        for chunk in held.iter() {
+            missing.remove(chunk);
+        }
+        Fetch {
+            scheduler: Scheduler::new(*manifest.layout(), missing, seed),
+            manifest,
+            wanted,
+            links: BTreeMap::new(),
+            last_source: 0,
+            home,
+            home_turn: 0,
+            home_failures: 0,
+            home_due: None,
+            places: BTreeMap::new(),
+            port,
+            own: Vec::new(),
+            order: held.iter().collect(),
+            shares: BTreeMap::new(),
+            ready: VecDeque::new(),
+            outputs: VecDeque::new(),
+            faults: Vec::new(),
+            random: seed | 1,
+            trace: false,
+        }
+    }
+
+    /// Keeps a line for every message from now on.
+    pub fn trace(&mut self) {
+        self.trace = true;
+    }
+
+    /// What is wanted and not verified yet.
+    pub fn missing(&self) -> &ChunkSet {
+        self.scheduler.missing()
+    }
+
+    /// Is everything here that was wanted?
+    pub fn is_whole(&self) -> bool {
+        self.missing().is_empty()
+    }
+
+    /// How often in a row the named server could not be reached while nobody else could be asked
+    /// either; 0 as long as there is any source.
+    pub fn stranded(&self) -> u32 {
+        match self.links.values().any(|link| link.kind.is_some()) {
+            true => 0,
+            false => self.home_failures,
+        }
+    }
+
+    /// Sources that can be asked at present.
+    pub fn sources(&self) -> usize {
+        self.links.values().filter(|link| link.kind.is_some()).count()
+    }
+
+    /// What came from whom.
+    pub fn shares(&self) -> &BTreeMap<SocketAddr, Share> {
+        &self.shares
+    }
+
+    /// Is this one of the addresses of the server that was named?
+    pub fn is_home(&self, address: &SocketAddr) -> bool {
+        self.home.contains(address)
+    }
+
+    /// Sources given up since the last call, and why.
+    pub fn take_faults(&mut self) -> Vec<(SocketAddr, Fault)> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// The trace lines since the last call.
+    pub fn take_trace(&mut self) -> Vec<(SocketAddr, String)> {
+        let lines = |link: &mut Link| {
+            let address = link.address;
+            link.client.take_trace().into_iter().map(move |line| (address, line))
+        };
+        self.links.values_mut().flat_map(lines).collect()
+    }
+
+    /// A node that serves has come to be known.
+    pub fn learn(&mut self, address: SocketAddr) {
+        let myself = address.port() == self.port && self.own.contains(&address.ip());
+        if !myself && !self.home.contains(&address) && self.places.len() < MAX_ADDRESSES {
+            let place = Place { linked: false, not_before: None, failures: 0 };
+            self.places.entry(address).or_insert(place);
+        }
+    }
+
+    /// A connection was made from the local address `own`.
+    pub fn connected(&mut self, source: SourceId, own: IpAddr, now: Instant) {
+        if !self.own.contains(&own) {
+            self.own.push(own);
+        }
+        if let Some(link) = self.links.get_mut(&source) {
+            link.reported_at = now;
+            link.client.version(Token::Version);
+        }
+    }
+
+    /// A connection ended or could not be made.
+    pub fn closed(&mut self, source: SourceId, now: Instant) {
+        let Some(link) = self.links.remove(&source) else { return };
+        self.scheduler.remove(source);
+        if link.home {
+            self.home_failures = self.home_failures.saturating_add(1);
+            self.home_turn = self.home_turn.wrapping_add(1);
+            let wait = backoff(REDIAL_HOME, self.home_failures, REDIAL_HOME_MOST);
+            self.home_due = Some(now + self.jittered(wait));
+        } else if let Some(place) = self.places.get_mut(&link.address) {
+            place.linked = false;
+            place.failures = place.failures.saturating_add(1);
+            let wait = backoff(REDIAL_PEER, place.failures, BAN);
+            place.not_before = Some(place.not_before.unwrap_or(now).max(now + wait));
+        }
+    }
+
+    /// What waits to be sent to a source; the driver removes what it has sent from its front.
+    pub fn output(&mut self, source: SourceId) -> Option<&mut Vec<u8>> {
+        self.links.get_mut(&source).map(|link| link.client.output())
+    }
+
+    /// The next thing to do, or None until something happens or [`Fetch::deadline`] comes.
+    pub fn poll(&mut self, now: Instant) -> Option<Output> {
+        while let Some(command) = self.scheduler.poll(now) {
+            self.carry_out(command, now);
+        }
+        self.report_news(now);
+        self.ask_for_sources(now);
+        self.dial(now);
+        self.outputs.pop_front()
+    }
+
+    /// When [`Fetch::poll`] has something to do by itself.
+    pub fn deadline(&self) -> Option<Instant> {
+        let news = self.order.len();
+        let links = self.links.values().flat_map(|link| {
+            let behind = link.kind.is_some() && link.reported < news;
+            [link.redir_due, behind.then(|| link.reported_at + REPORT_EVERY)]
+        });
+        let rests = (!self.is_whole() && self.peers() < MAX_PEERS)
+            .then(|| self.places.values().filter(|p| !p.linked).filter_map(|p| p.not_before).min());
+        let home = self.home_due.filter(|_| !self.has_home_link());
+        links.flatten().chain(rests.flatten()).chain(home).chain(self.scheduler.deadline()).min()
+    }
+
+    /// Takes the next thing off the front of `bytes`; None when all of them are used up.
+    ///
+    /// A source at fault is closed by itself; [`Fetch::take_faults`] says why.
+    pub fn receive<'a>(
+        &mut self,
+        source: SourceId,
+        bytes: &mut &'a [u8],
+        now: Instant,
+    ) -> Option<Incoming<'a>> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready);
+            }
+            let link = self.links.get_mut(&source)?;
+            let arrived = match link.client.receive(bytes) {
+                Ok(event) => Arrived::of(event?),
+                Err(broken) => Arrived::Broken(broken),
+            };
+            let result = match arrived {
+                Arrived::Data(Token::Chunk { chunk, offset }, at, bytes) => {
+                    let offset = u64::from(offset) + u64::from(at);
+                    match self.chunk_bytes(source, chunk, offset, bytes, now) {
+                        Some(incoming) => return Some(incoming),
+                        None => Ok(()),
+                    }
+                }
+                Arrived::Data(Token::Read(file), _, bytes) => self.text(source, file, bytes, now),
+                Arrived::Data(..) => Ok(()),
+                Arrived::End(token, count) => self.read_ended(source, token, count, now),
+                Arrived::Done(token) => {
+                    self.went_well(source, token);
+                    Ok(())
+                }
+                Arrived::Refused(token, errno) => self.refused(source, token, errno, now),
+                Arrived::Broken(broken) => Err(Fault::Broken(broken)),
+            };
+            if let Err(fault) = result {
+                self.give_up(source, fault, now);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Fetch { source, chunk } => {
+                self.report(source, now);
+                self.fetch(source, chunk);
+            }
+            Command::AskNext { source } => {
+                self.report(source, now);
+                self.read(source, Control::Next, 0);
+            }
+            Command::Abandon { source, chunk } => {
+                if let Some(link) = self.links.get_mut(&source)
+                    && let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk)
+                {
+                    link.transfers.remove(i).tags.iter().for_each(|tag| link.client.flush(*tag));
+                }
+            }
+            Command::Drop { source } => {
+                self.closed(source, now);
+                self.outputs.push_back(Output::Close { source });
+            }
+        }
+    }
+
+    fn fetch(&mut self, source: SourceId, chunk: ChunkId) {
+        let apart = self.links.values().any(|link| {
+            link.transfers.iter().any(|other| other.chunk == chunk && other.apart.is_none())
+        });
+        let range = self.manifest.layout().range(chunk);
+        let Some(link) = self.links.get_mut(&source) else { return };
+        let piece = u64::from(link.client.max_read_bytes().max(1));
+        let mut tags = Vec::new();
+        let mut offset = range.start;
+        while offset < range.end {
+            let count = piece.min(range.end - offset) as u32;
+            let token = Token::Chunk { chunk, offset: (offset - range.start) as u32 };
+            let request = Message::Tread { fid: fid(Control::Image), offset, count };
+            tags.extend(link.client.send(token, &request));
+            offset += u64::from(count);
+        }
+        let hasher = Box::new(blake3::Hasher::new());
+        let apart = apart.then(Vec::new);
+        link.transfers.push(Transfer { chunk, tags, hasher, came: 0, apart });
+    }
+
+    /// Bytes of a chunk: hashed, then stored at once or kept apart.
+    fn chunk_bytes<'a>(
+        &mut self,
+        source: SourceId,
+        chunk: ChunkId,
+        offset: u64,
+        bytes: &'a [u8],
+        now: Instant,
+    ) -> Option<Incoming<'a>> {
+        self.scheduler.progressed(source, chunk, now);
+        let needed = self.missing().contains(chunk);
+        let range = self.manifest.layout().range(chunk);
+        let link = self.links.get_mut(&source)?;
+        let transfer = link.transfers.iter_mut().find(|transfer| transfer.chunk == chunk)?;
+        // Pieces come in the order in which they were asked for; a gap ends as a wrong hash.
+        transfer.hasher.update(bytes);
+        transfer.came += bytes.len() as u64;
+        if let Some(apart) = &mut transfer.apart {
+            apart.extend_from_slice(bytes);
+            return None;
+        }
+        let image_offset = range.start.saturating_add(offset);
+        needed.then_some(Incoming::Bytes { image_offset, bytes: Cow::Borrowed(bytes) })
+    }
+
+    fn read_ended(
+        &mut self,
+        source: SourceId,
+        token: Token,
+        count: u32,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        match token {
+            Token::Chunk { chunk, .. } => self.piece_ended(source, chunk, count, now),
+            // The end of `have` is never reached by a server that means it.
+            Token::Read(Control::Have) if count == 0 => Err(Fault::Nonsense(Control::Have)),
+            Token::Read(Control::Have) => {
+                let offset = self.links.get(&source).map_or(0, |link| link.have.offset);
+                self.read(source, Control::Have, offset);
+                Ok(())
+            }
+            Token::Read(Control::Next) if count == 0 => Err(Fault::Nonsense(Control::Next)),
+            _ => Ok(()),
+        }
+    }
+
+    fn piece_ended(
+        &mut self,
+        source: SourceId,
+        chunk: ChunkId,
+        count: u32,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let range = self.manifest.layout().range(chunk);
+        let expected = range.end - range.start;
+        let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
+        let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk) else { return Ok(()) };
+        let short = count == 0;
+        if link.transfers.get(i).is_some_and(|transfer| transfer.came < expected) && !short {
+            return Ok(());
+        }
+        let transfer = link.transfers.swap_remove(i);
+        let address = link.address;
+        let right = self.manifest.hash(chunk) == Some(&transfer.hasher.finalize());
+        let since = self.scheduler.asked_since(source, chunk);
+        let needed = self.scheduler.missing().contains(chunk);
+        self.scheduler.ended(source, chunk, right, now);
+        let share = self.shares.entry(address).or_default();
+        if !right {
+            share.wrong = share.wrong.saturating_add(1);
+            link.wrong += 1;
+            self.ready.push_back(Incoming::Wrong { address, chunk });
+            return if link.wrong >= MAX_WRONG { Err(Fault::WrongChunks) } else { Ok(()) };
+        }
+        if let Some(since) = since {
+            self.scheduler.measured(now.saturating_duration_since(since));
+        }
+        if !needed {
+            return Ok(());
+        }
+        share.bytes = share.bytes.saturating_add(expected);
+        if let Some(bytes) = transfer.apart {
+            let bytes = Cow::Owned(bytes);
+            self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
+        }
+        self.order.push(chunk);
+        self.ready.push_back(Incoming::Verified(chunk));
+        Ok(())
+    }
+
+    /// A piece of a control file has come.
+    fn text(
+        &mut self,
+        source: SourceId,
+        file: Control,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
+        let lines = match file {
+            Control::Have => &mut link.have,
+            Control::Next => &mut link.next,
+            _ => &mut link.redir,
+        };
+        let nonsense = Fault::Nonsense(file);
+        for line in lines.add(bytes).ok_or(nonsense.clone())? {
+            match file {
+                Control::Have => self.have_line(source, &line, now)?,
+                Control::Next => {
+                    let chunk = line.parse().ok().and_then(|n| self.manifest.layout().chunk(n));
+                    self.scheduler.granted(source, chunk.ok_or(nonsense.clone())?, now);
+                }
+                _ => self.learn(parse_address(&line).ok_or(nonsense.clone())?),
+            }
+        }
+        Ok(())
+    }
+
+    fn have_line(&mut self, source: SourceId, line: &str, now: Instant) -> Result<(), Fault> {
+        let nonsense = Fault::Nonsense(Control::Have);
+        let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
+        if link.kind.is_some() {
+            for chunk in parse_run(line, self.manifest.layout()).ok_or(nonsense)? {
+                self.scheduler.has(source, chunk);
+            }
+            return Ok(());
+        }
+        let (generation, role) = line.split_once(' ').ok_or(nonsense.clone())?;
+        if generation != self.manifest.generation().to_hex().as_str() {
+            return Err(Fault::OtherGeneration);
+        }
+        let kind = match role {
+            HAVE_MASTER => Kind::Master,
+            HAVE_NODE => Kind::Peer,
+            _ => return Err(nonsense),
+        };
+        link.kind = Some(kind);
+        link.redir_due = Some(now + REDIR_FIRST);
+        if link.home {
+            self.home_failures = 0;
+        }
+        if let Some(place) = self.places.get_mut(&link.address) {
+            place.failures = 0;
+        }
+        self.scheduler.add(source, kind, now);
+        self.join(source, now);
+        Ok(())
+    }
+
+    /// Tells a source what is wanted and held here, and where others can have it from.
+    fn join(&mut self, source: SourceId, now: Instant) {
+        let text = format!("{} {}\n", self.port, self.manifest.generation().to_hex());
+        let want = runs_lines("want", &self.wanted);
+        self.write(source, Control::Avail, text.as_bytes());
+        want.iter().for_each(|line| self.write(source, Control::Next, line.as_bytes()));
+        self.report(source, now);
+    }
+
+    /// Tells a source which chunks have come since it was last told.
+    fn report(&mut self, source: SourceId, now: Instant) {
+        let Some(link) = self.links.get_mut(&source) else { return };
+        let news = self.order.get(link.reported..).unwrap_or_default();
+        if news.is_empty() || link.kind.is_none() {
+            return;
+        }
+        let mut held = ChunkSet::empty(self.manifest.layout());
+        news.iter().for_each(|chunk| {
+            held.insert(*chunk);
+        });
+        link.reported = self.order.len();
+        link.reported_at = now;
+        for line in runs_lines("held", &held) {
+            self.write(source, Control::Next, line.as_bytes());
+        }
+    }
+
+    fn report_news(&mut self, now: Instant) {
+        let behind = |link: &Link| {
+            link.kind.is_some()
+                && link.reported < self.order.len()
+                && (self.is_whole() || link.reported_at + REPORT_EVERY <= now)
+        };
+        let due: Vec<SourceId> =
+            self.links.iter().filter(|(_, link)| behind(link)).map(|(id, _)| *id).collect();
+        due.into_iter().for_each(|source| self.report(source, now));
+    }
+
+    /// Reads `redir` again where more sources could be of use.
+    fn ask_for_sources(&mut self, now: Instant) {
+        let enough = self.is_whole() || self.peers() >= MAX_PEERS;
+        let random = next_random(&mut self.random);
+        for link in self.links.values_mut() {
+            if link.redir_due.is_none_or(|due| due > now) {
+                continue;
+            }
+            let wait = link.redir_wait;
+            link.redir_wait = (wait * 3 / 2).min(REDIR_MOST);
+            link.redir_due = (!self.scheduler.missing().is_empty())
+                .then(|| now + wait / 2 + wait.mul_f64((random % 1024) as f64 / 1024.0));
+            if enough {
+                continue;
+            }
+            link.redir = Lines::default();
+            let read = Message::Tread { fid: REDIR_FID, offset: 0, count: TEXT_BYTES };
+            link.client.open(Token::Open(Control::Redir), ROOT_FID, REDIR_FID, &path(Control::Redir), 0);
+            link.client.send(Token::Read(Control::Redir), &read);
+            link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
+        }
+    }
+
+    fn dial(&mut self, now: Instant) {
+        if !self.has_home_link() && self.home_due.is_none_or(|due| due <= now) {
+            let turn = self.home_turn % self.home.len().max(1);
+            if let Some(address) = self.home.get(turn).copied() {
+                self.link(address, true, now);
+            }
+        }
+        while !self.is_whole() && self.peers() < MAX_PEERS {
+            let random = next_random(&mut self.random);
+            let free = self.places.iter().filter(|(_, place)| {
+                !place.linked && place.not_before.is_none_or(|not_before| not_before <= now)
+            });
+            let chosen = free.map(|(address, _)| *address).min_by_key(|address| {
+                (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random)
+            });
+            let Some(address) = chosen else { return };
+            self.link(address, false, now);
+        }
+    }
+
+    fn link(&mut self, address: SocketAddr, home: bool, now: Instant) {
+        self.last_source += 1;
+        let source = SourceId(self.last_source);
+        if let Some(place) = self.places.get_mut(&address) {
+            place.linked = true;
+        }
+        let link = Link {
+            address,
+            home,
+            client: Client::new(self.trace),
+            kind: None,
+            have: Lines::default(),
+            redir: Lines::default(),
+            next: Lines::default(),
+            transfers: Vec::new(),
+            reported: 0,
+            reported_at: now,
+            redir_due: None,
+            redir_wait: REDIR_FIRST,
+            wrong: 0,
+        };
+        self.links.insert(source, link);
+        self.outputs.push_back(Output::Dial { source, address });
+    }
+
+    fn went_well(&mut self, source: SourceId, token: Token) {
+        let Some(link) = self.links.get_mut(&source) else { return };
+        match token {
+            Token::Version => link.client.attach(Token::Attach, ROOT_FID),
+            Token::Attach => {
+                for (file, flags) in [
+                    (Control::Have, O_RDONLY),
+                    (Control::Image, O_RDONLY),
+                    (Control::Next, O_RDWR),
+                    (Control::Avail, O_WRONLY),
+                ] {
+                    link.client.open(Token::Open(file), ROOT_FID, fid(file), &path(file), flags);
+                }
+                self.read(source, Control::Have, 0);
+            }
+            _ => {}
+        }
+    }
+
+    fn refused(
+        &mut self,
+        source: SourceId,
+        token: Token,
+        errno: Errno,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        if errno == Errno::ESTALE {
+            return Err(Fault::OtherGeneration);
+        }
+        match token {
+            Token::Version | Token::Attach => Err(Fault::Refused(Control::Image, errno)),
+            // Without these there are fewer sources, or nobody comes: no reason to part.
+            Token::Open(Control::Redir | Control::Avail)
+            | Token::Read(Control::Redir)
+            | Token::Write(_)
+            | Token::Clunk => Ok(()),
+            Token::Open(file) | Token::Read(file) => Err(Fault::Refused(file, errno)),
+            Token::Chunk { chunk, .. } => {
+                let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
+                link.transfers.retain(|transfer| transfer.chunk != chunk);
+                self.scheduler.ended(source, chunk, false, now);
+                Ok(())
+            }
+        }
+    }
+
+    fn give_up(&mut self, source: SourceId, fault: Fault, now: Instant) {
+        let Some(link) = self.links.get(&source) else { return };
+        let (address, home) = (link.address, link.home);
+        if let Some(place) = self.places.get_mut(&address) {
+            place.not_before = Some(now + BAN);
+        }
+        if home && fault == Fault::OtherGeneration {
+            self.ready.push_back(Incoming::Stale);
+        }
+        self.closed(source, now);
+        self.faults.push((address, fault));
+        self.outputs.push_back(Output::Close { source });
+    }
+
+    fn read(&mut self, source: SourceId, file: Control, offset: u64) {
+        if let Some(link) = self.links.get_mut(&source) {
+            let read = Message::Tread { fid: fid(file), offset, count: TEXT_BYTES };
+            link.client.send(Token::Read(file), &read);
+        }
+    }
+
+    fn write(&mut self, source: SourceId, file: Control, text: &[u8]) {
+        if let Some(link) = self.links.get_mut(&source) {
+            let write = Message::Twrite { fid: fid(file), offset: 0, data: Blob(text) };
+            link.client.send(Token::Write(file), &write);
+        }
+    }
+
+    fn has_home_link(&self) -> bool {
+        self.links.values().any(|link| link.home)
+    }
+
+    fn peers(&self) -> usize {
+        self.links.values().filter(|link| !link.home).count()
+    }
+
+    /// Between a half and the whole of `wait`.
+    fn jittered(&mut self, wait: Duration) -> Duration {
+        let part = (next_random(&mut self.random) % 1024) as f64 / 2048.0;
+        wait.mul_f64(0.5 + part)
+    }
+}
+
+const O_RDONLY: u32 = 0;
+const O_WRONLY: u32 = 1;
+const O_RDWR: u32 = 2;
+
+/// The fid that a control file is opened under.
+fn fid(file: Control) -> u32 {
+    match file {
+        Control::Have => 1,
+        Control::Image => 2,
+        Control::Next => 3,
+        Control::Avail => 4,
+        _ => REDIR_FID,
+    }
+}
+
+fn path(file: Control) -> [&'static str; 2] {
+    [".xget", file.name()]
+}
+
+fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {
+    first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
+}
+
+/// `ADDRESS!PORT`, as `redir` writes it.
+fn parse_address(line: &str) -> Option<SocketAddr> {
+    let (ip, port) = line.rsplit_once('!')?;
+    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok().filter(|port| *port != 0)?))
+}
+
+fn low_bits(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => u64::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits() as u64,
+    }
+}
+
+/// A set as lines `WORD RUNS`, none of them too long for one write.
+fn runs_lines(word: &str, set: &ChunkSet) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for run in set.runs().split(' ').filter(|run| !run.is_empty()) {
+        match lines.last_mut().filter(|line| line.len() + run.len() < MAX_REPORT_BYTES) {
+            Some(line) => *line += &format!(" {run}"),
+            None => lines.push(format!("{word} {run}")),
+        }
+    }
+    lines
+}
