@@ -10,5 +10,7 @@ pub mod master;
 pub mod net;
 pub mod p9;
 pub mod path;
+pub mod report;
 pub mod swarm;
+pub mod sys;
 pub mod tree;

@@ -1,0 +1,4 @@
+//! All calls of the operating system that the standard library does not wrap, and all `unsafe`.
+
+pub mod poll;
+pub mod process;
