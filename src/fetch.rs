@@ -137,7 +137,10 @@ enum Token {
     Write(Control),
     Clunk,
     /// A piece of a chunk that begins `offset` bytes into it.
-    Chunk { chunk: ChunkId, offset: u32 },
+    Chunk {
+        chunk: ChunkId,
+        offset: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -695,7 +698,13 @@ impl Fetch {
             }
             link.redir = Lines::default();
             let read = Message::Tread { fid: REDIR_FID, offset: 0, count: TEXT_BYTES };
-            link.client.open(Token::Open(Control::Redir), ROOT_FID, REDIR_FID, &path(Control::Redir), 0);
+            link.client.open(
+                Token::Open(Control::Redir),
+                ROOT_FID,
+                REDIR_FID,
+                &path(Control::Redir),
+                0,
+            );
             link.client.send(Token::Read(Control::Redir), &read);
             link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
         }

@@ -57,8 +57,8 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         }
     };
     process::raise_file_limit();
-    let listener = tcp::start_listening(listener)
-        .map_err(|error| Error::Listen { address, error })?;
+    let listener =
+        tcp::start_listening(listener).map_err(|error| Error::Listen { address, error })?;
     let address = listener.local_addr().unwrap_or(address);
     say_what_is_served(&report, &options.path, &first, address);
     if let Some(detach) = detach {

@@ -270,7 +270,8 @@ impl Connection {
                     match Sending::new(output, &mut *files) {
                         Ok(sending) => sending,
                         Err((data, error)) => {
-                            let errno = error.raw_os_error().map_or(Errno::EIO, |n| Errno(n as u32));
+                            let errno =
+                                error.raw_os_error().map_or(Errno::EIO, |n| Errno(n as u32));
                             self.session.refuse(&data, errno);
                             if data.paced {
                                 let at = At { conn: self.conn, now };

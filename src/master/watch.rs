@@ -157,7 +157,10 @@ impl Watcher {
                 Ok(Some(State { manifest, scan }))
             }
             Err(HashError::Tree(problem)) => Err(problem.into()),
-            Err(ref error @ (HashError::Changed { ref path } | HashError::Unreadable { ref path, .. })) => {
+            Err(
+                ref error @ (HashError::Changed { ref path }
+                | HashError::Unreadable { ref path, .. }),
+            ) => {
                 self.report.event(format_args!("{error}; looking again"));
                 let failures = self.failures.entry(path.clone()).or_default();
                 *failures += 1;

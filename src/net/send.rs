@@ -74,7 +74,11 @@ impl Sending {
     ///
     /// An error means that the connection has to be ended: a reply that was begun cannot be taken
     /// back. `UnexpectedEof` is a file that has become shorter than it was.
-    pub fn advance(&mut self, socket: &SockRef<'_>, files: &mut impl Files) -> io::Result<Progress> {
+    pub fn advance(
+        &mut self,
+        socket: &SockRef<'_>,
+        files: &mut impl Files,
+    ) -> io::Result<Progress> {
         while let Some(rest) = self.head.get(self.head_sent..).filter(|rest| !rest.is_empty()) {
             match socket.send(rest) {
                 Ok(n) => self.head_sent += n,

@@ -7,7 +7,9 @@
 use std::fmt;
 
 use super::errno::Errno;
-use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES};
+use super::message::{
+    Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES,
+};
 use super::server::MAX_MSIZE;
 use super::wire::{DecodeError, Dialect, List, NumericId, Text};
 
@@ -262,7 +264,8 @@ impl<T: Copy> Client<T> {
         let count = count.map_or(0, |count| u32::from_le_bytes(*count));
         let asked = match self.pending.get(usize::from(tag)) {
             Some(Some(
-                Pending::Request { kind: TREAD, count, .. } | Pending::Flushed { kind: TREAD, count },
+                Pending::Request { kind: TREAD, count, .. }
+                | Pending::Flushed { kind: TREAD, count },
             )) => *count,
             _ => return Err(Broken::Unasked { kind: RREAD, tag }),
         };
@@ -350,8 +353,7 @@ impl<T: Copy> Client<T> {
         if kind == RERROR {
             return Ok(Event::Reply(token, Err(Errno::EOPNOTSUPP)));
         }
-        let message =
-            Message::decode(kind, frame.body, Dialect::Linux).map_err(Broken::Decode)?;
+        let message = Message::decode(kind, frame.body, Dialect::Linux).map_err(Broken::Decode)?;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("<- tag {} {message}", frame.tag));
         }

@@ -154,8 +154,16 @@ enum Open {
     /// Reads are answered from these bytes.
     Bytes(Arc<[u8]>),
     /// `next` is the index to list from, `offset` where the next stat records begin.
-    Dir { next: usize, offset: u64 },
-    Control { file: Control, bytes: Option<Arc<[u8]>>, read: bool, write: bool },
+    Dir {
+        next: usize,
+        offset: u64,
+    },
+    Control {
+        file: Control,
+        bytes: Option<Arc<[u8]>>,
+        read: bool,
+        write: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -222,7 +230,9 @@ impl Session {
         let mut rest = input.as_slice();
         let mut result = Ok(());
         while self.has_room() {
-            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else { break };
+            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
+                break;
+            };
             if (size as usize) < HEADER_BYTES {
                 result = Err(Hangup::BadFrameSize(size));
                 break;
@@ -343,15 +353,9 @@ impl Session {
             }
             Message::Treadlink { fid } => return self.readlink(tag, fid),
             Message::Tstat { fid } => return self.stat(tag, fid, host.tree()),
-            Message::Tgetlock { fid, kind: _, start, length, proc_id, client_id } => {
-                self.fid(fid).map(|_| Message::Rgetlock {
-                    kind: F_UNLCK,
-                    start,
-                    length,
-                    proc_id,
-                    client_id,
-                })
-            }
+            Message::Tgetlock { fid, kind: _, start, length, proc_id, client_id } => self
+                .fid(fid)
+                .map(|_| Message::Rgetlock { kind: F_UNLCK, start, length, proc_id, client_id }),
             other => self.simple(other, host, at),
         };
         self.reply(tag, reply);
@@ -383,10 +387,12 @@ impl Session {
                 let tree = &self.fid(fid)?.tree;
                 Ok(statfs(tree))
             }
-            Message::Twstat { fid, stat } => match self.may_change(fid)? || touches_nothing(&stat) {
-                true => Ok(Message::Rwstat {}),
-                false => Err(self.read_only()),
-            },
+            Message::Twstat { fid, stat } => {
+                match self.may_change(fid)? || touches_nothing(&stat) {
+                    true => Ok(Message::Rwstat {}),
+                    false => Err(self.read_only()),
+                }
+            }
             Message::Tsetattr { fid, .. } => match self.may_change(fid)? {
                 true => Ok(Message::Rsetattr {}),
                 false => Err(self.read_only()),
@@ -524,7 +530,9 @@ impl Session {
                 return Err(Errno::EISDIR);
             }
             _ if change => return Err(read_only),
-            (Node::ControlDir, _) | (_, Some(Content::Directory)) => Open::Dir { next: 0, offset: 0 },
+            (Node::ControlDir, _) | (_, Some(Content::Directory)) => {
+                Open::Dir { next: 0, offset: 0 }
+            }
             _ if access.directory => return Err(Errno::ENOTDIR),
             // Plain 9P2000 knows no links: it sees a file that holds the target.
             (_, Some(Content::Symlink { target })) if dialect == Dialect::Plain => {
@@ -666,7 +674,9 @@ impl Session {
         };
         let tree = fid.tree.clone();
         let reply = match tree.entry(fid.node).map(|entry| &entry.content) {
-            Some(Content::Symlink { target }) if target.len() + HEADER_BYTES + 2 <= self.msize as usize => {
+            Some(Content::Symlink { target })
+                if target.len() + HEADER_BYTES + 2 <= self.msize as usize =>
+            {
                 Ok(Message::Rreadlink { target: Text(target) })
             }
             Some(Content::Symlink { .. }) => Err(Errno::EMSGSIZE),
@@ -715,13 +725,7 @@ impl Session {
         })
     }
 
-    fn write(
-        &mut self,
-        fid: u32,
-        data: &[u8],
-        host: &mut impl Host,
-        at: At,
-    ) -> Reply<'static> {
+    fn write(&mut self, fid: u32, data: &[u8], host: &mut impl Host, at: At) -> Reply<'static> {
         match self.fid(fid)?.open {
             Open::Control { file, write: true, .. } => {
                 host.write(at, file, data)?;
@@ -781,13 +785,11 @@ impl Session {
     fn reply(&mut self, tag: u16, reply: Reply<'_>) {
         let message = reply.unwrap_or_else(|errno| match self.dialect {
             Dialect::Linux => Message::Rlerror { ecode: errno.0 },
-            _ => Message::Rerror {
-                ename: Text(errno.text().as_bytes()),
-                errno: UnixOnly(errno.0),
-            },
+            _ => Message::Rerror { ename: Text(errno.text().as_bytes()), errno: UnixOnly(errno.0) },
         });
         self.note("<-", tag, &message);
-        if !matches!(self.outputs.back(), Some(Output::Reply(bytes)) if bytes.len() < MAX_REQUEST_BYTES) {
+        if !matches!(self.outputs.back(), Some(Output::Reply(bytes)) if bytes.len() < MAX_REQUEST_BYTES)
+        {
             self.outputs.push_back(Output::Reply(Vec::new()));
         }
         let Some(Output::Reply(bytes)) = self.outputs.back_mut() else { return };

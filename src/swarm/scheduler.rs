@@ -234,7 +234,8 @@ impl Scheduler {
     fn give_up(&mut self, now: Instant) -> Option<Command> {
         let patience = self.patience();
         for (&id, source) in &mut self.sources {
-            if !source.asked.is_empty() && now.saturating_duration_since(source.last_heard) >= SILENCE
+            if !source.asked.is_empty()
+                && now.saturating_duration_since(source.last_heard) >= SILENCE
             {
                 return Some(Command::Drop { source: id });
             }
