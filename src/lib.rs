@@ -10,4 +10,5 @@ pub mod net;
 pub mod p9;
 pub mod path;
 pub mod swarm;
+pub mod sys;
 pub mod tree;

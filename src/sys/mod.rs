@@ -1,0 +1,3 @@
+//! System calls that std does not offer, behind safe functions: the only unsafe code of the crate.
+
+pub mod fs;
