@@ -9,6 +9,8 @@ pub mod master;
 pub mod net;
 pub mod p9;
 pub mod path;
+pub mod plan;
+pub mod store;
 pub mod swarm;
 pub mod sys;
 pub mod tree;
