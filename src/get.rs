@@ -14,7 +14,7 @@ use crate::net::resolve::{resolve, split_host_port};
 use crate::net::tcp;
 use crate::node::{Node, Start};
 use crate::path::TreePath;
-use crate::plan::{Plan, plan};
+use crate::plan::{DestIs, Plan, plan};
 use crate::report::{Pace, Reporter, bytes, rate};
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach, Side};
@@ -175,7 +175,8 @@ impl Get<'_> {
         loop {
             let (text, home) = server.ask(Control::Manifest, self.options.retries, &self.report)?;
             let manifest = Arc::new(Manifest::parse(&text)?);
-            let plan = plan(&manifest, &sources, &self.options.dest, &server.name)?;
+            let dest = &self.options.dest;
+            let plan = plan(&manifest, &sources, dest, DestIs::look(dest)?, &server.name)?;
             if listener.is_none() {
                 listener = self.listen()?;
             }

@@ -23,8 +23,8 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Serve(serve) => xget::master::serve(&serve),
         #[cfg(feature = "master")]
         Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
-        Command::Fetch(_fetch) => Ok(()),
-        Command::Status(_status) => Ok(()),
+        Command::Fetch(fetch) => xget::get::get(&fetch),
+        Command::Status(status) => print(xget::get::status(&status)?.as_bytes()),
         #[cfg(not(feature = "master"))]
         Command::Serve(_) | Command::Manifest(_) => {
             Err(Error::Usage("this build of xget has no master".into()))

@@ -18,11 +18,10 @@ use std::time::SystemTime;
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, Mtime, Owner};
 use crate::path::{TreePath, shown};
+use crate::store::PARTIAL_PREFIX;
 
 /// The name in the served root that is kept for control files.
 pub const RESERVED_NAME: &[u8] = b".xget";
-/// How the names of files begin that xget is still fetching.
-pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
 const MAX_SYSTEM_PATH_BYTES: usize = 4095;
 /// Longest target of a symbolic link that a manifest may hold, in bytes.
