@@ -348,7 +348,8 @@ impl Node {
 
     fn accept(&mut self, now: Instant) {
         loop {
-            let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept) else {
+            let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept)
+            else {
                 return;
             };
             let ready = stream.set_nonblocking(true).and_then(|()| tcp::tune(&stream));
