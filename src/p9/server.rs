@@ -152,8 +152,16 @@ enum Open {
     /// Reads are answered from these bytes.
     Bytes(Arc<[u8]>),
     /// `next` is the index to list from, `offset` where the next stat records begin.
-    Dir { next: usize, offset: u64 },
-    Control { file: Control, bytes: Option<Arc<[u8]>>, read: bool, write: bool },
+    Dir {
+        next: usize,
+        offset: u64,
+    },
+    Control {
+        file: Control,
+        bytes: Option<Arc<[u8]>>,
+        read: bool,
+        write: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -179,6 +187,8 @@ pub struct Session {
     parked: Vec<Parked>,
     outputs: VecDeque<Output>,
     input: Vec<u8>,
+    /// How much of `input` was acted on.
+    taken: usize,
     /// Bytes of an oversized request that are still to be thrown away.
     skip: usize,
     trace: Option<Vec<String>>,
@@ -197,6 +207,7 @@ impl Session {
             parked: Vec::new(),
             outputs: VecDeque::new(),
             input: Vec::new(),
+            taken: 0,
             skip: 0,
             trace: trace.then(Vec::new),
         }
@@ -206,38 +217,24 @@ impl Session {
     pub fn receive(&mut self, bytes: &[u8]) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
+        self.input.drain(..self.taken);
+        self.taken = 0;
         self.input.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
     }
 
     /// Whether more bytes should be read: not while replies pile up.
     pub fn wants_input(&self) -> bool {
-        self.has_room() && self.input.len() < MAX_REQUEST_BYTES
+        self.has_room() && self.input.len() - self.taken < MAX_REQUEST_BYTES
     }
 
     /// Answers the requests that have arrived whole, as long as there is room for replies.
     pub fn process(&mut self, host: &mut impl Host, now: Instant) -> Result<(), Hangup> {
+        // What is not acted on stays where it is: nothing is copied however often this is called.
         let input = std::mem::take(&mut self.input);
-        let mut rest = input.as_slice();
-        let mut result = Ok(());
-        while self.has_room() {
-            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else { break };
-            if (size as usize) < HEADER_BYTES {
-                result = Err(Hangup::BadFrameSize(size));
-                break;
-            }
-            if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
-                let Some(header) = rest.get(..HEADER_BYTES) else { break };
-                self.refuse_oversized(header);
-                let here = (size as usize).min(rest.len());
-                self.skip = size as usize - here;
-                rest = rest.get(here..).unwrap_or_default();
-                continue;
-            }
-            let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
-            rest = after;
-            self.request(frame, host, now);
-        }
-        self.input = rest.to_vec();
+        let mut rest = input.get(self.taken..).unwrap_or_default();
+        let result = self.requests(&mut rest, host, now);
+        self.taken = input.len() - rest.len();
+        self.input = input;
         result
     }
 
@@ -269,6 +266,35 @@ impl Session {
     /// The trace lines since the last call.
     pub fn take_trace(&mut self) -> Vec<String> {
         self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Acts on the whole requests at the front of `rest` and takes them off it.
+    fn requests(
+        &mut self,
+        rest: &mut &[u8],
+        host: &mut impl Host,
+        now: Instant,
+    ) -> Result<(), Hangup> {
+        while self.has_room() {
+            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
+                break;
+            };
+            if (size as usize) < HEADER_BYTES {
+                return Err(Hangup::BadFrameSize(size));
+            }
+            if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
+                let Some(header) = rest.get(..HEADER_BYTES) else { break };
+                self.refuse_oversized(header);
+                let here = (size as usize).min(rest.len());
+                self.skip = size as usize - here;
+                *rest = rest.get(here..).unwrap_or_default();
+                continue;
+            }
+            let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
+            *rest = after;
+            self.request(frame, host, now);
+        }
+        Ok(())
     }
 
     fn has_room(&self) -> bool {
@@ -336,15 +362,9 @@ impl Session {
             }
             Message::Treadlink { fid } => return self.readlink(tag, fid),
             Message::Tstat { fid } => return self.stat(tag, fid, host.tree()),
-            Message::Tgetlock { fid, kind: _, start, length, proc_id, client_id } => {
-                self.fid(fid).map(|_| Message::Rgetlock {
-                    kind: F_UNLCK,
-                    start,
-                    length,
-                    proc_id,
-                    client_id,
-                })
-            }
+            Message::Tgetlock { fid, kind: _, start, length, proc_id, client_id } => self
+                .fid(fid)
+                .map(|_| Message::Rgetlock { kind: F_UNLCK, start, length, proc_id, client_id }),
             other => self.simple(other, host, at),
         };
         self.reply(tag, reply);
@@ -376,10 +396,12 @@ impl Session {
                 let tree = &self.fid(fid)?.tree;
                 Ok(statfs(tree))
             }
-            Message::Twstat { fid, stat } => match self.may_change(fid)? || touches_nothing(&stat) {
-                true => Ok(Message::Rwstat {}),
-                false => Err(self.read_only()),
-            },
+            Message::Twstat { fid, stat } => {
+                match self.may_change(fid)? || touches_nothing(&stat) {
+                    true => Ok(Message::Rwstat {}),
+                    false => Err(self.read_only()),
+                }
+            }
             Message::Tsetattr { fid, .. } => match self.may_change(fid)? {
                 true => Ok(Message::Rsetattr {}),
                 false => Err(self.read_only()),
@@ -517,7 +539,9 @@ impl Session {
                 return Err(Errno::EISDIR);
             }
             _ if change => return Err(read_only),
-            (Node::ControlDir, _) | (_, Some(Content::Directory)) => Open::Dir { next: 0, offset: 0 },
+            (Node::ControlDir, _) | (_, Some(Content::Directory)) => {
+                Open::Dir { next: 0, offset: 0 }
+            }
             _ if access.directory => return Err(Errno::ENOTDIR),
             // Plain 9P2000 knows no links: it sees a file that holds the target.
             (_, Some(Content::Symlink { target })) if dialect == Dialect::Plain => {
@@ -659,7 +683,9 @@ impl Session {
         };
         let tree = fid.tree.clone();
         let reply = match tree.entry(fid.node).map(|entry| &entry.content) {
-            Some(Content::Symlink { target }) if target.len() + HEADER_BYTES + 2 <= self.msize as usize => {
+            Some(Content::Symlink { target })
+                if target.len() + HEADER_BYTES + 2 <= self.msize as usize =>
+            {
                 Ok(Message::Rreadlink { target: Text(target) })
             }
             Some(Content::Symlink { .. }) => Err(Errno::EMSGSIZE),
@@ -708,13 +734,7 @@ impl Session {
         })
     }
 
-    fn write(
-        &mut self,
-        fid: u32,
-        data: &[u8],
-        host: &mut impl Host,
-        at: At,
-    ) -> Reply<'static> {
+    fn write(&mut self, fid: u32, data: &[u8], host: &mut impl Host, at: At) -> Reply<'static> {
         match self.fid(fid)?.open {
             Open::Control { file, write: true, .. } => {
                 host.write(at, file, data)?;
@@ -774,13 +794,11 @@ impl Session {
     fn reply(&mut self, tag: u16, reply: Reply<'_>) {
         let message = reply.unwrap_or_else(|errno| match self.dialect {
             Dialect::Linux => Message::Rlerror { ecode: errno.0 },
-            _ => Message::Rerror {
-                ename: Text(errno.text().as_bytes()),
-                errno: UnixOnly(errno.0),
-            },
+            _ => Message::Rerror { ename: Text(errno.text().as_bytes()), errno: UnixOnly(errno.0) },
         });
         self.note("<-", tag, &message);
-        if !matches!(self.outputs.back(), Some(Output::Reply(bytes)) if bytes.len() < MAX_REQUEST_BYTES) {
+        if !matches!(self.outputs.back(), Some(Output::Reply(bytes)) if bytes.len() < MAX_REQUEST_BYTES)
+        {
             self.outputs.push_back(Output::Reply(Vec::new()));
         }
         let Some(Output::Reply(bytes)) = self.outputs.back_mut() else { return };
