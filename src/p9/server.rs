@@ -27,8 +27,9 @@ pub const MIN_MSIZE: u32 = 256;
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// Most fids on one connection. A kernel client holds one for each file it has in its cache.
 pub const MAX_FIDS: usize = 1 << 16;
-/// Most requests of one connection that wait.
-pub const MAX_PARKED: usize = 64;
+/// Most requests of one connection that wait; more are refused, since to stop reading would keep out
+/// the Tflush or Tclunk that ends the waiting.
+pub const MAX_PARKED: usize = 1024;
 /// Most replies of one connection that wait to be sent; no request is looked at meanwhile.
 pub const MAX_OUTPUTS: usize = 64;
 /// Longest reply that is built in memory, in bytes: of directories and control files.
@@ -84,7 +85,9 @@ pub trait Host {
     /// A paced reply has left, or was dropped.
     fn sent(&mut self, at: At, range: &Range<u64>);
 
-    /// A request that waited for this control file was given up, or is about to be made again.
+    /// The connection waits for this control file no longer: its last request that did was given up.
+    /// Or all of them are about to be made again; those for the image are, without this call, unless
+    /// the tree has changed.
     fn cancel(&mut self, at: At, file: Control);
 }
 
@@ -176,6 +179,17 @@ enum Wish {
     Data { tree: Arc<Tree>, range: Range<u64>, paced: bool },
 }
 
+impl Wish {
+    /// The control file that the host keeps it waiting for.
+    fn waits_for(&self) -> Option<Control> {
+        match self {
+            Wish::Control { file, .. } => Some(*file),
+            Wish::Data { paced: true, .. } => Some(Control::Image),
+            Wish::Data { .. } => None,
+        }
+    }
+}
+
 /// One connection's state.
 #[derive(Debug)]
 pub struct Session {
@@ -240,10 +254,20 @@ impl Session {
 
     /// Tries the parked requests again.
     pub fn resume(&mut self, host: &mut impl Host, now: Instant) {
-        for Parked { tag, wish } in std::mem::take(&mut self.parked) {
-            if let Wish::Control { file, .. } = wish {
+        let parked = std::mem::take(&mut self.parked);
+        let mut cancelled = Vec::new();
+        for Parked { wish, .. } in &parked {
+            let again = match wish {
+                Wish::Control { file, .. } => Some(*file),
+                Wish::Data { tree, .. } if Arc::ptr_eq(tree, host.tree()) => None,
+                Wish::Data { .. } => wish.waits_for(),
+            };
+            if let Some(file) = again.filter(|file| !cancelled.contains(file)) {
                 host.cancel(self.at(now), file);
+                cancelled.push(file);
             }
+        }
+        for Parked { tag, wish } in parked {
             self.attempt(tag, wish, host, now);
         }
     }
@@ -298,7 +322,7 @@ impl Session {
     }
 
     fn has_room(&self) -> bool {
-        self.outputs.len() < MAX_OUTPUTS && self.parked.len() < MAX_PARKED
+        self.outputs.len() < MAX_OUTPUTS
     }
 
     fn at(&self, now: Instant) -> At {
@@ -307,8 +331,8 @@ impl Session {
 
     fn reset(&mut self, host: &mut impl Host, now: Instant) {
         let at = self.at(now);
-        for parked in std::mem::take(&mut self.parked) {
-            give_up(&parked.wish, host, at);
+        while let Some(Parked { wish, .. }) = self.parked.pop() {
+            self.give_up(&wish, host, at);
         }
         for output in std::mem::take(&mut self.outputs) {
             if let Output::Data(Data { range, paced: true, .. }) = output {
@@ -450,13 +474,24 @@ impl Session {
     /// then comes before this one (flush(5)).
     fn flush(&mut self, oldtag: u16, host: &mut impl Host, at: At) {
         if let Some(i) = self.parked.iter().position(|parked| parked.tag == oldtag) {
-            give_up(&self.parked.remove(i).wish, host, at);
+            let Parked { wish, .. } = self.parked.remove(i);
+            self.give_up(&wish, host, at);
         }
         let unsent = |output: &Output| matches!(output, Output::Data(data) if data.tag == oldtag);
         if let Some(i) = self.outputs.iter().position(unsent)
             && let Some(Output::Data(Data { range, paced: true, .. })) = self.outputs.remove(i)
         {
             host.sent(at, &range);
+        }
+    }
+
+    /// Tells the host that a request waits no longer, unless another one waits for the same file.
+    fn give_up(&self, wish: &Wish, host: &mut impl Host, at: At) {
+        let file = wish.waits_for();
+        if let Some(file) = file
+            && !self.parked.iter().any(|other| other.wish.waits_for() == Some(file))
+        {
+            host.cancel(at, file);
         }
     }
 
@@ -630,6 +665,10 @@ impl Session {
             },
         };
         match (answer, wish) {
+            (Answer::Wait, wish) if self.parked.len() >= MAX_PARKED => {
+                self.give_up(&wish, host, at);
+                self.reply(tag, Err(Errno::EBUSY));
+            }
             (Answer::Wait, wish) => self.parked.push(Parked { tag, wish }),
             (Answer::Error(errno), _) => self.reply(tag, Err(errno)),
             (Answer::Now(_), Wish::Data { tree, range, paced }) if !range.is_empty() => {
@@ -863,14 +902,6 @@ const DMDIR: u32 = 0x8000_0000;
 const DMSYMLINK: u32 = 0x0200_0000;
 const DMSETUID: u32 = 0x0008_0000;
 const DMSETGID: u32 = 0x0004_0000;
-
-fn give_up(wish: &Wish, host: &mut impl Host, at: At) {
-    match wish {
-        Wish::Control { file, .. } => host.cancel(at, *file),
-        Wish::Data { paced: true, .. } => host.cancel(at, Control::Image),
-        Wish::Data { .. } => {}
-    }
-}
 
 fn release(fid: Fid, host: &mut impl Host, at: At) {
     if let Open::Control { file, .. } = fid.open {
