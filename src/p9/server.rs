@@ -170,6 +170,7 @@ enum Open {
 #[derive(Debug)]
 struct Parked {
     tag: u16,
+    fid: u32,
     wish: Wish,
 }
 
@@ -267,8 +268,8 @@ impl Session {
                 cancelled.push(file);
             }
         }
-        for Parked { tag, wish } in parked {
-            self.attempt(tag, wish, host, now);
+        for parked in parked {
+            self.attempt(parked, host, now);
         }
     }
 
@@ -374,7 +375,7 @@ impl Session {
             }
             _ if self.is_outstanding(tag) => Err(Errno::EPROTO),
             Message::Tread { fid, offset, count } => match self.read(tag, fid, offset, count) {
-                Ok(Some(wish)) => return self.attempt(tag, wish, host, now),
+                Ok(Some(wish)) => return self.attempt(Parked { tag, fid, wish }, host, now),
                 Ok(None) => return,
                 Err(errno) => Err(errno),
             },
@@ -648,7 +649,8 @@ impl Session {
     }
 
     /// Carries out a read or parks it.
-    fn attempt(&mut self, tag: u16, wish: Wish, host: &mut impl Host, now: Instant) {
+    fn attempt(&mut self, request: Parked, host: &mut impl Host, now: Instant) {
+        let Parked { tag, fid, wish } = request;
         let at = self.at(now);
         let answer = match &wish {
             Wish::Control { tree, .. } | Wish::Data { tree, paced: true, .. }
@@ -669,7 +671,7 @@ impl Session {
                 self.give_up(&wish, host, at);
                 self.reply(tag, Err(Errno::EBUSY));
             }
-            (Answer::Wait, wish) => self.parked.push(Parked { tag, wish }),
+            (Answer::Wait, wish) => self.parked.push(Parked { tag, fid, wish }),
             (Answer::Error(errno), _) => self.reply(tag, Err(errno)),
             (Answer::Now(_), Wish::Data { tree, range, paced }) if !range.is_empty() => {
                 if let Some(trace) = &mut self.trace {
@@ -784,8 +786,13 @@ impl Session {
     }
 
     fn clunk(&mut self, fid: u32, host: &mut impl Host, at: At) -> Result<(), Errno> {
-        let fid = self.fids.remove(&fid).ok_or(Errno::EBADF)?;
-        release(fid, host, at);
+        let gone = self.fids.remove(&fid).ok_or(Errno::EBADF)?;
+        while let Some(i) = self.parked.iter().position(|parked| parked.fid == fid) {
+            let Parked { tag, wish, .. } = self.parked.remove(i);
+            self.give_up(&wish, host, at);
+            self.reply(tag, Err(Errno::EBADF));
+        }
+        release(gone, host, at);
         Ok(())
     }
 
