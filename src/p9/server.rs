@@ -286,6 +286,7 @@ impl Session {
     /// The connection is over: everything that the host keeps for it is given back.
     pub fn close(&mut self, host: &mut impl Host, now: Instant) {
         self.reset(host, now);
+        self.outputs.clear();
     }
 
     /// The trace lines since the last call.
@@ -335,11 +336,16 @@ impl Session {
         while let Some(Parked { wish, .. }) = self.parked.pop() {
             self.give_up(&wish, host, at);
         }
-        for output in std::mem::take(&mut self.outputs) {
-            if let Output::Data(Data { range, paced: true, .. }) = output {
-                host.sent(at, &range);
+        // Replies that are already made may leave; a client that begins anew ignores them.
+        self.outputs.retain(|output| match output {
+            Output::Reply(_) => true,
+            Output::Data(Data { range, paced, .. }) => {
+                if *paced {
+                    host.sent(at, range);
+                }
+                false
             }
-        }
+        });
         for (_, fid) in std::mem::take(&mut self.fids) {
             release(fid, host, at);
         }
