@@ -32,6 +32,9 @@ pub const MAX_FIDS: usize = 1 << 16;
 pub const MAX_PARKED: usize = 1024;
 /// Most replies of one connection that wait to be sent; no request is looked at meanwhile.
 pub const MAX_OUTPUTS: usize = 64;
+/// Most bytes of such replies, those of the image not counted: what a connection that asks and never
+/// reads can make the server hold.
+const MAX_OUTPUT_BYTES: usize = 256 << 10;
 /// Longest reply that is built in memory, in bytes: of directories and control files.
 const MAX_BUILT_BYTES: u32 = 128 << 10;
 /// What clients are told is a good size to read in, in bytes (`st_blksize`).
@@ -324,7 +327,12 @@ impl Session {
     }
 
     fn has_room(&self) -> bool {
+        let bytes = |output: &Output| match output {
+            Output::Reply(bytes) => bytes.len(),
+            Output::Data(_) => 0,
+        };
         self.outputs.len() < MAX_OUTPUTS
+            && self.outputs.iter().map(bytes).sum::<usize>() < MAX_OUTPUT_BYTES
     }
 
     fn at(&self, now: Instant) -> At {
