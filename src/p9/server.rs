@@ -576,8 +576,11 @@ impl Session {
         let change = access.write || access.truncate || access.remove_on_close;
         fid.open = match (fid.node, fid.tree.entry(fid.node).map(|entry| &entry.content)) {
             (Node::Control(file), _) => {
-                if access.remove_on_close {
+                if access.remove_on_close || access.truncate && !file.writable() {
                     return Err(read_only);
+                }
+                if access.directory {
+                    return Err(Errno::ENOTDIR);
                 }
                 if access.write && !file.writable() || access.read && !file.readable() {
                     return Err(Errno::EPERM);
