@@ -926,6 +926,8 @@ const DMDIR: u32 = 0x8000_0000;
 const DMSYMLINK: u32 = 0x0200_0000;
 const DMSETUID: u32 = 0x0008_0000;
 const DMSETGID: u32 = 0x0004_0000;
+/// The sticky bit, as Linux sends it.
+const DMSETVTX: u32 = 0x0001_0000;
 
 fn release(fid: Fid, host: &mut impl Host, at: At) {
     if let Open::Control { file, .. } = fid.open {
@@ -986,6 +988,7 @@ fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>
     } else {
         bits |= if mode & 0o4000 != 0 { DMSETUID } else { 0 };
         bits |= if mode & 0o2000 != 0 { DMSETGID } else { 0 };
+        bits |= if mode & 0o1000 != 0 { DMSETVTX } else { 0 };
         if let Some(Content::Symlink { target }) = entry.map(|entry| &entry.content) {
             bits |= DMSYMLINK;
             extension = target;
