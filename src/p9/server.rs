@@ -720,10 +720,10 @@ impl Session {
         for (cookie, name, node) in dots.chain(entries) {
             let before = records.len();
             let w = &mut Writer::new(&mut records, Dialect::Linux);
-            let Qid { kind, .. } = tree.attributes(node).qid;
-            tree.attributes(node).qid.encode(w);
+            let qid = tree.attributes(node).qid;
+            qid.encode(w);
             cookie.encode(w);
-            dirent_type(kind).encode(w);
+            dirent_type(qid.kind).encode(w);
             Text(name).encode(w);
             if records.len() > most as usize {
                 records.truncate(before);
