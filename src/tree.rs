@@ -236,7 +236,8 @@ impl Tree {
 
 fn entry_attributes(entry: &Entry) -> Attributes {
     let (format, kind, bytes, links) = match &entry.content {
-        Content::Directory => (S_IFDIR, Qid::DIR, 0, 2),
+        // One link means that nobody counts subdirectories, as find(1) would rely on.
+        Content::Directory => (S_IFDIR, Qid::DIR, 0, 1),
         Content::File { bytes, .. } => (S_IFREG, Qid::FILE, *bytes, 1),
         Content::Symlink { target } => (S_IFLNK, Qid::SYMLINK, target.len() as u64, 1),
     };
