@@ -7,7 +7,9 @@
 use std::fmt;
 
 use super::errno::Errno;
-use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES};
+use super::message::{
+    Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES,
+};
 use super::server::MAX_MSIZE;
 use super::wire::{DecodeError, Dialect, List, NumericId, Text};
 
@@ -90,7 +92,7 @@ struct Stream {
 #[derive(Debug)]
 pub struct Client<T> {
     msize: u32,
-    pending: heapless::Vec<Option<Pending<T>>, MAX_IN_FLIGHT>,
+    pending: heapless::Vec<Option<Pending<T>>, { 2 * MAX_IN_FLIGHT }>,
     out: Vec<u8>,
     partial: Vec<u8>,
     /// `partial` holds a message that was handed out already.
@@ -144,6 +146,9 @@ impl<T: Copy> Client<T> {
             Message::Tread { count, .. } => *count,
             _ => 0,
         };
+        if self.room() == 0 {
+            return None;
+        }
         self.enqueue(Pending::Request { token, kind: message.kind(), count }, message)
     }
 
@@ -153,6 +158,12 @@ impl<T: Copy> Client<T> {
         let Some(Pending::Request { kind, count, .. }) = *slot else { return };
         *slot = Some(Pending::Flushed { kind, count });
         self.enqueue(Pending::Flush { oldtag: tag }, &Message::Tflush { oldtag: tag });
+    }
+
+    /// How many more requests may be sent. Each of them has a slot left for its Tflush.
+    fn room(&self) -> usize {
+        let flushes = self.pending.iter().flatten().filter(|p| matches!(p, Pending::Flush { .. }));
+        MAX_IN_FLIGHT.saturating_sub(self.in_flight() - flushes.count())
     }
 
     /// How many requests have no reply yet.
@@ -262,7 +273,8 @@ impl<T: Copy> Client<T> {
         let count = count.map_or(0, |count| u32::from_le_bytes(*count));
         let asked = match self.pending.get(usize::from(tag)) {
             Some(Some(
-                Pending::Request { kind: TREAD, count, .. } | Pending::Flushed { kind: TREAD, count },
+                Pending::Request { kind: TREAD, count, .. }
+                | Pending::Flushed { kind: TREAD, count },
             )) => *count,
             _ => return Err(Broken::Unasked { kind: RREAD, tag }),
         };
@@ -350,8 +362,7 @@ impl<T: Copy> Client<T> {
         if kind == RERROR {
             return Ok(Event::Reply(token, Err(Errno::EOPNOTSUPP)));
         }
-        let message =
-            Message::decode(kind, frame.body, Dialect::Linux).map_err(Broken::Decode)?;
+        let message = Message::decode(kind, frame.body, Dialect::Linux).map_err(Broken::Decode)?;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("<- tag {} {message}", frame.tag));
         }
