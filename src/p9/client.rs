@@ -4,6 +4,7 @@
 //! of an Rread is handed on in the pieces in which it arrives, so that a chunk is never held in
 //! memory as a whole; every other reply is small and is handed on decoded.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use super::errno::Errno;
@@ -73,7 +74,8 @@ impl std::error::Error for Broken {}
 
 #[derive(Clone, Copy, Debug)]
 enum Pending<T> {
-    /// Waits for a reply of type `kind + 1`; a Tread asked for `count` bytes.
+    /// Waits for a reply of type `kind + 1`; a Tread asked for `count` bytes, a Twalk for as many
+    /// steps.
     Request { token: T, kind: u8, count: u32 },
     /// Given up; its tag is free when the Rflush comes.
     Flushed { kind: u8, count: u32 },
@@ -144,6 +146,7 @@ impl<T: Copy> Client<T> {
     pub fn send(&mut self, token: T, message: &Message<'_>) -> Option<u16> {
         let count = match message {
             Message::Tread { count, .. } => *count,
+            Message::Twalk { wname, .. } => wname.len() as u32,
             _ => 0,
         };
         if self.room() == 0 {
@@ -211,9 +214,9 @@ impl<T: Copy> Client<T> {
                 return Ok(None);
             }
             match self.small_reply()? {
-                Some((token, kind)) => {
+                Some((token, kind, count)) => {
                     self.used = true;
-                    return self.decoded(token, kind).map(Some);
+                    return self.decoded(token, kind, count).map(Some);
                 }
                 None => self.partial.clear(),
             }
@@ -331,7 +334,7 @@ impl<T: Copy> Client<T> {
     }
 
     /// Finds what the reply in `partial` answers; None where nobody is to be told.
-    fn small_reply(&mut self) -> Result<Option<(T, u8)>, Broken> {
+    fn small_reply(&mut self) -> Result<Option<(T, u8, u32)>, Broken> {
         let kind = self.partial.get(4).copied().unwrap_or(0);
         let tag = self.tag();
         let unasked = Broken::Unasked { kind, tag };
@@ -339,9 +342,9 @@ impl<T: Copy> Client<T> {
         let pending = self.pending.get_mut(slot).ok_or(unasked.clone())?;
         let failed = kind == RLERROR || kind == RERROR;
         match *pending {
-            Some(Pending::Request { token, kind: asked, .. }) if failed || kind == asked + 1 => {
+            Some(Pending::Request { token, kind: asked, count }) if failed || kind == asked + 1 => {
                 *pending = None;
-                Ok(Some((token, kind)))
+                Ok(Some((token, kind, count)))
             }
             // It was on its way when it was given up; the Rflush follows.
             Some(Pending::Flushed { kind: asked, .. }) if failed || kind == asked + 1 => Ok(None),
@@ -356,7 +359,7 @@ impl<T: Copy> Client<T> {
         }
     }
 
-    fn decoded<'d>(&mut self, token: T, kind: u8) -> Result<Event<'_, 'd, T>, Broken> {
+    fn decoded<'d>(&mut self, token: T, kind: u8, count: u32) -> Result<Event<'_, 'd, T>, Broken> {
         let frame = Frame::parse(&self.partial).map_err(Broken::Decode)?;
         // A server that knows no 9P2000.L says so with a plain Rerror; its text cannot be used.
         if kind == RERROR {
@@ -368,6 +371,12 @@ impl<T: Copy> Client<T> {
         }
         match message {
             Message::Rlerror { ecode } => Ok(Event::Reply(token, Err(Errno(ecode)))),
+            // A walk that stopped on its way made no fid (walk(5)).
+            Message::Rwalk { wqid } => match (wqid.len() as u32).cmp(&count) {
+                Ordering::Less => Ok(Event::Reply(token, Err(Errno::ENOENT))),
+                Ordering::Equal => Ok(Event::Reply(token, Ok(Message::Rwalk { wqid }))),
+                Ordering::Greater => Err(Broken::Count(wqid.len() as u32)),
+            },
             Message::Rversion { msize, version } => {
                 let useful = (super::server::MIN_MSIZE..=self.msize).contains(&msize);
                 if version.0 != Dialect::Linux.name().as_bytes() || !useful {
