@@ -195,7 +195,7 @@ impl Tree {
     fn child_from(&self, dir: usize, from: usize) -> Option<usize> {
         let listing = self.manifest.listing();
         let dir = &listing.entry(dir)?.path;
-        let path = &listing.entry(from)?.path;
+        let path = &listing.entry(from).filter(|entry| entry.path.is_within(dir))?.path;
         let name = path.elements().nth(dir.elements().count())?;
         let child = listing.find(&dir.join(name)?)?;
         Some(if child < from { listing.subtree_end(child) } else { from })
