@@ -12,12 +12,13 @@ use super::message::{
     Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES,
 };
 use super::server::MAX_MSIZE;
-use super::wire::{DecodeError, Dialect, List, NumericId, Text};
+use super::wire::{DecodeError, Dialect, List, MAX_WALK_ELEMENTS, NumericId, Text};
 
 /// Most requests in flight on one connection; one more is an error of the caller.
 pub const MAX_IN_FLIGHT: usize = 64;
 /// Longest reply that is not an Rread, in bytes.
 const MAX_REPLY_BYTES: usize = 128 << 10;
+const TVERSION: u8 = 100;
 const TREAD: u8 = 116;
 const RREAD: u8 = 117;
 const RLERROR: u8 = 7;
@@ -134,12 +135,15 @@ impl<T: Copy> Client<T> {
     /// Queues a walk and an open of the file at `path` below `root`, under the number `fid`.
     ///
     /// Both leave at once: a server answers in order, and an open of a fid that the walk did not
-    /// make is answered with an error, too. The token comes back twice.
-    pub fn open(&mut self, token: T, root: u32, fid: u32, path: &[&str], flags: u32) {
-        let names = path.iter().map(|name| Text(name.as_bytes()));
-        let wname: List<Text<'_>> = names.take(super::wire::MAX_WALK_ELEMENTS).collect();
+    /// make is answered with an error, too. The token comes back twice. False, and nothing is
+    /// queued, if too many requests are in flight or the path is longer than one walk goes.
+    pub fn open(&mut self, token: T, root: u32, fid: u32, path: &[&str], flags: u32) -> bool {
+        if self.room() < 2 || path.len() > MAX_WALK_ELEMENTS {
+            return false;
+        }
+        let wname: List<Text<'_>> = path.iter().map(|name| Text(name.as_bytes())).collect();
         self.send(token, &Message::Twalk { fid: root, newfid: fid, wname });
-        self.send(token, &Message::Tlopen { fid, flags });
+        self.send(token, &Message::Tlopen { fid, flags }).is_some()
     }
 
     /// Queues a request; the tag it travels under, or None if too many are in flight.
@@ -233,7 +237,7 @@ impl<T: Copy> Client<T> {
             }
         };
         *self.pending.get_mut(slot)? = Some(pending);
-        let tag = if message.kind() == 100 { NOTAG } else { slot as u16 };
+        let tag = if message.kind() == TVERSION { NOTAG } else { slot as u16 };
         if let Some(trace) = &mut self.trace {
             trace.push(format!("-> tag {tag} {message}"));
         }
@@ -340,6 +344,10 @@ impl<T: Copy> Client<T> {
         let unasked = Broken::Unasked { kind, tag };
         let slot = if tag == NOTAG { 0 } else { usize::from(tag) };
         let pending = self.pending.get_mut(slot).ok_or(unasked.clone())?;
+        let to_version = matches!(pending, Some(Pending::Request { kind: TVERSION, .. }));
+        if to_version != (tag == NOTAG) {
+            return Err(unasked);
+        }
         let failed = kind == RLERROR || kind == RERROR;
         match *pending {
             Some(Pending::Request { token, kind: asked, count }) if failed || kind == asked + 1 => {
