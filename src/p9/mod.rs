@@ -4,4 +4,6 @@ pub mod client;
 pub mod errno;
 pub mod message;
 pub mod server;
+#[cfg(test)]
+mod testing;
 pub mod wire;

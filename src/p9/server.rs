@@ -1012,3 +1012,8 @@ fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>
         numeric: [UnixOnly(owner.uid), UnixOnly(owner.gid), UnixOnly(owner.uid)],
     });
 }
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;
