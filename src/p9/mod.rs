@@ -3,6 +3,8 @@
 pub mod client;
 pub mod errno;
 pub mod message;
+#[cfg(test)]
+mod pair;
 pub mod server;
 #[cfg(test)]
 mod testing;
