@@ -903,6 +903,18 @@ fn what_is_written_to_a_control_file_reaches_the_host() {
 }
 
 #[test]
+fn a_file_that_is_written_tells_how_long_a_write_may_be() {
+    let mut peer = Peer::silent();
+    peer.negotiate(1 << 20, "9P2000.L");
+    peer.ask(&attach(ROOT_FID));
+    let reply = peer.open_for(1, ".xget/log", 1);
+    let Message::Rlopen { iounit, .. } = reply else { panic!("{reply}") };
+    let data = vec![b'x'; iounit as usize];
+    let write = Message::Twrite { fid: 1, offset: 0, data: Blob(&data) };
+    assert_eq!(peer.ask(&write), Message::Rwrite { count: iounit });
+}
+
+#[test]
 fn a_control_file_lets_itself_be_truncated() {
     let mut peer = Peer::new(Dialect::Linux);
     peer.walk(1, ".xget/log");
