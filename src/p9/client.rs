@@ -25,8 +25,8 @@ const RLERROR: u8 = 7;
 const RERROR: u8 = 107;
 
 /// Something that arrived: `'m` is the session's, `'d` that of the bytes that were received.
-#[allow(clippy::large_enum_variant, reason = "it is looked at and dropped at once")]
 #[derive(Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "an event is acted on at once and never kept")]
 pub enum Event<'m, 'd, T> {
     /// The reply to the request with this token.
     Reply(T, Result<Message<'m>, Errno>),
@@ -404,9 +404,12 @@ impl<T: Copy> Client<T> {
     }
 }
 
-#[allow(clippy::large_enum_variant, reason = "it is looked at and dropped at once")]
+#[allow(clippy::large_enum_variant, reason = "as for Event")]
 enum Piece<'m, 'd, T> {
     Event(Event<'m, 'd, T>),
     Ignored,
     Starved,
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,5 +6,9 @@
 pub mod client;
 pub mod errno;
 pub mod message;
+#[cfg(test)]
+mod pair;
 pub mod server;
+#[cfg(test)]
+mod testing;
 pub mod wire;

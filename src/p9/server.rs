@@ -425,10 +425,10 @@ impl Session {
             Message::Twalk { fid, newfid, wname } => self.walk(fid, newfid, &wname, host, at),
             Message::Topen { fid, mode } => self
                 .open(fid, Access::of_plan9(mode), host, at)
-                .map(|qid| Message::Ropen { qid, iounit: 0 }),
+                .map(|(qid, iounit)| Message::Ropen { qid, iounit }),
             Message::Tlopen { fid, flags } => self
                 .open(fid, Access::of_linux(flags), host, at)
-                .map(|qid| Message::Rlopen { qid, iounit: 0 }),
+                .map(|(qid, iounit)| Message::Rlopen { qid, iounit }),
             Message::Tclunk { fid } => self.clunk(fid, host, at).map(|()| Message::Rclunk {}),
             Message::Tremove { fid } => {
                 self.clunk(fid, host, at)?;
@@ -567,13 +567,16 @@ impl Session {
         Ok(Message::Rwalk { wqid })
     }
 
+    /// Opens a fid; its qid, and its iounit, which is 0 (as much as a message holds) unless that
+    /// would be more than is read of a Twrite.
     fn open(
         &mut self,
         fid: u32,
         access: Access,
         host: &mut impl Host,
         at: At,
-    ) -> Result<Qid, Errno> {
+    ) -> Result<(Qid, u32), Errno> {
+        let longest = self.msize.min(MAX_REQUEST_BYTES as u32).saturating_sub(IO_HEADER_BYTES);
         let dialect = self.dialect;
         let read_only = self.read_only();
         let fid = self.current_fid(fid, host.tree())?;
@@ -611,7 +614,8 @@ impl Session {
             (_, Some(Content::File { .. })) => Open::File,
             (Node::Entry(_), None) => return Err(Errno::ESTALE),
         };
-        Ok(fid.tree.attributes(fid.node).qid)
+        let iounit = if access.write { longest } else { 0 };
+        Ok((fid.tree.attributes(fid.node).qid, iounit))
     }
 
     /// What a Tread asks for, or None where it is already answered.
@@ -1019,3 +1023,8 @@ fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>
         numeric: [UnixOnly(owner.uid), UnixOnly(owner.gid), UnixOnly(owner.uid)],
     });
 }
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;
