@@ -453,7 +453,7 @@ impl Fetch {
         match command {
             Command::Fetch { source, chunk } => {
                 self.report(source, now);
-                self.fetch(source, chunk);
+                self.fetch(source, chunk, now);
             }
             Command::AskNext { source } => {
                 self.report(source, now);
@@ -473,7 +473,7 @@ impl Fetch {
         }
     }
 
-    fn fetch(&mut self, source: SourceId, chunk: ChunkId) {
+    fn fetch(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
         let apart = self.links.values().any(|link| {
             link.transfers.iter().any(|other| other.chunk == chunk && other.apart.is_none())
         });
@@ -486,7 +486,12 @@ impl Fetch {
             let count = piece.min(range.end - offset) as u32;
             let token = Token::Chunk { chunk, offset: (offset - range.start) as u32 };
             let request = Message::Tread { fid: fid(Control::Image), offset, count };
-            tags.extend(link.client.send(token, &request));
+            let Some(tag) = link.client.send(token, &request) else {
+                // Too many small pieces: this source has to wait until some of them have come.
+                tags.into_iter().for_each(|tag| link.client.flush(tag));
+                return self.scheduler.ended(source, chunk, false, now);
+            };
+            tags.push(tag);
             offset += u64::from(count);
         }
         let hasher = Box::new(blake3::Hasher::new());

@@ -236,15 +236,7 @@ impl Get<'_> {
         })?;
         report.end_progress();
         let mut meter = Meter::new(&manifest, &store, &held);
-        let start = Start {
-            manifest,
-            tree,
-            store,
-            held,
-            home,
-            listener,
-            seed: process::seed(),
-        };
+        let start = Start { manifest, tree, store, held, home, listener, seed: process::seed() };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {
