@@ -11,7 +11,7 @@ set -u -o pipefail
 export LC_ALL=C
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=${CARGO_TARGET_DIR:-$repo/target}
+target=$(realpath -m "${CARGO_TARGET_DIR:-$repo/target}")
 xget=${XGET:-$target/release/xget}
 test_name=$(basename "$0" .sh)
 passed=0 failed=0 skipped=0
@@ -126,12 +126,12 @@ exit_of() {
     unset "pid[$1]"
 }
 
-# end SIGNAL NAME...
+# end SIGNAL NAME...: bash would report each of them as killed
 end() {
     local signal=$1 name; shift
-    for name; do kill -"$signal" "${pid[$name]}" 2> /dev/null; done
-    for name; do wait "${pid[$name]}" 2> /dev/null; done
-}
+    for name; do kill -"$signal" "${pid[$name]}"; done
+    for name; do wait "${pid[$name]}"; done
+} 2> /dev/null
 
 # ---- a network of namespaces on a bridge: a switch, and hosts 0 to N
 

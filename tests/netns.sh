@@ -56,10 +56,12 @@ master_sent_little() {
 
 all=("${nodes[@]/#/n}")
 
-# held_by HOST: how many chunks that node has told the master of
-held_by() { status 0 | grep "^node=$(ip_of "$1"):" | grep -o 'held=[0-9]*' | cut -d = -f 2; }
-chunks() { status 0 | grep -o 'held=[0-9]*' | head -n 1 | cut -d = -f 2; }
-has_percent() { [ $((100 * $(held_by "$1"))) -ge $(($2 * $(chunks))) ]; }
+# percent HOST: how much of the image that node has told the master of
+percent() {
+    status 0 | awk -F '[ =/]' -v "node=node=$(ip_of "$1"):$port" \
+        'index($0, node " ") == 1 { found = 1; print int(100 * $4 / $5) } END { if (!found) print 0 }'
+}
+has_percent() { [ "$(percent "$1")" -ge "$2" ]; }
 
 # ---- fast links
 
@@ -95,8 +97,8 @@ end TERM master
 
 begin
 wait_for 60 has_percent 2 45
+note "nodes 2 and 7 are killed when they have $(percent 2) % and $(percent 7) %"
 end KILL n2 n7
-note "nodes 2 and 7 were killed when node 2 had $(sed -n 's/.*held=//p' <<< "held=$(held_by 1)") of $(chunks) chunks or so"
 rest=(n1 n3 n4 n5 n6 n8)
 check "they were killed half-way" [ ! -e "$work/n2/image" -a ! -e "$work/n7/image" ]
 if all_whole 60 "${rest[@]}"; then pass "the other 6 finish"; else
