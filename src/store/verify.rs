@@ -80,7 +80,12 @@ impl Store {
                 state.missing_chunks = missing as u64;
             }
             match state.held {
-                Held::Old if missing == 0 => self.keep_old(i)?,
+                Held::Old if missing == 0 => {
+                    if self.keep_old(i).is_err() {
+                        self.copy_old(i, &right)?;
+                        self.place_file(i)?;
+                    }
+                }
                 Held::Old if right.is_empty() => {
                     self.open.close(i);
                     self.set_held(i, Held::Nothing);
