@@ -162,11 +162,12 @@ impl ChunkSet {
 
     /// The chunks of the set in order.
     pub fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
-        self.words.iter().enumerate().flat_map(|(i, &word)| {
-            (0..64)
-                .filter(move |bit| word & (1 << bit) != 0)
-                .map(move |bit| ChunkId(i as u32 * 64 + bit))
-        })
+        chunks_of(self.words.iter().copied())
+    }
+
+    /// The chunks that are in both sets, in order.
+    pub fn common<'s>(&'s self, other: &'s ChunkSet) -> impl Iterator<Item = ChunkId> + 's {
+        chunks_of(self.words.iter().zip(&other.words).map(|(a, b)| a & b))
     }
 
     /// The set as runs, `0-9 12 20-31`: how it is written in control files.
@@ -187,6 +188,16 @@ impl ChunkSet {
         }
         text
     }
+}
+
+fn chunks_of(words: impl Iterator<Item = u64>) -> impl Iterator<Item = ChunkId> {
+    words.enumerate().flat_map(|(i, word)| {
+        // Each step clears the lowest bit that is set.
+        std::iter::successors((word != 0).then_some(word), |word| {
+            Some(word & (word - 1)).filter(|rest| *rest != 0)
+        })
+        .map(move |word| ChunkId(i as u32 * 64 + word.trailing_zeros()))
+    })
 }
 
 /// Reads one run, `7` or `3-9`, as control files write them; None unless all of it exists.

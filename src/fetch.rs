@@ -137,7 +137,10 @@ enum Token {
     Write(Control),
     Clunk,
     /// A piece of a chunk that begins `offset` bytes into it.
-    Chunk { chunk: ChunkId, offset: u32 },
+    Chunk {
+        chunk: ChunkId,
+        offset: u32,
+    },
 }
 
 #[derive(Debug)]
@@ -450,7 +453,7 @@ impl Fetch {
         match command {
             Command::Fetch { source, chunk } => {
                 self.report(source, now);
-                self.fetch(source, chunk);
+                self.fetch(source, chunk, now);
             }
             Command::AskNext { source } => {
                 self.report(source, now);
@@ -470,7 +473,7 @@ impl Fetch {
         }
     }
 
-    fn fetch(&mut self, source: SourceId, chunk: ChunkId) {
+    fn fetch(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
         let apart = self.links.values().any(|link| {
             link.transfers.iter().any(|other| other.chunk == chunk && other.apart.is_none())
         });
@@ -483,7 +486,12 @@ impl Fetch {
             let count = piece.min(range.end - offset) as u32;
             let token = Token::Chunk { chunk, offset: (offset - range.start) as u32 };
             let request = Message::Tread { fid: fid(Control::Image), offset, count };
-            tags.extend(link.client.send(token, &request));
+            let Some(tag) = link.client.send(token, &request) else {
+                // Too many small pieces: this source has to wait until some of them have come.
+                tags.into_iter().for_each(|tag| link.client.flush(tag));
+                return self.scheduler.ended(source, chunk, false, now);
+            };
+            tags.push(tag);
             offset += u64::from(count);
         }
         let hasher = Box::new(blake3::Hasher::new());
@@ -695,7 +703,13 @@ impl Fetch {
             }
             link.redir = Lines::default();
             let read = Message::Tread { fid: REDIR_FID, offset: 0, count: TEXT_BYTES };
-            link.client.open(Token::Open(Control::Redir), ROOT_FID, REDIR_FID, &path(Control::Redir), 0);
+            link.client.open(
+                Token::Open(Control::Redir),
+                ROOT_FID,
+                REDIR_FID,
+                &path(Control::Redir),
+                0,
+            );
             link.client.send(Token::Read(Control::Redir), &read);
             link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
         }

@@ -1,2 +1,38 @@
 //! The xget command.
-fn main() {}
+
+use std::process::ExitCode;
+
+use xget::cli::{self, Command};
+use xget::error::Error;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)).and_then(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xget: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Help => print(cli::help().as_bytes()),
+        Command::Version => print(concat!("xget ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
+        #[cfg(feature = "master")]
+        Command::Serve(serve) => xget::master::serve(&serve),
+        #[cfg(feature = "master")]
+        Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
+        Command::Fetch(fetch) => xget::get::get(&fetch),
+        Command::Status(status) => print(xget::get::status(&status)?.as_bytes()),
+        #[cfg(not(feature = "master"))]
+        Command::Serve(_) | Command::Manifest(_) => {
+            Err(Error::Usage("this build of xget has no master".into()))
+        }
+    }
+}
+
+fn print(bytes: &[u8]) -> Result<(), Error> {
+    use std::io::Write;
+    std::io::stdout().write_all(bytes).map_err(Error::system("write to standard output"))
+}

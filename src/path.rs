@@ -99,6 +99,16 @@ impl TreePath {
         dir.elements().all(|name| mine.next() == Some(name))
     }
 
+    /// The path as seen from `dir`; None unless it is `dir` itself or below it.
+    pub fn seen_from(&self, dir: &TreePath) -> Option<TreePath> {
+        let rest = self.0.strip_prefix(&*dir.0)?;
+        match rest.strip_prefix(b"/") {
+            Some(rest) if !dir.is_root() => Some(TreePath(rest.into())),
+            _ if dir.is_root() || rest.is_empty() => Some(TreePath(rest.into())),
+            _ => None,
+        }
+    }
+
     /// The bytes; empty for the root.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -220,6 +230,17 @@ mod tests {
         assert!(path("boot/a").is_within(&path("boot")));
         assert!(!path("boot-old").is_within(&path("boot")));
         assert!(path("x").is_within(&TreePath::root()));
+    }
+
+    #[test]
+    fn a_path_is_seen_from_the_directories_above_it_only() {
+        let path = |p: &str| TreePath::from_manifest(p.as_bytes()).unwrap();
+        let seen = |p: &str, dir: &str| path(p).seen_from(&path(dir)).map(|p| p.to_string());
+        assert_eq!(seen("boot/a/b", "boot").as_deref(), Some("a/b"));
+        assert_eq!(seen("boot/a", ".").as_deref(), Some("boot/a"));
+        assert_eq!(seen("boot", "boot").as_deref(), Some("."));
+        assert_eq!(seen("boot-old", "boot"), None);
+        assert_eq!(seen("boot", "boot/a"), None);
     }
 
     #[test]

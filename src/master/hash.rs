@@ -13,7 +13,7 @@ use std::thread;
 use blake3::{Hash, Hasher};
 
 use super::cache::{Cache, ChunkKey};
-use super::scan::{Identity, Scan};
+use super::scan::Scan;
 use crate::chunks::ChunkId;
 use crate::error::reason;
 use crate::manifest::{Manifest, Problem, Segment};
@@ -218,18 +218,12 @@ impl<'a> Reader<'a> {
     }
 
     fn open(&self, entry: usize) -> Result<File, HashError> {
-        let file = self.scan.open(entry).map_err(|error| self.failure(entry, error))?;
-        self.check(entry, &file)?;
-        Ok(file)
+        self.scan.open_same(entry).map_err(|error| self.failure(entry, error))
     }
 
     /// Is the open file what was scanned, and still as it was then?
     fn check(&self, entry: usize, file: &File) -> Result<(), HashError> {
-        let attributes = file.metadata().map_err(|error| self.failure(entry, error))?;
-        match self.scan.identity(entry) == Some(&Identity::of(&attributes)) {
-            true => Ok(()),
-            false => Err(HashError::Changed { path: self.scan.file_path(entry) }),
-        }
+        self.scan.check_same(entry, file).map_err(|error| self.failure(entry, error))
     }
 
     fn failure(&self, entry: usize, error: io::Error) -> HashError {

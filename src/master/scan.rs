@@ -5,6 +5,7 @@
 //! then read through its descriptor. `/proc/self/fd` stands in for `openat`, which std lacks; where
 //! it cannot be used, plain paths are.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
 use std::io;
@@ -17,11 +18,10 @@ use std::time::SystemTime;
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, Mtime, Owner};
 use crate::path::{TreePath, shown};
+use crate::store::PARTIAL_PREFIX;
 
 /// The name in the served root that is kept for control files.
 pub const RESERVED_NAME: &[u8] = b".xget";
-/// How the names of files begin that xget is still fetching.
-pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
 const MAX_SYSTEM_PATH_BYTES: usize = 4095;
 /// Longest target of a symbolic link that a manifest may hold, in bytes.
@@ -39,6 +39,8 @@ pub struct ScanOptions {
     /// The directory of the cache, left out if it is in the tree: hashing writes to it, so that a
     /// tree that held it would never come to rest.
     pub cache_dir: Option<PathBuf>,
+    /// Files that are left out because they never come to rest.
+    pub restless: BTreeSet<PathBuf>,
 }
 
 /// One state of the served tree.
@@ -109,6 +111,8 @@ pub enum Why {
     Reserved,
     /// Something else took its place during the scan.
     Replaced,
+    /// It changed each time that it was to be hashed.
+    Restless,
 }
 
 /// Walks the directory `root`, or makes a tree of one file if `root` is one.
@@ -187,6 +191,21 @@ impl Scan {
         }
     }
 
+    /// Opens the file at an index of the listing if it is still what it was: `ESTALE` if not.
+    pub(super) fn open_same(&self, entry: usize) -> io::Result<File> {
+        let file = self.open(entry)?;
+        self.check_same(entry, &file)?;
+        Ok(file)
+    }
+
+    /// Is the open file still as it was at the scan? `ESTALE` if not.
+    pub(super) fn check_same(&self, entry: usize, file: &File) -> io::Result<()> {
+        match self.identity(entry) == Some(&Identity::of(&file.metadata()?)) {
+            true => Ok(()),
+            false => Err(io::Error::from_raw_os_error(libc::ESTALE)),
+        }
+    }
+
     /// Opens the file at an index of the listing, whatever it has become.
     pub(super) fn open(&self, entry: usize) -> io::Result<File> {
         let follow = if self.serves_one_file { 0 } else { libc::O_NOFOLLOW };
@@ -223,6 +242,7 @@ impl fmt::Display for Why {
             Why::Target => f.write_str("it is a link with an empty or too long target"),
             Why::Reserved => f.write_str("the name is kept for xget's control files"),
             Why::Replaced => f.write_str("it was replaced during the scan"),
+            Why::Restless => f.write_str("it never stops changing"),
         }
     }
 }
@@ -337,6 +357,8 @@ impl<'a> Walk<'a> {
             self.add_directory(path, &found.metadata()?);
         } else if path.name().starts_with(PARTIAL_PREFIX) {
             self.counts.partial += 1;
+        } else if self.options.restless.contains(&below(self.root, path)) {
+            self.leave_out(below(self.root, path), Why::Restless);
         } else if kind.is_file() {
             // Opened, as nothing else tells whether it can be read.
             let attributes = open(&found.path(), libc::O_NOFOLLOW)?.metadata()?;

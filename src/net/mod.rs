@@ -1,2 +1,6 @@
-//! The network below the swarm.
+//! The network: names, sockets, and sending what a 9P session has to say.
+
+pub mod call;
 pub mod resolve;
+pub mod send;
+pub mod tcp;

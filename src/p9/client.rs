@@ -51,7 +51,12 @@ pub enum Broken {
     /// A size that no reply may have.
     Size(u32),
     /// A reply to a request that was not made, or of another type than the request's.
-    Unasked { kind: u8, tag: u16 },
+    Unasked {
+        /// The reply's type.
+        kind: u8,
+        /// The tag that it bears.
+        tag: u16,
+    },
     /// More data than was asked for, or a length that contradicts itself.
     Count(u32),
     /// It does not speak 9P2000.L, or not with a useful message size.

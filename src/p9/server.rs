@@ -145,6 +145,8 @@ impl std::fmt::Display for Hangup {
     }
 }
 
+impl std::error::Error for Hangup {}
+
 #[derive(Debug)]
 struct Fid {
     tree: Arc<Tree>,
@@ -280,6 +282,11 @@ impl Session {
     /// The next thing to send.
     pub fn next_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// Data that was handed out cannot be sent after all: its request gets this error.
+    pub fn refuse(&mut self, data: &Data, errno: Errno) {
+        self.reply(data.tag, Err(errno));
     }
 
     /// Whether anything waits to be sent.

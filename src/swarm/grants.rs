@@ -159,8 +159,7 @@ impl Grants {
     }
 
     fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
-        let on_the_way =
-            |asker: &Asker| asker.granted.iter().filter(|grant| !grant.sent).count();
+        let on_the_way = |asker: &Asker| asker.granted.iter().filter(|grant| !grant.sent).count();
         if self.askers.values().map(on_the_way).sum::<usize>() >= self.slots {
             return None;
         }
@@ -183,7 +182,8 @@ impl Grants {
             }
             let starved = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
             let quiet_since = asker.since?.max(member.progress);
-            if !alone_in_the_swarm(members) && now.saturating_duration_since(quiet_since) < starved {
+            if !alone_in_the_swarm(members) && now.saturating_duration_since(quiet_since) < starved
+            {
                 return None;
             }
             let rarest = member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c))?;
@@ -228,7 +228,7 @@ impl Grants {
                 self.fresh.insert(chunk);
             }
         }
-        }
+    }
 }
 
 fn alone_in_the_swarm(members: &Members) -> bool {

@@ -37,6 +37,7 @@ pub enum Kind {
 }
 
 /// What to do.
+#[allow(missing_docs, reason = "each field is the source or the chunk that the text names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Ask `source` for `chunk`.
@@ -77,6 +78,8 @@ struct Source {
 pub struct Scheduler {
     /// Wanted, not verified.
     missing: ChunkSet,
+    /// Missing, and asked of nobody.
+    unasked: ChunkSet,
     /// How many requests are out for each chunk.
     in_flight: Vec<u8>,
     sources: BTreeMap<SourceId, Source>,
@@ -86,12 +89,17 @@ pub struct Scheduler {
     /// How long a chunk usually takes from request to end.
     usual: Option<Duration>,
     random: u64,
+    /// Nothing is to be done before then, unless something happens. None: look at once.
+    look_at: Option<Option<Instant>>,
+    /// When it was last found that nothing is to be done.
+    looked: Option<Instant>,
 }
 
 impl Scheduler {
     /// Fetches the chunks in `missing`; `seed` drives the choice among equals.
     pub fn new(layout: Layout, missing: ChunkSet, seed: u64) -> Scheduler {
         Scheduler {
+            unasked: missing.clone(),
             missing,
             in_flight: vec![0; layout.count() as usize],
             sources: BTreeMap::new(),
@@ -99,6 +107,8 @@ impl Scheduler {
             layout,
             usual: None,
             random: seed | 1,
+            look_at: None,
+            looked: None,
         }
     }
 
@@ -109,6 +119,7 @@ impl Scheduler {
 
     /// A source can be asked from now on.
     pub fn add(&mut self, source: SourceId, kind: Kind, now: Instant) {
+        self.look_at = None;
         let source_state = Source {
             kind,
             has: ChunkSet::empty(&self.layout),
@@ -123,6 +134,7 @@ impl Scheduler {
 
     /// A source is gone; what was asked of it is to be had elsewhere.
     pub fn remove(&mut self, source: SourceId) {
+        self.look_at = None;
         let Some(gone) = self.sources.remove(&source) else { return };
         for asked in &gone.asked {
             self.count_in_flight(asked.chunk, false);
@@ -141,6 +153,9 @@ impl Scheduler {
             && let Some(copies) = self.copies.get_mut(chunk.index())
         {
             *copies = copies.saturating_add(1);
+            if self.missing.contains(chunk) {
+                self.look_at = None;
+            }
         }
     }
 
@@ -150,6 +165,7 @@ impl Scheduler {
         master.asking = master.asking.saturating_sub(1);
         master.last_heard = now;
         master.granted.push(chunk);
+        self.look_at = None;
     }
 
     /// Bytes of a chunk have come.
@@ -164,11 +180,13 @@ impl Scheduler {
 
     /// A request ended: with a verified chunk, or with none.
     pub fn ended(&mut self, source: SourceId, chunk: ChunkId, verified: bool, now: Instant) {
+        self.look_at = None;
         self.forget(source, chunk);
         let Some(source) = self.sources.get_mut(&source) else { return };
         source.last_heard = now;
         if verified {
             self.missing.remove(chunk);
+            self.unasked.remove(chunk);
         } else {
             source.rest_until = Some(now + self.usual.unwrap_or(MIN_PATIENCE));
         }
@@ -187,7 +205,14 @@ impl Scheduler {
 
     /// The next thing to do, or None until something happens or [`Scheduler::deadline`] comes.
     pub fn poll(&mut self, now: Instant) -> Option<Command> {
-        let command = self.give_up(now).or_else(|| self.ask(now))?;
+        if self.look_at.is_some_and(|at| at.is_none_or(|at| now < at)) {
+            return None;
+        }
+        let Some(command) = self.give_up(now).or_else(|| self.ask(now)) else {
+            self.looked = Some(now);
+            self.look_at = Some(self.deadline());
+            return None;
+        };
         match command {
             Command::Fetch { source, chunk } => {
                 self.count_in_flight(chunk, true);
@@ -218,9 +243,15 @@ impl Scheduler {
             let silent = source.asked.first().map(|_| source.last_heard + SILENCE);
             let impatient = source.asked.iter().map(move |asked| asked.progress + patience);
             let rested = source.rest_until.filter(|_| !self.missing.is_empty());
-            impatient.chain(silent).chain(rested)
+            let doubled = self.unasked.is_empty().then_some(self.doubling()).flatten();
+            let doubled = doubled
+                .into_iter()
+                .flat_map(move |after| source.asked.iter().map(move |asked| asked.since + after));
+            impatient.chain(silent).chain(rested).chain(doubled)
         });
-        requests.min()
+        // What was due at the last look and did not lead to anything is not due again.
+        let looked = self.looked;
+        requests.filter(|at| looked.is_none_or(|looked| *at > looked)).min()
     }
 
     fn patience(&self) -> Duration {
@@ -234,7 +265,8 @@ impl Scheduler {
     fn give_up(&mut self, now: Instant) -> Option<Command> {
         let patience = self.patience();
         for (&id, source) in &mut self.sources {
-            if !source.asked.is_empty() && now.saturating_duration_since(source.last_heard) >= SILENCE
+            if !source.asked.is_empty()
+                && now.saturating_duration_since(source.last_heard) >= SILENCE
             {
                 return Some(Command::Drop { source: id });
             }
@@ -286,30 +318,30 @@ impl Scheduler {
     /// else was asked for and does not bring.
     fn choose(&self, id: SourceId, now: Instant) -> Option<Command> {
         let source = self.sources.get(&id)?;
-        let useful = || source.has.iter().filter(|chunk| self.missing.contains(*chunk));
         let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
         let spread = self.random;
-        let rarest = useful().filter(|chunk| requests(*chunk) == 0).min_by_key(|chunk| {
+        let rarest = source.has.common(&self.unasked).min_by_key(|chunk| {
             let copies = self.copies.get(chunk.index()).copied().unwrap_or(0);
             (copies, u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread))
         });
         if let Some(chunk) = rarest {
             return Some(Command::Fetch { source: id, chunk });
         }
-        if !source.asked.is_empty() || self.unasked_chunks() > 0 {
+        if !source.asked.is_empty() || !self.unasked.is_empty() {
             return None;
         }
-        let overdue = now.checked_sub(self.usual?.max(MIN_PATIENCE / 4))?;
-        let doubled = useful().filter(|chunk| requests(*chunk) == 1).find(|chunk| {
+        let overdue = now.checked_sub(self.doubling()?)?;
+        let useful = source.has.common(&self.missing);
+        let doubled = useful.filter(|chunk| requests(*chunk) == 1).find(|chunk| {
             let others = self.sources.values().flat_map(|source| &source.asked);
             others.filter(|asked| asked.chunk == *chunk).all(|asked| asked.since <= overdue)
         })?;
         Some(Command::Fetch { source: id, chunk: doubled })
     }
 
-    fn unasked_chunks(&self) -> usize {
-        let asked = |chunk: &ChunkId| self.in_flight.get(chunk.index()) != Some(&0);
-        self.missing.iter().filter(|chunk| !asked(chunk)).count()
+    /// How long a chunk may be on its way near the end before it is asked of another as well.
+    fn doubling(&self) -> Option<Duration> {
+        self.usual.map(|usual| usual.max(MIN_PATIENCE / 4))
     }
 
     fn forget(&mut self, source: SourceId, chunk: ChunkId) {
@@ -324,6 +356,10 @@ impl Scheduler {
     fn count_in_flight(&mut self, chunk: ChunkId, more: bool) {
         if let Some(count) = self.in_flight.get_mut(chunk.index()) {
             *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
+            match *count {
+                0 if self.missing.contains(chunk) => self.unasked.insert(chunk),
+                _ => self.unasked.remove(chunk),
+            };
         }
     }
 }

@@ -1,0 +1,398 @@
+//! The client's command: fetches, then helps others for as long as it should.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cli::{self, Retries, ServeOn};
+use crate::error::Error;
+use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::net::call::{CallError, read_control};
+use crate::net::resolve::{resolve, split_host_port};
+use crate::net::tcp;
+use crate::node::{Node, Start};
+use crate::path::TreePath;
+use crate::plan::{DestIs, Plan, plan};
+use crate::report::{Pace, Reporter, bytes, rate};
+use crate::store::{Store, StoreOptions};
+use crate::sys::process::{self, Detach, Side};
+use crate::tree::{Control, Tree};
+
+/// First wait before the server is called again; doubled each time.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest such wait.
+const RETRY_MOST: Duration = Duration::from_secs(8);
+/// How long the name servers may take.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A node that serves while it is wanted waits this long for somebody to want something.
+const LINGER: Duration = Duration::from_secs(2);
+/// Somebody who fetches from here and got nothing for this long does not count as wanting.
+const GIVEN_UP: Duration = Duration::from_secs(10);
+/// How often it is looked whether anybody still wants something.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Fetches what `options` asks for and serves it on.
+pub fn get(options: &cli::Fetch) -> Result<(), Error> {
+    let report = Reporter::new(options.debug, options.quiet);
+    let detach = match options.background {
+        false => None,
+        true => match process::background().map_err(Error::system("go into the background"))? {
+            Side::Foreground(0) => return Ok(()),
+            Side::Foreground(code) => std::process::exit(i32::from(code)),
+            Side::Background(detach) => Some(detach),
+        },
+    };
+    let mut command = Get { options, report, detach };
+    match command.run() {
+        Err(error) if command.detach.is_some() => {
+            report.say(&error);
+            let code = error.exit_code();
+            command.detach.take().map(|detach| detach.release(code));
+            Err(error)
+        }
+        result => result,
+    }
+}
+
+/// What the server says of its state and its nodes: the lines of its file `status`.
+pub fn status(options: &cli::Status) -> Result<String, Error> {
+    let server = Server::named(&options.server, options.port)?;
+    let report = Reporter::new(options.debug, true);
+    let (text, _) = server.ask(Control::Status, Retries::Times(0), &report)?;
+    String::from_utf8(text)
+        .map_err(|_| Error::Peer { host: server.name, why: "its status is not text".into() })
+}
+
+/// The server that was named.
+struct Server {
+    /// As the user wrote it.
+    name: String,
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    fn named(text: &str, usual_port: u16) -> Result<Server, Error> {
+        let (host, port) = split_host_port(text).map_err(Error::Usage)?;
+        let port = port.unwrap_or(usual_port);
+        if port == 0 {
+            return Err(Error::Usage(format!("the port of {text} is missing")));
+        }
+        Ok(Server { name: text.to_owned(), host, port })
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+        let found = resolve(&self.host, Instant::now() + RESOLVE_TIMEOUT)?;
+        Ok(found.into_iter().map(|ip| (ip, self.port).into()).collect())
+    }
+
+    /// Reads one of its control files, with patience; and the addresses it has.
+    fn ask(
+        &self,
+        file: Control,
+        retries: Retries,
+        report: &Reporter,
+    ) -> Result<(Vec<u8>, Vec<SocketAddr>), Error> {
+        let mut failures = 0u32;
+        let mut wait = RETRY_FIRST;
+        loop {
+            let error = match self.addresses() {
+                Ok(addresses) => match self.ask_any(file, &addresses, report)? {
+                    Ok(content) => return Ok((content, addresses)),
+                    Err(why) => Error::Connect { host: self.name.clone(), why },
+                },
+                // A name that does not exist will hardly come to exist.
+                Err(error) if retries != Retries::Forever => return Err(error),
+                Err(error) => error,
+            };
+            failures = failures.saturating_add(1);
+            if matches!(retries, Retries::Times(most) if failures > most) {
+                return Err(error);
+            }
+            report.say(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+            thread::sleep(wait.mul_f64(0.75 + (process::seed() % 512) as f64 / 1024.0));
+            wait = (wait * 2).min(RETRY_MOST);
+        }
+    }
+
+    /// Asks one address after the other. The inner error is one that may pass.
+    fn ask_any(
+        &self,
+        file: Control,
+        addresses: &[SocketAddr],
+        report: &Reporter,
+    ) -> Result<Result<Vec<u8>, String>, Error> {
+        let mut why = "it has no address".to_owned();
+        for address in addresses {
+            let mut pace = Pace::new(report, Instant::now());
+            let result = read_control(*address, file, MAX_MANIFEST_BYTES, &mut |n| {
+                if pace.is_due(Instant::now()) {
+                    report.progress(format_args!("reading the {}: {}", file.name(), bytes(n)));
+                }
+            });
+            report.end_progress();
+            match result {
+                Ok(content) => return Ok(Ok(content)),
+                Err(CallError::Network(error)) => {
+                    why = CallError::Network(error).to_string();
+                    report.event(format_args!("{address}: {why}"));
+                }
+                Err(error) => {
+                    return Err(Error::Peer { host: self.name.clone(), why: error.to_string() });
+                }
+            }
+        }
+        Ok(Err(why))
+    }
+}
+
+struct Get<'a> {
+    options: &'a cli::Fetch,
+    report: Reporter,
+    detach: Option<Detach>,
+}
+
+/// How far one generation has come.
+enum Outcome {
+    Whole(Box<Node>),
+    /// The server serves another generation; the listening socket is kept for it.
+    Stale(Option<TcpListener>),
+}
+
+impl Get<'_> {
+    fn run(&mut self) -> Result<(), Error> {
+        let server = Server::named(&self.options.server, self.options.port)?;
+        let sources: Vec<TreePath> = self
+            .options
+            .sources
+            .iter()
+            .map(|source| TreePath::from_user(source.as_bytes()))
+            .collect::<Result<_, _>>()
+            .map_err(|bad| Error::Usage(bad.to_string()))?;
+        let mut listener = None;
+        loop {
+            let (text, home) = server.ask(Control::Manifest, self.options.retries, &self.report)?;
+            let manifest = Arc::new(Manifest::parse(&text)?);
+            let dest = &self.options.dest;
+            let plan = plan(&manifest, &sources, dest, DestIs::look(dest)?, &server.name)?;
+            if listener.is_none() {
+                listener = self.listen()?;
+            }
+            match self.fetch(&server, manifest, plan, home, listener.take())? {
+                Outcome::Whole(node) => return self.serve_on(*node),
+                Outcome::Stale(kept) => {
+                    self.report.say(format_args!(
+                        "{} serves a new generation; what did not change is kept",
+                        server.name
+                    ));
+                    listener = kept;
+                }
+            }
+        }
+    }
+
+    /// Where others fetch from us: the usual port, or any other if that is taken.
+    fn listen(&self) -> Result<Option<TcpListener>, Error> {
+        if self.options.serve_on == ServeOn::No {
+            return Ok(None);
+        }
+        let bind = |port| match self.options.listen {
+            Some(ip) => tcp::bind((ip, port).into()),
+            None => tcp::bind_everywhere(port),
+        };
+        let listening = |port| bind(port).and_then(tcp::start_listening);
+        let port = self.options.port;
+        let address = SocketAddr::new(self.options.listen.unwrap_or([0, 0, 0, 0].into()), port);
+        listening(port)
+            .or_else(|_| listening(0))
+            .map(Some)
+            .map_err(|error| Error::Listen { address, error })
+    }
+
+    fn fetch(
+        &mut self,
+        server: &Server,
+        manifest: Arc<Manifest>,
+        plan: Plan,
+        home: Vec<SocketAddr>,
+        listener: Option<TcpListener>,
+    ) -> Result<Outcome, Error> {
+        let report = self.report;
+        report.event(format_args!("generation {}", manifest.generation().to_hex()));
+        let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
+        let options = StoreOptions {
+            keep_modes: !self.options.no_mode,
+            keep_owners: !self.options.no_owner && process::is_root(),
+        };
+        let mut store = Store::open(plan, manifest.clone(), options)?;
+        let mut pace = Pace::new(&report, Instant::now());
+        let held = store.verify(&mut |done, of| {
+            if pace.is_due(Instant::now()) {
+                let percent = done.saturating_mul(100) / of.max(1);
+                report.progress(format_args!("checking what is here: {percent} %"));
+            }
+        })?;
+        report.end_progress();
+        let mut meter = Meter::new(&manifest, &store, &held);
+        let start = Start { manifest, tree, store, held, home, listener, seed: process::seed() };
+        let mut node = Node::new(start, report);
+        let mut pace = Pace::new(&report, Instant::now());
+        while !node.fetch().is_whole() {
+            node.turn(pace.deadline())?;
+            if node.is_stale() {
+                node.close();
+                return Ok(Outcome::Stale(node.into_listener()));
+            }
+            let stranded = node.fetch().stranded();
+            if matches!(self.options.retries, Retries::Times(most) if stranded > most) {
+                let why = format!(
+                    "it does not answer, and nobody else has the rest; {} of {} are here and are \
+                     kept for another try",
+                    bytes(meter.here(&node)),
+                    bytes(meter.wanted),
+                );
+                return Err(Error::Connect { host: server.name.clone(), why });
+            }
+            if pace.is_due(Instant::now()) {
+                report.progress(meter.line(&node));
+            }
+        }
+        node.store().finish()?;
+        report.end_progress();
+        meter.summary(&node, &report);
+        Ok(Outcome::Whole(Box::new(node)))
+    }
+
+    fn serve_on(&mut self, mut node: Node) -> Result<(), Error> {
+        if let Some(detach) = self.detach.take() {
+            detach.release(0).map_err(Error::system("let go of the terminal"))?;
+        }
+        let whole = Instant::now();
+        let mut wanted = whole;
+        let mut sent = node.hub().sent_bytes();
+        loop {
+            let now = Instant::now();
+            if node.hub().sent_bytes() != sent || is_wanted(&node, now) {
+                sent = node.hub().sent_bytes();
+                wanted = now;
+            }
+            let end = match self.options.serve_on {
+                ServeOn::No => Some(whole),
+                ServeOn::Forever => None,
+                ServeOn::Seconds(seconds) => whole.checked_add(Duration::from_secs(seconds)),
+                ServeOn::WhileWanted => Some(wanted + LINGER),
+            };
+            if end.is_some_and(|end| end <= now) {
+                break;
+            }
+            let look = match self.options.serve_on {
+                ServeOn::WhileWanted => Some(now + LOOK_EVERY),
+                _ => end,
+            };
+            // The files are whole: what goes wrong from here on is nobody's loss.
+            if let Err(error) = node.turn(look) {
+                self.report.event(error);
+            }
+        }
+        node.close();
+        Ok(())
+    }
+}
+
+/// Whether anybody fetches from this node, or could while it is still fetching.
+fn is_wanted(node: &Node, now: Instant) -> bool {
+    node.hub().is_drawn_from()
+        || node.hub().members().iter().any(|(_, member)| {
+            !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
+        })
+}
+
+/// Progress, rates and the summary.
+struct Meter {
+    started: Instant,
+    /// Bytes of all chunks that are wanted.
+    wanted: u64,
+    /// Bytes that were there before.
+    before: u64,
+    files: u64,
+    recent: (Instant, u64),
+}
+
+impl Meter {
+    fn new(manifest: &Manifest, store: &Store, held: &crate::chunks::ChunkSet) -> Meter {
+        let size = |set: &crate::chunks::ChunkSet| {
+            let ranges = set.iter().map(|chunk| manifest.layout().range(chunk));
+            ranges.map(|range| range.end - range.start).sum()
+        };
+        let now = Instant::now();
+        Meter {
+            started: now,
+            wanted: size(store.wanted()),
+            before: size(held),
+            files: store.counts().files,
+            recent: (now, 0),
+        }
+    }
+
+    /// Bytes that are here and verified.
+    fn here(&self, node: &Node) -> u64 {
+        self.before + self.fetched(node)
+    }
+
+    fn fetched(&self, node: &Node) -> u64 {
+        node.fetch().shares().values().map(|share| share.bytes).sum()
+    }
+
+    fn line(&mut self, node: &Node) -> String {
+        let now = Instant::now();
+        let fetched = self.fetched(node);
+        let (since, then) = self.recent;
+        let (time, came) = (now.saturating_duration_since(since), fetched.saturating_sub(then));
+        self.recent = (now, fetched);
+        let here = self.before + fetched;
+        let percent = here as f64 * 100.0 / self.wanted.max(1) as f64;
+        let left = self.wanted.saturating_sub(here) as f64;
+        let average = fetched as f64 / now.saturating_duration_since(self.started).as_secs_f64();
+        let left = match fetched {
+            0 => "waiting".to_owned(),
+            _ => format!("{:.0} s left", left / average.max(1.0)),
+        };
+        format!(
+            "{percent:.1} % of {}, {}, {left}, {} sources",
+            bytes(self.wanted),
+            rate(came, time),
+            node.fetch().sources(),
+        )
+    }
+
+    fn summary(&self, node: &Node, report: &Reporter) {
+        let time = self.started.elapsed();
+        let (mut home, mut nodes, mut others) = (0, 0, 0u32);
+        for (address, share) in node.fetch().shares() {
+            report.event(format_args!("{} from {address}", bytes(share.bytes)));
+            match node.fetch().is_home(address) {
+                true => home += share.bytes,
+                false => {
+                    nodes += share.bytes;
+                    others += u32::from(share.bytes > 0);
+                }
+            }
+        }
+        let fetched = home + nodes;
+        let reused = match self.before {
+            0 => String::new(),
+            n => format!(", {} were here", bytes(n)),
+        };
+        report.say(format_args!(
+            "{} files whole: {} in {:.2} s ({}), {} from the server, {} from {others} nodes{reused}",
+            self.files,
+            bytes(fetched),
+            time.as_secs_f64(),
+            rate(fetched, time),
+            bytes(home),
+            bytes(nodes),
+        ));
+    }
+}

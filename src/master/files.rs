@@ -1,0 +1,64 @@
+//! The served files, opened again for sending, as long as they are what was hashed.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::scan::Scan;
+use crate::manifest::Segment;
+use crate::net::send::Files;
+use crate::tree::Tree;
+
+/// Files that stay open.
+const MAX_OPEN: usize = 256;
+/// States of the tree whose files can still be sent: clients may have files of older ones open.
+const MAX_STATES: usize = 4;
+
+/// The files of the last few published states.
+#[derive(Debug, Default)]
+pub(super) struct ServedFiles {
+    states: VecDeque<(Arc<Tree>, Arc<Scan>)>,
+    /// The most recently used come last.
+    open: VecDeque<OpenFile>,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    scan: Arc<Scan>,
+    entry: usize,
+    file: Rc<File>,
+}
+
+impl ServedFiles {
+    /// Another state was published.
+    pub(super) fn publish(&mut self, tree: Arc<Tree>, scan: Arc<Scan>) {
+        self.states.push_front((tree, scan));
+        self.states.truncate(MAX_STATES);
+        self.open.clear();
+    }
+}
+
+impl Files for ServedFiles {
+    fn source(&mut self, tree: &Tree, segment: &Segment) -> io::Result<(Rc<File>, u64)> {
+        let state = self.states.iter().find(|(published, _)| std::ptr::eq(&**published, tree));
+        let (_, scan) = state.ok_or(io::Error::from_raw_os_error(libc::ESTALE))?;
+        let entry = segment.entry;
+        let held = |open: &OpenFile| open.entry == entry && Arc::ptr_eq(&open.scan, scan);
+        let found = self.open.iter().rposition(held).and_then(|at| self.open.remove(at));
+        let open = match found {
+            Some(open) => {
+                scan.check_same(entry, &open.file)?;
+                open
+            }
+            None => OpenFile { scan: scan.clone(), entry, file: Rc::new(scan.open_same(entry)?) },
+        };
+        let file = open.file.clone();
+        self.open.push_back(open);
+        if self.open.len() > MAX_OPEN {
+            self.open.pop_front();
+        }
+        Ok((file, segment.offset))
+    }
+}

@@ -1,0 +1,183 @@
+//! Watches the served tree: scans it, hashes what is new, and says when there is another state.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::cache::Cache;
+use super::hash::{HashError, Progress, hash};
+use super::scan::{Scan, ScanOptions, Warning, scan};
+use crate::error::Error;
+use crate::manifest::Manifest;
+use crate::report::{Pace, Reporter, bytes, rate};
+
+/// After this many failures to hash the same file it is left out.
+const MAX_FAILURES: u32 = 3;
+/// Wait before a tree that changed while it was hashed is looked at again.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// A scan may take at most this share of the time between two scans.
+const SCAN_SHARE: u32 = 20;
+/// A tree that never looks the same twice is hashed all the same after this many scans, to find
+/// out which file it is.
+const MAX_MOVES: u32 = 25;
+
+/// A state of the tree that can be served.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) manifest: Manifest,
+    pub(super) scan: Arc<Scan>,
+}
+
+/// What is watched, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    root: PathBuf,
+    options: ScanOptions,
+    cache: Cache,
+    cache_path: Option<PathBuf>,
+    report: Reporter,
+    warned: Vec<Warning>,
+    failures: BTreeMap<PathBuf, u32>,
+}
+
+impl Watcher {
+    /// Watches `root`; hashes are kept in the file `cache_path`, if any.
+    pub(super) fn new(
+        root: PathBuf,
+        mut options: ScanOptions,
+        cache_path: Option<PathBuf>,
+        report: Reporter,
+    ) -> Watcher {
+        let (cache, problem) = match &cache_path {
+            Some(path) => Cache::load(path),
+            None => (Cache::default(), None),
+        };
+        if let Some((problem, path)) = problem.zip(cache_path.as_ref()) {
+            report.event(format_args!("no hashes from {}: {problem}", path.display()));
+        }
+        options.cache_dir = cache_path.as_ref().and_then(|path| Some(path.parent()?.to_owned()));
+        let failures = BTreeMap::new();
+        Watcher { root, options, cache, cache_path, report, warned: Vec::new(), failures }
+    }
+
+    /// The present state. A tree that changes meanwhile is looked at again until it holds still.
+    pub(super) fn first(&mut self) -> Result<State, Error> {
+        loop {
+            let scan = Arc::new(self.scan()?);
+            match self.hash(scan)? {
+                Some(state) => return Ok(state),
+                None => thread::sleep(RETRY_AFTER),
+            }
+        }
+    }
+
+    /// Looks at the tree every `interval` and hands on each new state, until `publish` says no.
+    ///
+    /// A change is hashed when two scans in a row agree on it, so that a file that is being written
+    /// is not hashed over and over.
+    pub(super) fn watch(
+        mut self,
+        first: &State,
+        interval: Duration,
+        mut publish: impl FnMut(State) -> bool,
+    ) {
+        let mut served = first.manifest.generation();
+        let mut last = first.scan.clone();
+        let mut young = !last.is_settled();
+        let mut stale = false;
+        let mut moves = 0;
+        let mut wait = interval;
+        loop {
+            thread::sleep(if stale { RETRY_AFTER } else { wait });
+            let started = Instant::now();
+            let Ok(next) = self.scan().map(Arc::new) else { continue };
+            wait = interval.max(started.elapsed() * SCAN_SHARE);
+            let moved = !next.same_as(&last);
+            last = next;
+            // What was young when it was hashed may have changed once more without a trace.
+            stale |= moved || (young && last.is_settled());
+            moves = if moved { moves + 1 } else { 0 };
+            if !stale || (moved && moves < MAX_MOVES) {
+                continue;
+            }
+            match self.hash(last.clone()) {
+                Ok(None) => continue,
+                Ok(Some(state)) if state.manifest.generation() != served => {
+                    served = state.manifest.generation();
+                    if !publish(state) {
+                        return;
+                    }
+                }
+                Ok(Some(_)) => {}
+                Err(error) => self.report.say(format_args!("{error}; the last state is served on")),
+            }
+            (stale, young, moves) = (false, !last.is_settled(), 0);
+        }
+    }
+
+    fn scan(&mut self) -> Result<Scan, Error> {
+        let scan = scan(&self.root, &self.options, SystemTime::now());
+        match &scan {
+            Ok(scan) => {
+                for warning in scan.warnings().iter().filter(|w| !self.warned.contains(w)) {
+                    self.report.say(warning);
+                }
+                self.warned = scan.warnings().to_vec();
+            }
+            Err(error) => self.report.event(error),
+        }
+        scan
+    }
+
+    /// The state that a scan saw, or None if the tree is no longer like that.
+    fn hash(&mut self, scan: Arc<Scan>) -> Result<Option<State>, Error> {
+        let threads = thread::available_parallelism().map_or(1, usize::from);
+        let pace = Mutex::new(Pace::new(&self.report, Instant::now()));
+        let (report, started) = (self.report, Instant::now());
+        let progress = |Progress { hashed_bytes, total_bytes }: Progress| {
+            if let Ok(mut pace) = pace.try_lock()
+                && pace.is_due(Instant::now())
+            {
+                let percent = hashed_bytes.saturating_mul(100) / total_bytes.max(1);
+                report.progress(format_args!(
+                    "hashing: {percent} % of {}, {}",
+                    bytes(total_bytes),
+                    rate(hashed_bytes, started.elapsed()),
+                ));
+            }
+        };
+        let result = hash(&scan, &mut self.cache, threads, &progress);
+        self.report.end_progress();
+        match result {
+            Ok(manifest) => {
+                self.save();
+                self.failures.clear();
+                Ok(Some(State { manifest, scan }))
+            }
+            Err(HashError::Tree(problem)) => Err(problem.into()),
+            Err(
+                ref error @ (HashError::Changed { ref path }
+                | HashError::Unreadable { ref path, .. }),
+            ) => {
+                self.report.event(format_args!("{error}; looking again"));
+                let failures = self.failures.entry(path.clone()).or_default();
+                *failures += 1;
+                if *failures >= MAX_FAILURES {
+                    self.options.restless.insert(path.clone());
+                }
+                Ok(None)
+            }
+        }
+    }
+
+    fn save(&self) {
+        let Some(path) = &self.cache_path else { return };
+        let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+        if let Err(error) = directory.and_then(|()| self.cache.save(path)) {
+            let why = crate::error::reason(&error);
+            self.report.event(format_args!("cannot keep hashes in {}: {why}", path.display()));
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Sends a session's outputs over a non-blocking socket, file contents by sendfile(2).
+//!
+//! The master and the node share it; they differ only in how they wait for the socket.
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::rc::Rc;
+
+use socket2::SockRef;
+
+use crate::manifest::Segment;
+use crate::p9::server::{Data, Output};
+use crate::tree::Tree;
+
+/// Where the bytes of the image are stored.
+pub trait Files {
+    /// The file that holds a stretch of an entry of `tree`, and where in it the stretch begins.
+    fn source(&mut self, tree: &Tree, segment: &Segment) -> io::Result<(Rc<File>, u64)>;
+}
+
+/// How far sending has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The output has left. For paced data: the part of the image that it was.
+    Done(Option<Range<u64>>),
+    /// The socket takes no more at present.
+    Blocked,
+}
+
+/// One output on its way.
+#[derive(Debug)]
+pub struct Sending {
+    head: Vec<u8>,
+    head_sent: usize,
+    data: Option<Data>,
+    /// Where in the image the next byte is.
+    at: u64,
+    /// The stretch that is being sent: the file, the place in it, and the bytes left.
+    open: Option<Stretch>,
+}
+
+type Stretch = (Rc<File>, u64, u64);
+
+impl Sending {
+    /// Begins to send an output. Data whose file cannot be opened, or is not what it was, comes
+    /// back at once, while it can still be answered with an error.
+    pub fn new(output: Output, files: &mut impl Files) -> Result<Sending, (Data, io::Error)> {
+        let data = match output {
+            Output::Reply(head) => {
+                return Ok(Sending { head, head_sent: 0, data: None, at: 0, open: None });
+            }
+            Output::Data(data) => data,
+        };
+        match next_stretch(&data, data.range.start, files) {
+            Err(error) => Err((data, error)),
+            Ok(stretch) => Ok(Sending {
+                head: data.header().to_vec(),
+                head_sent: 0,
+                at: data.range.start,
+                open: Some(stretch),
+                data: Some(data),
+            }),
+        }
+    }
+
+    /// The paced part of the image that is on its way, if it is that.
+    pub fn paced_range(&self) -> Option<Range<u64>> {
+        self.data.as_ref().filter(|data| data.paced).map(|data| data.range.clone())
+    }
+
+    /// Sends as much as the socket takes.
+    ///
+    /// An error means that the connection has to be ended: a reply that was begun cannot be taken
+    /// back. `UnexpectedEof` is a file that has become shorter than it was.
+    pub fn advance(
+        &mut self,
+        socket: &SockRef<'_>,
+        files: &mut impl Files,
+    ) -> io::Result<Progress> {
+        while let Some(rest) = self.head.get(self.head_sent..).filter(|rest| !rest.is_empty()) {
+            match socket.send(rest) {
+                Ok(n) => self.head_sent += n,
+                Err(error) => return blocked(error),
+            }
+        }
+        let Some(data) = &self.data else { return Ok(Progress::Done(None)) };
+        while self.at < data.range.end {
+            let (file, offset, left) = match self.open.take() {
+                Some(open) => open,
+                None => next_stretch(data, self.at, files)?,
+            };
+            let count = NonZeroUsize::new(usize::try_from(left).unwrap_or(usize::MAX));
+            let start = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;
+            match socket.sendfile(&*file, start, count) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    let n = n as u64;
+                    self.at += n;
+                    self.open = (left > n).then(|| (file, offset + n, left - n));
+                }
+                Err(error) => {
+                    self.open = Some((file, offset, left));
+                    return blocked(error);
+                }
+            }
+        }
+        Ok(Progress::Done(self.paced_range()))
+    }
+}
+
+fn next_stretch(data: &Data, at: u64, files: &mut impl Files) -> io::Result<Stretch> {
+    let segment = data.tree.manifest().listing().segments(at..data.range.end).next();
+    let segment = segment.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let (file, offset) = files.source(&data.tree, &segment)?;
+    Ok((file, offset, segment.len))
+}
+
+fn blocked(error: io::Error) -> io::Result<Progress> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(Progress::Blocked),
+        io::ErrorKind::Interrupted => Ok(Progress::Blocked),
+        _ => Err(error),
+    }
+}

@@ -1,0 +1,73 @@
+//! TCP sockets, set up as this program needs them.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+
+/// Connections that may wait to be accepted: a whole cluster is powered on at once.
+const BACKLOG: i32 = 4096;
+/// Bytes in a socket's queue that have not left yet.
+///
+/// More would only hide from the scheduler how far a slow receiver has come; less would cost
+/// wake-ups on a fast link.
+const UNSENT_BYTES: u32 = 128 << 10;
+/// A peer that has lost its power is noticed after about this long, though nothing is to be sent.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Bytes sent and not acknowledged for this long mean that the peer is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Takes `address` for listening later; `[::]` takes IPv4 as well. Non-blocking.
+pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Takes `port` of every address, IPv6 too where the kernel has it.
+pub fn bind_everywhere(port: u16) -> io::Result<Socket> {
+    match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error)
+            if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                || error.kind() == io::ErrorKind::AddrNotAvailable =>
+        {
+            bind((Ipv4Addr::UNSPECIFIED, port).into())
+        }
+        other => other,
+    }
+}
+
+/// Lets connections come to a socket from [`bind`]; until then they are refused.
+pub fn start_listening(socket: Socket) -> io::Result<TcpListener> {
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Begins to connect; the socket becomes writable when it is known how that went.
+pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        _ => {
+            tune(&socket)?;
+            Ok(socket.into())
+        }
+    }
+}
+
+/// Sets a connected socket up: no waiting for more, a short queue, dead peers noticed.
+pub fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+    let socket = socket.into();
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    socket.set_tcp_keepalive(&keepalive)
+}

@@ -1,0 +1,478 @@
+//! The blocking driver of a node: fetches, and serves what it has to others, in one thread.
+//!
+//! It waits in poll(2) for all of its sockets, hands bytes to the pure half ([`Fetch`] for what it
+//! asks of others, [`Hub`] and [`Session`] for what others ask of it) and does what that says.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+
+use crate::chunks::ChunkSet;
+use crate::error::{Error, reason};
+use crate::fetch::{Fetch, Incoming, Output};
+use crate::manifest::{Manifest, Segment};
+use crate::net::send::{Files, Progress, Sending};
+use crate::net::tcp;
+use crate::p9::errno::Errno;
+use crate::p9::server::{At, Conn, Host, Session};
+use crate::report::Reporter;
+use crate::store::Store;
+use crate::swarm::hub::Hub;
+use crate::swarm::scheduler::SourceId;
+use crate::sys::poll::{self, PollFd};
+use crate::tree::Tree;
+
+/// Connections that are accepted at a time; one more is closed at once.
+const MAX_CLIENTS: usize = 512;
+/// Bytes read from a socket at a time.
+const READ_BYTES: usize = 256 << 10;
+/// Reads from one socket before the others have their turn.
+const READS_A_TURN: usize = 4;
+/// A connection that is not made by then is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One fetch of one generation, and the serving that goes with it.
+#[derive(Debug)]
+pub struct Node {
+    fetch: Fetch,
+    hub: Hub,
+    files: StoredFiles,
+    listener: Option<TcpListener>,
+    clients: BTreeMap<Conn, Peer>,
+    sources: BTreeMap<SourceId, Upstream>,
+    last_conn: u64,
+    buffer: Vec<u8>,
+    stale: bool,
+    report: Reporter,
+}
+
+/// The store, as the place that replies are sent from.
+#[derive(Debug)]
+struct StoredFiles(Store);
+
+impl Files for StoredFiles {
+    fn source(&mut self, _: &Tree, segment: &Segment) -> io::Result<(Rc<File>, u64)> {
+        let (file, base) = self.0.source(segment.entry)?;
+        Ok((file, base.saturating_add(segment.offset)))
+    }
+}
+
+/// Somebody who fetches from here.
+#[derive(Debug)]
+struct Peer {
+    stream: TcpStream,
+    address: SocketAddr,
+    session: Session,
+    sending: Option<Sending>,
+    blocked: bool,
+}
+
+/// Somebody to fetch from.
+#[derive(Debug)]
+struct Upstream {
+    stream: TcpStream,
+    address: SocketAddr,
+    /// Until when the connection has to be made; None once it is.
+    connecting: Option<Instant>,
+    blocked: bool,
+}
+
+/// Whose turn it is.
+struct Ready {
+    sources: Vec<(SourceId, PollFd)>,
+    clients: Vec<(Conn, PollFd)>,
+    newcomers: bool,
+}
+
+/// What a node starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// What is fetched.
+    pub manifest: Arc<Manifest>,
+    /// What of it is shown to 9P clients.
+    pub tree: Tree,
+    /// Where it is kept.
+    pub store: Store,
+    /// What is there and verified already.
+    pub held: ChunkSet,
+    /// Addresses of the server that was named.
+    pub home: Vec<SocketAddr>,
+    /// Where others are served; None serves nobody.
+    pub listener: Option<TcpListener>,
+    /// Drives all random choices.
+    pub seed: u64,
+}
+
+impl Node {
+    /// A node that has not asked anybody yet.
+    pub fn new(start: Start, report: Reporter) -> Node {
+        let Start { manifest, tree, store, held, home, listener, seed } = start;
+        let wanted = store.wanted().clone();
+        let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
+        let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, seed);
+        if report.traces() {
+            fetch.trace();
+        }
+        Node {
+            fetch,
+            hub: Hub::node(Arc::new(tree), wanted, held, seed),
+            files: StoredFiles(store),
+            listener,
+            clients: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            last_conn: 0,
+            buffer: vec![0; READ_BYTES],
+            stale: false,
+            report,
+        }
+    }
+
+    /// What is fetched, and from whom.
+    pub fn fetch(&self) -> &Fetch {
+        &self.fetch
+    }
+
+    /// Who fetches from here.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Where it is kept.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.files.0
+    }
+
+    /// Whether the server that was named serves another generation by now.
+    pub fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// The listening socket, for a node of the next generation.
+    pub fn into_listener(self) -> Option<TcpListener> {
+        self.listener
+    }
+
+    /// Does all that can be done, waits once, at most until `deadline`, and does what came of it.
+    ///
+    /// An error is one of the store; those of the network are dealt with.
+    pub fn turn(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+        let now = Instant::now();
+        self.follow_orders(now);
+        self.hub.tick(now);
+        self.serve_the_woken(now);
+        self.send_requests(now);
+        self.tell();
+
+        let deadlines = [
+            deadline,
+            self.fetch.deadline(),
+            self.hub.deadline(now),
+            self.sources.values().filter_map(|source| source.connecting).min(),
+        ];
+        let timeout = deadlines.into_iter().flatten().min();
+        let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
+        let ready = self.wait(timeout)?;
+
+        let now = Instant::now();
+        for (id, fd) in ready.sources {
+            self.source_ready(id, &fd, now)?;
+        }
+        for (conn, fd) in ready.clients {
+            self.client_ready(conn, &fd, now);
+        }
+        if ready.newcomers {
+            self.accept(now);
+        }
+        Ok(())
+    }
+
+    /// Ends all connections, in order that the other sides learn of it at once.
+    pub fn close(&mut self) {
+        let now = Instant::now();
+        self.sources.clear();
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.disconnect(conn, now);
+        }
+    }
+
+    fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Error> {
+        let listener = self.listener.iter().map(|l| PollFd::new(l.as_fd(), true, false));
+        let sources = self.sources.values().map(|source| {
+            let connecting = source.connecting.is_some();
+            PollFd::new(source.stream.as_fd(), !connecting, connecting || source.blocked)
+        });
+        let clients = self
+            .clients
+            .values()
+            .map(|peer| PollFd::new(peer.stream.as_fd(), peer.session.wants_input(), peer.blocked));
+        let mut fds: Vec<PollFd> = listener.chain(sources).chain(clients).collect();
+        poll::wait(&mut fds, timeout).map_err(Error::system("wait for the network"))?;
+        let mut fds = fds.into_iter();
+        let newcomers = self.listener.is_some() && fds.next().is_some_and(|fd| fd.readable());
+        let sources = self.sources.keys().copied().zip(fds.by_ref().take(self.sources.len()));
+        let sources = sources.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
+        let clients = self.clients.keys().copied().zip(fds);
+        let clients = clients.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
+        Ok(Ready { sources, clients, newcomers })
+    }
+
+    /// Dials and hangs up as the fetch says.
+    fn follow_orders(&mut self, now: Instant) {
+        let overdue = |source: &Upstream| source.connecting.is_some_and(|until| until <= now);
+        let late: Vec<SourceId> =
+            self.sources.iter().filter(|(_, s)| overdue(s)).map(|(id, _)| *id).collect();
+        for id in late {
+            self.lose(id, "no answer", now);
+        }
+        for address in self.hub.take_joined() {
+            self.report.event(format_args!("{address} fetches from here"));
+            self.fetch.learn(address);
+        }
+        while let Some(order) = self.fetch.poll(now) {
+            match order {
+                Output::Dial { source, address } => match tcp::connect(address) {
+                    Ok(stream) => {
+                        let connecting = Some(now + CONNECT_TIMEOUT);
+                        let upstream = Upstream { stream, address, connecting, blocked: false };
+                        self.sources.insert(source, upstream);
+                    }
+                    Err(error) => {
+                        self.report.event(format_args!("{address}: {}", reason(&error)));
+                        self.fetch.closed(source, now);
+                    }
+                },
+                Output::Close { source } => drop(self.sources.remove(&source)),
+            }
+        }
+    }
+
+    fn source_ready(&mut self, id: SourceId, fd: &PollFd, now: Instant) -> Result<(), Error> {
+        let Some(source) = self.sources.get_mut(&id) else { return Ok(()) };
+        if source.connecting.is_some() {
+            if !fd.writable() {
+                return Ok(());
+            }
+            let made = match source.stream.take_error() {
+                Ok(None) => source.stream.local_addr(),
+                Ok(Some(error)) | Err(error) => Err(error),
+            };
+            match made {
+                Ok(own) => {
+                    source.connecting = None;
+                    self.fetch.connected(id, own.ip().to_canonical(), now);
+                }
+                Err(error) => self.lose(id, &reason(&error), now),
+            }
+            return Ok(());
+        }
+        if fd.writable() {
+            source.blocked = false;
+        }
+        match fd.readable() {
+            true => self.read_source(id, now),
+            false => Ok(()),
+        }
+    }
+
+    fn read_source(&mut self, id: SourceId, now: Instant) -> Result<(), Error> {
+        for _ in 0..READS_A_TURN {
+            let Some(source) = self.sources.get_mut(&id) else { return Ok(()) };
+            let n = match source.stream.read(&mut self.buffer) {
+                Ok(0) => {
+                    self.lose(id, "hung up", now);
+                    return Ok(());
+                }
+                Ok(n) => n,
+                Err(error) => {
+                    if !matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) {
+                        self.lose(id, &reason(&error), now);
+                    }
+                    return Ok(());
+                }
+            };
+            let mut bytes = self.buffer.get(..n).unwrap_or_default();
+            while let Some(incoming) = self.fetch.receive(id, &mut bytes, now) {
+                match incoming {
+                    Incoming::Bytes { image_offset, bytes } => {
+                        self.files.0.write(image_offset, &bytes)?;
+                    }
+                    Incoming::Verified(chunk) => {
+                        self.files.0.verified(chunk)?;
+                        self.hub.holds(chunk, now);
+                    }
+                    Incoming::Wrong { address, chunk } => self.report.say(format_args!(
+                        "{address} sent chunk {chunk} with wrong contents; it is fetched elsewhere"
+                    )),
+                    Incoming::Stale => self.stale = true,
+                }
+            }
+            if n < READ_BYTES {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn send_requests(&mut self, now: Instant) {
+        let mut lost = Vec::new();
+        for (&id, source) in &mut self.sources {
+            let Some(out) = self.fetch.output(id) else { continue };
+            if source.connecting.is_some() || source.blocked || out.is_empty() {
+                continue;
+            }
+            match source.stream.write(out) {
+                Ok(n) => {
+                    out.drain(..n);
+                    source.blocked = !out.is_empty();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.blocked = true,
+                Err(error) => lost.push((id, reason(&error))),
+            }
+        }
+        for (id, why) in lost {
+            self.lose(id, &why, now);
+        }
+    }
+
+    fn lose(&mut self, id: SourceId, why: &str, now: Instant) {
+        if let Some(source) = self.sources.remove(&id) {
+            self.report.event(format_args!("{}: {why}", source.address));
+            self.fetch.closed(id, now);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        loop {
+            let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept)
+            else {
+                return;
+            };
+            let ready = stream.set_nonblocking(true).and_then(|()| tcp::tune(&stream));
+            if self.clients.len() >= MAX_CLIENTS || ready.is_err() {
+                continue;
+            }
+            self.last_conn += 1;
+            let conn = Conn(self.last_conn);
+            let session = Session::new(conn, self.report.traces());
+            let peer = Peer { stream, address, session, sending: None, blocked: false };
+            self.clients.insert(conn, peer);
+            self.hub.connected(conn, address, now);
+        }
+    }
+
+    fn client_ready(&mut self, conn: Conn, fd: &PollFd, now: Instant) {
+        let Some(peer) = self.clients.get_mut(&conn) else { return };
+        if fd.writable() {
+            peer.blocked = false;
+        }
+        if fd.readable() && peer.session.wants_input() {
+            match peer.stream.read(&mut self.buffer) {
+                Ok(0) => return self.disconnect(conn, now),
+                Ok(n) => peer.session.receive(self.buffer.get(..n).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return self.disconnect(conn, now),
+            }
+        }
+        self.serve(conn, now);
+        self.serve_the_woken(now);
+    }
+
+    fn serve_the_woken(&mut self, now: Instant) {
+        loop {
+            let wakes = self.hub.take_wakes();
+            if wakes.is_empty() {
+                return;
+            }
+            for conn in wakes {
+                if let Some(peer) = self.clients.get_mut(&conn) {
+                    peer.session.resume(&mut self.hub, now);
+                    self.serve(conn, now);
+                }
+            }
+        }
+    }
+
+    /// Answers a client's requests and sends replies until neither is possible.
+    fn serve(&mut self, conn: Conn, now: Instant) {
+        let Some(peer) = self.clients.get_mut(&conn) else { return };
+        let result = peer.advance(&mut self.hub, &mut self.files, At { conn, now });
+        for line in peer.session.take_trace() {
+            self.report.trace(peer.address, &line);
+        }
+        if let Err(error) = result {
+            self.report.event(format_args!("{}: {}", peer.address, reason(&error)));
+            self.disconnect(conn, now);
+        }
+    }
+
+    fn disconnect(&mut self, conn: Conn, now: Instant) {
+        let Some(mut peer) = self.clients.remove(&conn) else { return };
+        if let Some(range) = peer.sending.take().and_then(|sending| sending.paced_range()) {
+            self.hub.sent(At { conn, now }, &range);
+        }
+        peer.session.close(&mut self.hub, now);
+        self.hub.disconnected(conn, now);
+    }
+
+    /// Passes on what the pure half has to say.
+    fn tell(&mut self) {
+        for (address, fault) in self.fetch.take_faults() {
+            self.report.event(format_args!("{address}: {fault}; not used any longer"));
+        }
+        for (peer, line) in self.hub.take_log() {
+            self.report.say(format_args!("{peer} says: {line}"));
+        }
+        if self.report.traces() {
+            for (address, line) in self.fetch.take_trace() {
+                self.report.trace(address, &line);
+            }
+        }
+    }
+}
+
+impl Peer {
+    fn advance(&mut self, hub: &mut Hub, files: &mut StoredFiles, at: At) -> io::Result<()> {
+        loop {
+            self.session.process(hub, at.now).map_err(io::Error::other)?;
+            let mut sending = match self.sending.take() {
+                Some(sending) => sending,
+                None => {
+                    let Some(output) = self.session.next_output() else { return Ok(()) };
+                    match Sending::new(output, files) {
+                        Ok(sending) => sending,
+                        Err((data, _)) => {
+                            self.session.refuse(&data, Errno::EIO);
+                            if data.paced {
+                                hub.sent(at, &data.range);
+                            }
+                            continue;
+                        }
+                    }
+                }
+            };
+            match sending.advance(&SockRef::from(&self.stream), files) {
+                Ok(Progress::Done(None)) => {}
+                Ok(Progress::Done(Some(range))) => hub.sent(at, &range),
+                Ok(Progress::Blocked) => {
+                    self.blocked = true;
+                    self.sending = Some(sending);
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.sending = Some(sending);
+                    return Err(error);
+                }
+            }
+        }
+    }
+}

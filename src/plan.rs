@@ -1,0 +1,200 @@
+//! The plan of a fetch: which entries of a manifest are wanted, and what each is called below the
+//! destination. Only [`DestIs::look`] touches the file system.
+
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::chunks::ChunkSet;
+use crate::error::Error;
+use crate::manifest::{Content, Manifest};
+use crate::path::{TreePath, shown};
+use crate::store::PARTIAL_PREFIX;
+
+/// What DEST is before a fetch. Symbolic links are followed: a DEST is what it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DestIs {
+    /// Nothing; it will be made, as a directory.
+    Missing,
+    /// A directory, into which the sources go.
+    Directory,
+    /// A regular file, which a single source replaces.
+    File,
+    /// A device, socket or fifo, which is no place to put anything.
+    Other,
+}
+
+impl DestIs {
+    /// Looks at DEST; fails if that is not allowed.
+    pub fn look(dest: &Path) -> Result<DestIs, Error> {
+        match fs::metadata(dest) {
+            Ok(found) if found.is_dir() => Ok(DestIs::Directory),
+            Ok(found) if found.is_file() => Ok(DestIs::File),
+            Ok(_) => Ok(DestIs::Other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DestIs::Missing),
+            Err(error) => Err(Error::file("look at", dest)(error)),
+        }
+    }
+}
+
+/// Which entries are fetched, and where below one directory they go.
+///
+/// The directory of every place is the place of an entry too, or [`Plan::dir`] itself; no two
+/// entries have the same place, and no place is called like a temporary file.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The directory that everything goes below.
+    pub dir: PathBuf,
+    /// For each entry of the manifest its place; None for those that were not asked for.
+    places: Vec<Option<TreePath>>,
+    /// The one file that a DEST which is a file is replaced by.
+    replacement: Option<TreePath>,
+}
+
+/// Works out where the sources go.
+///
+/// `.` is everything and goes directly below DEST; any other source goes below DEST under its last
+/// name, with all that is in it, as with `cp -r`. A single source that is no directory may take the
+/// place of a DEST that is a file; if that DEST is a symbolic link to a file, the link is replaced.
+///
+/// Fails with [`Error::NotServed`] for a source that the manifest does not have (`host` says who
+/// was asked), and with [`Error::Usage`] if DEST cannot hold the sources or if two of them would
+/// get in each other's way.
+pub fn plan(
+    manifest: &Manifest,
+    sources: &[TreePath],
+    dest: &Path,
+    dest_is: DestIs,
+    host: &str,
+) -> Result<Plan, Error> {
+    let listing = manifest.listing();
+    let entries = sources.iter().map(|source| {
+        let missing = || Error::NotServed { path: source.to_string(), host: host.to_owned() };
+        listing.find(source).ok_or_else(missing)
+    });
+    let entries = entries.collect::<Result<Vec<usize>, Error>>()?;
+    refuse_collisions(sources, dest)?;
+    let mut plan = Plan {
+        dir: dest.to_owned(),
+        places: vec![None; listing.entries().len()],
+        replacement: None,
+    };
+    match dest_is {
+        DestIs::Missing | DestIs::Directory => {
+            for (source, &entry) in sources.iter().zip(&entries) {
+                plan.add(manifest, source, entry);
+            }
+        }
+        DestIs::File => plan.replace(manifest, &entries, dest)?,
+        DestIs::Other => return Err(unfit(dest, "is neither a directory nor a regular file")),
+    }
+    plan.refuse_temporary_names(host)?;
+    Ok(plan)
+}
+
+impl Plan {
+    /// Where an entry goes, below [`Plan::dir`]; None if it was not asked for. Only the root of the
+    /// manifest can have the place of that directory itself.
+    pub fn place(&self, entry: usize) -> Option<&TreePath> {
+        self.places.get(entry)?.as_ref()
+    }
+
+    /// Was the entry asked for?
+    pub fn chosen(&self, entry: usize) -> bool {
+        self.place(entry).is_some()
+    }
+
+    /// All entries that were asked for, in order.
+    pub fn entries(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
+        self.places.iter().enumerate().filter_map(|(entry, place)| place.as_ref().and(Some(entry)))
+    }
+
+    /// The place that is a file already and is to be replaced, where DEST named that file itself.
+    pub fn replacement(&self) -> Option<&TreePath> {
+        self.replacement.as_ref()
+    }
+
+    /// The chunks that hold any byte of a file that was asked for.
+    pub fn wanted(&self, manifest: &Manifest) -> ChunkSet {
+        let layout = manifest.layout();
+        let mut wanted = ChunkSet::empty(layout);
+        for entry in self.entries().filter_map(|entry| manifest.listing().entry(entry)) {
+            for chunk in layout.covering(entry.image_range()) {
+                wanted.insert(chunk);
+            }
+        }
+        wanted
+    }
+
+    fn add(&mut self, manifest: &Manifest, source: &TreePath, entry: usize) {
+        let above = source.parent().unwrap_or(TreePath::root());
+        let end = manifest.listing().subtree_end(entry);
+        let entries = manifest.listing().entries().iter().zip(&mut self.places);
+        for (entry, place) in entries.take(end).skip(entry) {
+            *place = entry.path.seen_from(&above);
+        }
+    }
+
+    fn replace(
+        &mut self,
+        manifest: &Manifest,
+        entries: &[usize],
+        dest: &Path,
+    ) -> Result<(), Error> {
+        let &[entry] = entries else {
+            return Err(unfit(dest, "is a file; more than one source needs a directory"));
+        };
+        if manifest.listing().entry(entry).is_none_or(|e| e.content == Content::Directory) {
+            return Err(unfit(dest, "is a file; it cannot be replaced by a directory"));
+        }
+        let name = dest.file_name().unwrap_or_default();
+        let place = TreePath::root().join(name.as_bytes());
+        let place = place.ok_or_else(|| unfit(dest, "has no name that can be replaced"))?;
+        self.dir = match dest.parent() {
+            Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        self.replacement = Some(place.clone());
+        if let Some(slot) = self.places.get_mut(entry) {
+            *slot = Some(place);
+        }
+        Ok(())
+    }
+
+    /// A master leaves out such names, so that only a manifest that means harm has one: it could
+    /// have one file's temporary be another file.
+    fn refuse_temporary_names(&self, host: &str) -> Result<(), Error> {
+        let reserved = |place: &&TreePath| place.name().starts_with(PARTIAL_PREFIX);
+        match self.places.iter().flatten().find(reserved) {
+            Some(place) => {
+                let why = format!("{place} has a name that is kept for unfinished files");
+                Err(Error::Peer { host: host.to_owned(), why })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// An entry has one place and a place one entry. That holds for all of them if it holds for the
+/// sources: what is in a source goes where the source goes.
+fn refuse_collisions(sources: &[TreePath], dest: &Path) -> Result<(), Error> {
+    for (i, a) in sources.iter().enumerate() {
+        for b in sources.iter().skip(i + 1).filter(|b| *b != a) {
+            if a.is_within(b) || b.is_within(a) {
+                let (part, whole) = if a.is_within(b) { (a, b) } else { (b, a) };
+                return Err(Error::Usage(format!("{part} is a part of {whole}: ask for one")));
+            }
+            if a.name() == b.name() {
+                let place = dest.join(std::ffi::OsStr::from_bytes(a.name()));
+                let place = shown(place.as_os_str().as_bytes());
+                return Err(Error::Usage(format!("{a} and {b} would both become {place}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn unfit(dest: &Path, why: &str) -> Error {
+    Error::Usage(format!("{} {why}", shown(dest.as_os_str().as_bytes())))
+}

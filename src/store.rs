@@ -1,0 +1,387 @@
+//! The store: the files of one fetch on the node that fetches them.
+//!
+//! Bytes that are not verified stand in temporary files only, each in the directory of the file
+//! that it will become and with a name that is made from that file's place, so that a fetch that
+//! was interrupted finds it again. Once every chunk of a file is verified, the file gets its
+//! attributes and then, in one step, its final name.
+//!
+//! A chunk may span many files, some of which were not asked for. Their bytes go into the
+//! **spill**, one nameless file addressed like the image: without them the chunk could be neither
+//! verified nor served to others. It is gone after a restart, and such chunks are fetched again.
+//!
+//! Nothing is synced to disk. Most destinations are in memory; for the others a fetch after a power
+//! cut is the remedy, as it verifies all that it finds.
+
+mod attributes;
+mod dirs;
+mod open_files;
+mod place;
+mod sparse;
+mod temporary;
+mod verify;
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::chunks::{ChunkId, ChunkSet};
+use crate::error::Error;
+use crate::manifest::{Content, Entry, Manifest};
+use crate::path::TreePath;
+use crate::plan::Plan;
+use crate::sys::fs::{Lock, lock, look_at, open_at, unlink_at};
+use attributes::Attributes;
+use dirs::Dirs;
+use open_files::OpenFiles;
+use temporary::temporary_name;
+
+/// How the names of files begin that are not whole yet. A master does not serve such files.
+pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
+
+/// What is kept of the entries' attributes; times always are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Give files and directories their modes; else what the umask leaves of the usual ones.
+    pub keep_modes: bool,
+    /// As root, give everything its numeric owner and group; for others this does nothing.
+    pub keep_owners: bool,
+}
+
+/// How many entries were asked for, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Regular files.
+    pub files: u64,
+    /// Symbolic links.
+    pub links: u64,
+    /// Directories, with the root if it was asked for.
+    pub directories: u64,
+}
+
+/// The files of one fetch.
+///
+/// [`Store::open`], then once [`Store::verify`]; then [`Store::write`] for what arrives and
+/// [`Store::verified`] for each chunk that hashes to what it should; then [`Store::finish`]. After
+/// an error temporary files stay for the next attempt.
+#[derive(Debug)]
+pub struct Store {
+    plan: Rc<Plan>,
+    manifest: Arc<Manifest>,
+    attributes: Attributes,
+    dirs: Dirs,
+    /// What holds the locks of this fetch.
+    locked: Vec<File>,
+    wanted: ChunkSet,
+    verified: ChunkSet,
+    /// For each entry what there is of it; of use only for files that were asked for.
+    files: Vec<FileState>,
+    open: OpenFiles,
+    spill: Option<Rc<File>>,
+    /// For each chunk on its way the offset in the image after its last byte that was written as
+    /// data: from there on, what was a hole still is one.
+    data_ends: HashMap<ChunkId, u64>,
+}
+
+/// What there is of a file, and how many of its chunks are to come.
+#[derive(Clone, Copy, Debug)]
+struct FileState {
+    held: Held,
+    missing_chunks: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// Nothing of use.
+    Nothing,
+    /// A file of the right size has the final name, and has not been verified.
+    Old,
+    /// There is a temporary file; a fresh one has a hole wherever nothing was written.
+    Temporary {
+        /// Was it made by this fetch?
+        fresh: bool,
+    },
+    /// The verified file has its final name.
+    Whole(Inode),
+}
+
+/// What tells a file from another that took its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inode {
+    dev: u64,
+    number: u64,
+    bytes: u64,
+}
+
+impl Inode {
+    fn of(found: &Metadata) -> Inode {
+        Inode { dev: found.dev(), number: found.ino(), bytes: found.size() }
+    }
+}
+
+impl Store {
+    /// Makes DEST and the directories in it, locks it against other fetches and looks for files
+    /// that are there already.
+    ///
+    /// Fails if something else is where a directory, file or link must be, and if another xget is
+    /// writing there.
+    pub fn open(
+        plan: Plan,
+        manifest: Arc<Manifest>,
+        options: StoreOptions,
+    ) -> Result<Store, Error> {
+        let dirs = Dirs::open(&plan.dir)?;
+        let mut store = Store {
+            attributes: Attributes::new(options),
+            locked: lock_destination(&plan, &dirs)?,
+            dirs,
+            wanted: plan.wanted(&manifest),
+            verified: ChunkSet::empty(manifest.layout()),
+            files: Vec::new(),
+            open: OpenFiles::default(),
+            spill: None,
+            data_ends: HashMap::new(),
+            plan: Rc::new(plan),
+            manifest,
+        };
+        store.make_directories()?;
+        store.look_at_files()?;
+        Ok(store)
+    }
+
+    /// The chunks that hold any byte of what was asked for.
+    pub fn wanted(&self) -> &ChunkSet {
+        &self.wanted
+    }
+
+    /// How many entries were asked for.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for (_, entry, _) in chosen(&self.plan, &self.manifest) {
+            *match entry.content {
+                Content::Directory => &mut counts.directories,
+                Content::File { .. } => &mut counts.files,
+                Content::Symlink { .. } => &mut counts.links,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Takes bytes that are not verified yet, from `image_offset` on; may be called again for a
+    /// chunk that turned out wrong. What belongs to a chunk that is not wanted, or that is verified
+    /// already, is left out.
+    ///
+    /// Fails if the file cannot be made or written, such as on a full disk.
+    pub fn write(&mut self, image_offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let manifest = self.manifest.clone();
+        let end = image_offset.saturating_add(bytes.len() as u64);
+        for chunk in manifest.layout().covering(image_offset..end) {
+            if !self.wanted.contains(chunk) || self.verified.contains(chunk) {
+                continue;
+            }
+            let range = manifest.layout().range(chunk);
+            let range = range.start.max(image_offset)..range.end.min(end);
+            for segment in manifest.listing().segments(range) {
+                let start = file_offset(&manifest, segment.entry).saturating_add(segment.offset);
+                let piece = part(bytes, start.saturating_sub(image_offset), segment.len);
+                match self.plan.chosen(segment.entry) {
+                    true => self.write_temporary(chunk, segment, start, piece)?,
+                    false => self.write_spill(start, piece)?,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes that all bytes of a chunk were written and hash to what they should. Every file that
+    /// this makes whole gets its attributes and its final name.
+    pub fn verified(&mut self, chunk: ChunkId) -> Result<(), Error> {
+        if !self.wanted.contains(chunk) || !self.verified.insert(chunk) {
+            return Ok(());
+        }
+        self.data_ends.remove(&chunk);
+        let manifest = self.manifest.clone();
+        for segment in manifest.listing().segments(manifest.layout().range(chunk)) {
+            if !self.plan.chosen(segment.entry) {
+                continue;
+            }
+            let Some(state) = self.files.get_mut(segment.entry) else { continue };
+            state.missing_chunks = state.missing_chunks.saturating_sub(1);
+            if state.missing_chunks == 0 {
+                self.place_file(segment.entry)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file to read an entry's bytes from, and what to add to an offset in the entry.
+    ///
+    /// Only the bytes of verified chunks are what they should be. Fails if nothing of the entry is
+    /// held, and if somebody has replaced the file since.
+    pub fn source(&mut self, entry: usize) -> io::Result<(Rc<File>, u64)> {
+        if self.plan.chosen(entry) {
+            return Ok((self.file(entry)?, 0));
+        }
+        let spill = self.spill.clone().ok_or_else(nothing)?;
+        Ok((spill, file_offset(&self.manifest, entry)))
+    }
+
+    fn make_directories(&mut self) -> Result<(), Error> {
+        let keep_modes = self.attributes.keep_modes();
+        for (_, entry, place) in chosen(&self.plan, &self.manifest) {
+            if entry.content == Content::Directory && !place.is_root() {
+                self.dirs.make(place, self.attributes.first_dir_mode(), keep_modes)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn look_at_files(&mut self) -> Result<(), Error> {
+        let layout = self.manifest.layout();
+        let none = FileState { held: Held::Nothing, missing_chunks: 0 };
+        self.files = vec![none; self.manifest.listing().entries().len()];
+        for (i, entry, place) in chosen(&self.plan, &self.manifest) {
+            if entry.content == Content::Directory {
+                continue;
+            }
+            let dir = self.dirs.parent(place)?;
+            let held = look_for(&dir, place, &entry.content);
+            let held = held.map_err(Error::file("replace", self.dirs.full(place)))?;
+            let missing_chunks = layout.covering(entry.image_range()).count() as u64;
+            if let Some(state) = self.files.get_mut(i) {
+                *state = FileState { held, missing_chunks };
+            }
+        }
+        Ok(())
+    }
+
+    /// The open file of an entry that was asked for, wherever it stands.
+    fn file(&mut self, entry: usize) -> io::Result<Rc<File>> {
+        if let Some(file) = self.open.get(entry) {
+            return Ok(file);
+        }
+        let place = self.plan.place(entry).cloned().ok_or_else(nothing)?;
+        let held = self.files.get(entry).map_or(Held::Nothing, |state| state.held);
+        let dir = self.dirs.parent(&place).map_err(io::Error::other)?;
+        let file = match held {
+            Held::Nothing => return Err(nothing()),
+            Held::Temporary { .. } => {
+                let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+                open_at(&dir, &temporary_name(&place), flags, 0)?
+            }
+            Held::Old | Held::Whole(_) => {
+                let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+                open_at(&dir, place.name(), flags, 0)?
+            }
+        };
+        if matches!(held, Held::Whole(inode) if inode != Inode::of(&file.metadata()?)) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced"));
+        }
+        Ok(self.open.put(entry, file))
+    }
+
+    fn set_held(&mut self, entry: usize, held: Held) {
+        if let Some(state) = self.files.get_mut(entry) {
+            state.held = held;
+        }
+    }
+
+    /// The path of an entry in the file system, for messages.
+    fn full(&self, entry: usize) -> PathBuf {
+        self.plan.place(entry).map_or(self.plan.dir.clone(), |place| self.dirs.full(place))
+    }
+}
+
+/// The entries that were asked for, each with its place.
+fn chosen<'a>(
+    plan: &'a Plan,
+    manifest: &'a Manifest,
+) -> impl DoubleEndedIterator<Item = (usize, &'a Entry, &'a TreePath)> {
+    plan.entries().filter_map(|i| Some((i, manifest.listing().entry(i)?, plan.place(i)?)))
+}
+
+/// Locks DEST against another fetch into it, for as long as the files that are returned are open.
+///
+/// Where DEST is a file, that file is locked and its directory only shared, so that two files of
+/// one directory can be fetched at once.
+fn lock_destination(plan: &Plan, dirs: &Dirs) -> Result<Vec<File>, Error> {
+    match plan.replacement() {
+        None => lock_directory(dirs.top()),
+        Some(place) => lock_file(dirs.top(), place.name()),
+    }
+    .map_err(Error::file("write to", dirs.full(plan.replacement().unwrap_or(&TreePath::root()))))
+}
+
+fn lock_directory(top: &File) -> io::Result<Vec<File>> {
+    let top = top.try_clone()?;
+    take_lock(&top, Lock::Exclusive)?;
+    Ok(vec![top])
+}
+
+fn lock_file(top: &File, name: &[u8]) -> io::Result<Vec<File>> {
+    let top = top.try_clone()?;
+    take_lock(&top, Lock::Shared)?;
+    let open = || open_at(&top, name, libc::O_RDONLY | libc::O_NONBLOCK, 0);
+    let file = open()?;
+    take_lock(&file, Lock::Exclusive)?;
+    // Whoever replaced it between the two calls holds the lock of the one that is there now.
+    match Inode::of(&open()?.metadata()?) == Inode::of(&file.metadata()?) {
+        true => Ok(vec![top, file]),
+        false => Err(busy()),
+    }
+}
+
+/// A file system without locks does without them: such is NFS for directories.
+fn take_lock(file: &File, kind: Lock) -> io::Result<()> {
+    match lock(file, kind) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(busy()),
+        _ => Ok(()),
+    }
+}
+
+fn busy() -> io::Error {
+    io::Error::new(io::ErrorKind::WouldBlock, "another xget is writing there")
+}
+
+fn nothing() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "nothing of this file is held")
+}
+
+/// Looks for what an earlier fetch left of a file; clears away what it cannot have left.
+fn look_for(dir: &File, place: &TreePath, content: &Content) -> io::Result<Held> {
+    let fits = |found: &Metadata| match content {
+        Content::File { bytes, .. } => found.is_file() && found.size() == *bytes,
+        _ => false,
+    };
+    let old = look_at(dir, place.name())?;
+    if old.as_ref().is_some_and(Metadata::is_dir) {
+        return Err(io::Error::other("a directory is in the way"));
+    }
+    let name = temporary_name(place);
+    match look_at(dir, &name)? {
+        Some(found) if fits(&found) && temporary::is_own(&found) => {
+            return Ok(Held::Temporary { fresh: false });
+        }
+        Some(_) => unlink_at(dir, &name)?,
+        None => {}
+    }
+    Ok(if old.is_some_and(|old| fits(&old)) { Held::Old } else { Held::Nothing })
+}
+
+fn file_offset(manifest: &Manifest, entry: usize) -> u64 {
+    manifest.listing().entry(entry).map_or(0, |entry| entry.image_range().start)
+}
+
+/// `len` bytes from `start` on; fewer if there are fewer.
+fn part(bytes: &[u8], start: u64, len: u64) -> &[u8] {
+    let start = usize::try_from(start).unwrap_or(usize::MAX).min(bytes.len());
+    let rest = bytes.get(start..).unwrap_or_default();
+    let len = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
+    rest.get(..len).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Directories below the destination, reached from its descriptor and through no symbolic link.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::path::TreePath;
+use crate::sys::fs::{effective_uid, look_at, make_dir_at, open_at};
+
+/// The destination and the directory below it that was used last.
+///
+/// Everything is reached from descriptors, as the paths may be gone: after a switch of the root
+/// file system, the node serves on. A directory is opened name by name, so that no symbolic link
+/// in DEST can lead out of it; `openat2` would do that in one call, but is not in older kernels.
+#[derive(Debug)]
+pub(super) struct Dirs {
+    /// DEST, for messages.
+    path: PathBuf,
+    top: Rc<File>,
+    /// Did [`Dirs::open`] make DEST?
+    made: bool,
+    /// The open directories down to the one that was used last, each with its name.
+    chain: Vec<(Box<[u8]>, Rc<File>)>,
+}
+
+impl Dirs {
+    /// Opens DEST; makes it, and what is missing above it.
+    pub(super) fn open(path: &Path) -> Result<Dirs, Error> {
+        let made = !path.exists();
+        fs::create_dir_all(path).map_err(Error::file("make directory", path))?;
+        let top = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
+        let top = Rc::new(top.map_err(Error::file("open directory", path))?);
+        Ok(Dirs { path: path.to_owned(), top, made, chain: Vec::new() })
+    }
+
+    /// DEST itself.
+    pub(super) fn top(&self) -> &File {
+        &self.top
+    }
+
+    /// Was DEST made by this fetch?
+    pub(super) fn made_top(&self) -> bool {
+        self.made
+    }
+
+    /// The path of a place, for messages.
+    pub(super) fn full(&self, place: &TreePath) -> PathBuf {
+        match place.is_root() {
+            true => self.path.clone(),
+            false => self.path.join(OsStr::from_bytes(place.as_bytes())),
+        }
+    }
+
+    /// The directory that a place is in.
+    pub(super) fn parent(&mut self, place: &TreePath) -> Result<Rc<File>, Error> {
+        self.dir(&place.parent().unwrap_or(TreePath::root()))
+    }
+
+    /// The directory at `place`.
+    pub(super) fn dir(&mut self, place: &TreePath) -> Result<Rc<File>, Error> {
+        let mut dir = self.top.clone();
+        for (depth, name) in place.elements().enumerate() {
+            dir = match self.chain.get(depth) {
+                Some((open, dir)) if **open == *name => dir.clone(),
+                _ => {
+                    self.chain.truncate(depth);
+                    let below = open_dir(&dir, name)
+                        .map_err(|error| self.dir_error("open directory", place, depth, error))?;
+                    self.chain.push((name.into(), Rc::new(below)));
+                    self.chain.last().map_or(dir, |(_, below)| below.clone())
+                }
+            };
+        }
+        Ok(dir)
+    }
+
+    /// Makes the directory at `place`, or takes the one that is there. With `writable`, one of ours
+    /// that its owner may not write to can be written to from then on.
+    pub(super) fn make(
+        &mut self,
+        place: &TreePath,
+        mode: u32,
+        writable: bool,
+    ) -> Result<(), Error> {
+        let above = self.parent(place)?;
+        match make_dir_at(&above, place.name(), mode) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => return made.map_err(Error::file("make directory", self.full(place))),
+        }
+        let dir = self.dir(place)?;
+        let open_up = || {
+            let found = dir.metadata()?;
+            if writable && found.mode() & 0o700 != 0o700 && found.uid() == effective_uid() {
+                dir.set_permissions(Permissions::from_mode(found.mode() & 0o7777 | 0o700))?;
+            }
+            Ok(())
+        };
+        open_up().map_err(Error::file("make writable", self.full(place)))
+    }
+
+    /// An error of the directory that is `depth + 1` names down the way to `place`.
+    fn dir_error(
+        &self,
+        action: &'static str,
+        place: &TreePath,
+        depth: usize,
+        error: io::Error,
+    ) -> Error {
+        let names: Vec<&[u8]> = place.elements().take(depth + 1).collect();
+        Error::file(action, self.path.join(OsStr::from_bytes(&names.join(&b'/'))))(error)
+    }
+}
+
+/// Opens a directory; says what stands in its way if it is none.
+fn open_dir(above: &File, name: &[u8]) -> io::Result<File> {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    open_at(above, name, flags, 0).map_err(|error| match look_at(above, name) {
+        Ok(Some(found)) if found.is_symlink() => in_the_way("a symbolic link"),
+        Ok(Some(found)) if !found.is_dir() => in_the_way("a file"),
+        _ => error,
+    })
+}
+
+fn in_the_way(what: &str) -> io::Error {
+    io::Error::other(format!("{what} is in the way"))
+}

@@ -1,0 +1,50 @@
+//! The files that stay open between two uses.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::rc::Rc;
+
+/// So many files stay open; with sockets and directories still far below the usual 1024.
+const MOST: usize = 256;
+
+/// Open files by entry; the one that was not used for longest is closed for the next.
+#[derive(Debug, Default)]
+pub(super) struct OpenFiles {
+    files: HashMap<usize, Held>,
+    uses: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    file: Rc<File>,
+    last_use: u64,
+}
+
+impl OpenFiles {
+    /// The file of an entry, if it is open.
+    pub(super) fn get(&mut self, entry: usize) -> Option<Rc<File>> {
+        self.uses += 1;
+        let held = self.files.get_mut(&entry)?;
+        held.last_use = self.uses;
+        Some(held.file.clone())
+    }
+
+    /// Keeps a file open for an entry.
+    pub(super) fn put(&mut self, entry: usize, file: File) -> Rc<File> {
+        if self.files.len() >= MOST {
+            let oldest = self.files.iter().min_by_key(|(_, held)| held.last_use);
+            if let Some(&oldest) = oldest.map(|(entry, _)| entry) {
+                self.files.remove(&oldest);
+            }
+        }
+        self.uses += 1;
+        let file = Rc::new(file);
+        self.files.insert(entry, Held { file: file.clone(), last_use: self.uses });
+        file
+    }
+
+    /// Closes the file of an entry once nobody else holds it.
+    pub(super) fn close(&mut self, entry: usize) {
+        self.files.remove(&entry);
+    }
+}

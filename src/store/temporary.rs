@@ -1,0 +1,114 @@
+//! Temporary files and the spill: where bytes wait until they are verified.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::rc::Rc;
+
+use super::sparse::data_runs;
+use super::{Held, PARTIAL_PREFIX, Store};
+use crate::chunks::ChunkId;
+use crate::error::Error;
+use crate::manifest::{Content, Segment};
+use crate::path::TreePath;
+use crate::sys::fs::{effective_uid, open_at, unlink_at};
+
+const NEW_FILE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+
+/// The name of the temporary file of what goes to `place`, in the same directory. It is the same
+/// in every run, so that a file that is not whole is found again.
+pub(super) fn temporary_name(place: &TreePath) -> Vec<u8> {
+    let hash = blake3::hash(place.as_bytes()).to_hex();
+    [PARTIAL_PREFIX, hash.as_bytes().get(..16).unwrap_or_default()].concat()
+}
+
+/// Can it be a temporary file that this user made? Anything else of that name could lead the
+/// writing elsewhere, or be changed by somebody else after it was verified.
+pub(super) fn is_own(found: &Metadata) -> bool {
+    found.is_file() && found.nlink() == 1 && found.uid() == effective_uid()
+}
+
+impl Store {
+    /// Writes a piece of a file that was asked for. In a fresh file, zeros where still nothing but
+    /// a hole is are left out; not so after data of the same chunk, which may be the garbage of an
+    /// attempt that failed.
+    pub(super) fn write_temporary(
+        &mut self,
+        chunk: ChunkId,
+        segment: Segment,
+        image_offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let (file, fresh) = self.temporary(segment.entry)?;
+        let data_end = self.data_ends.get(&chunk).copied().unwrap_or(0);
+        let runs = match fresh && image_offset >= data_end {
+            true => data_runs(segment.offset, bytes),
+            false => std::iter::once(0..bytes.len()).collect(),
+        };
+        if let Some(last) = runs.last() {
+            let end = image_offset.saturating_add(last.end as u64);
+            self.data_ends.insert(chunk, end.max(data_end));
+        }
+        for run in runs {
+            let at = segment.offset.saturating_add(run.start as u64);
+            file.write_all_at(bytes.get(run).unwrap_or_default(), at)
+                .map_err(|error| Error::file("write", self.full(segment.entry))(error))?;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes of files that were not asked for.
+    pub(super) fn write_spill(&mut self, image_offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        let spill = match &self.spill {
+            Some(spill) => spill.clone(),
+            None => {
+                let made = make_spill(self.dirs.top());
+                let made = Rc::new(made.map_err(Error::file("make a file in", &self.plan.dir))?);
+                self.spill.insert(made).clone()
+            }
+        };
+        let written = spill.write_all_at(bytes, image_offset);
+        written.map_err(Error::file("write a temporary file in", &self.plan.dir))
+    }
+
+    /// The temporary file of an entry, made if there is none, and whether it is fresh.
+    pub(super) fn temporary(&mut self, entry: usize) -> Result<(Rc<File>, bool), Error> {
+        let held = self.files.get(entry).map_or(Held::Nothing, |state| state.held);
+        if let Held::Temporary { fresh } = held {
+            let file = self.file(entry);
+            return Ok((file.map_err(Error::file("open", self.full(entry)))?, fresh));
+        }
+        self.open.close(entry);
+        let file = self.make_temporary(entry)?;
+        self.set_held(entry, Held::Temporary { fresh: true });
+        Ok((self.open.put(entry, file), true))
+    }
+
+    fn make_temporary(&mut self, entry: usize) -> Result<File, Error> {
+        let bytes = match self.manifest.listing().entry(entry).map(|entry| &entry.content) {
+            Some(Content::File { bytes, .. }) => *bytes,
+            _ => 0,
+        };
+        let place = self.plan.place(entry).cloned().unwrap_or(TreePath::root());
+        let dir = self.dirs.parent(&place)?;
+        let mode = self.attributes.first_file_mode();
+        let make = || {
+            let name = temporary_name(&place);
+            let file = open_at(&dir, &name, NEW_FILE, mode)?;
+            match file.set_len(bytes) {
+                Ok(()) => Ok(file),
+                Err(error) => unlink_at(&dir, &name).and(Err(error)),
+            }
+        };
+        make().map_err(Error::file("make", self.dirs.full(&place)))
+    }
+}
+
+/// A file without a name. The process's number keeps two fetches into one directory apart.
+fn make_spill(dir: &File) -> io::Result<File> {
+    let name = [PARTIAL_PREFIX, format!("spill-{}", std::process::id()).as_bytes()].concat();
+    unlink_at(dir, &name)?;
+    let spill = open_at(dir, &name, NEW_FILE, 0o600)?;
+    unlink_at(dir, &name)?;
+    Ok(spill)
+}
