@@ -133,7 +133,8 @@ impl Data {
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
-    /// A frame whose size is smaller than a header: nothing after it can be understood.
+    /// A frame whose size is smaller than a header, or before any version far larger than a
+    /// Tversion: nothing after it can be understood.
     BadFrameSize(u32),
 }
 
@@ -315,7 +316,8 @@ impl Session {
             let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
                 break;
             };
-            if (size as usize) < HEADER_BYTES {
+            let speaks_9p = self.msize > 0 || size as usize <= MAX_REQUEST_BYTES;
+            if (size as usize) < HEADER_BYTES || !speaks_9p {
                 return Err(Hangup::BadFrameSize(size));
             }
             if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
