@@ -82,8 +82,9 @@ pub trait Host {
     /// An open control file was clunked, or its connection ended.
     fn clunk(&mut self, at: At, file: Control);
 
-    /// May these bytes of the image go out? `paced` ones take turns, and [`Host::sent`] ends a turn.
-    fn image(&mut self, at: At, range: &Range<u64>, paced: bool) -> Answer<()>;
+    /// May these bytes of the image of `tree` go out? `paced` ones are of the present tree and take
+    /// turns, and [`Host::sent`] ends a turn.
+    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
 
     /// A paced reply has left, or was dropped.
     fn sent(&mut self, at: At, range: &Range<u64>);
@@ -690,7 +691,7 @@ impl Session {
             }
             Wish::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
             Wish::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
-            Wish::Data { range, paced, .. } => match host.image(at, range, *paced) {
+            Wish::Data { tree, range, paced } => match host.image(at, tree, range, *paced) {
                 Answer::Now(()) => Answer::Now(Vec::new()),
                 Answer::Wait => Answer::Wait,
                 Answer::Error(errno) => Answer::Error(errno),

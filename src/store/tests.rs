@@ -4,7 +4,6 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 use super::*;
 use crate::chunks::MIN_CHUNK_BYTES;
