@@ -65,7 +65,7 @@ ln -s vmlinuz "$src/kernel"
 note "kernel $version, $(stat -c %s "$src/vmlinuz") bytes; initramfs by $made, $(stat -c %s "$src/initrd.img") bytes"
 
 # An image may begin with a small archive of microcode; lsinitramfs knows all of that.
-initramfs_has_init() { lsinitramfs "$1" | grep -qx 'init'; }
+initramfs_has_init() { lsinitramfs "$1" | grep -x 'init'; }
 
 # ---- the nodes
 
@@ -73,11 +73,15 @@ net_up 6 $mbit 2> "$work/tc.log" || {
     skip "slow links" "a kernel with sch_htb (modprobe sch_htb)"; finish; }
 master 0 "$src" || { fail "the master starts" "$(log master)"; finish; }
 
-# Nodes 1 to 4 know the master; 5 knows node 1, and 6 knows node 5: a chain.
+# Nodes 1 to 4 know the master. In the middle come node 5, which knows node 1, and node 6, which
+# knows node 5: a chain.
 for i in 1 2 3 4; do
     start n$i $i "$xget" -n "$(ip_of 0)" -q -D 1 --serve forever vmlinuz initrd.img config-"$version" "$work/n$i"
 done
-wait_for 30 status 1 "$(ip_of 1):$port"
+node_1_has_a_third() {
+    status 1 "$(ip_of 1):$port" | grep -o 'held=[0-9/]*' | awk -F '[=/]' '{ exit !(3 * $2 >= $3) }'
+}
+wait_for 30 node_1_has_a_third
 start n5 5 "$xget" -n "$(ip_of 1)" -q -D 1 --serve forever vmlinuz initrd.img "$work/n5"
 wait_for 30 status 5 "$(ip_of 5):$port"
 start n6 6 "$xget" -n "$(ip_of 5)" -q -D 1 --serve forever vmlinuz initrd.img "$work/n6"
