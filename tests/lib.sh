@@ -5,7 +5,7 @@
 # so are the network namespaces of `net_up` and the work directory.
 #
 # The last line of every script is `NAME: N passed, N failed, N skipped`; exit codes are 0, 1 for
-# failures and 77 if nothing at all could be tested.
+# failures and 77 if nothing at all could be tested. XGET names another program to test.
 
 set -u -o pipefail
 export LC_ALL=C
@@ -63,7 +63,10 @@ apt_install() {
 # need COMMAND:PACKAGE...: installs what is missing if it may, or ends the script as skipped
 need() {
     local pair missing=()
-    for pair; do command -v "${pair%%:*}" > /dev/null || missing+=("${pair#*:}"); done
+    for pair; do
+        command -v "${pair%%:*}" > /dev/null || [[ " ${missing[*]} " = *" ${pair#*:} "* ]] ||
+            missing+=("${pair#*:}")
+    done
     [ ${#missing[@]} -eq 0 ] && return
     apt_install "${missing[@]}" && return
     skip "$test_name: ${missing[*]} missing" "apt-get install ${missing[*]} (or run it as root)"
