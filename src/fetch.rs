@@ -39,6 +39,10 @@ const REDIR_MOST: Duration = Duration::from_secs(2);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Wrong chunks after which a source is not asked any more.
 const MAX_WRONG: u32 = 2;
+/// How long other sources are hoped to come by what is missing.
+const HOPE: Duration = Duration::from_secs(30);
+/// Wait before a server is called again that serves another generation than the one held here.
+const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
 const BAN: Duration = Duration::from_secs(600);
 /// Longest text of a report, in bytes.
@@ -246,6 +250,8 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
+    /// When a chunk last came.
+    progress: Instant,
     random: u64,
     trace: bool,
 }
@@ -261,6 +267,7 @@ impl Fetch {
         home: Vec<SocketAddr>,
         port: u16,
         seed: u64,
+        now: Instant,
     ) -> Fetch {
         let mut missing = wanted.clone();
         for chunk in held.iter() {
@@ -284,6 +291,7 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
+            progress: now,
             random: seed | 1,
             trace: false,
         }
@@ -304,13 +312,11 @@ impl Fetch {
         self.missing().is_empty()
     }
 
-    /// How often in a row the named server could not be reached while nobody else could be asked
-    /// either; 0 as long as there is any source.
-    pub fn stranded(&self) -> u32 {
-        match self.links.values().any(|link| link.kind.is_some()) {
-            true => 0,
-            false => self.home_failures,
-        }
+    /// How often in a row the named server could not be reached while nobody else had anything to
+    /// give either; 0 as long as chunks come, or may come soon.
+    pub fn stranded(&self, now: Instant) -> u32 {
+        let hopes = self.sources() > 0 && now.saturating_duration_since(self.progress) < HOPE;
+        if hopes { 0 } else { self.home_failures }
     }
 
     /// Sources that can be asked at present.
@@ -592,6 +598,7 @@ impl Fetch {
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
         }
         self.order.push(chunk);
+        self.progress = now;
         self.ready.push_back(Incoming::Verified(chunk));
         Ok(())
     }
@@ -830,6 +837,9 @@ impl Fetch {
             self.ready.push_back(Incoming::Stale);
         }
         self.closed(source, now);
+        if home && fault == Fault::OtherGeneration && self.is_whole() {
+            self.home_due = Some(now + REDIAL_OTHER);
+        }
         self.faults.push((address, fault));
         self.outputs.push_back(Output::Close { source });
     }
