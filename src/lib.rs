@@ -1,5 +1,4 @@
 //! xget.
-#![allow(missing_docs)]
 pub mod chunks;
 pub mod cli;
 pub mod error;
