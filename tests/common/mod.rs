@@ -147,6 +147,14 @@ impl Running {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// Stops it, as if it had stalled, or lets it go on.
+    pub(crate) fn stall(&self, stalled: bool) {
+        let signal = if stalled { "-STOP" } else { "-CONT" };
+        let mut kill = Command::new("kill");
+        kill.args([signal, &self.child.id().to_string()]);
+        assert!(kill.status().unwrap().success());
+    }
+
     /// SIGKILL, and the end of it.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
