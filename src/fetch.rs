@@ -39,6 +39,10 @@ const REDIR_MOST: Duration = Duration::from_secs(2);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Wrong chunks after which a source is not asked any more.
 const MAX_WRONG: u32 = 2;
+/// How long other sources are hoped to come by what is missing.
+const HOPE: Duration = Duration::from_secs(30);
+/// Wait before a server is called again that serves another generation than the one held here.
+const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
 const BAN: Duration = Duration::from_secs(600);
 /// Longest text of a report, in bytes.
@@ -209,7 +213,8 @@ impl Lines {
 #[derive(Debug)]
 struct Transfer {
     chunk: ChunkId,
-    tags: Vec<u16>,
+    /// The requests that have not ended, by the offset of their piece in the chunk.
+    tags: Vec<(u32, u16)>,
     hasher: Box<blake3::Hasher>,
     came: u64,
     /// Some: another source's bytes of the same chunk go to the store directly, so these are kept
@@ -245,6 +250,8 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
+    /// When a chunk last came.
+    progress: Instant,
     random: u64,
     trace: bool,
 }
@@ -260,6 +267,7 @@ impl Fetch {
         home: Vec<SocketAddr>,
         port: u16,
         seed: u64,
+        now: Instant,
     ) -> Fetch {
         let mut missing = wanted.clone();
         for chunk in held.iter() {
@@ -283,6 +291,7 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
+            progress: now,
             random: seed | 1,
             trace: false,
         }
@@ -303,13 +312,11 @@ impl Fetch {
         self.missing().is_empty()
     }
 
-    /// How often in a row the named server could not be reached while nobody else could be asked
-    /// either; 0 as long as there is any source.
-    pub fn stranded(&self) -> u32 {
-        match self.links.values().any(|link| link.kind.is_some()) {
-            true => 0,
-            false => self.home_failures,
-        }
+    /// How often in a row the named server could not be reached while nobody else had anything to
+    /// give either; 0 as long as chunks come, or may come soon.
+    pub fn stranded(&self, now: Instant) -> u32 {
+        let hopes = self.sources() > 0 && now.saturating_duration_since(self.progress) < HOPE;
+        if hopes { 0 } else { self.home_failures }
     }
 
     /// Sources that can be asked at present.
@@ -453,7 +460,7 @@ impl Fetch {
         match command {
             Command::Fetch { source, chunk } => {
                 self.report(source, now);
-                self.fetch(source, chunk);
+                self.fetch(source, chunk, now);
             }
             Command::AskNext { source } => {
                 self.report(source, now);
@@ -463,7 +470,8 @@ impl Fetch {
                 if let Some(link) = self.links.get_mut(&source)
                     && let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk)
                 {
-                    link.transfers.remove(i).tags.iter().for_each(|tag| link.client.flush(*tag));
+                    let transfer = link.transfers.remove(i);
+                    transfer.tags.iter().for_each(|(_, tag)| link.client.flush(*tag));
                 }
             }
             Command::Drop { source } => {
@@ -473,7 +481,7 @@ impl Fetch {
         }
     }
 
-    fn fetch(&mut self, source: SourceId, chunk: ChunkId) {
+    fn fetch(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
         let apart = self.links.values().any(|link| {
             link.transfers.iter().any(|other| other.chunk == chunk && other.apart.is_none())
         });
@@ -484,9 +492,15 @@ impl Fetch {
         let mut offset = range.start;
         while offset < range.end {
             let count = piece.min(range.end - offset) as u32;
-            let token = Token::Chunk { chunk, offset: (offset - range.start) as u32 };
+            let piece_offset = (offset - range.start) as u32;
+            let token = Token::Chunk { chunk, offset: piece_offset };
             let request = Message::Tread { fid: fid(Control::Image), offset, count };
-            tags.extend(link.client.send(token, &request));
+            let Some(tag) = link.client.send(token, &request) else {
+                // Too many small pieces: this source has to wait until some of them have come.
+                tags.into_iter().for_each(|(_, tag)| link.client.flush(tag));
+                return self.scheduler.ended(source, chunk, false, now);
+            };
+            tags.push((piece_offset, tag));
             offset += u64::from(count);
         }
         let hasher = Box::new(blake3::Hasher::new());
@@ -527,7 +541,7 @@ impl Fetch {
         now: Instant,
     ) -> Result<(), Fault> {
         match token {
-            Token::Chunk { chunk, .. } => self.piece_ended(source, chunk, count, now),
+            Token::Chunk { chunk, offset } => self.piece_ended(source, chunk, offset, count, now),
             // The end of `have` is never reached by a server that means it.
             Token::Read(Control::Have) if count == 0 => Err(Fault::Nonsense(Control::Have)),
             Token::Read(Control::Have) => {
@@ -544,6 +558,7 @@ impl Fetch {
         &mut self,
         source: SourceId,
         chunk: ChunkId,
+        offset: u32,
         count: u32,
         now: Instant,
     ) -> Result<(), Fault> {
@@ -551,11 +566,14 @@ impl Fetch {
         let expected = range.end - range.start;
         let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
         let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk) else { return Ok(()) };
-        let short = count == 0;
-        if link.transfers.get(i).is_some_and(|transfer| transfer.came < expected) && !short {
-            return Ok(());
+        if let Some(transfer) = link.transfers.get_mut(i) {
+            transfer.tags.retain(|(piece, _)| *piece != offset);
+            if transfer.came < expected && count > 0 && !transfer.tags.is_empty() {
+                return Ok(());
+            }
         }
         let transfer = link.transfers.swap_remove(i);
+        transfer.tags.iter().for_each(|(_, tag)| link.client.flush(*tag));
         let address = link.address;
         let right = self.manifest.hash(chunk) == Some(&transfer.hasher.finalize());
         let since = self.scheduler.asked_since(source, chunk);
@@ -580,6 +598,7 @@ impl Fetch {
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
         }
         self.order.push(chunk);
+        self.progress = now;
         self.ready.push_back(Incoming::Verified(chunk));
         Ok(())
     }
@@ -696,17 +715,20 @@ impl Fetch {
             if enough {
                 continue;
             }
-            link.redir = Lines::default();
             let read = Message::Tread { fid: REDIR_FID, offset: 0, count: TEXT_BYTES };
-            link.client.open(
+            let asked = link.client.open(
                 Token::Open(Control::Redir),
                 ROOT_FID,
                 REDIR_FID,
                 &path(Control::Redir),
                 0,
             );
-            link.client.send(Token::Read(Control::Redir), &read);
-            link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
+            // With too many requests in flight it is asked another time.
+            if asked {
+                link.redir = Lines::default();
+                link.client.send(Token::Read(Control::Redir), &read);
+                link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
+            }
         }
     }
 
@@ -792,9 +814,13 @@ impl Fetch {
             | Token::Write(_)
             | Token::Clunk => Ok(()),
             Token::Open(file) | Token::Read(file) => Err(Fault::Refused(file, errno)),
-            Token::Chunk { chunk, .. } => {
+            Token::Chunk { chunk, offset } => {
                 let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
-                link.transfers.retain(|transfer| transfer.chunk != chunk);
+                if let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk) {
+                    let tags = link.transfers.swap_remove(i).tags;
+                    let others = tags.iter().filter(|(piece, _)| *piece != offset);
+                    others.for_each(|(_, tag)| link.client.flush(*tag));
+                }
                 self.scheduler.ended(source, chunk, false, now);
                 Ok(())
             }
@@ -811,6 +837,9 @@ impl Fetch {
             self.ready.push_back(Incoming::Stale);
         }
         self.closed(source, now);
+        if home && fault == Fault::OtherGeneration && self.is_whole() {
+            self.home_due = Some(now + REDIAL_OTHER);
+        }
         self.faults.push((address, fault));
         self.outputs.push_back(Output::Close { source });
     }

@@ -290,7 +290,7 @@ impl Get<'_> {
                 node.close();
                 return Ok(Outcome::Stale(node.into_listener()));
             }
-            let stranded = node.fetch().stranded();
+            let stranded = node.fetch().stranded(Instant::now());
             if matches!(self.options.retries, Retries::Times(most) if stranded > most) {
                 let why = format!(
                     "it does not answer, and nobody else has the rest; {} of {} are here and are \

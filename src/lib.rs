@@ -1,4 +1,50 @@
-//! xget.
+//! xget puts files onto every node of a cluster, over 9P, as fast as one node's own link allows.
+//!
+//! A master serves a directory. Every node that fetches from it serves the others at once, chunk by
+//! chunk, so that a thousand nodes take hardly longer than one.
+//!
+//! # Two halves
+//!
+//! The **pure half** has no clock, no sockets and no files. It is handed bytes and `now`, and says
+//! what to do. The **I/O half** waits, reads, writes, and decides nothing. The master and the node
+//! are two drivers of the same pure code; tests and simulations are further ones.
+//!
+//! ```text
+//!            pure                                        I/O
+//!  ┌───────────────────────────────┐      ┌────────────────────────────────────┐
+//!  │ fetch     asks others         │      │ node      poll(2), one thread      │
+//!  │  ├ p9::client                 │◄─────┤  ├ store  files at the destination │
+//!  │  └ swarm::scheduler           │      │  └ get    the client's command     │
+//!  │                               │      │                                    │
+//!  │ p9::server  is asked          │◄─────┤ master    tokio, one thread        │
+//!  │  └ swarm::hub                 │      │  ├ scan, hash, cache, watch        │
+//!  │     ├ grants   (master)       │      │  └ files  the served tree          │
+//!  │     ├ uploads  (node)         │      │                                    │
+//!  │     └ members                 │      │ net       names, sockets, sendfile │
+//!  │                               │      │ sys       every unsafe line        │
+//!  │ tree ─ manifest ─ chunks ─ path      │ report    what people read         │
+//!  └───────────────────────────────┘      └────────────────────────────────────┘
+//! ```
+//!
+//! # What to read first
+//!
+//! 1. [`manifest`] and [`chunks`]: what travels. A tree becomes one image, cut into equal chunks,
+//!    each with its hash.
+//! 2. [`p9::message`], then [`p9::server`]: one table of messages; a session that is fed bytes.
+//! 3. [`tree`]: what a 9P client sees, and the control files below `.xget`.
+//! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
+//! 5. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
+//! 6. `master`: the same sessions and the same hub for thousands of connections.
+//!
+//! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
+//! through the code.
+//!
+//! # Features
+//!
+//! `master` (on by default) adds the module `master` and with it the only async code. A build
+//! without it is the node that an initramfs holds.
+#![deny(unsafe_code)]
+
 pub mod chunks;
 pub mod cli;
 pub mod error;
@@ -13,7 +59,9 @@ pub mod p9;
 pub mod path;
 pub mod plan;
 pub mod report;
+pub mod status;
 pub mod store;
 pub mod swarm;
+#[allow(unsafe_code, reason = "the one place for it")]
 pub mod sys;
 pub mod tree;

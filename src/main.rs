@@ -24,7 +24,11 @@ fn run(command: Command) -> Result<(), Error> {
         #[cfg(feature = "master")]
         Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
         Command::Fetch(fetch) => xget::get::get(&fetch),
-        Command::Status(status) => print(xget::get::status(&status)?.as_bytes()),
+        Command::Status(status) => {
+            let text = xget::get::status(&status)?;
+            let text = if status.json { xget::status::to_json(&text) } else { text };
+            print(text.as_bytes())
+        }
         #[cfg(not(feature = "master"))]
         Command::Serve(_) | Command::Manifest(_) => {
             Err(Error::Usage("this build of xget has no master".into()))

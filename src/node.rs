@@ -84,6 +84,13 @@ struct Upstream {
     blocked: bool,
 }
 
+/// Whose turn it is.
+struct Ready {
+    sources: Vec<(SourceId, PollFd)>,
+    clients: Vec<(Conn, PollFd)>,
+    newcomers: bool,
+}
+
 /// What a node starts with.
 #[derive(Debug)]
 pub struct Start {
@@ -109,7 +116,8 @@ impl Node {
         let Start { manifest, tree, store, held, home, listener, seed } = start;
         let wanted = store.wanted().clone();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
-        let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, seed);
+        let mut fetch =
+            Fetch::new(manifest, wanted.clone(), &held, home, port, seed, Instant::now());
         if report.traces() {
             fetch.trace();
         }
@@ -171,16 +179,16 @@ impl Node {
         ];
         let timeout = deadlines.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
-        let (clients, sources, ready, accepts) = self.wait(timeout)?;
+        let ready = self.wait(timeout)?;
 
         let now = Instant::now();
-        for (id, fd) in sources.iter().zip(&ready) {
-            self.source_ready(*id, fd, now)?;
+        for (id, fd) in ready.sources {
+            self.source_ready(id, &fd, now)?;
         }
-        for (conn, fd) in clients.iter().zip(ready.get(sources.len()..).unwrap_or_default()) {
-            self.client_ready(*conn, fd, now);
+        for (conn, fd) in ready.clients {
+            self.client_ready(conn, &fd, now);
         }
-        if accepts {
+        if ready.newcomers {
             self.accept(now);
         }
         Ok(())
@@ -195,27 +203,25 @@ impl Node {
         }
     }
 
-    fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-    ) -> Result<(Vec<Conn>, Vec<SourceId>, Vec<PollFd>, bool), Error> {
-        let mut fds = Vec::with_capacity(self.sources.len() + self.clients.len() + 1);
-        let sources: Vec<SourceId> = self.sources.keys().copied().collect();
-        for source in self.sources.values() {
+    fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Error> {
+        let listener = self.listener.iter().map(|l| PollFd::new(l.as_fd(), true, false));
+        let sources = self.sources.values().map(|source| {
             let connecting = source.connecting.is_some();
-            fds.push(PollFd::new(source.stream.as_fd(), !connecting, connecting || source.blocked));
-        }
-        let clients: Vec<Conn> = self.clients.keys().copied().collect();
-        for peer in self.clients.values() {
-            let reads = peer.session.wants_input();
-            fds.push(PollFd::new(peer.stream.as_fd(), reads, peer.blocked));
-        }
-        if let Some(listener) = &self.listener {
-            fds.push(PollFd::new(listener.as_fd(), true, false));
-        }
+            PollFd::new(source.stream.as_fd(), !connecting, connecting || source.blocked)
+        });
+        let clients = self
+            .clients
+            .values()
+            .map(|peer| PollFd::new(peer.stream.as_fd(), peer.session.wants_input(), peer.blocked));
+        let mut fds: Vec<PollFd> = listener.chain(sources).chain(clients).collect();
         poll::wait(&mut fds, timeout).map_err(Error::system("wait for the network"))?;
-        let accepts = self.listener.is_some() && fds.last().is_some_and(PollFd::readable);
-        Ok((clients, sources, fds, accepts))
+        let mut fds = fds.into_iter();
+        let newcomers = self.listener.is_some() && fds.next().is_some_and(|fd| fd.readable());
+        let sources = self.sources.keys().copied().zip(fds.by_ref().take(self.sources.len()));
+        let sources = sources.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
+        let clients = self.clients.keys().copied().zip(fds);
+        let clients = clients.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
+        Ok(Ready { sources, clients, newcomers })
     }
 
     /// Dials and hangs up as the fetch says.
@@ -356,6 +362,7 @@ impl Node {
             if self.clients.len() >= MAX_CLIENTS || ready.is_err() {
                 continue;
             }
+            let address = tcp::canonical(address);
             self.last_conn += 1;
             let conn = Conn(self.last_conn);
             let session = Session::new(conn, self.report.traces());

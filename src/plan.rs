@@ -198,3 +198,136 @@ fn refuse_collisions(sources: &[TreePath], dest: &Path) -> Result<(), Error> {
 fn unfit(dest: &Path, why: &str) -> Error {
     Error::Usage(format!("{} {why}", shown(dest.as_os_str().as_bytes())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Listing;
+    use crate::manifest::tests::entry;
+
+    /// `boot/vmlinuz`, `boot/sub/vmlinuz`, a link `boot/latest` and `etc/boot`.
+    fn manifest() -> Manifest {
+        let file = || Content::File { bytes: 100_000, image_offset: 0 };
+        let link = Content::Symlink { target: b"vmlinuz".as_slice().into() };
+        let listing = Listing::new(vec![
+            entry(".", Content::Directory),
+            entry("boot", Content::Directory),
+            entry("boot/latest", link),
+            entry("boot/sub", Content::Directory),
+            entry("boot/sub/vmlinuz", file()),
+            entry("boot/vmlinuz", file()),
+            entry("etc", Content::Directory),
+            entry("etc/boot", file()),
+        ])
+        .unwrap();
+        let hashes = listing.layout().iter().map(|_| blake3::hash(b"any")).collect();
+        Manifest::new(listing, hashes).unwrap()
+    }
+
+    fn planned(sources: &[&str], dest: &str, dest_is: DestIs) -> Result<Plan, Error> {
+        let path = |source: &&str| TreePath::from_user(source.as_bytes()).unwrap();
+        let sources: Vec<TreePath> = sources.iter().map(path).collect();
+        plan(&manifest(), &sources, Path::new(dest), dest_is, "master")
+    }
+
+    /// What is fetched, as `path in the manifest -> place`, or the error.
+    fn places(sources: &[&str], dest: &str, dest_is: DestIs) -> Result<Vec<String>, String> {
+        let plan = planned(sources, dest, dest_is).map_err(|error| error.to_string())?;
+        let manifest = manifest();
+        let line = |i| {
+            let place = plan.place(i).unwrap();
+            format!("{} -> {place}", manifest.listing().entry(i).unwrap().path)
+        };
+        Ok(plan.entries().map(line).collect())
+    }
+
+    #[test]
+    fn a_dot_lays_everything_directly_below_dest() {
+        let all = places(&["."], "/x", DestIs::Missing).unwrap();
+        assert_eq!(all.len(), 8);
+        assert!(all.contains(&". -> .".into()));
+        assert!(all.contains(&"boot/sub/vmlinuz -> boot/sub/vmlinuz".into()), "{all:?}");
+    }
+
+    #[test]
+    fn other_sources_go_below_dest_under_their_last_name() {
+        let sub = places(&["boot/sub", "boot/vmlinuz"], "/x", DestIs::Directory).unwrap();
+        let wanted =
+            ["boot/sub -> sub", "boot/sub/vmlinuz -> sub/vmlinuz", "boot/vmlinuz -> vmlinuz"];
+        assert_eq!(sub, wanted);
+    }
+
+    #[test]
+    fn one_file_or_link_replaces_a_dest_that_is_a_file() {
+        for (source, dest, dir) in [("boot/vmlinuz", "/boot/k", "/boot"), ("boot/latest", "k", ".")]
+        {
+            let plan = planned(&[source], dest, DestIs::File).unwrap();
+            assert_eq!(plan.dir, Path::new(dir));
+            let places: Vec<_> = plan.entries().map(|i| plan.place(i).unwrap()).collect();
+            assert_eq!(places, [&TreePath::from_user(b"k").unwrap()]);
+            assert_eq!(plan.replacement(), Some(places[0]));
+        }
+    }
+
+    #[test]
+    fn a_dest_that_cannot_hold_the_sources_is_refused() {
+        for (sources, dest_is, why) in [
+            (&["boot/vmlinuz", "etc/boot"][..], DestIs::File, "/x is a file; more than one"),
+            (&["boot"], DestIs::File, "/x is a file; it cannot be replaced by a directory"),
+            (&["boot"], DestIs::Other, "/x is neither a directory nor a regular file"),
+        ] {
+            let error = places(sources, "/x", dest_is).unwrap_err();
+            assert!(error.starts_with(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn sources_in_each_others_way_are_named() {
+        for (sources, why) in [
+            (["boot", "etc/boot"], "boot and etc/boot would both become /x/boot"),
+            (["boot/vmlinuz", "boot/sub/vmlinuz"], "would both become /x/vmlinuz"),
+            (["boot", "boot/vmlinuz"], "boot/vmlinuz is a part of boot"),
+            (["boot/sub", "."], "boot/sub is a part of ."),
+        ] {
+            let error = places(&sources, "/x", DestIs::Directory).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        assert!(places(&["etc", "etc"], "/x", DestIs::Directory).is_ok());
+    }
+
+    #[test]
+    fn what_the_master_lacks_is_named_with_the_master() {
+        let error = planned(&["boot/initrd"], "/x", DestIs::Missing).unwrap_err();
+        assert_eq!(error.to_string(), "master does not serve boot/initrd");
+        assert_eq!(error.exit_code(), 4);
+    }
+
+    #[test]
+    fn names_of_temporary_files_are_refused() {
+        let bad = entry(".xget-part-0123456789abcdef", Content::Directory);
+        let listing = Listing::new(vec![entry(".", Content::Directory), bad]).unwrap();
+        let manifest = Manifest::new(listing, Vec::new()).unwrap();
+        let everything = [TreePath::root()];
+        let plan = plan(&manifest, &everything, Path::new("/x"), DestIs::Missing, "master");
+        assert!(matches!(plan, Err(Error::Peer { .. })));
+    }
+
+    #[test]
+    fn all_chunks_that_touch_a_chosen_file_are_wanted() {
+        let plan = planned(&["boot/vmlinuz"], "/x", DestIs::Missing).unwrap();
+        assert_eq!(plan.wanted(&manifest()).runs(), "1-3");
+        let link = planned(&["boot/latest"], "/x", DestIs::Missing).unwrap();
+        assert!(link.wanted(&manifest()).is_empty());
+    }
+
+    #[test]
+    fn a_link_is_what_it_leads_to() {
+        let dir = std::env::temp_dir().join(format!("xget-plan-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::symlink(".", dir.join("link")).unwrap();
+        let found = DestIs::look(&dir.join("link"));
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(found.unwrap(), DestIs::Directory);
+        assert_eq!(DestIs::look(&dir).unwrap(), DestIs::Missing);
+    }
+}

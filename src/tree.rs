@@ -33,7 +33,7 @@ pub enum Control {
     Next,
     /// One line a node.
     Status,
-    /// Takes a node's messages.
+    /// Takes a node's messages; empty to readers, but kernel clients that cache open it for both.
     Log,
 }
 
@@ -46,7 +46,7 @@ impl Control {
         (Control::Redir, "redir", 0o444),
         (Control::Next, "next", 0o666),
         (Control::Status, "status", 0o444),
-        (Control::Log, "log", 0o222),
+        (Control::Log, "log", 0o666),
     ];
 
     fn named(name: &[u8]) -> Option<Control> {
@@ -186,7 +186,19 @@ impl Tree {
             Node::Entry(i) => i,
             _ => usize::MAX - 1,
         };
+        let from = self.child_from(dir, from).unwrap_or(from);
         self.manifest.listing().children(dir, from).filter(|&i| self.shows(i))
+    }
+
+    /// The first entry from `from` on that is directly in directory `dir`: right after a directory
+    /// comes what is in it, and a client may make up where to go on from.
+    fn child_from(&self, dir: usize, from: usize) -> Option<usize> {
+        let listing = self.manifest.listing();
+        let dir = &listing.entry(dir)?.path;
+        let path = &listing.entry(from).filter(|entry| entry.path.is_within(dir))?.path;
+        let name = path.elements().nth(dir.elements().count())?;
+        let child = listing.find(&dir.join(name)?)?;
+        Some(if child < from { listing.subtree_end(child) } else { from })
     }
 
     /// What stat says of a node.
@@ -224,7 +236,8 @@ impl Tree {
 
 fn entry_attributes(entry: &Entry) -> Attributes {
     let (format, kind, bytes, links) = match &entry.content {
-        Content::Directory => (S_IFDIR, Qid::DIR, 0, 2),
+        // One link means that nobody counts subdirectories, as find(1) would rely on.
+        Content::Directory => (S_IFDIR, Qid::DIR, 0, 1),
         Content::File { bytes, .. } => (S_IFREG, Qid::FILE, *bytes, 1),
         Content::Symlink { target } => (S_IFLNK, Qid::SYMLINK, target.len() as u64, 1),
     };
@@ -281,6 +294,20 @@ mod tests {
         assert_eq!(tree.children(Node::ControlDir, 0).count(), 0);
         let listing = tree.manifest().listing();
         assert!(tree.children(ROOT, 0).all(|i| listing.entries()[i].path.name() != CONTROL_DIR));
+    }
+
+    #[test]
+    fn a_listing_that_is_resumed_after_a_directory_goes_on_beside_it() {
+        let tree = tree();
+        let names = |from| {
+            let paths = tree.children(ROOT, from).map(|i| tree.entry(Node::Entry(i)).unwrap());
+            paths.map(|entry| entry.path.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(0), ["boot", "boot.cfg"]);
+        for inside_boot in 2..=5 {
+            assert_eq!(names(inside_boot), ["boot.cfg"]);
+        }
+        assert_eq!(names(6), [""; 0]);
     }
 
     #[test]

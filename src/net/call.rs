@@ -113,7 +113,9 @@ pub fn read_control(
             };
             match next {
                 Next::Attach => client.attach((), ROOT_FID),
-                Next::Open => client.open((), ROOT_FID, FILE_FID, &[".xget", file.name()], 0),
+                Next::Open => {
+                    client.open((), ROOT_FID, FILE_FID, &[".xget", file.name()], 0);
+                }
                 Next::Read => {
                     let count = READ_BYTES.min(client.max_read_bytes());
                     let offset = content.len() as u64;

@@ -4,6 +4,7 @@
 //! of an Rread is handed on in the pieces in which it arrives, so that a chunk is never held in
 //! memory as a whole; every other reply is small and is handed on decoded.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use super::errno::Errno;
@@ -11,12 +12,13 @@ use super::message::{
     Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES,
 };
 use super::server::MAX_MSIZE;
-use super::wire::{DecodeError, Dialect, List, NumericId, Text};
+use super::wire::{DecodeError, Dialect, List, MAX_WALK_ELEMENTS, NumericId, Text};
 
 /// Most requests in flight on one connection; one more is an error of the caller.
 pub const MAX_IN_FLIGHT: usize = 64;
 /// Longest reply that is not an Rread, in bytes.
 const MAX_REPLY_BYTES: usize = 128 << 10;
+const TVERSION: u8 = 100;
 const TREAD: u8 = 116;
 const RREAD: u8 = 117;
 const RLERROR: u8 = 7;
@@ -24,6 +26,7 @@ const RERROR: u8 = 107;
 
 /// Something that arrived: `'m` is the session's, `'d` that of the bytes that were received.
 #[derive(Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "an event is acted on at once and never kept")]
 pub enum Event<'m, 'd, T> {
     /// The reply to the request with this token.
     Reply(T, Result<Message<'m>, Errno>),
@@ -48,7 +51,12 @@ pub enum Broken {
     /// A size that no reply may have.
     Size(u32),
     /// A reply to a request that was not made, or of another type than the request's.
-    Unasked { kind: u8, tag: u16 },
+    Unasked {
+        /// The reply's type.
+        kind: u8,
+        /// The tag that it bears.
+        tag: u16,
+    },
     /// More data than was asked for, or a length that contradicts itself.
     Count(u32),
     /// It does not speak 9P2000.L, or not with a useful message size.
@@ -73,7 +81,8 @@ impl std::error::Error for Broken {}
 
 #[derive(Clone, Copy, Debug)]
 enum Pending<T> {
-    /// Waits for a reply of type `kind + 1`; a Tread asked for `count` bytes.
+    /// Waits for a reply of type `kind + 1`; a Tread asked for `count` bytes, a Twalk for as many
+    /// steps.
     Request { token: T, kind: u8, count: u32 },
     /// Given up; its tag is free when the Rflush comes.
     Flushed { kind: u8, count: u32 },
@@ -92,7 +101,7 @@ struct Stream {
 #[derive(Debug)]
 pub struct Client<T> {
     msize: u32,
-    pending: heapless::Vec<Option<Pending<T>>, MAX_IN_FLIGHT>,
+    pending: heapless::Vec<Option<Pending<T>>, { 2 * MAX_IN_FLIGHT }>,
     out: Vec<u8>,
     partial: Vec<u8>,
     /// `partial` holds a message that was handed out already.
@@ -132,20 +141,27 @@ impl<T: Copy> Client<T> {
     /// Queues a walk and an open of the file at `path` below `root`, under the number `fid`.
     ///
     /// Both leave at once: a server answers in order, and an open of a fid that the walk did not
-    /// make is answered with an error, too. The token comes back twice.
-    pub fn open(&mut self, token: T, root: u32, fid: u32, path: &[&str], flags: u32) {
-        let names = path.iter().map(|name| Text(name.as_bytes()));
-        let wname: List<Text<'_>> = names.take(super::wire::MAX_WALK_ELEMENTS).collect();
+    /// make is answered with an error, too. The token comes back twice. False, and nothing is
+    /// queued, if too many requests are in flight or the path is longer than one walk goes.
+    pub fn open(&mut self, token: T, root: u32, fid: u32, path: &[&str], flags: u32) -> bool {
+        if self.room() < 2 || path.len() > MAX_WALK_ELEMENTS {
+            return false;
+        }
+        let wname: List<Text<'_>> = path.iter().map(|name| Text(name.as_bytes())).collect();
         self.send(token, &Message::Twalk { fid: root, newfid: fid, wname });
-        self.send(token, &Message::Tlopen { fid, flags });
+        self.send(token, &Message::Tlopen { fid, flags }).is_some()
     }
 
     /// Queues a request; the tag it travels under, or None if too many are in flight.
     pub fn send(&mut self, token: T, message: &Message<'_>) -> Option<u16> {
         let count = match message {
             Message::Tread { count, .. } => *count,
+            Message::Twalk { wname, .. } => wname.len() as u32,
             _ => 0,
         };
+        if self.room() == 0 {
+            return None;
+        }
         self.enqueue(Pending::Request { token, kind: message.kind(), count }, message)
     }
 
@@ -155,6 +171,12 @@ impl<T: Copy> Client<T> {
         let Some(Pending::Request { kind, count, .. }) = *slot else { return };
         *slot = Some(Pending::Flushed { kind, count });
         self.enqueue(Pending::Flush { oldtag: tag }, &Message::Tflush { oldtag: tag });
+    }
+
+    /// How many more requests may be sent. Each of them has a slot left for its Tflush.
+    fn room(&self) -> usize {
+        let flushes = self.pending.iter().flatten().filter(|p| matches!(p, Pending::Flush { .. }));
+        MAX_IN_FLIGHT.saturating_sub(self.in_flight() - flushes.count())
     }
 
     /// How many requests have no reply yet.
@@ -202,9 +224,9 @@ impl<T: Copy> Client<T> {
                 return Ok(None);
             }
             match self.small_reply()? {
-                Some((token, kind)) => {
+                Some((token, kind, count)) => {
                     self.used = true;
-                    return self.decoded(token, kind).map(Some);
+                    return self.decoded(token, kind, count).map(Some);
                 }
                 None => self.partial.clear(),
             }
@@ -221,7 +243,7 @@ impl<T: Copy> Client<T> {
             }
         };
         *self.pending.get_mut(slot)? = Some(pending);
-        let tag = if message.kind() == 100 { NOTAG } else { slot as u16 };
+        let tag = if message.kind() == TVERSION { NOTAG } else { slot as u16 };
         if let Some(trace) = &mut self.trace {
             trace.push(format!("-> tag {tag} {message}"));
         }
@@ -322,17 +344,21 @@ impl<T: Copy> Client<T> {
     }
 
     /// Finds what the reply in `partial` answers; None where nobody is to be told.
-    fn small_reply(&mut self) -> Result<Option<(T, u8)>, Broken> {
+    fn small_reply(&mut self) -> Result<Option<(T, u8, u32)>, Broken> {
         let kind = self.partial.get(4).copied().unwrap_or(0);
         let tag = self.tag();
         let unasked = Broken::Unasked { kind, tag };
         let slot = if tag == NOTAG { 0 } else { usize::from(tag) };
         let pending = self.pending.get_mut(slot).ok_or(unasked.clone())?;
+        let to_version = matches!(pending, Some(Pending::Request { kind: TVERSION, .. }));
+        if to_version != (tag == NOTAG) {
+            return Err(unasked);
+        }
         let failed = kind == RLERROR || kind == RERROR;
         match *pending {
-            Some(Pending::Request { token, kind: asked, .. }) if failed || kind == asked + 1 => {
+            Some(Pending::Request { token, kind: asked, count }) if failed || kind == asked + 1 => {
                 *pending = None;
-                Ok(Some((token, kind)))
+                Ok(Some((token, kind, count)))
             }
             // It was on its way when it was given up; the Rflush follows.
             Some(Pending::Flushed { kind: asked, .. }) if failed || kind == asked + 1 => Ok(None),
@@ -347,7 +373,7 @@ impl<T: Copy> Client<T> {
         }
     }
 
-    fn decoded<'d>(&mut self, token: T, kind: u8) -> Result<Event<'_, 'd, T>, Broken> {
+    fn decoded<'d>(&mut self, token: T, kind: u8, count: u32) -> Result<Event<'_, 'd, T>, Broken> {
         let frame = Frame::parse(&self.partial).map_err(Broken::Decode)?;
         // A server that knows no 9P2000.L says so with a plain Rerror; its text cannot be used.
         if kind == RERROR {
@@ -359,6 +385,12 @@ impl<T: Copy> Client<T> {
         }
         match message {
             Message::Rlerror { ecode } => Ok(Event::Reply(token, Err(Errno(ecode)))),
+            // A walk that stopped on its way made no fid (walk(5)).
+            Message::Rwalk { wqid } => match (wqid.len() as u32).cmp(&count) {
+                Ordering::Less => Ok(Event::Reply(token, Err(Errno::ENOENT))),
+                Ordering::Equal => Ok(Event::Reply(token, Ok(Message::Rwalk { wqid }))),
+                Ordering::Greater => Err(Broken::Count(wqid.len() as u32)),
+            },
             Message::Rversion { msize, version } => {
                 let useful = (super::server::MIN_MSIZE..=self.msize).contains(&msize);
                 if version.0 != Dialect::Linux.name().as_bytes() || !useful {
@@ -372,8 +404,12 @@ impl<T: Copy> Client<T> {
     }
 }
 
+#[allow(clippy::large_enum_variant, reason = "as for Event")]
 enum Piece<'m, 'd, T> {
     Event(Event<'m, 'd, T>),
     Ignored,
     Starved,
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,10 +27,14 @@ pub const MIN_MSIZE: u32 = 256;
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// Most fids on one connection. A kernel client holds one for each file it has in its cache.
 pub const MAX_FIDS: usize = 1 << 16;
-/// Most requests of one connection that wait.
-pub const MAX_PARKED: usize = 64;
+/// Most requests of one connection that wait; more are refused, since to stop reading would keep out
+/// the Tflush or Tclunk that ends the waiting.
+pub const MAX_PARKED: usize = 1024;
 /// Most replies of one connection that wait to be sent; no request is looked at meanwhile.
 pub const MAX_OUTPUTS: usize = 64;
+/// Most bytes of such replies, those of the image not counted: what a connection that asks and never
+/// reads can make the server hold.
+const MAX_OUTPUT_BYTES: usize = 256 << 10;
 /// Longest reply that is built in memory, in bytes: of directories and control files.
 const MAX_BUILT_BYTES: u32 = 128 << 10;
 /// What clients are told is a good size to read in, in bytes (`st_blksize`).
@@ -78,13 +82,16 @@ pub trait Host {
     /// An open control file was clunked, or its connection ended.
     fn clunk(&mut self, at: At, file: Control);
 
-    /// May these bytes of the image go out? `paced` ones take turns, and [`Host::sent`] ends a turn.
-    fn image(&mut self, at: At, range: &Range<u64>, paced: bool) -> Answer<()>;
+    /// May these bytes of the image of `tree` go out? `paced` ones are of the present tree and take
+    /// turns, and [`Host::sent`] ends a turn.
+    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
 
     /// A paced reply has left, or was dropped.
     fn sent(&mut self, at: At, range: &Range<u64>);
 
-    /// A request that waited for this control file was given up, or is about to be made again.
+    /// The connection waits for this control file no longer: its last request that did was given up.
+    /// Or all of them are about to be made again; those for the image are, without this call, unless
+    /// the tree has changed.
     fn cancel(&mut self, at: At, file: Control);
 }
 
@@ -127,7 +134,8 @@ impl Data {
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
-    /// A frame whose size is smaller than a header: nothing after it can be understood.
+    /// A frame whose size is smaller than a header, or before any version far larger than a
+    /// Tversion: nothing after it can be understood.
     BadFrameSize(u32),
 }
 
@@ -169,6 +177,7 @@ enum Open {
 #[derive(Debug)]
 struct Parked {
     tag: u16,
+    fid: u32,
     wish: Wish,
 }
 
@@ -176,6 +185,17 @@ struct Parked {
 enum Wish {
     Control { file: Control, tree: Arc<Tree>, offset: u64, count: usize },
     Data { tree: Arc<Tree>, range: Range<u64>, paced: bool },
+}
+
+impl Wish {
+    /// The control file that the host keeps it waiting for.
+    fn waits_for(&self) -> Option<Control> {
+        match self {
+            Wish::Control { file, .. } => Some(*file),
+            Wish::Data { paced: true, .. } => Some(Control::Image),
+            Wish::Data { .. } => None,
+        }
+    }
 }
 
 /// One connection's state.
@@ -189,6 +209,8 @@ pub struct Session {
     parked: Vec<Parked>,
     outputs: VecDeque<Output>,
     input: Vec<u8>,
+    /// How much of `input` was acted on.
+    taken: usize,
     /// Bytes of an oversized request that are still to be thrown away.
     skip: usize,
     trace: Option<Vec<String>>,
@@ -207,6 +229,7 @@ impl Session {
             parked: Vec::new(),
             outputs: VecDeque::new(),
             input: Vec::new(),
+            taken: 0,
             skip: 0,
             trace: trace.then(Vec::new),
         }
@@ -216,50 +239,44 @@ impl Session {
     pub fn receive(&mut self, bytes: &[u8]) {
         let skipped = self.skip.min(bytes.len());
         self.skip -= skipped;
+        self.input.drain(..self.taken);
+        self.taken = 0;
         self.input.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
     }
 
     /// Whether more bytes should be read: not while replies pile up.
     pub fn wants_input(&self) -> bool {
-        self.has_room() && self.input.len() < MAX_REQUEST_BYTES
+        self.has_room() && self.input.len() - self.taken < MAX_REQUEST_BYTES
     }
 
     /// Answers the requests that have arrived whole, as long as there is room for replies.
     pub fn process(&mut self, host: &mut impl Host, now: Instant) -> Result<(), Hangup> {
+        // What is not acted on stays where it is: nothing is copied however often this is called.
         let input = std::mem::take(&mut self.input);
-        let mut rest = input.as_slice();
-        let mut result = Ok(());
-        while self.has_room() {
-            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
-                break;
-            };
-            if (size as usize) < HEADER_BYTES {
-                result = Err(Hangup::BadFrameSize(size));
-                break;
-            }
-            if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
-                let Some(header) = rest.get(..HEADER_BYTES) else { break };
-                self.refuse_oversized(header);
-                let here = (size as usize).min(rest.len());
-                self.skip = size as usize - here;
-                rest = rest.get(here..).unwrap_or_default();
-                continue;
-            }
-            let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
-            rest = after;
-            self.request(frame, host, now);
-        }
-        self.input = rest.to_vec();
+        let mut rest = input.get(self.taken..).unwrap_or_default();
+        let result = self.requests(&mut rest, host, now);
+        self.taken = input.len() - rest.len();
+        self.input = input;
         result
     }
 
     /// Tries the parked requests again.
     pub fn resume(&mut self, host: &mut impl Host, now: Instant) {
-        for Parked { tag, wish } in std::mem::take(&mut self.parked) {
-            if let Wish::Control { file, .. } = wish {
+        let parked = std::mem::take(&mut self.parked);
+        let mut cancelled = Vec::new();
+        for Parked { wish, .. } in &parked {
+            let again = match wish {
+                Wish::Control { file, .. } => Some(*file),
+                Wish::Data { tree, .. } if Arc::ptr_eq(tree, host.tree()) => None,
+                Wish::Data { .. } => wish.waits_for(),
+            };
+            if let Some(file) = again.filter(|file| !cancelled.contains(file)) {
                 host.cancel(self.at(now), file);
+                cancelled.push(file);
             }
-            self.attempt(tag, wish, host, now);
+        }
+        for parked in parked {
+            self.attempt(parked, host, now);
         }
     }
 
@@ -281,6 +298,7 @@ impl Session {
     /// The connection is over: everything that the host keeps for it is given back.
     pub fn close(&mut self, host: &mut impl Host, now: Instant) {
         self.reset(host, now);
+        self.outputs.clear();
     }
 
     /// The trace lines since the last call.
@@ -288,8 +306,43 @@ impl Session {
         self.trace.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
+    /// Acts on the whole requests at the front of `rest` and takes them off it.
+    fn requests(
+        &mut self,
+        rest: &mut &[u8],
+        host: &mut impl Host,
+        now: Instant,
+    ) -> Result<(), Hangup> {
+        while self.has_room() {
+            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
+                break;
+            };
+            let speaks_9p = self.msize > 0 || size as usize <= MAX_REQUEST_BYTES;
+            if (size as usize) < HEADER_BYTES || !speaks_9p {
+                return Err(Hangup::BadFrameSize(size));
+            }
+            if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
+                let Some(header) = rest.get(..HEADER_BYTES) else { break };
+                self.refuse_oversized(header);
+                let here = (size as usize).min(rest.len());
+                self.skip = size as usize - here;
+                *rest = rest.get(here..).unwrap_or_default();
+                continue;
+            }
+            let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
+            *rest = after;
+            self.request(frame, host, now);
+        }
+        Ok(())
+    }
+
     fn has_room(&self) -> bool {
-        self.outputs.len() < MAX_OUTPUTS && self.parked.len() < MAX_PARKED
+        let bytes = |output: &Output| match output {
+            Output::Reply(bytes) => bytes.len(),
+            Output::Data(_) => 0,
+        };
+        self.outputs.len() < MAX_OUTPUTS
+            && self.outputs.iter().map(bytes).sum::<usize>() < MAX_OUTPUT_BYTES
     }
 
     fn at(&self, now: Instant) -> At {
@@ -298,14 +351,19 @@ impl Session {
 
     fn reset(&mut self, host: &mut impl Host, now: Instant) {
         let at = self.at(now);
-        for parked in std::mem::take(&mut self.parked) {
-            give_up(&parked.wish, host, at);
+        while let Some(Parked { wish, .. }) = self.parked.pop() {
+            self.give_up(&wish, host, at);
         }
-        for output in std::mem::take(&mut self.outputs) {
-            if let Output::Data(Data { range, paced: true, .. }) = output {
-                host.sent(at, &range);
+        // Replies that are already made may leave; a client that begins anew ignores them.
+        self.outputs.retain(|output| match output {
+            Output::Reply(_) => true,
+            Output::Data(Data { range, paced, .. }) => {
+                if *paced {
+                    host.sent(at, range);
+                }
+                false
             }
-        }
+        });
         for (_, fid) in std::mem::take(&mut self.fids) {
             release(fid, host, at);
         }
@@ -341,7 +399,7 @@ impl Session {
             }
             _ if self.is_outstanding(tag) => Err(Errno::EPROTO),
             Message::Tread { fid, offset, count } => match self.read(tag, fid, offset, count) {
-                Ok(Some(wish)) => return self.attempt(tag, wish, host, now),
+                Ok(Some(wish)) => return self.attempt(Parked { tag, fid, wish }, host, now),
                 Ok(None) => return,
                 Err(errno) => Err(errno),
             },
@@ -370,10 +428,10 @@ impl Session {
             Message::Twalk { fid, newfid, wname } => self.walk(fid, newfid, &wname, host, at),
             Message::Topen { fid, mode } => self
                 .open(fid, Access::of_plan9(mode), host, at)
-                .map(|qid| Message::Ropen { qid, iounit: 0 }),
+                .map(|(qid, iounit)| Message::Ropen { qid, iounit }),
             Message::Tlopen { fid, flags } => self
                 .open(fid, Access::of_linux(flags), host, at)
-                .map(|qid| Message::Rlopen { qid, iounit: 0 }),
+                .map(|(qid, iounit)| Message::Rlopen { qid, iounit }),
             Message::Tclunk { fid } => self.clunk(fid, host, at).map(|()| Message::Rclunk {}),
             Message::Tremove { fid } => {
                 self.clunk(fid, host, at)?;
@@ -441,13 +499,24 @@ impl Session {
     /// then comes before this one (flush(5)).
     fn flush(&mut self, oldtag: u16, host: &mut impl Host, at: At) {
         if let Some(i) = self.parked.iter().position(|parked| parked.tag == oldtag) {
-            give_up(&self.parked.remove(i).wish, host, at);
+            let Parked { wish, .. } = self.parked.remove(i);
+            self.give_up(&wish, host, at);
         }
         let unsent = |output: &Output| matches!(output, Output::Data(data) if data.tag == oldtag);
         if let Some(i) = self.outputs.iter().position(unsent)
             && let Some(Output::Data(Data { range, paced: true, .. })) = self.outputs.remove(i)
         {
             host.sent(at, &range);
+        }
+    }
+
+    /// Tells the host that a request waits no longer, unless another one waits for the same file.
+    fn give_up(&self, wish: &Wish, host: &mut impl Host, at: At) {
+        let file = wish.waits_for();
+        if let Some(file) = file
+            && !self.parked.iter().any(|other| other.wish.waits_for() == Some(file))
+        {
+            host.cancel(at, file);
         }
     }
 
@@ -501,13 +570,16 @@ impl Session {
         Ok(Message::Rwalk { wqid })
     }
 
+    /// Opens a fid; its qid, and its iounit, which is 0 (as much as a message holds) unless that
+    /// would be more than is read of a Twrite.
     fn open(
         &mut self,
         fid: u32,
         access: Access,
         host: &mut impl Host,
         at: At,
-    ) -> Result<Qid, Errno> {
+    ) -> Result<(Qid, u32), Errno> {
+        let longest = self.msize.min(MAX_REQUEST_BYTES as u32).saturating_sub(IO_HEADER_BYTES);
         let dialect = self.dialect;
         let read_only = self.read_only();
         let fid = self.current_fid(fid, host.tree())?;
@@ -517,8 +589,11 @@ impl Session {
         let change = access.write || access.truncate || access.remove_on_close;
         fid.open = match (fid.node, fid.tree.entry(fid.node).map(|entry| &entry.content)) {
             (Node::Control(file), _) => {
-                if access.remove_on_close {
+                if access.remove_on_close || access.truncate && !file.writable() {
                     return Err(read_only);
+                }
+                if access.directory {
+                    return Err(Errno::ENOTDIR);
                 }
                 if access.write && !file.writable() || access.read && !file.readable() {
                     return Err(Errno::EPERM);
@@ -542,7 +617,8 @@ impl Session {
             (_, Some(Content::File { .. })) => Open::File,
             (Node::Entry(_), None) => return Err(Errno::ESTALE),
         };
-        Ok(fid.tree.attributes(fid.node).qid)
+        let iounit = if access.write { longest } else { 0 };
+        Ok((fid.tree.attributes(fid.node).qid, iounit))
     }
 
     /// What a Tread asks for, or None where it is already answered.
@@ -604,7 +680,8 @@ impl Session {
     }
 
     /// Carries out a read or parks it.
-    fn attempt(&mut self, tag: u16, wish: Wish, host: &mut impl Host, now: Instant) {
+    fn attempt(&mut self, request: Parked, host: &mut impl Host, now: Instant) {
+        let Parked { tag, fid, wish } = request;
         let at = self.at(now);
         let answer = match &wish {
             Wish::Control { tree, .. } | Wish::Data { tree, paced: true, .. }
@@ -614,14 +691,18 @@ impl Session {
             }
             Wish::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
             Wish::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
-            Wish::Data { range, paced, .. } => match host.image(at, range, *paced) {
+            Wish::Data { tree, range, paced } => match host.image(at, tree, range, *paced) {
                 Answer::Now(()) => Answer::Now(Vec::new()),
                 Answer::Wait => Answer::Wait,
                 Answer::Error(errno) => Answer::Error(errno),
             },
         };
         match (answer, wish) {
-            (Answer::Wait, wish) => self.parked.push(Parked { tag, wish }),
+            (Answer::Wait, wish) if self.parked.len() >= MAX_PARKED => {
+                self.give_up(&wish, host, at);
+                self.reply(tag, Err(Errno::EBUSY));
+            }
+            (Answer::Wait, wish) => self.parked.push(Parked { tag, fid, wish }),
             (Answer::Error(errno), _) => self.reply(tag, Err(errno)),
             (Answer::Now(_), Wish::Data { tree, range, paced }) if !range.is_empty() => {
                 if let Some(trace) = &mut self.trace {
@@ -653,10 +734,10 @@ impl Session {
         for (cookie, name, node) in dots.chain(entries) {
             let before = records.len();
             let w = &mut Writer::new(&mut records, Dialect::Linux);
-            let Qid { kind, .. } = tree.attributes(node).qid;
-            tree.attributes(node).qid.encode(w);
+            let qid = tree.attributes(node).qid;
+            qid.encode(w);
             cookie.encode(w);
-            dirent_type(kind).encode(w);
+            dirent_type(qid.kind).encode(w);
             Text(name).encode(w);
             if records.len() > most as usize {
                 records.truncate(before);
@@ -736,8 +817,13 @@ impl Session {
     }
 
     fn clunk(&mut self, fid: u32, host: &mut impl Host, at: At) -> Result<(), Errno> {
-        let fid = self.fids.remove(&fid).ok_or(Errno::EBADF)?;
-        release(fid, host, at);
+        let gone = self.fids.remove(&fid).ok_or(Errno::EBADF)?;
+        while let Some(i) = self.parked.iter().position(|parked| parked.fid == fid) {
+            let Parked { tag, wish, .. } = self.parked.remove(i);
+            self.give_up(&wish, host, at);
+            self.reply(tag, Err(Errno::EBADF));
+        }
+        release(gone, host, at);
         Ok(())
     }
 
@@ -854,14 +940,8 @@ const DMDIR: u32 = 0x8000_0000;
 const DMSYMLINK: u32 = 0x0200_0000;
 const DMSETUID: u32 = 0x0008_0000;
 const DMSETGID: u32 = 0x0004_0000;
-
-fn give_up(wish: &Wish, host: &mut impl Host, at: At) {
-    match wish {
-        Wish::Control { file, .. } => host.cancel(at, *file),
-        Wish::Data { paced: true, .. } => host.cancel(at, Control::Image),
-        Wish::Data { .. } => {}
-    }
-}
+/// The sticky bit, as Linux sends it.
+const DMSETVTX: u32 = 0x0001_0000;
 
 fn release(fid: Fid, host: &mut impl Host, at: At) {
     if let Open::Control { file, .. } = fid.open {
@@ -922,6 +1002,7 @@ fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>
     } else {
         bits |= if mode & 0o4000 != 0 { DMSETUID } else { 0 };
         bits |= if mode & 0o2000 != 0 { DMSETGID } else { 0 };
+        bits |= if mode & 0o1000 != 0 { DMSETVTX } else { 0 };
         if let Some(Content::Symlink { target }) = entry.map(|entry| &entry.content) {
             bits |= DMSYMLINK;
             extension = target;
@@ -945,3 +1026,8 @@ fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>
         numeric: [UnixOnly(owner.uid), UnixOnly(owner.gid), UnixOnly(owner.uid)],
     });
 }
+
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod tests;

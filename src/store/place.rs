@@ -51,7 +51,8 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a file whose content was found to be right.
+    /// Keeps a file whose content was found to be right. Fails if it cannot get its attributes, as
+    /// when it is somebody else's; then a copy can take its place.
     pub(super) fn keep_old(&mut self, entry: usize) -> Result<(), Error> {
         let file = self.file(entry).map_err(Error::file("open", self.full(entry)))?;
         let inode = self.apply(entry, &file)?;
@@ -78,7 +79,7 @@ impl Store {
                 Err(Error::file("finish", self.full(entry))(rest))
             }
             // What is left are empty files, which no chunk completes.
-            Held::Old => self.keep_old(entry),
+            Held::Old => self.keep_old(entry).or_else(|_| self.place_file(entry)),
             Held::Nothing | Held::Temporary { .. } => self.place_file(entry),
         }
     }

@@ -80,7 +80,7 @@ impl Store {
                 state.missing_chunks = missing as u64;
             }
             match state.held {
-                Held::Old if missing == 0 => self.keep_old(i)?,
+                Held::Old if missing == 0 => self.keep_or_copy_old(i, &right)?,
                 Held::Old if right.is_empty() => {
                     self.open.close(i);
                     self.set_held(i, Held::Nothing);
@@ -92,6 +92,15 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Keeps a file that is right, or puts a copy in its place if it cannot be mended.
+    fn keep_or_copy_old(&mut self, entry: usize, right: &[ChunkId]) -> Result<(), Error> {
+        if self.keep_old(entry).is_ok() {
+            return Ok(());
+        }
+        self.copy_old(entry, right)?;
+        self.place_file(entry)
     }
 
     /// Copies the right chunks of a file into a new temporary file.

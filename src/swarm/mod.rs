@@ -1,4 +1,21 @@
-//! The swarm: which chunk travels next, between whom.
+//! The swarm: which chunk travels next, between whom, and until when somebody waits for it.
+//!
+//! The lower bound for S bytes onto N nodes with equal links of rate B is S/B, however many nodes:
+//! each chunk has to leave the master once, and nodes can trade from there. These rules come close:
+//!
+//! - The master hands out first what nobody else holds ([`grants`]). A second copy goes only to a
+//!   node that starves.
+//! - A node asks its peers for their rarest chunk, one at a time and one queued behind it, and the
+//!   least busy peer first ([`scheduler`]).
+//! - Whoever uploads has few slots, and a free one goes to the neediest asker ([`uploads`],
+//!   [`grants`]). First come, first served turns a swarm into a chain.
+//! - A newcomer is sent to nodes half of which are near it, the least named first ([`members`]).
+//! - A request that takes several times as long as usual is made elsewhere, and near the end the
+//!   last chunks are asked of two.
+//!
+//! [`hub`] is the side that is asked, for the master and for nodes; [`crate::fetch`] the side that
+//! asks.
+
 pub mod grants;
 pub mod hub;
 pub mod members;

@@ -37,6 +37,7 @@ pub enum Kind {
 }
 
 /// What to do.
+#[allow(missing_docs, reason = "each field is the source or the chunk that the text names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Ask `source` for `chunk`.

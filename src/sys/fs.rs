@@ -93,7 +93,7 @@ pub fn set_link_mtime(dir: &File, name: &[u8], mtime: Mtime) -> io::Result<()> {
         &name,
         [
             libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
-            libc::timespec { tv_sec: mtime.secs, tv_nsec: i64::from(mtime.nanos) },
+            libc::timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos as libc::c_long },
         ],
     )
 }
