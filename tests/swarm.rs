@@ -53,7 +53,7 @@ fn a_client_whose_master_dies_finishes_from_another_node() {
     whole.stall(true);
     let road = Road::to(master.address, 2 * MIB as u64);
     let late = fetching(road.address, &temp.at("late"));
-    road.wait_until_passed(4 * MIB as u64);
+    road.wait_until_passed(MIB as u64);
     master.running.kill();
     whole.stall(false);
     late.finish().succeeds();
