@@ -438,7 +438,6 @@ fn a_change_that_is_not_published_yet_is_waited_for_with_one_message() {
 /// Two scans may be needed until the master has hashed it again, but a link is no change of the
 /// tree: no new generation may be waited for.
 #[test]
-#[ignore = "the master sends nothing more of a file of which only the ctime has changed"]
 fn a_served_file_that_gets_another_link_is_still_served() {
     let temp = Temp::new();
     let served = temp.tree();
