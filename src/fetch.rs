@@ -209,7 +209,8 @@ impl Lines {
 #[derive(Debug)]
 struct Transfer {
     chunk: ChunkId,
-    tags: Vec<u16>,
+    /// The requests that have not ended, by the offset of their piece in the chunk.
+    tags: Vec<(u32, u16)>,
     hasher: Box<blake3::Hasher>,
     came: u64,
     /// Some: another source's bytes of the same chunk go to the store directly, so these are kept
@@ -463,7 +464,8 @@ impl Fetch {
                 if let Some(link) = self.links.get_mut(&source)
                     && let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk)
                 {
-                    link.transfers.remove(i).tags.iter().for_each(|tag| link.client.flush(*tag));
+                    let transfer = link.transfers.remove(i);
+                    transfer.tags.iter().for_each(|(_, tag)| link.client.flush(*tag));
                 }
             }
             Command::Drop { source } => {
@@ -484,14 +486,15 @@ impl Fetch {
         let mut offset = range.start;
         while offset < range.end {
             let count = piece.min(range.end - offset) as u32;
-            let token = Token::Chunk { chunk, offset: (offset - range.start) as u32 };
+            let piece_offset = (offset - range.start) as u32;
+            let token = Token::Chunk { chunk, offset: piece_offset };
             let request = Message::Tread { fid: fid(Control::Image), offset, count };
             let Some(tag) = link.client.send(token, &request) else {
                 // Too many small pieces: this source has to wait until some of them have come.
-                tags.into_iter().for_each(|tag| link.client.flush(tag));
+                tags.into_iter().for_each(|(_, tag)| link.client.flush(tag));
                 return self.scheduler.ended(source, chunk, false, now);
             };
-            tags.push(tag);
+            tags.push((piece_offset, tag));
             offset += u64::from(count);
         }
         let hasher = Box::new(blake3::Hasher::new());
@@ -532,7 +535,7 @@ impl Fetch {
         now: Instant,
     ) -> Result<(), Fault> {
         match token {
-            Token::Chunk { chunk, .. } => self.piece_ended(source, chunk, count, now),
+            Token::Chunk { chunk, offset } => self.piece_ended(source, chunk, offset, count, now),
             // The end of `have` is never reached by a server that means it.
             Token::Read(Control::Have) if count == 0 => Err(Fault::Nonsense(Control::Have)),
             Token::Read(Control::Have) => {
@@ -549,6 +552,7 @@ impl Fetch {
         &mut self,
         source: SourceId,
         chunk: ChunkId,
+        offset: u32,
         count: u32,
         now: Instant,
     ) -> Result<(), Fault> {
@@ -556,11 +560,14 @@ impl Fetch {
         let expected = range.end - range.start;
         let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
         let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk) else { return Ok(()) };
-        let short = count == 0;
-        if link.transfers.get(i).is_some_and(|transfer| transfer.came < expected) && !short {
-            return Ok(());
+        if let Some(transfer) = link.transfers.get_mut(i) {
+            transfer.tags.retain(|(piece, _)| *piece != offset);
+            if transfer.came < expected && count > 0 && !transfer.tags.is_empty() {
+                return Ok(());
+            }
         }
         let transfer = link.transfers.swap_remove(i);
+        transfer.tags.iter().for_each(|(_, tag)| link.client.flush(*tag));
         let address = link.address;
         let right = self.manifest.hash(chunk) == Some(&transfer.hasher.finalize());
         let since = self.scheduler.asked_since(source, chunk);
@@ -701,17 +708,20 @@ impl Fetch {
             if enough {
                 continue;
             }
-            link.redir = Lines::default();
             let read = Message::Tread { fid: REDIR_FID, offset: 0, count: TEXT_BYTES };
-            link.client.open(
+            let asked = link.client.open(
                 Token::Open(Control::Redir),
                 ROOT_FID,
                 REDIR_FID,
                 &path(Control::Redir),
                 0,
             );
-            link.client.send(Token::Read(Control::Redir), &read);
-            link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
+            // With too many requests in flight it is asked another time.
+            if asked {
+                link.redir = Lines::default();
+                link.client.send(Token::Read(Control::Redir), &read);
+                link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
+            }
         }
     }
 
@@ -797,9 +807,13 @@ impl Fetch {
             | Token::Write(_)
             | Token::Clunk => Ok(()),
             Token::Open(file) | Token::Read(file) => Err(Fault::Refused(file, errno)),
-            Token::Chunk { chunk, .. } => {
+            Token::Chunk { chunk, offset } => {
                 let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
-                link.transfers.retain(|transfer| transfer.chunk != chunk);
+                if let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk) {
+                    let tags = link.transfers.swap_remove(i).tags;
+                    let others = tags.iter().filter(|(piece, _)| *piece != offset);
+                    others.for_each(|(_, tag)| link.client.flush(*tag));
+                }
                 self.scheduler.ended(source, chunk, false, now);
                 Ok(())
             }

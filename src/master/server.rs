@@ -152,6 +152,7 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
             continue;
         }
         last += 1;
+        let peer = tcp::canonical(peer);
         spawn_local(connection(shared.clone(), stream, peer, Conn(last)));
     }
 }

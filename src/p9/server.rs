@@ -82,8 +82,9 @@ pub trait Host {
     /// An open control file was clunked, or its connection ended.
     fn clunk(&mut self, at: At, file: Control);
 
-    /// May these bytes of the image go out? `paced` ones take turns, and [`Host::sent`] ends a turn.
-    fn image(&mut self, at: At, range: &Range<u64>, paced: bool) -> Answer<()>;
+    /// May these bytes of the image of `tree` go out? `paced` ones are of the present tree and take
+    /// turns, and [`Host::sent`] ends a turn.
+    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
 
     /// A paced reply has left, or was dropped.
     fn sent(&mut self, at: At, range: &Range<u64>);
@@ -133,7 +134,8 @@ impl Data {
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hangup {
-    /// A frame whose size is smaller than a header: nothing after it can be understood.
+    /// A frame whose size is smaller than a header, or before any version far larger than a
+    /// Tversion: nothing after it can be understood.
     BadFrameSize(u32),
 }
 
@@ -315,7 +317,8 @@ impl Session {
             let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
                 break;
             };
-            if (size as usize) < HEADER_BYTES {
+            let speaks_9p = self.msize > 0 || size as usize <= MAX_REQUEST_BYTES;
+            if (size as usize) < HEADER_BYTES || !speaks_9p {
                 return Err(Hangup::BadFrameSize(size));
             }
             if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
@@ -688,7 +691,7 @@ impl Session {
             }
             Wish::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
             Wish::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
-            Wish::Data { range, paced, .. } => match host.image(at, range, *paced) {
+            Wish::Data { tree, range, paced } => match host.image(at, tree, range, *paced) {
                 Answer::Now(()) => Answer::Now(Vec::new()),
                 Answer::Wait => Answer::Wait,
                 Answer::Error(errno) => Answer::Error(errno),

@@ -169,7 +169,7 @@ impl Host for TestHost {
         *open = open.checked_sub(1).expect("one clunk too many");
     }
 
-    fn image(&mut self, _: At, range: &Range<u64>, paced: bool) -> Answer<()> {
+    fn image(&mut self, _: At, _: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()> {
         let name = Control::Image.name();
         if paced {
             self.waiting.remove(name);

@@ -4,7 +4,6 @@ use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
 
 use super::*;
 use crate::chunks::MIN_CHUNK_BYTES;
@@ -681,30 +680,4 @@ fn a_file_system_that_cannot_be_written_to_is_told() {
     let error = served.send_all(&mut store).unwrap_err().to_string();
     let path = disk.0.path("a").display().to_string();
     assert_eq!(error, format!("cannot make {path}: Read-only file system"));
-}
-
-#[test]
-#[ignore = "measures time: cargo test twenty_thousand -- --ignored --nocapture"]
-fn twenty_thousand_small_files_are_quick() {
-    let dest = TempDir::new();
-    let image = noise(1, 20_000 * 4096);
-    let names: Vec<String> = (0..20_000).map(|i| format!("d{:02}/{i}", i % 50)).collect();
-    let dirs: Vec<String> = (0..50).map(|i| format!("d{i:02}")).collect();
-    let mut items: Vec<Item> = dirs.iter().map(|dir| (dir.as_bytes(), 0o755, Dir)).collect();
-    let files = names.iter().zip(image.chunks(4096));
-    items.extend(files.map(|(name, bytes)| (name.as_bytes(), 0o644, Plain(bytes))));
-    let served = serve(&items);
-    let start = Instant::now();
-    let mut store = served.open(".", &dest.0).unwrap();
-    let opened = start.elapsed();
-    assert_eq!(verify(&mut store), []);
-    let verified = start.elapsed();
-    served.send_all(&mut store).unwrap();
-    eprintln!("opened {opened:?}, verified {verified:?}, finished {:?}", start.elapsed());
-    drop(store);
-    let start = Instant::now();
-    let mut store = served.open(".", &dest.0).unwrap();
-    assert_eq!(verify(&mut store).len(), store.wanted().len() as usize);
-    store.finish().unwrap();
-    eprintln!("once more: {:?}", start.elapsed());
 }

@@ -86,10 +86,10 @@ impl Grants {
         Some(asker.ready.remove(0))
     }
 
-    /// One of its waiting reads was given up.
+    /// None of its reads waits any longer; they were given up, or are about to ask again.
     pub fn cancel(&mut self, conn: Conn) {
         if let Some(asker) = self.askers.get_mut(&conn) {
-            asker.asks = asker.asks.saturating_sub(1);
+            asker.asks = 0;
         }
     }
 

@@ -1067,6 +1067,14 @@ fn a_message_smaller_than_its_header_ends_the_connection() {
 }
 
 #[test]
+fn a_peer_that_does_not_speak_9p_is_hung_up_on() {
+    for greeting in ["GET / HTTP/1.1\r\n\r\n", "SSH-2.0-OpenSSH_9.2\r\n", "\x16\x03\x01\x02\0\x01"]
+    {
+        assert!(Peer::silent().feed(greeting.as_bytes()).is_err(), "{greeting:?}");
+    }
+}
+
+#[test]
 fn requests_that_arrive_byte_by_byte_get_the_same_replies() {
     let script = [
         encode(NOTAG, &version(MSIZE, "9P2000.L"), Dialect::Linux),
