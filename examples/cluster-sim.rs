@@ -116,11 +116,12 @@ fn simulate(options: &Options) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints a line; the last node's time over S/B.
+/// Prints a line; the time of the last node that is not slow, over S/B.
 fn print(options: &Options, nodes: u64, seed: u64, outcome: &Outcome, took: Duration) -> f64 {
     let size = options.size as f64;
     let floor = size * 8.0 / options.rate as f64;
-    let last = outcome.times.iter().flatten().max().copied().unwrap_or_default();
+    let sound = outcome.times.iter().skip(options.slow as usize).flatten();
+    let last = sound.max().copied().unwrap_or_default();
     let last = last.as_secs_f64() / floor;
     println!(
         "{nodes:5} {seed:5}  {last:10.3}  {:12.3}  {:8.2}  {:10.2}  {:10.0}  {:.1} s",

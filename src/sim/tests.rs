@@ -101,7 +101,7 @@ fn nodes_finish_from_each_other_when_the_master_has_gone() {
         let mut scenario = cluster(6, 8, 1);
         scenario.nodes[5].starts = Duration::from_millis(500);
         // By then every chunk is out once.
-        scenario.events.push((floor(&scenario).mul_f64(1.05), event));
+        scenario.events.push((floor(&scenario).mul_f64(1.15), event));
         let outcome = run(&scenario);
         assert_eq!(outcome.times.iter().flatten().count(), 6);
     }
@@ -121,7 +121,7 @@ fn a_liar_is_found_out_and_nothing_of_it_is_kept() {
     let mut scenario = cluster(8, 8, 1);
     scenario.nodes[2].lies = true;
     let outcome = run(&scenario);
-    assert_eq!(outcome.bytes_from.get(&HostId(3)), None);
+    assert_eq!(outcome.bytes_from.get(&HostId(3)).copied().unwrap_or(0), 0);
     assert!(ratio(&scenario, &outcome) < 2.0, "{outcome:?}");
 }
 
@@ -146,14 +146,14 @@ fn a_slow_node_slows_nobody_else() {
 
 #[test]
 fn distance_costs_little() {
-    for delay_us in [100, 1000, 5000] {
+    for (delay_us, most) in [(100, 1.2), (1000, 1.25), (5000, 1.5)] {
         let mut scenario = cluster(4, 8, 1);
         scenario.master.delay = Duration::from_micros(delay_us / 2);
         for node in &mut scenario.nodes {
             node.link.delay = Duration::from_micros(delay_us / 2);
         }
         let outcome = run(&scenario);
-        assert!(ratio(&scenario, &outcome) < 1.35, "{delay_us} us: {outcome:?}");
+        assert!(ratio(&scenario, &outcome) < most, "{delay_us} us: {outcome:?}");
     }
 }
 
