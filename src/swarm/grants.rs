@@ -167,7 +167,7 @@ impl Grants {
         let alone = waiting().count() == 1;
         let window = if alone { LONE_WINDOW } else { SHARED_WINDOW };
         let mut candidates: Vec<_> = waiting()
-            .filter(|(_, asker)| on_the_way(asker) < window && (alone || !self.is_slow(asker)))
+            .filter(|(_, asker)| on_the_way(asker) < window)
             .filter_map(|(conn, asker)| Some((*conn, asker, members.get(*conn)?)))
             .collect();
         candidates.sort_by_key(|(conn, asker, member)| {
@@ -177,13 +177,14 @@ impl Grants {
             let lacks = |chunk: &ChunkId| {
                 member.lacks.contains(*chunk) && asker.granted.iter().all(|g| g.chunk != *chunk)
             };
-            if let Some(chunk) = self.fresh.iter().find(lacks) {
+            let patience = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
+            let quiet_since = asker.since?.max(member.progress);
+            let starves = now.saturating_duration_since(quiet_since) >= patience;
+            let fed = alone || starves || !self.is_slow(asker);
+            if let Some(chunk) = self.fresh.iter().find(lacks).filter(|_| fed) {
                 return Some((*conn, chunk));
             }
-            let starved = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
-            let quiet_since = asker.since?.max(member.progress);
-            if !alone_in_the_swarm(members) && now.saturating_duration_since(quiet_since) < starved
-            {
+            if !starves && !alone_in_the_swarm(members) {
                 return None;
             }
             let rarest = member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c))?;
@@ -354,6 +355,19 @@ mod tests {
         assert_eq!(master.serve(1), None);
         master.now += STARVED_AFTER * 2;
         assert_eq!(master.assign(), [1]);
+    }
+
+    #[test]
+    fn a_slow_node_is_fed_when_it_starves_though_others_wait_too() {
+        let mut master = Master::new(2, 8, 4);
+        master.grants.usual = Some(Duration::from_millis(1));
+        for conn in 0..2 {
+            master.grants.askers.entry(Conn(conn)).or_default().usual = Some(STARVED_AFTER);
+            assert_eq!(master.ask(conn), None);
+        }
+        assert_eq!(master.assign(), [] as [u64; 0], "fresh chunks are for the others");
+        master.now += STARVED_AFTER;
+        assert_eq!(master.assign(), [0, 1]);
     }
 
     #[test]
