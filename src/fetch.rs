@@ -250,8 +250,8 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
-    /// When a chunk last came.
-    progress: Instant,
+    /// When a chunk last came; before the first, when there was first somebody to ask.
+    progress: Option<Instant>,
     random: u64,
     trace: bool,
 }
@@ -267,7 +267,6 @@ impl Fetch {
         home: Vec<SocketAddr>,
         port: u16,
         seed: u64,
-        now: Instant,
     ) -> Fetch {
         let mut missing = wanted.clone();
         for chunk in held.iter() {
@@ -291,7 +290,7 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
-            progress: now,
+            progress: None,
             random: seed | 1,
             trace: false,
         }
@@ -315,8 +314,11 @@ impl Fetch {
     /// How often in a row the named server could not be reached while nobody else had anything to
     /// give either; 0 as long as chunks come, or may come soon.
     pub fn stranded(&self, now: Instant) -> u32 {
-        let hopes = self.sources() > 0 && now.saturating_duration_since(self.progress) < HOPE;
-        if hopes { 0 } else { self.home_failures }
+        let recent = |at: Instant| now.saturating_duration_since(at) < HOPE;
+        match self.sources() > 0 && self.progress.is_some_and(recent) {
+            true => 0,
+            false => self.home_failures,
+        }
     }
 
     /// Sources that can be asked at present.
@@ -598,7 +600,7 @@ impl Fetch {
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
         }
         self.order.push(chunk);
-        self.progress = now;
+        self.progress = Some(now);
         self.ready.push_back(Incoming::Verified(chunk));
         Ok(())
     }
@@ -650,6 +652,7 @@ impl Fetch {
             _ => return Err(nonsense),
         };
         link.kind = Some(kind);
+        self.progress.get_or_insert(now);
         link.redir_due = Some(now + REDIR_FIRST);
         if link.home {
             self.home_failures = 0;

@@ -116,8 +116,7 @@ impl Node {
         let Start { manifest, tree, store, held, home, listener, seed } = start;
         let wanted = store.wanted().clone();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
-        let mut fetch =
-            Fetch::new(manifest, wanted.clone(), &held, home, port, seed, Instant::now());
+        let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, seed);
         if report.traces() {
             fetch.trace();
         }
