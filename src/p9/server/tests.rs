@@ -1,9 +1,10 @@
 //! The rules of intro(5) and of its .u and .L additions, one test each.
 
+use super::stat::*;
 use super::*;
 use crate::p9::message::NOTAG;
 use crate::p9::testing::*;
-use crate::p9::wire::{IfPresent, Reader};
+use crate::p9::wire::{Field, IfPresent, Reader, Stat};
 
 const DATA: u32 = 5;
 
