@@ -278,9 +278,9 @@ fn the_status_can_be_had_as_json() {
     let master = Master::of(temp.tree());
     let run = xget(["--status", "--json", "-n", &master.address.to_string()]).succeeds();
     let text = run.text();
-    assert!(text.starts_with("{\"generation\": \""), "{text}");
-    assert!(text.contains("\"held\": 20, \"held_of\": 20, "), "{text}");
-    assert!(text.ends_with("\"nodes\": []}\n"), "{text}");
+    assert!(text.starts_with("{\"server\":{\"generation\":\""), "{text}");
+    assert!(text.contains("\"image_bytes\":1300010,"), "{text}");
+    assert!(text.ends_with("},\"nodes\":[]}\n"), "{text}");
 }
 
 // Serving on, and the background.
