@@ -272,6 +272,17 @@ fn the_status_has_a_line_for_the_master_and_one_for_each_node() {
     assert!(lines[1].starts_with("node=127.0.0.1:"), "{status}");
 }
 
+#[test]
+fn the_status_can_be_had_as_json() {
+    let temp = Temp::new();
+    let master = Master::of(temp.tree());
+    let run = xget(["--status", "--json", "-n", &master.address.to_string()]).succeeds();
+    let text = run.text();
+    assert!(text.starts_with("{\"server\":{\"generation\":\""), "{text}");
+    assert!(text.contains("\"image_bytes\":1300010,"), "{text}");
+    assert!(text.ends_with("},\"nodes\":[]}\n"), "{text}");
+}
+
 // Serving on, and the background.
 
 #[test]
