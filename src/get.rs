@@ -15,7 +15,7 @@ use crate::net::call::{CallError, read_control};
 use crate::net::resolve::{resolve, split_host_port};
 use crate::net::tcp;
 use crate::node::{Node, Start};
-use crate::path::TreePath;
+use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan};
 use crate::report::{Pace, Reporter, bytes, rate};
 use crate::store::{Store, StoreOptions};
@@ -70,8 +70,9 @@ pub fn status(options: &cli::Status) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port)?;
     let report = Reporter::new(options.debug, true);
     let (text, _) = server.ask(Control::Status, Retries::Times(0), &report)?;
-    String::from_utf8(text)
-        .map_err(|_| Error::Peer { host: server.name, why: "its status is not text".into() })
+    // Whatever the server sends, it stays text on the terminal.
+    let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(|line| shown(line) + "\n").collect())
 }
 
 /// The server that was named.

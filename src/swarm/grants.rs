@@ -189,7 +189,8 @@ impl Grants {
             if let Some(chunk) = self.fresh.iter().find(lacks).filter(|_| fed) {
                 return Some((*conn, chunk));
             }
-            if !starves && !alone_in_the_swarm(members) {
+            let others = members.serving() - usize::from(member.serves.is_some());
+            if !starves && others > 0 {
                 return None;
             }
             let rarest = member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c))?;
@@ -235,10 +236,6 @@ impl Grants {
             }
         }
     }
-}
-
-fn alone_in_the_swarm(members: &Members) -> bool {
-    members.serving() <= 1
 }
 
 /// Folds a measurement into a running mean that forgets (weight 1/8, as TCP's round-trip time).
