@@ -59,6 +59,7 @@ pub mod p9;
 pub mod path;
 pub mod plan;
 pub mod report;
+pub mod sim;
 pub mod status;
 pub mod store;
 pub mod swarm;

@@ -361,6 +361,7 @@ impl Node {
             if self.clients.len() >= MAX_CLIENTS || ready.is_err() {
                 continue;
             }
+            let address = tcp::canonical(address);
             self.last_conn += 1;
             let conn = Conn(self.last_conn);
             let session = Session::new(conn, self.report.traces());

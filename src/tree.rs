@@ -33,7 +33,7 @@ pub enum Control {
     Next,
     /// One line a node.
     Status,
-    /// Takes a node's messages.
+    /// Takes a node's messages; empty to readers, but kernel clients that cache open it for both.
     Log,
 }
 
@@ -46,7 +46,7 @@ impl Control {
         (Control::Redir, "redir", 0o444),
         (Control::Next, "next", 0o666),
         (Control::Status, "status", 0o444),
-        (Control::Log, "log", 0o222),
+        (Control::Log, "log", 0o666),
     ];
 
     fn named(name: &[u8]) -> Option<Control> {

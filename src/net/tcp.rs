@@ -49,6 +49,11 @@ pub fn start_listening(socket: Socket) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// The address as people know it: an IPv4 peer of an IPv6 socket is an IPv4 peer.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 /// Begins to connect; the socket becomes writable when it is known how that went.
 pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;

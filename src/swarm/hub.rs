@@ -232,7 +232,7 @@ impl Hub {
                 "held" => {
                     let new = self.members.has(at.conn, chunks.iter(), at.now);
                     if let Role::Master(grants) = &mut self.role {
-                        grants.held(at.conn, &new);
+                        grants.held(at.conn, &new, at.now);
                     }
                 }
                 _ => return Err(Errno::EINVAL),

@@ -77,7 +77,7 @@ impl Members {
     /// It serves on `port` of the address that it called from.
     pub fn joined(&mut self, conn: Conn, port: u16) -> Option<SocketAddr> {
         let member = self.members.get_mut(&conn)?;
-        let address = SocketAddr::new(canonical(member.peer.ip()), port);
+        let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
         Some(address)
     }
@@ -182,14 +182,9 @@ pub fn next_random(state: &mut u64) -> u64 {
     state.wrapping_mul(0x2545_F491_4F6C_DD1D)
 }
 
-/// An IPv4 address that came in through an IPv6 socket is that IPv4 address.
-fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
-}
-
 /// In the same /24 or /64: as good a guess at "same rack" as an address allows.
 fn is_near(a: IpAddr, b: IpAddr) -> bool {
-    match (canonical(a), canonical(b)) {
+    match (a, b) {
         (IpAddr::V4(a), IpAddr::V4(b)) => a.octets().first_chunk::<3>() == b.octets().first_chunk(),
         (IpAddr::V6(a), IpAddr::V6(b)) => a.octets().first_chunk::<8>() == b.octets().first_chunk(),
         _ => false,

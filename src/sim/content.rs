@@ -1,0 +1,208 @@
+//! What is served: an image whose bytes are a function of their place, and the record of what a
+//! node has written of it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::chunks::{ChunkId, ChunkSet};
+use crate::manifest::{Content, Entry, Listing, Manifest, Mtime, Problem};
+use crate::path::TreePath;
+
+/// The image is made in blocks of this many bytes.
+const BLOCK_BYTES: u64 = 4096;
+
+/// Makes the bytes of an image, so that none of them have to be kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Image;
+
+impl Image {
+    /// The manifest of `bytes` bytes, in a few files of odd sizes.
+    pub(super) fn manifest(self, bytes: u64) -> Result<Manifest, Problem> {
+        let small = bytes / 100;
+        let sizes = [0, small / 7, small, bytes.saturating_sub(small + small / 7)];
+        let mut entries = vec![entry(TreePath::root(), Content::Directory)];
+        for (name, bytes) in [&b"a"[..], b"b", b"c", b"d"].into_iter().zip(sizes) {
+            if let Some(path) = TreePath::root().join(name) {
+                entries.push(entry(path, Content::File { bytes, image_offset: 0 }));
+            }
+        }
+        let listing = Listing::new(entries)?;
+        let hashes = listing.layout().iter().map(|chunk| {
+            let mut hasher = blake3::Hasher::new();
+            self.visit(listing.layout().range(chunk), |bytes| {
+                hasher.update(bytes);
+                true
+            });
+            hasher.finalize()
+        });
+        let hashes = hashes.collect();
+        Manifest::new(listing, hashes)
+    }
+
+    /// Appends the bytes of `range`.
+    pub(super) fn copy(self, range: Range<u64>, to: &mut Vec<u8>) {
+        self.visit(range, |bytes| {
+            to.extend_from_slice(bytes);
+            true
+        });
+    }
+
+    /// Are these the bytes at `offset`?
+    pub(super) fn matches(self, offset: u64, bytes: &[u8]) -> bool {
+        let mut rest = bytes;
+        self.visit(offset..offset.saturating_add(bytes.len() as u64), |true_bytes| {
+            let (head, tail) = rest.split_at_checked(true_bytes.len()).unwrap_or((rest, &[]));
+            rest = tail;
+            head == true_bytes
+        })
+    }
+
+    /// Shows the bytes of `range` in pieces until `look` says no; whether it never did.
+    fn visit(self, range: Range<u64>, mut look: impl FnMut(&[u8]) -> bool) -> bool {
+        let mut at = range.start;
+        while at < range.end {
+            let block = block(at / BLOCK_BYTES);
+            let from = at % BLOCK_BYTES;
+            let to = BLOCK_BYTES.min(from + (range.end - at));
+            if !look(block.get(from as usize..to as usize).unwrap_or_default()) {
+                return false;
+            }
+            at += to - from;
+        }
+        true
+    }
+}
+
+fn entry(path: TreePath, content: Content) -> Entry {
+    Entry { path, mode: 0o755, owner: None, mtime: Mtime { secs: 0, nanos: 0 }, content }
+}
+
+fn block(number: u64) -> [u8; BLOCK_BYTES as usize] {
+    let mut bytes = [0; BLOCK_BYTES as usize];
+    let mut word = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    for place in bytes.chunks_exact_mut(8) {
+        word = word.rotate_left(23).wrapping_add(0xD1B5_4A32_D192_ED03);
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+/// What a node has stored, as far as it is right.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// For each chunk on its way the right bytes, as ranges that neither overlap nor touch.
+    right: BTreeMap<ChunkId, Vec<Range<u64>>>,
+    verified: ChunkSet,
+}
+
+/// What a node must never do with what it stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misuse {
+    /// It reports a chunk as verified of which not all bytes are right.
+    NotRight,
+    /// It reports a chunk as verified a second time.
+    Twice,
+    /// It overwrites a chunk that it has verified.
+    Overwritten,
+}
+
+impl Record {
+    pub(super) fn new(manifest: &Manifest) -> Record {
+        Record { right: BTreeMap::new(), verified: ChunkSet::empty(manifest.layout()) }
+    }
+
+    /// Bytes were stored at `offset`; those that were there are gone.
+    pub(super) fn write(
+        &mut self,
+        manifest: &Manifest,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), (ChunkId, Misuse)> {
+        let written = offset..offset.saturating_add(bytes.len() as u64);
+        let right = Image.matches(offset, bytes);
+        for chunk in manifest.layout().covering(written.clone()) {
+            if self.verified.contains(chunk) {
+                return Err((chunk, Misuse::Overwritten));
+            }
+            replace(self.right.entry(chunk).or_default(), written.clone(), right);
+        }
+        Ok(())
+    }
+
+    /// A chunk was reported as verified.
+    pub(super) fn verified(
+        &mut self,
+        manifest: &Manifest,
+        chunk: ChunkId,
+    ) -> Result<(), (ChunkId, Misuse)> {
+        let right = self.right.remove(&chunk).unwrap_or_default();
+        if !self.verified.insert(chunk) {
+            return Err((chunk, Misuse::Twice));
+        }
+        match right.as_slice() == [manifest.layout().range(chunk)] {
+            true => Ok(()),
+            false => Err((chunk, Misuse::NotRight)),
+        }
+    }
+
+    /// What is verified.
+    pub(super) fn held(&self) -> &ChunkSet {
+        &self.verified
+    }
+}
+
+/// Takes `written` out of `ranges`, and puts it in again if it `belongs` there.
+fn replace(ranges: &mut Vec<Range<u64>>, written: Range<u64>, belongs: bool) {
+    let mut next: Vec<Range<u64>> = Vec::with_capacity(ranges.len() + 1);
+    for range in ranges.drain(..) {
+        next.push(range.start..range.end.min(written.start));
+        next.push(range.start.max(written.end)..range.end);
+    }
+    if belongs {
+        next.push(written);
+    }
+    next.retain(|range| !range.is_empty());
+    next.sort_by_key(|range| range.start);
+    for range in next {
+        match ranges.last_mut().filter(|last| last.end == range.start) {
+            Some(last) => last.end = range.end,
+            None => ranges.push(range),
+        }
+    }
+}
+
+/// The tree that everybody serves.
+pub(super) fn manifest(bytes: u64) -> Result<Arc<Manifest>, Problem> {
+    Image.manifest(bytes).map(Arc::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_the_image_is_the_same_however_it_is_cut() {
+        let mut whole = Vec::new();
+        Image.copy(0..20_000, &mut whole);
+        let mut parts = Vec::new();
+        Image.copy(0..4095, &mut parts);
+        Image.copy(4095..9000, &mut parts);
+        Image.copy(9000..20_000, &mut parts);
+        assert_eq!(whole, parts);
+        assert!(Image.matches(5000, &whole[5000..13_000]));
+        assert!(!Image.matches(5001, &whole[5000..13_000]));
+    }
+
+    #[test]
+    fn wrong_bytes_spoil_what_was_right_before() {
+        let mut ranges = Vec::new();
+        replace(&mut ranges, 0..10, true);
+        replace(&mut ranges, 10..20, true);
+        assert_eq!(ranges, [0..20]);
+        replace(&mut ranges, 5..6, false);
+        assert_eq!(ranges, [0..5, 6..20]);
+        replace(&mut ranges, 4..7, true);
+        assert_eq!(ranges, [0..20]);
+    }
+}

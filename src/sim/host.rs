@@ -1,0 +1,390 @@
+//! One host: drives the pure half over the simulated network, step by step as `node.rs` and
+//! `master/server.rs` drive it over real sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::content::{Misuse, Record};
+use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
+use crate::chunks::{ChunkId, ChunkSet};
+use crate::fetch::{Fetch, Incoming, Output as Order};
+use crate::manifest::Manifest;
+use crate::p9::message::RREAD_HEADER_BYTES;
+use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};
+use crate::swarm::hub::Hub;
+use crate::swarm::scheduler::SourceId;
+use crate::tree::Tree;
+
+/// A connection that is not made by then is given up, as in `node.rs`.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes read from a connection at a time, as in `node.rs`.
+const READ_BYTES: usize = 256 << 10;
+/// A node never has more requests than this waiting for one connection, in bytes.
+const MOST_UNSENT_BYTES: usize = 256 << 10;
+
+/// What the pure half must never do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrong {
+    /// It misuses what it stores.
+    Store(ChunkId, Misuse),
+    /// Requests pile up for one connection: this many bytes.
+    Piled(usize),
+    /// It wants to be called again at once, over and over.
+    Spins,
+    /// A session does not understand what a client sends.
+    Hangup(String),
+    /// A node says of another, which is honest, that it breaks the protocol or lies.
+    Accuses(SocketAddr, String),
+}
+
+/// The program on one host, from its start to its end.
+#[derive(Debug)]
+pub(super) struct Host {
+    id: HostId,
+    manifest: Arc<Manifest>,
+    hub: Hub,
+    peers: BTreeMap<Conn, Peer>,
+    /// A node's fetching; None for the master.
+    fetcher: Option<Fetcher>,
+    /// When the master's hub is due, as its ticker has understood it.
+    tick_at: Option<Instant>,
+    lies: bool,
+    messages: u64,
+    buffer: Vec<u8>,
+}
+
+/// Somebody who fetches from here.
+#[derive(Debug)]
+struct Peer {
+    session: Session,
+    sending: Option<Sending>,
+}
+
+/// One output on its way.
+#[derive(Debug)]
+struct Sending {
+    head: Option<Piece>,
+    body: Option<Piece>,
+    data: Option<Data>,
+}
+
+#[derive(Debug)]
+struct Fetcher {
+    fetch: Fetch,
+    sources: BTreeMap<LinkId, Upstream>,
+    record: Record,
+    faults: Vec<(SocketAddr, String)>,
+}
+
+#[derive(Debug)]
+struct Upstream {
+    source: SourceId,
+    connecting: Option<Instant>,
+    blocked: bool,
+}
+
+impl Host {
+    pub(super) fn master(manifest: &Arc<Manifest>, slots: usize, seed: u64) -> Host {
+        let tree = Arc::new(Tree::new(manifest.clone()));
+        Host::new(HostId::MASTER, manifest, Hub::master(tree, slots, seed), None)
+    }
+
+    pub(super) fn node(id: HostId, manifest: &Arc<Manifest>, seed: u64, lies: bool) -> Host {
+        let tree = Arc::new(Tree::new(manifest.clone()));
+        let wanted = ChunkSet::full(manifest.layout());
+        let held = ChunkSet::empty(manifest.layout());
+        let home = vec![HostId::MASTER.address()];
+        let fetch = Fetch::new(manifest.clone(), wanted.clone(), &held, home, PORT, seed);
+        let fetcher = Fetcher {
+            fetch,
+            sources: BTreeMap::new(),
+            record: Record::new(manifest),
+            faults: Vec::new(),
+        };
+        let hub = Hub::node(tree, wanted, held, seed);
+        Host { lies, ..Host::new(id, manifest, hub, Some(fetcher)) }
+    }
+
+    fn new(id: HostId, manifest: &Arc<Manifest>, hub: Hub, fetcher: Option<Fetcher>) -> Host {
+        Host {
+            id,
+            manifest: manifest.clone(),
+            hub,
+            peers: BTreeMap::new(),
+            fetcher,
+            tick_at: None,
+            lies: false,
+            messages: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    pub(super) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Requests that it has read.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// A node's fetch.
+    pub(super) fn fetch(&self) -> Option<&Fetch> {
+        self.fetcher.as_ref().map(|fetcher| &fetcher.fetch)
+    }
+
+    /// Verified chunks; None for the master, which has all.
+    pub(super) fn held(&self) -> Option<&ChunkSet> {
+        self.fetcher.as_ref().map(|fetcher| fetcher.record.held())
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.fetch().is_none_or(Fetch::is_whole)
+    }
+
+    /// Sources that it has given up since the last call, and why.
+    pub(super) fn take_faults(&mut self) -> Vec<(SocketAddr, String)> {
+        self.fetcher.as_mut().map(|f| std::mem::take(&mut f.faults)).unwrap_or_default()
+    }
+
+    /// Does what can be done at this moment; when it wants to be called again.
+    pub(super) fn turn(&mut self, net: &mut Network) -> Result<Option<Instant>, Wrong> {
+        let now = net.now();
+        for ready in net.take_ready(self.id) {
+            self.react(ready, net, now)?;
+        }
+        self.follow_orders(net, now);
+        if self.fetcher.is_some() || self.tick_at.is_some_and(|at| at <= now) {
+            self.tick_at = None;
+            self.hub.tick(now);
+        }
+        self.serve_the_woken(net, now)?;
+        self.send_requests(net)?;
+        Ok(self.deadline(now))
+    }
+
+    fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        let Some(fetcher) = &self.fetcher else {
+            self.tick_at = self.tick_at.or_else(|| self.hub.deadline(now));
+            return self.tick_at;
+        };
+        let connecting = fetcher.sources.values().filter_map(|source| source.connecting).min();
+        [fetcher.fetch.deadline(), self.hub.deadline(now), connecting].into_iter().flatten().min()
+    }
+
+    fn react(&mut self, ready: Ready, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+        match ready {
+            Ready::Accepted(link, address) => {
+                let conn = Conn(link.0);
+                let peer = Peer { session: Session::new(conn, false), sending: None };
+                self.peers.insert(conn, peer);
+                self.hub.connected(conn, address, now);
+            }
+            Ready::Connected(link) => {
+                let ip = self.id.ip();
+                if let Some(fetcher) = &mut self.fetcher
+                    && let Some(source) = fetcher.sources.get_mut(&link)
+                {
+                    source.connecting = None;
+                    fetcher.fetch.connected(source.source, ip, now);
+                }
+            }
+            Ready::Readable(link, End::Client) => self.read_source(link, net, now)?,
+            Ready::Writable(link, End::Client) => {
+                let sources = self.fetcher.as_mut().map(|fetcher| &mut fetcher.sources);
+                if let Some(source) = sources.and_then(|sources| sources.get_mut(&link)) {
+                    source.blocked = false;
+                }
+            }
+            Ready::Closed(link, End::Client) => self.lose(link, net, now),
+            Ready::Readable(link, End::Server) | Ready::Writable(link, End::Server) => {
+                self.read_peer(Conn(link.0), net, now)?;
+            }
+            Ready::Closed(link, End::Server) => self.disconnect(Conn(link.0), net, now),
+        }
+        Ok(())
+    }
+
+    fn follow_orders(&mut self, net: &mut Network, now: Instant) {
+        let Some(fetcher) = &self.fetcher else { return };
+        let overdue = |source: &Upstream| source.connecting.is_some_and(|until| until <= now);
+        let late: Vec<LinkId> =
+            fetcher.sources.iter().filter(|(_, s)| overdue(s)).map(|(link, _)| *link).collect();
+        late.into_iter().for_each(|link| self.lose(link, net, now));
+        let Some(fetcher) = &mut self.fetcher else { return };
+        self.hub.take_joined().into_iter().for_each(|address| fetcher.fetch.learn(address));
+        while let Some(order) = fetcher.fetch.poll(now) {
+            match order {
+                Order::Dial { source, address } => match net.dial(self.id, address) {
+                    Some(link) => {
+                        let connecting = Some(now + CONNECT_TIMEOUT);
+                        let upstream = Upstream { source, connecting, blocked: false };
+                        fetcher.sources.insert(link, upstream);
+                    }
+                    None => fetcher.fetch.closed(source, now),
+                },
+                Order::Close { source } => {
+                    let found = fetcher.sources.iter().find(|(_, s)| s.source == source);
+                    if let Some(link) = found.map(|(link, _)| *link) {
+                        fetcher.sources.remove(&link);
+                        net.close(link, End::Client);
+                    }
+                }
+            }
+        }
+        let faults = fetcher.fetch.take_faults();
+        fetcher.faults.extend(faults.into_iter().map(|(who, fault)| (who, fault.to_string())));
+    }
+
+    fn read_source(&mut self, link: LinkId, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+        let Some(fetcher) = &mut self.fetcher else { return Ok(()) };
+        let Some(id) = fetcher.sources.get(&link).map(|source| source.source) else {
+            return Ok(());
+        };
+        let stored = |(chunk, misuse)| Wrong::Store(chunk, misuse);
+        while net.readable(link, End::Client) > 0 {
+            net.read(link, End::Client, READ_BYTES, &mut self.buffer);
+            let mut bytes = self.buffer.as_slice();
+            while let Some(incoming) = fetcher.fetch.receive(id, &mut bytes, now) {
+                match incoming {
+                    Incoming::Bytes { image_offset, bytes } => {
+                        fetcher
+                            .record
+                            .write(&self.manifest, image_offset, &bytes)
+                            .map_err(stored)?;
+                    }
+                    Incoming::Verified(chunk) => {
+                        fetcher.record.verified(&self.manifest, chunk).map_err(stored)?;
+                        self.hub.holds(chunk, now);
+                    }
+                    Incoming::Wrong { .. } | Incoming::Stale => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_requests(&mut self, net: &mut Network) -> Result<(), Wrong> {
+        let Some(fetcher) = &mut self.fetcher else { return Ok(()) };
+        for (&link, source) in &mut fetcher.sources {
+            let Some(out) = fetcher.fetch.output(source.source) else { continue };
+            if out.len() > MOST_UNSENT_BYTES {
+                return Err(Wrong::Piled(out.len()));
+            }
+            if source.connecting.is_some() || source.blocked || out.is_empty() {
+                continue;
+            }
+            let mut rest = Some(Piece::Bytes(std::mem::take(out)));
+            source.blocked = !net.write(link, End::Client, &mut rest);
+            if let Some(Piece::Bytes(rest)) = rest {
+                *out = rest;
+            }
+        }
+        Ok(())
+    }
+
+    fn lose(&mut self, link: LinkId, net: &mut Network, now: Instant) {
+        net.close(link, End::Client);
+        let Some(fetcher) = &mut self.fetcher else { return };
+        if let Some(source) = fetcher.sources.remove(&link) {
+            fetcher.fetch.closed(source.source, now);
+        }
+    }
+
+    fn read_peer(&mut self, conn: Conn, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+        let link = LinkId(conn.0);
+        loop {
+            self.serve(conn, net, now)?;
+            let Some(peer) = self.peers.get_mut(&conn) else { break };
+            if !peer.session.wants_input() || net.readable(link, End::Server) == 0 {
+                break;
+            }
+            net.read(link, End::Server, READ_BYTES, &mut self.buffer);
+            self.messages += frames(&self.buffer);
+            peer.session.receive(&self.buffer);
+        }
+        self.serve_the_woken(net, now)
+    }
+
+    fn serve_the_woken(&mut self, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+        loop {
+            let wakes = self.hub.take_wakes();
+            if wakes.is_empty() {
+                return Ok(());
+            }
+            for conn in wakes {
+                if let Some(peer) = self.peers.get_mut(&conn) {
+                    peer.session.resume(&mut self.hub, now);
+                    self.serve(conn, net, now)?;
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, conn: Conn, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+        let Some(peer) = self.peers.get_mut(&conn) else { return Ok(()) };
+        loop {
+            let hangup = peer.session.process(&mut self.hub, now);
+            hangup.map_err(|hangup| Wrong::Hangup(hangup.to_string()))?;
+            let sending = match &mut peer.sending {
+                Some(sending) => sending,
+                None => {
+                    let Some(output) = peer.session.next_output() else { return Ok(()) };
+                    peer.sending.insert(Sending::new(output, self.lies))
+                }
+            };
+            let link = LinkId(conn.0);
+            if !net.write(link, End::Server, &mut sending.head)
+                || !net.write(link, End::Server, &mut sending.body)
+            {
+                return Ok(());
+            }
+            let sent = peer.sending.take().and_then(|sending| sending.data);
+            if let Some(data) = sent.filter(|data| data.paced) {
+                self.hub.sent(At { conn, now }, &data.range);
+            }
+        }
+    }
+
+    fn disconnect(&mut self, conn: Conn, net: &mut Network, now: Instant) {
+        net.close(LinkId(conn.0), End::Server);
+        let Some(mut peer) = self.peers.remove(&conn) else { return };
+        if let Some(data) = peer.sending.and_then(|s| s.data).filter(|data| data.paced) {
+            self.hub.sent(At { conn, now }, &data.range);
+        }
+        peer.session.close(&mut self.hub, now);
+        self.hub.disconnected(conn, now);
+    }
+}
+
+impl Sending {
+    fn new(output: Output, lies: bool) -> Sending {
+        match output {
+            Output::Reply(head) => {
+                Sending { head: Some(Piece::Bytes(head)), body: None, data: None }
+            }
+            Output::Data(data) => {
+                let head: [u8; RREAD_HEADER_BYTES] = data.header();
+                Sending {
+                    head: Some(Piece::Bytes(head.to_vec())),
+                    body: Some(Piece::Image { range: data.range.clone(), spoilt: lies }),
+                    data: Some(data),
+                }
+            }
+        }
+    }
+}
+
+/// How many messages begin here, given that `bytes` holds whole ones as clients write them.
+fn frames(bytes: &[u8]) -> u64 {
+    let mut rest = bytes;
+    let mut count = 0;
+    while let Some(size) = rest.first_chunk() {
+        count += 1;
+        let size = u32::from_le_bytes(*size).max(4) as usize;
+        rest = rest.get(size..).unwrap_or_default();
+    }
+    count
+}

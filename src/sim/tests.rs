@@ -1,0 +1,212 @@
+use super::*;
+
+const MIB: u64 = 1 << 20;
+/// 100 Mbit/s.
+const RATE: u64 = 12_500_000;
+
+fn link(rate: u64, delay_us: u64) -> Link {
+    let delay = Duration::from_micros(delay_us);
+    Link { up_bytes_per_s: rate, down_bytes_per_s: rate, delay }
+}
+
+fn cluster(nodes: usize, mib: u64, seed: u64) -> Scenario {
+    let node = NodePlan { link: link(RATE, 50), starts: Duration::ZERO, lies: false };
+    Scenario {
+        seed,
+        image_bytes: mib * MIB + 12_345,
+        master_slots: 4,
+        master: link(RATE, 50),
+        nodes: vec![node; nodes],
+        events: Vec::new(),
+        limit: Duration::from_secs(60),
+    }
+}
+
+/// The time that one node's link alone would take.
+fn floor(scenario: &Scenario) -> Duration {
+    Duration::from_secs_f64(scenario.image_bytes as f64 / RATE as f64)
+}
+
+#[track_caller]
+fn run(scenario: &Scenario) -> Outcome {
+    match scenario.run(Instant::now()) {
+        Ok(outcome) => outcome,
+        Err(violation) => panic!("seed {}: {violation}", scenario.seed),
+    }
+}
+
+/// Nobody is killed, so everybody has a time: the last of them over the floor.
+fn ratio(scenario: &Scenario, outcome: &Outcome) -> f64 {
+    let last = outcome.times.iter().map(|time| time.unwrap()).max().unwrap();
+    last.as_secs_f64() / floor(scenario).as_secs_f64()
+}
+
+fn copies_from_master(scenario: &Scenario, outcome: &Outcome) -> f64 {
+    outcome.master_bytes as f64 / scenario.image_bytes as f64
+}
+
+#[test]
+fn one_node_is_as_fast_as_a_plain_download() {
+    let scenario = cluster(1, 8, 1);
+    let outcome = run(&scenario);
+    assert!(ratio(&scenario, &outcome) < 1.02, "{outcome:?}");
+    assert_eq!(outcome.master_bytes, scenario.image_bytes);
+}
+
+#[test]
+fn the_same_seed_has_the_same_outcome() {
+    let mut scenario = cluster(9, 4, 7);
+    scenario.events.push((Duration::from_millis(200), Event::PowerOff(HostId(3))));
+    let outcome = run(&scenario);
+    assert_eq!(run(&scenario), outcome);
+    scenario.seed = 8;
+    assert_ne!(run(&scenario), outcome);
+}
+
+#[test]
+fn many_nodes_take_hardly_longer_than_one() {
+    for (nodes, most) in [(2, 1.2), (8, 1.25), (32, 1.4)] {
+        let scenario = cluster(nodes, 8, 1);
+        let outcome = run(&scenario);
+        assert!(ratio(&scenario, &outcome) < most, "{nodes} nodes: {outcome:?}");
+        assert!(copies_from_master(&scenario, &outcome) < 1.3, "{nodes} nodes: {outcome:?}");
+    }
+}
+
+#[test]
+fn a_late_comer_draws_from_those_who_are_whole() {
+    let mut scenario = cluster(8, 8, 1);
+    for (i, node) in scenario.nodes.iter_mut().enumerate() {
+        node.starts = Duration::from_millis(i as u64 * 400);
+    }
+    let outcome = run(&scenario);
+    assert!(ratio(&scenario, &outcome) < 1.3, "{outcome:?}");
+    assert!(copies_from_master(&scenario, &outcome) < 2.5, "{outcome:?}");
+}
+
+#[test]
+fn nodes_that_lose_their_power_do_not_hold_up_the_others() {
+    let mut scenario = cluster(10, 8, 1);
+    for (host, at) in [(2, 150), (7, 400)] {
+        scenario.events.push((Duration::from_millis(at), Event::PowerOff(HostId(host))));
+    }
+    let outcome = run(&scenario);
+    assert_eq!(outcome.times.iter().flatten().count(), 8);
+    assert!(outcome.end < Duration::from_secs(8), "{outcome:?}");
+}
+
+#[test]
+fn nodes_finish_from_each_other_when_the_master_has_gone() {
+    for event in [Event::Kill(HostId::MASTER), Event::PowerOff(HostId::MASTER)] {
+        let mut scenario = cluster(6, 8, 1);
+        scenario.nodes[5].starts = Duration::from_millis(500);
+        // By then every chunk is out once.
+        scenario.events.push((floor(&scenario).mul_f64(1.15), event));
+        let outcome = run(&scenario);
+        assert_eq!(outcome.times.iter().flatten().count(), 6);
+    }
+}
+
+#[test]
+fn a_master_that_comes_back_finds_its_nodes_again() {
+    let mut scenario = cluster(4, 8, 1);
+    scenario.events.push((Duration::from_millis(200), Event::Kill(HostId::MASTER)));
+    scenario.events.push((Duration::from_millis(1500), Event::Start(HostId::MASTER)));
+    let outcome = run(&scenario);
+    assert_eq!(outcome.times.iter().flatten().count(), 4);
+}
+
+#[test]
+fn a_liar_is_found_out_and_nothing_of_it_is_kept() {
+    let mut scenario = cluster(8, 8, 1);
+    scenario.nodes[2].lies = true;
+    let outcome = run(&scenario);
+    assert_eq!(outcome.bytes_from.get(&HostId(3)).copied().unwrap_or(0), 0);
+    assert!(ratio(&scenario, &outcome) < 2.0, "{outcome:?}");
+}
+
+#[test]
+fn a_source_that_stalls_is_passed_over() {
+    let mut scenario = cluster(4, 8, 1);
+    let stall = Event::Stall(HostId(2), Duration::from_secs(20));
+    scenario.events.push((Duration::from_millis(300), stall));
+    let outcome = run(&scenario);
+    let others = outcome.times.iter().flatten().filter(|time| **time < Duration::from_secs(8));
+    assert_eq!(others.count(), 3, "{outcome:?}");
+}
+
+#[test]
+fn a_slow_node_slows_nobody_else() {
+    let mut scenario = cluster(8, 8, 1);
+    scenario.nodes[0].link = link(RATE / 10, 50);
+    let outcome = run(&scenario);
+    let others = outcome.times.iter().skip(1).map(|time| time.unwrap()).max().unwrap();
+    assert!(others < floor(&scenario).mul_f64(1.6), "{outcome:?}");
+}
+
+#[test]
+fn distance_costs_little() {
+    for (delay_us, most) in [(100, 1.2), (1000, 1.25), (5000, 1.5)] {
+        let mut scenario = cluster(4, 8, 1);
+        scenario.master.delay = Duration::from_micros(delay_us / 2);
+        for node in &mut scenario.nodes {
+            node.link.delay = Duration::from_micros(delay_us / 2);
+        }
+        let outcome = run(&scenario);
+        assert!(ratio(&scenario, &outcome) < most, "{delay_us} us: {outcome:?}");
+    }
+}
+
+/// Set to a seed, it makes this test play only that one.
+const REPLAY: &str = "XGET_SIM_SEED";
+
+#[test]
+fn whatever_happens_everybody_gets_the_right_bytes() {
+    let replayed = std::env::var(REPLAY).ok().map(|seed| seed.parse().unwrap());
+    let seeds = replayed.map_or(1..=300, |seed: u64| seed..=seed);
+    for seed in seeds {
+        let scenario = adventure(seed);
+        if replayed.is_some() {
+            println!("{scenario:#?}");
+        }
+        if let Err(violation) = scenario.run(Instant::now()) {
+            panic!("{violation}\nto see it again: {REPLAY}={seed} cargo test --lib sim");
+        }
+    }
+}
+
+/// A small cluster to which all kinds of things happen.
+fn adventure(seed: u64) -> Scenario {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut below = |n: u64| (next_random(&mut state) >> 16) % n;
+    let nodes = 1 + below(6);
+    let mut scenario = cluster(nodes as usize, 0, seed);
+    scenario.image_bytes = below(3 * MIB);
+    scenario.master_slots = 1 + below(6) as usize;
+    scenario.limit = Duration::from_secs(300);
+    let millis = Duration::from_millis;
+    for node in &mut scenario.nodes {
+        let rate = RATE / (1 + below(3) * below(5));
+        node.link = link(rate, below(3000));
+        node.starts = millis(below(2) * below(400));
+        node.lies = below(8) == 0;
+    }
+    for _ in 0..below(5) {
+        let host = HostId(below(nodes + 1) as usize);
+        let event = match (host, below(6)) {
+            (HostId::MASTER, 0..3) => {
+                let back = millis(500 + below(8000));
+                scenario.events.push((back, Event::Start(HostId::MASTER)));
+                if below(2) == 0 { Event::Kill(host) } else { Event::PowerOff(host) }
+            }
+            (_, 0) => Event::Kill(host),
+            (_, 1) => Event::PowerOff(host),
+            (_, 2) => Event::Stall(host, millis(below(6000))),
+            (_, 3) => Event::DivideRate(host, 2 + below(9)),
+            (_, 4) => Event::Start(host),
+            (_, _) => Event::Cut(host),
+        };
+        scenario.events.push((millis(below(400)), event));
+    }
+    scenario
+}
