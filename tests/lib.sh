@@ -265,7 +265,7 @@ clean_up() {
     local name
     { for name in "${!pid[@]}"; do kill -KILL "${pid[$name]}"; done; wait; } 2> /dev/null
     net_down
-    grep -o " $work[^ ]* " /proc/mounts | sort -r | while read -r mount; do umount "$mount"; done
+    grep -o " ${work}[^ ]* " /proc/mounts | sort -r | while read -r mount; do umount "$mount"; done
     rm -rf "$work"
 }
 
