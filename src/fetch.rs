@@ -43,6 +43,11 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 const MAX_WRONG: u32 = 2;
 /// How long other sources are hoped to come by what is missing.
 const HOPE: Duration = Duration::from_secs(30);
+/// Wait before the named server is called again after it sent wrong chunks: files that were changed
+/// under it it will serve as another generation soon.
+const REDIAL_LIAR: Duration = Duration::from_secs(3);
+/// How often it may do that.
+const MAX_HOME_LIES: u32 = 3;
 /// Wait before a server is called again that serves another generation than the one held here.
 const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
@@ -142,6 +147,7 @@ pub struct Fetch {
     home: Vec<SocketAddr>,
     home_turn: usize,
     home_failures: u32,
+    home_lies: u32,
     home_due: Option<Instant>,
     places: BTreeMap<SocketAddr, Place>,
     port: u16,
@@ -183,6 +189,7 @@ impl Fetch {
             home,
             home_turn: 0,
             home_failures: 0,
+            home_lies: 0,
             home_due: None,
             places: BTreeMap::new(),
             port,
@@ -221,6 +228,11 @@ impl Fetch {
             true => 0,
             false => self.home_failures,
         }
+    }
+
+    /// Whether the named server keeps sending wrong chunks, and nobody else can be asked.
+    pub fn is_deceived(&self) -> bool {
+        self.home_lies >= MAX_HOME_LIES && self.sources() == 0
     }
 
     /// Sources that can be asked at present.
@@ -683,6 +695,10 @@ impl Fetch {
             self.ready.push_back(Incoming::Stale);
         }
         self.closed(source, now);
+        if home && fault == Fault::WrongChunks {
+            self.home_lies += 1;
+            self.home_due = Some(now + REDIAL_LIAR);
+        }
         if home && fault == Fault::OtherGeneration && self.is_whole() {
             self.home_due = Some(now + REDIAL_OTHER);
         }

@@ -159,11 +159,6 @@ impl Grants {
         self.askers.values().any(waits).then(|| now + STARVED_AFTER / 2)
     }
 
-    /// Chunks that nobody but the master holds.
-    pub fn fresh(&self) -> u32 {
-        self.fresh.len()
-    }
-
     fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
         let on_the_way = |asker: &Asker| asker.granted.iter().filter(|grant| !grant.sent).count();
         if self.askers.values().map(on_the_way).sum::<usize>() >= self.slots {
