@@ -18,8 +18,8 @@
 //!  │                               │      │                                    │
 //!  │ p9::server  is asked          │◄─────┤ master    tokio, one thread        │
 //!  │  └ swarm::hub                 │      │  ├ scan, hash, cache, watch        │
-//!  │     ├ grants   (master)       │      │  └ files  the served tree          │
-//!  │     ├ uploads  (node)         │      │                                    │
+//!  │     ├ grants   (master only)  │      │  └ files  the served tree          │
+//!  │     ├ uploads                 │      │                                    │
 //!  │     └ members                 │      │ net       names, sockets, sendfile │
 //!  │                               │      │ sys       every unsafe line        │
 //!  │ tree ─ manifest ─ chunks ─ path      │ report    what people read         │
