@@ -39,6 +39,10 @@ const REDIR_MOST: Duration = Duration::from_secs(2);
 const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Wrong chunks after which a source is not asked any more.
 const MAX_WRONG: u32 = 2;
+/// How long other sources are hoped to come by what is missing.
+const HOPE: Duration = Duration::from_secs(30);
+/// Wait before a server is called again that serves another generation than the one held here.
+const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
 const BAN: Duration = Duration::from_secs(600);
 /// Longest text of a report, in bytes.
@@ -246,6 +250,8 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
+    /// When a chunk last came; before the first, when there was first somebody to ask.
+    progress: Option<Instant>,
     random: u64,
     trace: bool,
 }
@@ -284,6 +290,7 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
+            progress: None,
             random: seed | 1,
             trace: false,
         }
@@ -304,10 +311,11 @@ impl Fetch {
         self.missing().is_empty()
     }
 
-    /// How often in a row the named server could not be reached while nobody else could be asked
-    /// either; 0 as long as there is any source.
-    pub fn stranded(&self) -> u32 {
-        match self.links.values().any(|link| link.kind.is_some()) {
+    /// How often in a row the named server could not be reached while nobody else had anything to
+    /// give either; 0 as long as chunks come, or may come soon.
+    pub fn stranded(&self, now: Instant) -> u32 {
+        let recent = |at: Instant| now.saturating_duration_since(at) < HOPE;
+        match self.sources() > 0 && self.progress.is_some_and(recent) {
             true => 0,
             false => self.home_failures,
         }
@@ -592,6 +600,7 @@ impl Fetch {
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
         }
         self.order.push(chunk);
+        self.progress = Some(now);
         self.ready.push_back(Incoming::Verified(chunk));
         Ok(())
     }
@@ -643,6 +652,7 @@ impl Fetch {
             _ => return Err(nonsense),
         };
         link.kind = Some(kind);
+        self.progress.get_or_insert(now);
         link.redir_due = Some(now + REDIR_FIRST);
         if link.home {
             self.home_failures = 0;
@@ -830,6 +840,9 @@ impl Fetch {
             self.ready.push_back(Incoming::Stale);
         }
         self.closed(source, now);
+        if home && fault == Fault::OtherGeneration && self.is_whole() {
+            self.home_due = Some(now + REDIAL_OTHER);
+        }
         self.faults.push((address, fault));
         self.outputs.push_back(Output::Close { source });
     }

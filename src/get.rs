@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use blake3::Hash;
+
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
@@ -13,7 +15,7 @@ use crate::net::call::{CallError, read_control};
 use crate::net::resolve::{resolve, split_host_port};
 use crate::net::tcp;
 use crate::node::{Node, Start};
-use crate::path::TreePath;
+use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan};
 use crate::report::{Pace, Reporter, bytes, rate};
 use crate::store::{Store, StoreOptions};
@@ -30,6 +32,13 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 const LINGER: Duration = Duration::from_secs(2);
 /// Somebody who fetches from here and got nothing for this long does not count as wanting.
 const GIVEN_UP: Duration = Duration::from_secs(10);
+/// First wait for a server whose files have changed to serve the new generation; doubled each time.
+const CHANGE_FIRST: Duration = Duration::from_millis(250);
+/// Longest such wait.
+const CHANGE_MOST: Duration = Duration::from_secs(2);
+/// All such waits together, unless the retries have no end. A master needs about a minute to leave
+/// out a file that never stops changing.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 /// How often it is looked whether anybody still wants something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -61,8 +70,9 @@ pub fn status(options: &cli::Status) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port)?;
     let report = Reporter::new(options.debug, true);
     let (text, _) = server.ask(Control::Status, Retries::Times(0), &report)?;
-    String::from_utf8(text)
-        .map_err(|_| Error::Peer { host: server.name, why: "its status is not text".into() })
+    // Whatever the server sends, it stays text on the terminal.
+    let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
+    Ok(lines.map(|line| shown(line) + "\n").collect())
 }
 
 /// The server that was named.
@@ -161,6 +171,13 @@ enum Outcome {
     Stale(Option<TcpListener>),
 }
 
+/// A generation of which the server can no longer send everything, as a file of it has changed.
+struct Changed {
+    generation: Hash,
+    since: Instant,
+    wait: Duration,
+}
+
 impl Get<'_> {
     fn run(&mut self) -> Result<(), Error> {
         let server = Server::named(&self.options.server, self.options.port)?;
@@ -172,9 +189,12 @@ impl Get<'_> {
             .collect::<Result<_, _>>()
             .map_err(|bad| Error::Usage(bad.to_string()))?;
         let mut listener = None;
+        let mut changed = None;
         loop {
             let (text, home) = server.ask(Control::Manifest, self.options.retries, &self.report)?;
             let manifest = Arc::new(Manifest::parse(&text)?);
+            let generation = manifest.generation();
+            changed = self.after_change(&server, changed, generation)?;
             let dest = &self.options.dest;
             let plan = plan(&manifest, &sources, dest, DestIs::look(dest)?, &server.name)?;
             if listener.is_none() {
@@ -183,14 +203,40 @@ impl Get<'_> {
             match self.fetch(&server, manifest, plan, home, listener.take())? {
                 Outcome::Whole(node) => return self.serve_on(*node),
                 Outcome::Stale(kept) => {
-                    self.report.say(format_args!(
-                        "{} serves a new generation; what did not change is kept",
-                        server.name
-                    ));
                     listener = kept;
+                    let (since, wait) = (Instant::now(), CHANGE_FIRST);
+                    changed = changed.or(Some(Changed { generation, since, wait }));
                 }
             }
         }
+    }
+
+    /// Says that there is a new generation, or waits a little if there is not one yet: files may
+    /// have changed since the server looked at them last.
+    fn after_change(
+        &self,
+        server: &Server,
+        changed: Option<Changed>,
+        generation: Hash,
+    ) -> Result<Option<Changed>, Error> {
+        let Some(changed) = changed else { return Ok(None) };
+        if changed.generation != generation {
+            let name = &server.name;
+            let text = format_args!("{name} serves a new generation; what did not change is kept");
+            self.report.say(text);
+            return Ok(None);
+        }
+        if changed.wait == CHANGE_FIRST {
+            let text =
+                format_args!("a file on {} has changed; waiting for its new state", server.name);
+            self.report.say(text);
+        }
+        if changed.since.elapsed() > CHANGE_PATIENCE && self.options.retries != Retries::Forever {
+            let why = "a file has changed there, and it serves no new generation".to_owned();
+            return Err(Error::Peer { host: server.name.clone(), why });
+        }
+        thread::sleep(changed.wait);
+        Ok(Some(Changed { wait: (changed.wait * 2).min(CHANGE_MOST), ..changed }))
     }
 
     /// Where others fetch from us: the usual port, or any other if that is taken.
@@ -245,7 +291,7 @@ impl Get<'_> {
                 node.close();
                 return Ok(Outcome::Stale(node.into_listener()));
             }
-            let stranded = node.fetch().stranded();
+            let stranded = node.fetch().stranded(Instant::now());
             if matches!(self.options.retries, Retries::Times(most) if stranded > most) {
                 let why = format!(
                     "it does not answer, and nobody else has the rest; {} of {} are here and are \

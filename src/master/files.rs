@@ -32,8 +32,9 @@ struct OpenFile {
 }
 
 impl ServedFiles {
-    /// Another state was published.
+    /// Another state was published, or the same with files that are told in another way.
     pub(super) fn publish(&mut self, tree: Arc<Tree>, scan: Arc<Scan>) {
+        self.states.retain(|(published, _)| !Arc::ptr_eq(published, &tree));
         self.states.push_front((tree, scan));
         self.states.truncate(MAX_STATES);
         self.open.clear();

@@ -159,6 +159,11 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
 
 async fn publish_states(shared: Rc<Shared>, mut states: mpsc::UnboundedReceiver<State>) {
     while let Some(State { manifest, scan }) = states.recv().await {
+        let served = shared.hub.borrow().tree().clone();
+        if manifest.generation() == served.manifest().generation() {
+            shared.files.borrow_mut().publish(served, scan);
+            continue;
+        }
         let generation = manifest.generation().to_hex();
         shared.report.say(format_args!("the tree has changed: generation {generation}"));
         let tree = Arc::new(Tree::new(Arc::new(manifest)));
@@ -271,9 +276,13 @@ impl Connection {
                     match Sending::new(output, &mut *files) {
                         Ok(sending) => sending,
                         Err((data, error)) => {
-                            let errno =
-                                error.raw_os_error().map_or(Errno::EIO, |n| Errno(n as u32));
-                            self.session.refuse(&data, errno);
+                            // Not ESTALE: the tree may well turn out to be the same.
+                            self.session.refuse(&data, Errno::EIO);
+                            shared.report.event(format_args!(
+                                "{}: a file cannot be sent: {}",
+                                self.peer,
+                                crate::error::reason(&error)
+                            ));
                             if data.paced {
                                 let at = At { conn: self.conn, now };
                                 shared.hub.borrow_mut().sent(at, &data.range);

@@ -73,7 +73,8 @@ impl Watcher {
         }
     }
 
-    /// Looks at the tree every `interval` and hands on each new state, until `publish` says no.
+    /// Looks at the tree every `interval` and hands on each new state, until `publish` says no. A
+    /// state may be new and have the same manifest: a file may have got another link, say.
     ///
     /// A change is hashed when two scans in a row agree on it, so that a file that is being written
     /// is not hashed over and over.
@@ -83,7 +84,6 @@ impl Watcher {
         interval: Duration,
         mut publish: impl FnMut(State) -> bool,
     ) {
-        let mut served = first.manifest.generation();
         let mut last = first.scan.clone();
         let mut young = !last.is_settled();
         let mut stale = false;
@@ -104,13 +104,11 @@ impl Watcher {
             }
             match self.hash(last.clone()) {
                 Ok(None) => continue,
-                Ok(Some(state)) if state.manifest.generation() != served => {
-                    served = state.manifest.generation();
+                Ok(Some(state)) => {
                     if !publish(state) {
                         return;
                     }
                 }
-                Ok(Some(_)) => {}
                 Err(error) => self.report.say(format_args!("{error}; the last state is served on")),
             }
             (stale, young, moves) = (false, !last.is_settled(), 0);

@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::errno::Errno;
 use super::message::{
-    Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD_HEADER_BYTES,
+    Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD, RREAD_HEADER_BYTES,
 };
 use super::server::MAX_MSIZE;
 use super::wire::{DecodeError, Dialect, List, MAX_WALK_ELEMENTS, NumericId, Text};
@@ -20,7 +20,6 @@ pub const MAX_IN_FLIGHT: usize = 64;
 const MAX_REPLY_BYTES: usize = 128 << 10;
 const TVERSION: u8 = 100;
 const TREAD: u8 = 116;
-const RREAD: u8 = 117;
 const RLERROR: u8 = 7;
 const RERROR: u8 = 107;
 

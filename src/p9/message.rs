@@ -17,6 +17,8 @@ pub const NOTAG: u16 = u16::MAX;
 pub const NOFID: u32 = u32::MAX;
 /// Bytes before a message's fields: size\[4\] type\[1\] tag\[2\].
 pub const HEADER_BYTES: usize = 7;
+/// The type number of Rread, whose data travels apart from its header.
+pub const RREAD: u8 = 117;
 /// Bytes of an Rread before its data: the header and count\[4\].
 pub const RREAD_HEADER_BYTES: usize = 11;
 /// What a read's count leaves free of msize, so that every reply fits (`P9_IOHDRSZ` in Linux).

@@ -8,16 +8,25 @@
 //! A request that has to wait (for a chunk, a grant, a turn) is *parked* without holding up those
 //! after it, and is tried again by [`Session::resume`].
 
+mod access;
+mod host;
+mod output;
+mod stat;
+
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::errno::Errno;
-use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, RREAD_HEADER_BYTES};
-use super::wire::{Blob, Dialect, Field, List, Qid, Stat, Text, UnixOnly, Writer};
+use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
+use super::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
 use crate::manifest::Content;
-use crate::tree::{Attributes, Control, Node, ROOT, Tree};
+use crate::tree::{Control, Node, ROOT, Tree};
+
+use access::Access;
+pub use host::{Answer, At, Conn, Host};
+pub use output::{Data, Output};
 
 /// Largest message that is negotiated, in bytes: the largest chunk fits into one Rread.
 pub const MAX_MSIZE: u32 = (4 << 20) + IO_HEADER_BYTES;
@@ -37,99 +46,6 @@ pub const MAX_OUTPUTS: usize = 64;
 const MAX_OUTPUT_BYTES: usize = 256 << 10;
 /// Longest reply that is built in memory, in bytes: of directories and control files.
 const MAX_BUILT_BYTES: u32 = 128 << 10;
-/// What clients are told is a good size to read in, in bytes (`st_blksize`).
-const BLOCK_BYTES: u64 = 128 << 10;
-
-/// Names a connection for the host; the driver numbers them and never reuses a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Conn(pub u64);
-
-/// Who asks, and when.
-#[derive(Clone, Copy, Debug)]
-pub struct At {
-    /// The connection.
-    pub conn: Conn,
-    /// The present, by the driver's clock.
-    pub now: Instant,
-}
-
-/// A host's answer to a request that may have to wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer<T> {
-    /// Here it is.
-    Now(T),
-    /// Not yet; the host will ask the driver to resume the session.
-    Wait,
-    /// It cannot be.
-    Error(Errno),
-}
-
-/// What a session asks of whoever it serves for.
-pub trait Host {
-    /// What is served at present.
-    fn tree(&self) -> &Arc<Tree>;
-
-    /// A control file is opened. Some: its reads are answered from these bytes. None: from
-    /// [`Host::read`].
-    fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno>;
-
-    /// Bytes of a control file, at most `count`; none means its end.
-    fn read(&mut self, at: At, file: Control, offset: u64, count: usize) -> Answer<Vec<u8>>;
-
-    /// Something was written to a control file.
-    fn write(&mut self, at: At, file: Control, data: &[u8]) -> Result<(), Errno>;
-
-    /// An open control file was clunked, or its connection ended.
-    fn clunk(&mut self, at: At, file: Control);
-
-    /// May these bytes of the image of `tree` go out? `paced` ones are of the present tree and take
-    /// turns, and [`Host::sent`] ends a turn.
-    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
-
-    /// A paced reply has left, or was dropped.
-    fn sent(&mut self, at: At, range: &Range<u64>);
-
-    /// The connection waits for this control file no longer: its last request that did was given up.
-    /// Or all of them are about to be made again; those for the image are, without this call, unless
-    /// the tree has changed.
-    fn cancel(&mut self, at: At, file: Control);
-}
-
-/// Something to send.
-#[derive(Debug)]
-pub enum Output {
-    /// These bytes.
-    Reply(Vec<u8>),
-    /// A header and a part of the image.
-    Data(Data),
-}
-
-/// An Rread whose bytes the driver takes from where they are stored.
-#[derive(Clone, Debug)]
-pub struct Data {
-    tag: u16,
-    /// The state of the tree that the range belongs to.
-    pub tree: Arc<Tree>,
-    /// Which bytes of the image.
-    pub range: Range<u64>,
-    /// Whether the driver has to report [`Host::sent`].
-    pub paced: bool,
-}
-
-impl Data {
-    /// The header to send before the bytes.
-    pub fn header(&self) -> [u8; RREAD_HEADER_BYTES] {
-        let count = (self.range.end - self.range.start) as u32;
-        let mut frame = Vec::with_capacity(RREAD_HEADER_BYTES);
-        Message::Rread { data: Blob(&[]) }.encode(self.tag, Dialect::Linux, &mut frame);
-        let mut header = [0; RREAD_HEADER_BYTES];
-        header.copy_from_slice(frame.get(..RREAD_HEADER_BYTES).unwrap_or(&[0; RREAD_HEADER_BYTES]));
-        let [a, b, c, d, _, _, _, e, f, g, h] = &mut header;
-        [*a, *b, *c, *d] = (RREAD_HEADER_BYTES as u32 + count).to_le_bytes();
-        [*e, *f, *g, *h] = count.to_le_bytes();
-        header
-    }
-}
 
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -443,10 +359,10 @@ impl Session {
             }
             Message::Tstatfs { fid } => {
                 let tree = &self.fid(fid)?.tree;
-                Ok(statfs(tree))
+                Ok(stat::statfs(tree))
             }
             Message::Twstat { fid, stat } => {
-                match self.may_change(fid)? || touches_nothing(&stat) {
+                match self.may_change(fid)? || stat::touches_nothing(&stat) {
                     true => Ok(Message::Rwstat {}),
                     false => Err(self.read_only()),
                 }
@@ -655,18 +571,8 @@ impl Session {
                 if offset != *expected {
                     return Err(Errno::EINVAL);
                 }
-                let mut records = Vec::new();
-                for i in tree.children(fid.node, *next) {
-                    let before = records.len();
-                    stat_of(&tree, Node::Entry(i), dialect, |stat| {
-                        stat.record(&mut Writer::new(&mut records, dialect));
-                    });
-                    if records.len() > built {
-                        records.truncate(before);
-                        break;
-                    }
-                    *next = i + 1;
-                }
+                let (records, after) = stat::records(&tree, fid.node, *next, built, dialect);
+                *next = after;
                 *expected += records.len() as u64;
                 self.reply(tag, Ok(Message::Rread { data: Blob(&records) }));
                 return Ok(None);
@@ -722,28 +628,7 @@ impl Session {
             Open::No => return Err(Errno::EBADF),
             _ => return Err(Errno::ENOTDIR),
         }
-        let tree = &fid.tree;
-        let dots = [(&b"."[..], fid.node), (b"..", tree.walk(fid.node, b"..").unwrap_or(ROOT))];
-        let dots = (1u64..).zip(dots).skip(offset.min(2) as usize).map(|(c, (n, at))| (c, n, at));
-        let from = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
-        let entries = tree.children(fid.node, from).filter_map(|i| {
-            let name = tree.entry(Node::Entry(i))?.path.name();
-            Some((i as u64 + 3, name, Node::Entry(i)))
-        });
-        let mut records = Vec::new();
-        for (cookie, name, node) in dots.chain(entries) {
-            let before = records.len();
-            let w = &mut Writer::new(&mut records, Dialect::Linux);
-            let qid = tree.attributes(node).qid;
-            qid.encode(w);
-            cookie.encode(w);
-            dirent_type(qid.kind).encode(w);
-            Text(name).encode(w);
-            if records.len() > most as usize {
-                records.truncate(before);
-                break;
-            }
-        }
+        let records = stat::dirents(&fid.tree, fid.node, offset, most as usize);
         self.reply(tag, Ok(Message::Rreaddir { data: Blob(&records) }));
         Ok(())
     }
@@ -775,35 +660,12 @@ impl Session {
             Ok(fid) => (fid.tree.clone(), fid.node),
             Err(errno) => return self.reply(tag, Err(errno)),
         };
-        stat_of(&tree, node, dialect, |stat| self.reply(tag, Ok(Message::Rstat { stat })));
+        stat::with_stat(&tree, node, dialect, |stat| self.reply(tag, Ok(Message::Rstat { stat })));
     }
 
     fn getattr(&mut self, fid: u32, tree: &Arc<Tree>) -> Reply<'static> {
         let fid = self.current_fid(fid, tree)?;
-        let Attributes { qid, mode, owner, bytes, mtime, links } = fid.tree.attributes(fid.node);
-        let (secs, nanos) = (mtime.secs as u64, u64::from(mtime.nanos));
-        Ok(Message::Rgetattr {
-            valid: GETATTR_BASIC,
-            qid,
-            mode,
-            uid: owner.uid,
-            gid: owner.gid,
-            nlink: links,
-            rdev: 0,
-            size: bytes,
-            blksize: BLOCK_BYTES,
-            blocks: bytes.div_ceil(512),
-            atime_sec: secs,
-            atime_nsec: nanos,
-            mtime_sec: secs,
-            mtime_nsec: nanos,
-            ctime_sec: secs,
-            ctime_nsec: nanos,
-            btime_sec: 0,
-            btime_nsec: 0,
-            generation: 0,
-            data_version: 0,
-        })
+        Ok(stat::getattr(fid.tree.attributes(fid.node)))
     }
 
     fn write(&mut self, fid: u32, data: &[u8], host: &mut impl Host, at: At) -> Reply<'static> {
@@ -895,136 +757,14 @@ impl Session {
     }
 }
 
-/// What an open asks to be allowed.
-struct Access {
-    read: bool,
-    write: bool,
-    truncate: bool,
-    remove_on_close: bool,
-    directory: bool,
-}
-
-impl Access {
-    /// Topen's mode (open(5)).
-    fn of_plan9(mode: u8) -> Access {
-        Access {
-            read: matches!(mode & 3, 0 | 2 | 3),
-            write: matches!(mode & 3, 1 | 2),
-            truncate: mode & 0x10 != 0,
-            remove_on_close: mode & 0x40 != 0,
-            directory: false,
-        }
-    }
-
-    /// Tlopen's flags, those of open(2) on most Linux machines whatever the client's.
-    fn of_linux(flags: u32) -> Access {
-        Access {
-            read: matches!(flags & 3, 0 | 2),
-            write: matches!(flags & 3, 1..=3),
-            truncate: flags & 0o1000 != 0,
-            remove_on_close: false,
-            directory: flags & 0o200_000 != 0,
-        }
-    }
-}
-
 /// `P9_LOCK_SUCCESS`.
 const LOCK_SUCCESS: u8 = 0;
 /// "Nobody holds it" in Tgetlock.
 const F_UNLCK: u8 = 2;
-/// Tgetattr: all that stat(2) has (`P9_STATS_BASIC`).
-const GETATTR_BASIC: u64 = 0x7ff;
-/// `V9FS_MAGIC`.
-const STATFS_TYPE: u32 = 0x0102_1997;
-const DMDIR: u32 = 0x8000_0000;
-const DMSYMLINK: u32 = 0x0200_0000;
-const DMSETUID: u32 = 0x0008_0000;
-const DMSETGID: u32 = 0x0004_0000;
-/// The sticky bit, as Linux sends it.
-const DMSETVTX: u32 = 0x0001_0000;
-
 fn release(fid: Fid, host: &mut impl Host, at: At) {
     if let Open::Control { file, .. } = fid.open {
         host.clunk(at, file);
     }
-}
-
-/// `d_type` of readdir(3).
-fn dirent_type(qid_kind: u8) -> u8 {
-    match qid_kind {
-        Qid::DIR => 4,
-        Qid::SYMLINK => 10,
-        _ => 8,
-    }
-}
-
-fn statfs(tree: &Tree) -> Message<'static> {
-    let bytes = tree.manifest().layout().image_bytes();
-    Message::Rstatfs {
-        fstype: STATFS_TYPE,
-        bsize: 4096,
-        blocks: bytes.div_ceil(4096),
-        bfree: 0,
-        bavail: 0,
-        files: tree.manifest().listing().entries().len() as u64,
-        ffree: 0,
-        fsid: 0,
-        namelen: 255,
-    }
-}
-
-/// fsync of the older dialects is a Twstat that leaves every field alone (stat(5)).
-fn touches_nothing(stat: &Stat<'_>) -> bool {
-    stat.mode == u32::MAX
-        && stat.atime == u32::MAX
-        && stat.mtime == u32::MAX
-        && stat.length == u64::MAX
-        && stat.name.0.is_empty()
-        && stat.uid.0.is_empty()
-        && stat.gid.0.is_empty()
-}
-
-/// Makes a node's stat entry and hands it to `take`, since its strings live only here.
-fn stat_of(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>)) {
-    let Attributes { mut qid, mode, owner, bytes, mtime, .. } = tree.attributes(node);
-    let entry = tree.entry(node);
-    let name = match (node, entry) {
-        (ROOT, _) => b"/",
-        (_, Some(entry)) => entry.path.name(),
-        (Node::Control(file), None) => file.name().as_bytes(),
-        _ => crate::tree::CONTROL_DIR,
-    };
-    let mut bits = mode & 0o777;
-    bits |= if qid.kind == Qid::DIR { DMDIR } else { 0 };
-    let mut extension = &b""[..];
-    if dialect == Dialect::Plain {
-        qid.kind &= Qid::DIR;
-    } else {
-        bits |= if mode & 0o4000 != 0 { DMSETUID } else { 0 };
-        bits |= if mode & 0o2000 != 0 { DMSETGID } else { 0 };
-        bits |= if mode & 0o1000 != 0 { DMSETVTX } else { 0 };
-        if let Some(Content::Symlink { target }) = entry.map(|entry| &entry.content) {
-            bits |= DMSYMLINK;
-            extension = target;
-        }
-    }
-    let seconds = u32::try_from(mtime.secs.max(0)).unwrap_or(u32::MAX);
-    let (uid, gid) = (owner.uid.to_string(), owner.gid.to_string());
-    take(Stat {
-        dev_type: 0,
-        dev: 0,
-        qid,
-        mode: bits,
-        atime: seconds,
-        mtime: seconds,
-        length: bytes,
-        name: Text(name),
-        uid: Text(uid.as_bytes()),
-        gid: Text(gid.as_bytes()),
-        muid: Text(uid.as_bytes()),
-        extension: UnixOnly(Text(extension)),
-        numeric: [UnixOnly(owner.uid), UnixOnly(owner.gid), UnixOnly(owner.uid)],
-    });
 }
 
 #[cfg(test)]

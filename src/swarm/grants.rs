@@ -32,6 +32,8 @@ struct Asker {
     ready: Vec<ChunkId>,
     /// Since when it waits.
     since: Option<Instant>,
+    /// When others last brought it a chunk; before the first, when it first asked.
+    fed: Option<Instant>,
     /// How long its grants take.
     usual: Option<Duration>,
     /// A grant was taken back from it, and nothing was heard of it since.
@@ -90,6 +92,7 @@ impl Grants {
         if asker.ready.is_empty() {
             asker.asks += 1;
             asker.since.get_or_insert(now);
+            asker.fed.get_or_insert(now);
             return None;
         }
         Some(asker.ready.remove(0))
@@ -117,15 +120,18 @@ impl Grants {
     }
 
     /// `conn` has said that it holds these chunks.
-    pub fn held(&mut self, conn: Conn, chunks: &[ChunkId]) {
+    pub fn held(&mut self, conn: Conn, chunks: &[ChunkId], now: Instant) {
         for &chunk in chunks {
-            let granted = self.askers.get_mut(&conn).map(|asker| &mut asker.granted);
-            let before = granted.as_ref().map_or(0, |granted| granted.len());
-            let left = granted.map_or(0, |granted| {
-                granted.retain(|grant| grant.chunk != chunk);
-                granted.len()
-            });
-            if left == before {
+            let mut granted_here = false;
+            if let Some(asker) = self.askers.get_mut(&conn) {
+                granted_here = asker.granted.iter().any(|grant| grant.chunk == chunk);
+                asker.granted.retain(|grant| grant.chunk != chunk);
+                if !granted_here {
+                    asker.fed = Some(now);
+                }
+            }
+            // A chunk that was granted counts as a copy already.
+            if !granted_here {
                 self.add_copy(chunk);
             }
         }
@@ -190,13 +196,13 @@ impl Grants {
             let lacks = |chunk: &ChunkId| {
                 member.lacks.contains(*chunk) && asker.granted.iter().all(|g| g.chunk != *chunk)
             };
-            let quiet_since = asker.since?.max(member.progress);
-            let starves = now.saturating_duration_since(quiet_since) >= patience;
+            let starves = now.saturating_duration_since(asker.fed?) >= patience;
             let fed = alone || starves || !self.is_slow(asker);
             if let Some(chunk) = self.fresh.iter().find(lacks).filter(|_| fed) {
                 return Some((*conn, chunk));
             }
-            if !starves && !alone_in_the_swarm(members) {
+            let others = members.serving() - usize::from(member.serves.is_some());
+            if !starves && others > 0 {
                 return None;
             }
             let rarest = member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c))?;
@@ -244,10 +250,6 @@ impl Grants {
             }
         }
     }
-}
-
-fn alone_in_the_swarm(members: &Members) -> bool {
-    members.serving() <= 1
 }
 
 /// Folds a measurement into a running mean that forgets (weight 1/8, as TCP's round-trip time).
@@ -301,15 +303,17 @@ mod tests {
 
         fn holds(&mut self, conn: u64, chunk: u32) {
             let new = self.members.has(Conn(conn), self.layout.chunk(chunk).into_iter(), self.now);
-            self.grants.held(Conn(conn), &new);
+            self.grants.held(Conn(conn), &new, self.now);
         }
 
         /// A read that waits, and is tried again once something was handed out.
         fn serve(&mut self, conn: u64) -> Option<u32> {
-            assert_eq!(self.ask(conn), None);
-            self.assign();
             self.grants.cancel(Conn(conn));
-            let chunk = self.ask(conn);
+            let chunk = self.ask(conn).or_else(|| {
+                self.assign();
+                self.grants.cancel(Conn(conn));
+                self.ask(conn)
+            });
             if let Some(chunk) = chunk.and_then(|chunk| self.layout.chunk(chunk)) {
                 self.grants.sent(Conn(conn), chunk, self.now);
             }
@@ -382,6 +386,21 @@ mod tests {
         assert_eq!(master.assign(), [] as [u64; 0], "fresh chunks are for the others");
         master.now += STARVED_AFTER;
         assert_eq!(master.assign(), [0, 1]);
+    }
+
+    #[test]
+    fn a_node_that_gets_nothing_from_others_starves_once_not_for_each_chunk() {
+        let mut master = Master::new(2, 8, 4);
+        for chunk in 0..8 {
+            master.holds(0, chunk);
+        }
+        assert_eq!(master.serve(1), None, "the other node has all of it");
+        master.now += STARVED_AFTER * 2;
+        assert!((0..8).all(|_| {
+            let chunk = master.serve(1);
+            chunk.into_iter().for_each(|chunk| master.holds(1, chunk));
+            chunk.is_some()
+        }));
     }
 
     #[test]

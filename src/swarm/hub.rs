@@ -23,6 +23,9 @@ use crate::tree::{Control, Tree};
 
 /// How long news for readers of `have` are gathered before they are sent.
 const HAVE_DELAY: Duration = Duration::from_millis(5);
+/// Grants of a master that are on their way for each chunk that it sends at a time: while one is sent,
+/// the requests for the next ones come, from nodes whose own links are busy.
+const GRANTS_A_SLOT: usize = 2;
 /// Longest line that is taken from a node's log, in bytes.
 const MAX_LOG_LINE_BYTES: usize = 256;
 /// Most lines of nodes' logs that are kept for the driver.
@@ -33,21 +36,14 @@ pub const HAVE_MASTER: &str = "master";
 /// In the first line of `have`: the reader chooses chunks for itself.
 pub const HAVE_NODE: &str = "node";
 
-/// What kind of server this is.
-#[derive(Debug)]
-pub enum Role {
-    /// Holds everything and hands each chunk out once.
-    Master(Grants),
-    /// Holds what it has fetched; who fetches from it chooses the chunks and takes turns.
-    Node(Uploads),
-}
-
 /// The serving side of the master or of a node.
 #[derive(Debug)]
 pub struct Hub {
     tree: Arc<Tree>,
-    role: Role,
     members: Members,
+    uploads: Uploads,
+    /// A master hands out chunks; at a node whoever fetches chooses them.
+    grants: Option<Grants>,
     /// Chunks that may be sent.
     held: ChunkSet,
     /// Chunks that are or will be held.
@@ -69,22 +65,30 @@ impl Hub {
     pub fn master(tree: Arc<Tree>, slots: usize, seed: u64) -> Hub {
         let layout = *tree.manifest().layout();
         let full = ChunkSet::full(&layout);
-        let role = Role::Master(Grants::new(layout, slots));
-        Hub::new(tree, role, full.clone(), full, seed)
+        let grants = Grants::new(layout, slots.saturating_mul(GRANTS_A_SLOT));
+        Hub::new(tree, slots, Some(grants), full.clone(), full, seed)
     }
 
     /// A node that wants some chunks and holds part of them already.
     pub fn node(tree: Arc<Tree>, wanted: ChunkSet, held: ChunkSet, seed: u64) -> Hub {
-        Hub::new(tree, Role::Node(Uploads::new(UPLOAD_SLOTS)), wanted, held, seed)
+        Hub::new(tree, UPLOAD_SLOTS, None, wanted, held, seed)
     }
 
-    fn new(tree: Arc<Tree>, role: Role, wanted: ChunkSet, held: ChunkSet, seed: u64) -> Hub {
+    fn new(
+        tree: Arc<Tree>,
+        slots: usize,
+        grants: Option<Grants>,
+        wanted: ChunkSet,
+        held: ChunkSet,
+        seed: u64,
+    ) -> Hub {
         let members = Members::new(*tree.manifest().layout(), seed);
-        let have = first_have(&tree, &role, &held);
+        let have = first_have(&tree, grants.is_some(), &held);
         Hub {
             tree,
-            role,
             members,
+            uploads: Uploads::new(slots),
+            grants,
             held,
             wanted,
             have,
@@ -109,17 +113,13 @@ impl Hub {
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
         self.wakes.remove(&conn);
-        match &mut self.role {
-            Role::Master(grants) => {
-                grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
-                self.assign(now);
-            }
-            Role::Node(uploads) => {
-                uploads.cancel(conn, |_| 0);
-                let next = uploads.done(conn, |conn| lack(&self.members, conn));
-                self.wakes.extend(next);
-            }
+        if let Some(grants) = &mut self.grants {
+            grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
         }
+        self.uploads.cancel(conn, |_| 0);
+        let next = self.uploads.done(conn, |conn| lack(&self.members, conn));
+        self.wakes.extend(next);
+        self.assign(now);
     }
 
     /// A chunk was verified and can be sent from now on.
@@ -155,10 +155,7 @@ impl Hub {
 
     /// When [`Hub::tick`] has something to do, if it ever has.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let grants = match &self.role {
-            Role::Master(grants) => grants.deadline(now),
-            Role::Node(_) => None,
-        };
+        let grants = self.grants.as_ref().and_then(|grants| grants.deadline(now));
         let have = self.have_due.filter(|_| !self.have_readers.is_empty());
         [grants, have].into_iter().flatten().min()
     }
@@ -190,11 +187,7 @@ impl Hub {
 
     /// Whether image bytes are being sent to somebody, or somebody waits for some.
     pub fn is_drawn_from(&self) -> bool {
-        let sending = match &self.role {
-            Role::Node(uploads) => uploads.active() > 0,
-            Role::Master(_) => false,
-        };
-        sending || !self.data_readers.is_empty()
+        self.uploads.active() > 0 || !self.data_readers.is_empty()
     }
 
     fn layout(&self) -> &Layout {
@@ -202,7 +195,7 @@ impl Hub {
     }
 
     fn assign(&mut self, now: Instant) {
-        if let Role::Master(grants) = &mut self.role {
+        if let Some(grants) = &mut self.grants {
             self.wakes.extend(grants.assign(&self.members, now));
         }
     }
@@ -231,8 +224,8 @@ impl Hub {
                 "want" => self.members.wants(at.conn, chunks.iter()),
                 "held" => {
                     let new = self.members.has(at.conn, chunks.iter(), at.now);
-                    if let Role::Master(grants) = &mut self.role {
-                        grants.held(at.conn, &new);
+                    if let Some(grants) = &mut self.grants {
+                        grants.held(at.conn, &new, at.now);
                     }
                 }
                 _ => return Err(Errno::EINVAL),
@@ -272,7 +265,7 @@ impl Hub {
             self.members.serving(),
             self.sent_bytes,
         );
-        if let Role::Master(grants) = &self.role {
+        if let Some(grants) = &self.grants {
             let _ = write!(text, " only_here={}", grants.fresh());
         }
         text.push('\n');
@@ -292,11 +285,8 @@ impl Hub {
     }
 }
 
-fn first_have(tree: &Tree, role: &Role, held: &ChunkSet) -> Vec<u8> {
-    let role = match role {
-        Role::Master(_) => HAVE_MASTER,
-        Role::Node(_) => HAVE_NODE,
-    };
+fn first_have(tree: &Tree, grants: bool, held: &ChunkSet) -> Vec<u8> {
+    let role = if grants { HAVE_MASTER } else { HAVE_NODE };
     let mut text = format!("{} {role}\n", tree.manifest().generation().to_hex());
     for run in held.runs().split(' ').filter(|run| !run.is_empty()) {
         text += run;
@@ -351,7 +341,7 @@ impl Host for Hub {
     }
 
     fn read(&mut self, at: At, file: Control, offset: u64, count: usize) -> Answer<Vec<u8>> {
-        match (file, &mut self.role) {
+        match (file, &mut self.grants) {
             (Control::Have, _) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 match self.have.get(start..).filter(|rest| !rest.is_empty()) {
@@ -362,7 +352,7 @@ impl Host for Hub {
                     }
                 }
             }
-            (Control::Next, Role::Master(grants)) => match grants.ask(at.conn, at.now) {
+            (Control::Next, Some(grants)) => match grants.ask(at.conn, at.now) {
                 Some(chunk) => Answer::Now(format!("{chunk}\n").into_bytes()),
                 None => {
                     self.assign(at.now);
@@ -407,12 +397,9 @@ impl Host for Hub {
             self.data_readers.insert(at.conn);
             return Answer::Wait;
         }
-        match &mut self.role {
-            Role::Node(uploads) if paced => match uploads.ask(at.conn) {
-                true => Answer::Now(()),
-                false => Answer::Wait,
-            },
-            _ => Answer::Now(()),
+        match paced && !self.uploads.ask(at.conn) {
+            true => Answer::Wait,
+            false => Answer::Now(()),
         }
     }
 
@@ -421,29 +408,24 @@ impl Host for Hub {
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);
         self.members.sent(at.conn, bytes);
         let last = self.layout().covering(range.clone()).last();
-        match (&mut self.role, last) {
-            (Role::Node(uploads), _) => {
-                let next = uploads.done(at.conn, |conn| lack(&self.members, conn));
-                self.wakes.extend(next);
-            }
-            (Role::Master(grants), Some(chunk)) => {
-                if self.tree.manifest().layout().range(chunk).end == range.end {
-                    grants.sent(at.conn, chunk, at.now);
-                }
-                self.assign(at.now);
-            }
-            (Role::Master(_), None) => {}
+        let whole = last.filter(|chunk| self.layout().range(*chunk).end == range.end);
+        if let Some((grants, chunk)) = self.grants.as_mut().zip(whole) {
+            grants.sent(at.conn, chunk, at.now);
         }
+        let next = self.uploads.done(at.conn, |conn| lack(&self.members, conn));
+        self.wakes.extend(next);
+        self.assign(at.now);
     }
 
     fn cancel(&mut self, at: At, file: Control) {
-        match (file, &mut self.role) {
+        match (file, &mut self.grants) {
             (Control::Have, _) => {
                 self.have_readers.remove(&at.conn);
             }
-            (Control::Next, Role::Master(grants)) => grants.cancel(at.conn),
-            (Control::Image, Role::Node(uploads)) => {
-                let next = uploads.cancel(at.conn, |conn| lack(&self.members, conn));
+            (Control::Next, Some(grants)) => grants.cancel(at.conn),
+            (Control::Image, _) => {
+                self.data_readers.remove(&at.conn);
+                let next = self.uploads.cancel(at.conn, |conn| lack(&self.members, conn));
                 self.wakes.extend(next);
             }
             _ => {}

@@ -1,9 +1,10 @@
 //! The rules of intro(5) and of its .u and .L additions, one test each.
 
+use super::stat::*;
 use super::*;
 use crate::p9::message::NOTAG;
 use crate::p9::testing::*;
-use crate::p9::wire::{IfPresent, Reader};
+use crate::p9::wire::{Field, IfPresent, Reader, Stat};
 
 const DATA: u32 = 5;
 
@@ -464,7 +465,8 @@ fn plain_9p2000_sees_a_link_as_a_file_that_holds_its_target() {
 #[test]
 fn control_files_open_only_as_their_permissions_say() {
     let mut peer = Peer::new(Dialect::Linux);
-    for (path, mode) in [(".xget/have", 1), (".xget/have", 2), (".xget/log", 0), (".xget/log", 2)] {
+    let avail = ".xget/avail";
+    for (path, mode) in [(".xget/have", 1), (".xget/have", 2), (avail, 0), (avail, 2)] {
         peer.walk(1, path);
         assert_eq!(peer.refused(&open(Dialect::Linux, 1, mode)), Errno::EPERM, "{path} {mode}");
         peer.ask(&clunk(1));

@@ -1,0 +1,30 @@
+# What can be done here: make help
+#
+# All of it works with cargo alone too; this only remembers the commands.
+
+CARGO = cargo
+
+build: ## build target/release/xget
+	$(CARGO) build --release --locked
+
+node: ## build it as for an initramfs: fetching and serving on, but no master
+	$(CARGO) build --release --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}/node"
+
+demo: build ## put a kernel and an initrd onto five nodes of this machine, and show who sent what
+	demo/demo.sh
+
+test: build ## run every test; as root on Debian it installs what it needs
+	tests/run
+
+lint: ## check the format and run clippy, for both sets of features
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
+
+clean: ## remove what was built, and what the tests have downloaded
+	$(CARGO) clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: build node demo test lint clean help

@@ -1,0 +1,63 @@
+//! What a session asks of whoever it serves for.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::p9::errno::Errno;
+use crate::tree::{Control, Tree};
+
+/// Names a connection for the host; the driver numbers them and never reuses a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Conn(pub u64);
+
+/// Who asks, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// The connection.
+    pub conn: Conn,
+    /// The present, by the driver's clock.
+    pub now: Instant,
+}
+
+/// A host's answer to a request that may have to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// Here it is.
+    Now(T),
+    /// Not yet; the host will ask the driver to resume the session.
+    Wait,
+    /// It cannot be.
+    Error(Errno),
+}
+
+/// What a session asks of whoever it serves for.
+pub trait Host {
+    /// What is served at present.
+    fn tree(&self) -> &Arc<Tree>;
+
+    /// A control file is opened. Some: its reads are answered from these bytes. None: from
+    /// [`Host::read`].
+    fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno>;
+
+    /// Bytes of a control file, at most `count`; none means its end.
+    fn read(&mut self, at: At, file: Control, offset: u64, count: usize) -> Answer<Vec<u8>>;
+
+    /// Something was written to a control file.
+    fn write(&mut self, at: At, file: Control, data: &[u8]) -> Result<(), Errno>;
+
+    /// An open control file was clunked, or its connection ended.
+    fn clunk(&mut self, at: At, file: Control);
+
+    /// May these bytes of the image of `tree` go out? `paced` ones are of the present tree and take
+    /// turns, and [`Host::sent`] ends a turn.
+    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
+
+    /// A paced reply has left, or was dropped.
+    fn sent(&mut self, at: At, range: &Range<u64>);
+
+    /// The connection waits for this control file no longer: its last request that did was given up.
+    /// Or all of them are about to be made again; those for the image are, without this call, unless
+    /// the tree has changed.
+    fn cancel(&mut self, at: At, file: Control);
+}

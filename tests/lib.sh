@@ -1,0 +1,271 @@
+# Helpers for the system tests, which are bash scripts: . "$(dirname "$0")/lib.sh"
+#
+# A test says `need`, then does things and judges them with `check`, `pass` and `fail`, one line
+# each, and ends with `finish`. Processes started with `start` are known by name and ended at exit;
+# so are the network namespaces of `net_up` and the work directory.
+#
+# The last line of every script is `NAME: N passed, N failed, N skipped`; exit codes are 0, 1 for
+# failures and 77 if nothing at all could be tested.
+
+set -u -o pipefail
+export LC_ALL=C
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+target=$(realpath -m "${CARGO_TARGET_DIR:-$repo/target}")
+xget=${XGET:-$target/release/xget}
+test_name=$(basename "$0" .sh)
+passed=0 failed=0 skipped=0
+port=20004
+
+# ---- judging
+
+pass() { passed=$((passed + 1)); echo "PASS  $*"; }
+
+# fail TEXT [LOG...]: with the ends of those logs
+fail() {
+    failed=$((failed + 1)); echo "FAIL  $1"; shift
+    local log
+    for log; do echo "      --- $log"; tail -n 15 "$log" | cut -c 1-300 | sed 's/^/      | /'; done
+}
+
+# skip TEXT HOW: one thing that cannot be tested here, and how to get it
+skip() { skipped=$((skipped + 1)); echo "SKIP  $1"; echo "      to run it: $2"; }
+
+note() { echo "      $*"; }
+
+# check TEXT COMMAND...: the command decides
+check() {
+    local text=$1; shift
+    if "$@" > "$work/check.out" 2>&1; then pass "$text"; else fail "$text" "$work/check.out"; fi
+}
+
+finish() {
+    trap - EXIT
+    clean_up
+    echo "$test_name: $passed passed, $failed failed, $skipped skipped"
+    [ $failed -eq 0 ] || exit 1
+    [ $((passed + skipped)) -eq 0 ] || [ $passed -gt 0 ] || exit 77
+    exit 0
+}
+
+# ---- what is needed
+
+apt_refreshed=$target/apt-refreshed
+apt_install() {
+    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
+    export DEBIAN_FRONTEND=noninteractive
+    mkdir -p "$target"
+    [ -n "$(find "$apt_refreshed" -mmin -600 2> /dev/null)" ] ||
+        { apt-get -q -o DPkg::Lock::Timeout=180 update && touch "$apt_refreshed"; } || return 1
+    apt-get -q -o DPkg::Lock::Timeout=180 install -y --no-install-recommends "$@"
+} > "$work/apt.log" 2>&1
+
+# need COMMAND:PACKAGE...: installs what is missing if it may, or ends the script as skipped
+need() {
+    local pair missing=()
+    for pair; do command -v "${pair%%:*}" > /dev/null || missing+=("${pair#*:}"); done
+    [ ${#missing[@]} -eq 0 ] && return
+    apt_install "${missing[@]}" && return
+    skip "$test_name: ${missing[*]} missing" "apt-get install ${missing[*]} (or run it as root)"
+    finish
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] && return
+    skip "$test_name makes network namespaces and mounts" "run it as root"
+    finish
+}
+
+need_xget() {
+    [ -x "$xget" ] || (cd "$repo" && cargo build --release --locked) || { fail "no $xget"; finish; }
+}
+
+# ---- time
+
+now() { date +%s.%N; }
+
+# wait_for SECONDS COMMAND...: until it succeeds
+wait_for() {
+    local end=$((SECONDS + $1)); shift
+    until "$@" > /dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || return 1
+        sleep 0.05
+    done
+}
+
+# ---- processes
+
+declare -A pid=()
+
+# start NAME HOST COMMAND...: in the background in that host's namespace (- is none); log in $work
+start() {
+    local name=$1 host=$2; shift 2
+    local enter=()
+    [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
+    "${enter[@]}" "$@" < /dev/null > "$work/$name.out" 2> "$work/$name.log" &
+    pid[$name]=$!
+}
+
+log() { echo "$work/$1.log"; }
+
+is_running() {
+    local stat
+    stat=$(cat "/proc/${pid[$1]}/stat" 2> /dev/null) || return 1
+    stat=${stat##*) }
+    [ "${stat%% *}" != Z ]
+}
+is_over() { ! is_running "$1"; }
+
+# exit_of NAME SECONDS: waits for its end and sets $code; 124 if it took longer, and it is ended
+exit_of() {
+    if wait_for "$2" is_over "$1"; then
+        wait "${pid[$1]}"; code=$?
+    else
+        end KILL "$1"; code=124
+    fi
+    unset "pid[$1]"
+}
+
+# end SIGNAL NAME...: bash would report each of them as killed
+end() {
+    local signal=$1 name; shift
+    for name; do kill -"$signal" "${pid[$name]}"; done
+    for name; do wait "${pid[$name]}"; done
+} 2> /dev/null
+
+# ---- a network of namespaces on a bridge: a switch, and hosts 0 to N
+
+hosts_up=
+ns() { echo "xt$$-$1"; }
+ip_of() { echo "10.77.0.$(($1 + 1))"; }
+
+# net_up N [MBIT]: host 0 and N more; MBIT shapes every link in both directions
+net_up() {
+    local n=$1 mbit=${2:-} i
+    net_down
+    hosts_up="sw $(seq -s ' ' 0 "$n")"
+    {
+        echo "netns add $(ns sw)"
+        for ((i = 0; i <= n; i++)); do
+            echo "netns add $(ns $i)"
+            echo "link add name p$i netns $(ns sw) type veth peer name eth0 netns $(ns $i)"
+        done
+    } | ip -batch - || return 1
+    {
+        echo "link add br0 type bridge mcast_snooping 0"
+        echo "link set br0 up"
+        for ((i = 0; i <= n; i++)); do echo "link set p$i master br0 up"; done
+    } | ip -n "$(ns sw)" -batch - || return 1
+    for ((i = 0; i <= n; i++)); do
+        printf '%s\n' "link set lo up" "addr add $(ip_of $i)/24 dev eth0" "link set eth0 up" |
+            ip -n "$(ns $i)" -batch - || return 1
+        [ -z "$mbit" ] || { shape sw p$i "$mbit" && shape $i eth0 "$mbit"; } || return 1
+    done
+}
+
+# shape HOST DEVICE MBIT: HTB, since it charges large packets by their length on the wire
+shape() {
+    local qdisc="qdisc add dev $2 root handle 1: htb default 1"
+    local class="class add dev $2 parent 1: classid 1:1 htb rate ${3}mbit burst 64k cburst 64k quantum 60000"
+    local queue="qdisc add dev $2 parent 1:1 handle 2: bfifo limit 256k"
+    printf '%s\n' "$qdisc" "$class" "$queue" | tc -n "$(ns "$1")" -batch -
+}
+
+net_down() {
+    local host
+    for host in $hosts_up; do ip netns del "$(ns "$host")" 2> /dev/null; done
+    hosts_up=
+}
+
+# ---- xget
+
+# master HOST DIR [OPTION...]: starts it and waits until it serves
+master() {
+    local host=$1 dir=$2; shift 2
+    start master "$host" "$xget" -p $port --cache none -D 1 "$@" "$dir"
+    wait_for 60 grep -q 'serving .* on ' "$(log master)"
+}
+
+# node NAME HOST SERVER DEST [OPTION...]: fetches all there is
+node() {
+    local name=$1 host=$2 server=$3 dest=$4; shift 4
+    start "$name" "$host" "$xget" -n "$server" -p $port -q -D 1 "$@" . "$dest"
+}
+
+is_whole() { grep -q ' files whole: ' "$(log "$1")"; }
+
+# all_whole SECONDS NAME...: until each has all its files; true if they do
+all_whole() {
+    local end=$((SECONDS + $1)) name; shift
+    for name; do
+        until is_whole "$name"; do
+            is_running "$name" || is_whole "$name" || return 1
+            [ $SECONDS -lt $end ] || return 1
+            sleep 0.05
+        done
+    done
+}
+
+summary() { sed -n 's/^xget: \(.* files whole: .*\)/\1/p' "$(log "$1")"; }
+
+# slowest NAME...: seconds that the last of them took
+slowest() {
+    local name
+    for name; do summary "$name"; done | sed 's/.* in \([0-9.]*\) s (.*/\1/' | sort -n | tail -n 1
+}
+
+# status HOST [SERVER]: what the server says of itself and its nodes
+status() {
+    local host=$1 server=${2:-$(ip_of 0):$port} enter=()
+    [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
+    timeout 10 "${enter[@]}" "$xget" --status -n "$server"
+}
+
+# field NAME: the first value of that name in a status
+field() { grep -o "$1=[0-9]*" | head -n 1 | cut -d = -f 2; }
+
+# nothing_only_here HOST: is every chunk in the swarm?
+nothing_only_here() { [ "$(status "$1" | field only_here)" = 0 ]; }
+
+# ---- trees
+
+# random_file FILE SIZE
+random_file() { head -c "$2" /dev/urandom > "$1"; }
+
+# small_tree DIR: a bit of everything that can be served
+small_tree() {
+    mkdir -p "$1/etc/deep/er" "$1/empty"
+    local i
+    for i in $(seq 60); do echo "file $i" > "$1/etc/file-$i"; done
+    head -c 70000 /dev/urandom > "$1/etc/deep/er/odd"
+    : > "$1/etc/nothing"
+    echo x > "$1/etc/a name with spaces"
+    ln -s ../etc/file-1 "$1/etc/deep/link"
+    ln -s /nowhere "$1/dangling"
+    chmod 600 "$1/etc/file-1"; chmod 755 "$1/etc/file-2"; chmod 750 "$1/etc/deep"
+    touch -d '2001-02-03 04:05:06.789' "$1/etc/file-3" "$1/etc/deep/er"
+}
+
+# describe DIR: contents, and all attributes that xget keeps
+describe() (
+    cd "$1" || exit 1
+    find . -mindepth 1 -printf '%P %y %m %U:%G %T@ %l\n' | sort
+    find . -type f -exec sha256sum {} + | sort -k 2
+)
+
+# same TREE COPY: is the copy right in every respect?
+same() { diff <(describe "$1") <(describe "$2"); }
+
+# ---- the end
+
+clean_up() {
+    local name
+    { for name in "${!pid[@]}"; do kill -KILL "${pid[$name]}"; done; wait; } 2> /dev/null
+    net_down
+    grep -o " $work[^ ]* " /proc/mounts | sort -r | while read -r mount; do umount "$mount"; done
+    rm -rf "$work"
+}
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/xget-$test_name.XXXXXX") || exit 1
+trap 'fail "$test_name was cut short"; finish' EXIT
+trap 'exit 1' INT TERM HUP
