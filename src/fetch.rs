@@ -35,7 +35,7 @@ const REDIAL_HOME: Duration = Duration::from_millis(250);
 /// Longest wait between two calls of the named server.
 const REDIAL_HOME_MOST: Duration = Duration::from_secs(8);
 /// First and longest wait between two questions for more sources.
-const REDIR_FIRST: Duration = Duration::from_millis(60);
+const REDIR_FIRST: Duration = Duration::from_millis(10);
 const REDIR_MOST: Duration = Duration::from_secs(2);
 /// What has come is reported to a source at least this often.
 const REPORT_EVERY: Duration = Duration::from_millis(250);

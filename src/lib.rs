@@ -35,6 +35,7 @@
 //! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
 //! 5. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
 //! 6. `master`: the same sessions and the same hub for thousands of connections.
+//! 7. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
 //!
 //! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
 //! through the code.

@@ -18,7 +18,7 @@ const LONE_WINDOW: usize = 6;
 /// A node that got nothing for this long, or for four times the usual chunk time, starves.
 const STARVED_AFTER: Duration = Duration::from_millis(200);
 /// A grant that is not fetched within this time, or ten times the usual one, is taken back.
-const GRANT_LIFETIME: Duration = Duration::from_secs(3);
+const GRANT_LIFETIME: Duration = Duration::from_secs(1);
 /// A node is slow if its chunks take this many times as long as everybody's.
 const SLOW_FACTOR: u32 = 4;
 
@@ -36,11 +36,19 @@ struct Asker {
     fed: Option<Instant>,
     /// How long its grants take.
     usual: Option<Duration>,
+    /// A grant was taken back from it, and nothing was heard of it since.
+    silent: bool,
 }
 
 impl Asker {
     fn waits(&self) -> bool {
-        self.asks > self.ready.len()
+        self.asks > self.ready.len() && !self.silent
+    }
+
+    /// How many of its grants have not left, not counting those from before `prompt`.
+    fn on_the_way(&self, prompt: Option<Instant>) -> usize {
+        let counts = |grant: &&Grant| !grant.sent && prompt.is_none_or(|at| grant.since >= at);
+        self.granted.iter().filter(counts).count()
     }
 }
 
@@ -80,6 +88,7 @@ impl Grants {
     /// A read of `next`: a grant if there is one for `conn`, else it waits for [`Grants::assign`].
     pub fn ask(&mut self, conn: Conn, now: Instant) -> Option<ChunkId> {
         let asker = self.askers.entry(conn).or_default();
+        asker.silent = false;
         if asker.ready.is_empty() {
             asker.asks += 1;
             asker.since.get_or_insert(now);
@@ -99,6 +108,7 @@ impl Grants {
     /// All bytes of a granted chunk have left.
     pub fn sent(&mut self, conn: Conn, chunk: ChunkId, now: Instant) {
         let Some(asker) = self.askers.get_mut(&conn) else { return };
+        asker.silent = false;
         let Some(grant) = asker.granted.iter_mut().find(|grant| grant.chunk == chunk) else {
             return;
         };
@@ -160,25 +170,27 @@ impl Grants {
     }
 
     fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
-        let on_the_way = |asker: &Asker| asker.granted.iter().filter(|grant| !grant.sent).count();
-        if self.askers.values().map(on_the_way).sum::<usize>() >= self.slots {
+        let patience = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
+        // Whoever takes too long to fetch must not keep a slot from the others.
+        let prompt = now.checked_sub(patience);
+        let taken: usize = self.askers.values().map(|asker| asker.on_the_way(prompt)).sum();
+        if taken >= self.slots {
             return None;
         }
         let waiting = || self.askers.iter().filter(|(_, asker)| asker.waits());
         let alone = waiting().count() == 1;
         let window = if alone { LONE_WINDOW } else { SHARED_WINDOW };
         let mut candidates: Vec<_> = waiting()
-            .filter(|(_, asker)| on_the_way(asker) < window)
+            .filter(|(_, asker)| asker.on_the_way(None) < window)
             .filter_map(|(conn, asker)| Some((*conn, asker, members.get(*conn)?)))
             .collect();
         candidates.sort_by_key(|(conn, asker, member)| {
-            (on_the_way(asker), std::cmp::Reverse(member.lack_permille()), asker.since, *conn)
+            (asker.on_the_way(None), std::cmp::Reverse(member.lack_permille()), asker.since, *conn)
         });
         candidates.iter().find_map(|(conn, asker, member)| {
             let lacks = |chunk: &ChunkId| {
                 member.lacks.contains(*chunk) && asker.granted.iter().all(|g| g.chunk != *chunk)
             };
-            let patience = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
             let starves = now.saturating_duration_since(asker.fed?) >= patience;
             let fed = alone || starves || !self.is_slow(asker);
             if let Some(chunk) = self.fresh.iter().find(lacks).filter(|_| fed) {
@@ -207,7 +219,9 @@ impl Grants {
         let mut lost = Vec::new();
         for asker in self.askers.values_mut() {
             lost.extend(asker.granted.iter().filter(|g| overdue(g)).map(|grant| grant.chunk));
+            let before = asker.granted.len();
             asker.granted.retain(|grant| !overdue(grant));
+            asker.silent |= asker.granted.len() < before;
         }
         lost.into_iter().for_each(|chunk| self.drop_copy(chunk));
     }
@@ -392,6 +406,21 @@ mod tests {
         master.now += GRANT_LIFETIME * 2;
         master.ask(1);
         assert_eq!(master.assign(), [1]);
+    }
+
+    #[test]
+    fn a_node_that_fetches_nothing_keeps_no_slot_from_the_others() {
+        let mut master = Master::new(2, 8, 2);
+        assert_eq!((master.ask(0), master.ask(0), master.ask(0)), (None, None, None));
+        assert_eq!(master.assign(), [0]);
+        assert_eq!((master.ask(1), master.ask(1), master.ask(1)), (None, None, None));
+        assert_eq!(master.assign(), [] as [u64; 0]);
+        master.now += STARVED_AFTER * 2;
+        assert_eq!(master.assign(), [1]);
+        master.now += GRANT_LIFETIME * 2;
+        assert_eq!(master.assign(), [] as [u64; 0], "it was silent for too long");
+        assert_eq!(master.ask(0), Some(0));
+        assert_eq!(master.assign(), [0], "it is there again");
     }
 
     #[test]
