@@ -259,6 +259,31 @@ describe() (
 # same TREE COPY: is the copy right in every respect?
 same() { diff <(describe "$1") <(describe "$2"); }
 
+# ---- Debian's kernels
+
+# debian_kernel META DIR: unpacks below DIR/root, without installing it, the kernel that the package
+# META depends on, and sets $version; what was downloaded stays there. Ends the script if it cannot.
+debian_kernel() {
+    # An older list of packages may name a kernel that is not on the mirrors any more.
+    (unpack_kernel "$1" "$2" || { rm -f "$apt_refreshed"; apt_install kmod; unpack_kernel "$1" "$2"; }) \
+        > "$work/kernel.log" 2>&1
+    version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
+    if [ -z "$version" ]; then
+        skip "a real kernel" "Debian, and apt-get download of what $1 depends on"
+        finish
+    fi
+    depmod -b "$2/root" "$version"
+}
+
+unpack_kernel() {
+    local package
+    package=$(apt-cache depends "$1" | awk '/Depends: linux-image/ { print $2; exit }')
+    [ -n "$package" ] || return 1
+    mkdir -p "$2" && cd "$2" || return 1
+    ls "$package"_*.deb 2> /dev/null || { rm -rf ./*.deb root; apt-get download "$package"; } || return 1
+    [ -d root/boot ] || dpkg -x "$package"_*.deb root || return 1
+}
+
 # ---- the end
 
 clean_up() {

@@ -10,21 +10,7 @@ most_seconds=240
 
 # ---- a kernel and an initramfs that mounts, looks, and prints what it finds
 
-fetch_kernel() {
-    local package
-    package=$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-    [ -n "$package" ] || return 1
-    mkdir -p "$kernels" && cd "$kernels" || return 1
-    ls "$package"_*.deb 2> /dev/null || { rm -rf ./*.deb root; apt-get download "$package"; } || return 1
-    [ -d root/boot ] || dpkg -x "$package"_*.deb root || return 1
-}
-(fetch_kernel || { rm -f "$apt_refreshed"; apt_install kmod; fetch_kernel; }) > "$work/kernel.log" 2>&1
-version=$(ls "$kernels/root/lib/modules" 2> /dev/null | head -n 1)
-if [ -z "$version" ]; then
-    skip "a kernel with v9fs" "Debian, and apt-get download of what linux-image-amd64 depends on"
-    finish
-fi
-depmod -b "$kernels/root" "$version"
+debian_kernel linux-image-amd64 "$kernels"
 
 guest=$work/guest
 mkdir -p "$guest"/{bin,proc,sys,dev,m,tmp}
@@ -36,7 +22,7 @@ for module in virtio_pci virtio_net 9p 9pnet_fd; do
         cp -n "$file" "$guest${file#"$kernels/root"}"
     done
 done
-cp "$kernels/root/lib/modules/$version"/modules.{order,builtin} "$guest/lib/modules/$version/"
+cp "$kernels/root/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} "$guest/lib/modules/$version/"
 depmod -b "$guest" "$version"
 cat > "$guest/init" <<'INIT'
 #!/bin/busybox sh
