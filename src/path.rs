@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Longest name of one path element, in bytes (`NAME_MAX`).
 pub const MAX_NAME_BYTES: usize = 255;
+/// How the names of files begin that are not whole yet. A master does not serve such files.
+pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
 /// Longest path below the root, in bytes (`PATH_MAX` less its NUL).
 const MAX_PATH_BYTES: usize = 4095;
 

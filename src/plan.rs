@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::chunks::ChunkSet;
 use crate::error::Error;
 use crate::manifest::{Content, Manifest};
-use crate::path::{TreePath, shown};
-use crate::store::PARTIAL_PREFIX;
+use crate::path::{PARTIAL_PREFIX, TreePath, shown};
 
 /// What DEST is before a fetch. Symbolic links are followed: a DEST is what it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

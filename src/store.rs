@@ -39,9 +39,6 @@ use dirs::Dirs;
 use open_files::OpenFiles;
 use temporary::temporary_name;
 
-/// How the names of files begin that are not whole yet. A master does not serve such files.
-pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
-
 /// What is kept of the entries' attributes; times always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreOptions {

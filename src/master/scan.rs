@@ -17,8 +17,7 @@ use std::time::SystemTime;
 
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, Mtime, Owner};
-use crate::path::{TreePath, shown};
-use crate::store::PARTIAL_PREFIX;
+use crate::path::{PARTIAL_PREFIX, TreePath, shown};
 
 /// The name in the served root that is kept for control files.
 pub const RESERVED_NAME: &[u8] = b".xget";

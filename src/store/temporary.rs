@@ -6,11 +6,11 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::rc::Rc;
 
 use super::sparse::data_runs;
-use super::{Held, PARTIAL_PREFIX, Store};
+use super::{Held, Store};
 use crate::chunks::ChunkId;
 use crate::error::Error;
 use crate::manifest::{Content, Segment};
-use crate::path::TreePath;
+use crate::path::{PARTIAL_PREFIX, TreePath};
 use crate::sys::fs::{effective_uid, open_at, unlink_at};
 
 const NEW_FILE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
