@@ -1,8 +1,9 @@
 //! The master's side: which chunk goes to whom next.
 //!
 //! Each chunk is put into the swarm once, and nodes trade from there. A chunk of which nobody else
-//! holds a copy goes first; a second copy goes only to a node that has starved for a while, since
-//! whoever is fed by others can wait for them.
+//! holds a copy goes first. Once all are out, those of which there is only one copy go out again: its
+//! holder may be slow, lie, or be gone. Any other goes only to a node that has starved for a while,
+//! since whoever is fed by others can wait for them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -197,11 +198,10 @@ impl Grants {
                 return Some((*conn, chunk));
             }
             let others = members.serving() - usize::from(member.serves.is_some());
-            if !starves && others > 0 {
-                return None;
-            }
             let rarest = member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c))?;
-            Some((*conn, rarest))
+            // Once all is out, nobody waits for the only copy: its holder may be slow, or gone.
+            let single = self.fresh.is_empty() && self.copies_of(rarest) <= 1;
+            (starves || others == 0 || single).then_some((*conn, rarest))
         })
     }
 
@@ -322,7 +322,14 @@ mod tests {
         let mut out: Vec<u32> = (0..4).filter_map(|i| master.serve(i % 2)).collect();
         out.sort_unstable();
         assert_eq!(out, [0, 1, 2, 3]);
-        assert_eq!(master.serve(0), None, "the rest has to come from the other node");
+    }
+
+    #[test]
+    fn once_all_is_out_what_only_one_node_holds_goes_out_again() {
+        let mut master = Master::new(3, 2, 4);
+        assert_eq!((master.serve(0), master.serve(1)), (Some(0), Some(1)));
+        assert_eq!((master.serve(2), master.serve(2)), (Some(0), Some(1)));
+        assert_eq!(master.serve(0), None, "of each there are two copies to draw from");
     }
 
     #[test]
@@ -362,12 +369,12 @@ mod tests {
     }
 
     #[test]
-    fn a_starving_node_gets_a_second_copy() {
-        let mut master = Master::new(2, 1, 4);
-        assert_eq!(master.serve(0), Some(0));
-        assert_eq!(master.serve(1), None);
+    fn a_starving_node_gets_another_copy() {
+        let mut master = Master::new(3, 1, 4);
+        assert_eq!((master.serve(0), master.serve(1)), (Some(0), Some(0)));
+        assert_eq!(master.serve(2), None);
         master.now += STARVED_AFTER * 2;
-        assert_eq!(master.assign(), [1]);
+        assert_eq!(master.assign(), [2]);
     }
 
     #[test]
@@ -385,11 +392,12 @@ mod tests {
 
     #[test]
     fn a_node_that_gets_nothing_from_others_starves_once_not_for_each_chunk() {
-        let mut master = Master::new(2, 8, 4);
+        let mut master = Master::new(3, 8, 4);
         for chunk in 0..8 {
             master.holds(0, chunk);
+            master.holds(2, chunk);
         }
-        assert_eq!(master.serve(1), None, "the other node has all of it");
+        assert_eq!(master.serve(1), None, "the other nodes have all of it");
         master.now += STARVED_AFTER * 2;
         assert!((0..8).all(|_| {
             let chunk = master.serve(1);
