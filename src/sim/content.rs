@@ -200,10 +200,10 @@ mod tests {
         let mut ranges = Vec::new();
         replace(&mut ranges, 0..10, true);
         replace(&mut ranges, 10..20, true);
-        assert_eq!(ranges, [whole.clone()]);
+        assert_eq!(ranges, std::slice::from_ref(&whole));
         replace(&mut ranges, 5..6, false);
         assert_eq!(ranges, [0..5, 6..20]);
         replace(&mut ranges, 4..7, true);
-        assert_eq!(ranges, [whole]);
+        assert_eq!(ranges, std::slice::from_ref(&whole));
     }
 }
