@@ -1,6 +1,7 @@
 //! The xget command.
 #![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use xget::cli::{self, Command};
@@ -10,7 +11,8 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xget: {error}");
+            // Not eprintln!, which would panic where nobody holds the other end.
+            let _ = writeln!(std::io::stderr(), "xget: {error}");
             ExitCode::from(error.exit_code())
         }
     }
@@ -38,6 +40,5 @@ fn run(command: Command) -> Result<(), Error> {
 }
 
 fn print(bytes: &[u8]) -> Result<(), Error> {
-    use std::io::Write;
     std::io::stdout().write_all(bytes).map_err(Error::system("write to standard output"))
 }
