@@ -143,6 +143,14 @@ impl ChunkSet {
         old
     }
 
+    /// Adds every chunk of another set of the same image.
+    pub fn add_all(&mut self, other: &ChunkSet) {
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            *word |= more;
+        }
+        self.len = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// Is the chunk in the set?
     pub fn contains(&self, chunk: ChunkId) -> bool {
         self.words

@@ -5,6 +5,8 @@
 //! their bytes come, so that none is ever held in memory as a whole, and only a chunk with the right
 //! hash is reported as verified.
 
+mod link;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -13,14 +15,14 @@ use std::time::{Duration, Instant};
 
 use crate::chunks::{ChunkId, ChunkSet, parse_run};
 use crate::manifest::Manifest;
-use crate::p9::client::{Broken, Client, Event};
+use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
-use crate::p9::message::Message;
-use crate::p9::wire::Blob;
 use crate::swarm::hub::{HAVE_MASTER, HAVE_NODE};
 use crate::swarm::members::next_random;
 use crate::swarm::scheduler::{Command, Kind, Scheduler, SourceId};
 use crate::tree::Control;
+
+use link::{Arrived, Link, Token, parse_address, runs_lines};
 
 /// Nodes that are dialled, besides the server that was named.
 const MAX_PEERS: usize = 8;
@@ -41,19 +43,15 @@ const REPORT_EVERY: Duration = Duration::from_millis(250);
 const MAX_WRONG: u32 = 2;
 /// How long other sources are hoped to come by what is missing.
 const HOPE: Duration = Duration::from_secs(30);
+/// Wait before the named server is called again after it sent wrong chunks: files that were changed
+/// under it it will serve as another generation soon.
+const REDIAL_LIAR: Duration = Duration::from_secs(3);
+/// How often it may do that.
+const MAX_HOME_LIES: u32 = 3;
 /// Wait before a server is called again that serves another generation than the one held here.
 const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
 const BAN: Duration = Duration::from_secs(600);
-/// Longest text of a report, in bytes.
-const MAX_REPORT_BYTES: usize = 4096;
-/// How much of `have` or `redir` is read at a time, in bytes.
-const TEXT_BYTES: u32 = 64 << 10;
-/// A line of `have` or `redir` is never longer.
-const MAX_LINE_BYTES: usize = 256;
-
-const ROOT_FID: u32 = 0;
-const REDIR_FID: u32 = 100;
 
 /// What the driver should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,97 +129,6 @@ pub struct Share {
     pub wrong: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    Version,
-    Attach,
-    /// The walk or the open of a control file.
-    Open(Control),
-    Read(Control),
-    Write(Control),
-    Clunk,
-    /// A piece of a chunk that begins `offset` bytes into it.
-    Chunk {
-        chunk: ChunkId,
-        offset: u32,
-    },
-}
-
-#[derive(Debug)]
-struct Link {
-    address: SocketAddr,
-    home: bool,
-    client: Client<Token>,
-    /// Known once the first line of `have` has come.
-    kind: Option<Kind>,
-    have: Lines,
-    redir: Lines,
-    next: Lines,
-    transfers: Vec<Transfer>,
-    /// How many of the verified chunks it has been told of.
-    reported: usize,
-    reported_at: Instant,
-    redir_due: Option<Instant>,
-    redir_wait: Duration,
-    wrong: u32,
-}
-
-/// What an event says, less what is borrowed from the session.
-enum Arrived<'d> {
-    Data(Token, u32, &'d [u8]),
-    End(Token, u32),
-    Done(Token),
-    Refused(Token, Errno),
-    Broken(Broken),
-}
-
-impl<'d> Arrived<'d> {
-    fn of(event: Event<'_, 'd, Token>) -> Arrived<'d> {
-        match event {
-            Event::Data { token, at, bytes } => Arrived::Data(token, at, bytes),
-            Event::End(token, count) => Arrived::End(token, count),
-            // A walk that stops half-way has not made its fid.
-            Event::Reply(token @ Token::Open(_), Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
-                Arrived::Refused(token, Errno::ENOENT)
-            }
-            Event::Reply(token, Ok(_)) => Arrived::Done(token),
-            Event::Reply(token, Err(errno)) => Arrived::Refused(token, errno),
-        }
-    }
-}
-
-/// A text that arrives in pieces.
-#[derive(Debug, Default)]
-struct Lines {
-    partial: Vec<u8>,
-    offset: u64,
-}
-
-impl Lines {
-    /// Adds a piece and takes out the lines that are whole; None if one is too long or not text.
-    fn add(&mut self, bytes: &[u8]) -> Option<Vec<String>> {
-        self.offset = self.offset.saturating_add(bytes.len() as u64);
-        self.partial.extend_from_slice(bytes);
-        let end = self.partial.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
-        let whole: Vec<u8> = self.partial.drain(..end).collect();
-        let text = String::from_utf8(whole).ok()?;
-        (self.partial.len() <= MAX_LINE_BYTES).then(|| text.lines().map(str::to_owned).collect())
-    }
-}
-
-/// A chunk on its way from one source.
-#[derive(Debug)]
-struct Transfer {
-    chunk: ChunkId,
-    /// The requests that have not ended, by the offset of their piece in the chunk.
-    tags: Vec<(u32, u16)>,
-    hasher: Box<blake3::Hasher>,
-    came: u64,
-    /// Some: another source's bytes of the same chunk go to the store directly, so these are kept
-    /// apart until they are verified, and neither can spoil the other.
-    apart: Option<Vec<u8>>,
-}
-
 #[derive(Clone, Copy, Debug)]
 struct Place {
     linked: bool,
@@ -240,6 +147,7 @@ pub struct Fetch {
     home: Vec<SocketAddr>,
     home_turn: usize,
     home_failures: u32,
+    home_lies: u32,
     home_due: Option<Instant>,
     places: BTreeMap<SocketAddr, Place>,
     port: u16,
@@ -281,6 +189,7 @@ impl Fetch {
             home,
             home_turn: 0,
             home_failures: 0,
+            home_lies: 0,
             home_due: None,
             places: BTreeMap::new(),
             port,
@@ -319,6 +228,11 @@ impl Fetch {
             true => 0,
             false => self.home_failures,
         }
+    }
+
+    /// Whether the named server keeps sending wrong chunks, and nobody else can be asked.
+    pub fn is_deceived(&self) -> bool {
+        self.home_lies >= MAX_HOME_LIES && self.sources() == 0
     }
 
     /// Sources that can be asked at present.
@@ -466,14 +380,11 @@ impl Fetch {
             }
             Command::AskNext { source } => {
                 self.report(source, now);
-                self.read(source, Control::Next, 0);
+                self.read(source, Control::Next);
             }
             Command::Abandon { source, chunk } => {
-                if let Some(link) = self.links.get_mut(&source)
-                    && let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk)
-                {
-                    let transfer = link.transfers.remove(i);
-                    transfer.tags.iter().for_each(|(_, tag)| link.client.flush(*tag));
+                if let Some(link) = self.links.get_mut(&source) {
+                    link.abandon(chunk, None);
                 }
             }
             Command::Drop { source } => {
@@ -489,25 +400,10 @@ impl Fetch {
         });
         let range = self.manifest.layout().range(chunk);
         let Some(link) = self.links.get_mut(&source) else { return };
-        let piece = u64::from(link.client.max_read_bytes().max(1));
-        let mut tags = Vec::new();
-        let mut offset = range.start;
-        while offset < range.end {
-            let count = piece.min(range.end - offset) as u32;
-            let piece_offset = (offset - range.start) as u32;
-            let token = Token::Chunk { chunk, offset: piece_offset };
-            let request = Message::Tread { fid: fid(Control::Image), offset, count };
-            let Some(tag) = link.client.send(token, &request) else {
-                // Too many small pieces: this source has to wait until some of them have come.
-                tags.into_iter().for_each(|(_, tag)| link.client.flush(tag));
-                return self.scheduler.ended(source, chunk, false, now);
-            };
-            tags.push((piece_offset, tag));
-            offset += u64::from(count);
+        if !link.fetch(chunk, &range, apart) {
+            // Too many small pieces: this source has to wait until some of them have come.
+            self.scheduler.ended(source, chunk, false, now);
         }
-        let hasher = Box::new(blake3::Hasher::new());
-        let apart = apart.then(Vec::new);
-        link.transfers.push(Transfer { chunk, tags, hasher, came: 0, apart });
     }
 
     /// Bytes of a chunk: hashed, then stored at once or kept apart.
@@ -547,8 +443,7 @@ impl Fetch {
             // The end of `have` is never reached by a server that means it.
             Token::Read(Control::Have) if count == 0 => Err(Fault::Nonsense(Control::Have)),
             Token::Read(Control::Have) => {
-                let offset = self.links.get(&source).map_or(0, |link| link.have.offset);
-                self.read(source, Control::Have, offset);
+                self.read(source, Control::Have);
                 Ok(())
             }
             Token::Read(Control::Next) if count == 0 => Err(Fault::Nonsense(Control::Next)),
@@ -654,6 +549,7 @@ impl Fetch {
         link.kind = Some(kind);
         self.progress.get_or_insert(now);
         link.redir_due = Some(now + REDIR_FIRST);
+        link.redir_wait = REDIR_FIRST;
         if link.home {
             self.home_failures = 0;
         }
@@ -669,8 +565,8 @@ impl Fetch {
     fn join(&mut self, source: SourceId, now: Instant) {
         let text = format!("{} {}\n", self.port, self.manifest.generation().to_hex());
         let want = runs_lines("want", &self.wanted);
-        self.write(source, Control::Avail, text.as_bytes());
-        want.iter().for_each(|line| self.write(source, Control::Next, line.as_bytes()));
+        self.write(source, Control::Avail, &text);
+        want.iter().for_each(|line| self.write(source, Control::Next, line));
         self.report(source, now);
     }
 
@@ -688,7 +584,7 @@ impl Fetch {
         link.reported = self.order.len();
         link.reported_at = now;
         for line in runs_lines("held", &held) {
-            self.write(source, Control::Next, line.as_bytes());
+            self.write(source, Control::Next, &line);
         }
     }
 
@@ -718,20 +614,7 @@ impl Fetch {
             if enough {
                 continue;
             }
-            let read = Message::Tread { fid: REDIR_FID, offset: 0, count: TEXT_BYTES };
-            let asked = link.client.open(
-                Token::Open(Control::Redir),
-                ROOT_FID,
-                REDIR_FID,
-                &path(Control::Redir),
-                0,
-            );
-            // With too many requests in flight it is asked another time.
-            if asked {
-                link.redir = Lines::default();
-                link.client.send(Token::Read(Control::Redir), &read);
-                link.client.send(Token::Clunk, &Message::Tclunk { fid: REDIR_FID });
-            }
+            link.ask_for_sources();
         }
     }
 
@@ -761,21 +644,7 @@ impl Fetch {
         if let Some(place) = self.places.get_mut(&address) {
             place.linked = true;
         }
-        let link = Link {
-            address,
-            home,
-            client: Client::new(self.trace),
-            kind: None,
-            have: Lines::default(),
-            redir: Lines::default(),
-            next: Lines::default(),
-            transfers: Vec::new(),
-            reported: 0,
-            reported_at: now,
-            redir_due: None,
-            redir_wait: REDIR_FIRST,
-            wrong: 0,
-        };
+        let link = Link::new(address, home, self.trace, now);
         self.links.insert(source, link);
         self.outputs.push_back(Output::Dial { source, address });
     }
@@ -783,18 +652,8 @@ impl Fetch {
     fn went_well(&mut self, source: SourceId, token: Token) {
         let Some(link) = self.links.get_mut(&source) else { return };
         match token {
-            Token::Version => link.client.attach(Token::Attach, ROOT_FID),
-            Token::Attach => {
-                for (file, flags) in [
-                    (Control::Have, O_RDONLY),
-                    (Control::Image, O_RDONLY),
-                    (Control::Next, O_RDWR),
-                    (Control::Avail, O_WRONLY),
-                ] {
-                    link.client.open(Token::Open(file), ROOT_FID, fid(file), &path(file), flags);
-                }
-                self.read(source, Control::Have, 0);
-            }
+            Token::Version => link.attach(),
+            Token::Attach => link.open_files(),
             _ => {}
         }
     }
@@ -819,11 +678,7 @@ impl Fetch {
             Token::Open(file) | Token::Read(file) => Err(Fault::Refused(file, errno)),
             Token::Chunk { chunk, offset } => {
                 let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
-                if let Some(i) = link.transfers.iter().position(|t| t.chunk == chunk) {
-                    let tags = link.transfers.swap_remove(i).tags;
-                    let others = tags.iter().filter(|(piece, _)| *piece != offset);
-                    others.for_each(|(_, tag)| link.client.flush(*tag));
-                }
+                link.abandon(chunk, Some(offset));
                 self.scheduler.ended(source, chunk, false, now);
                 Ok(())
             }
@@ -840,6 +695,10 @@ impl Fetch {
             self.ready.push_back(Incoming::Stale);
         }
         self.closed(source, now);
+        if home && fault == Fault::WrongChunks {
+            self.home_lies += 1;
+            self.home_due = Some(now + REDIAL_LIAR);
+        }
         if home && fault == Fault::OtherGeneration && self.is_whole() {
             self.home_due = Some(now + REDIAL_OTHER);
         }
@@ -847,17 +706,15 @@ impl Fetch {
         self.outputs.push_back(Output::Close { source });
     }
 
-    fn read(&mut self, source: SourceId, file: Control, offset: u64) {
+    fn read(&mut self, source: SourceId, file: Control) {
         if let Some(link) = self.links.get_mut(&source) {
-            let read = Message::Tread { fid: fid(file), offset, count: TEXT_BYTES };
-            link.client.send(Token::Read(file), &read);
+            link.read(file);
         }
     }
 
-    fn write(&mut self, source: SourceId, file: Control, text: &[u8]) {
+    fn write(&mut self, source: SourceId, file: Control, text: &str) {
         if let Some(link) = self.links.get_mut(&source) {
-            let write = Message::Twrite { fid: fid(file), offset: 0, data: Blob(text) };
-            link.client.send(Token::Write(file), &write);
+            link.write(file, text);
         }
     }
 
@@ -876,33 +733,8 @@ impl Fetch {
     }
 }
 
-const O_RDONLY: u32 = 0;
-const O_WRONLY: u32 = 1;
-const O_RDWR: u32 = 2;
-
-/// The fid that a control file is opened under.
-fn fid(file: Control) -> u32 {
-    match file {
-        Control::Have => 1,
-        Control::Image => 2,
-        Control::Next => 3,
-        Control::Avail => 4,
-        _ => REDIR_FID,
-    }
-}
-
-fn path(file: Control) -> [&'static str; 2] {
-    [".xget", file.name()]
-}
-
 fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {
     first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
-}
-
-/// `ADDRESS!PORT`, as `redir` writes it.
-fn parse_address(line: &str) -> Option<SocketAddr> {
-    let (ip, port) = line.rsplit_once('!')?;
-    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok().filter(|port| *port != 0)?))
 }
 
 fn low_bits(ip: IpAddr) -> u64 {
@@ -910,16 +742,4 @@ fn low_bits(ip: IpAddr) -> u64 {
         IpAddr::V4(ip) => u64::from(ip.to_bits()),
         IpAddr::V6(ip) => ip.to_bits() as u64,
     }
-}
-
-/// A set as lines `WORD RUNS`, none of them too long for one write.
-fn runs_lines(word: &str, set: &ChunkSet) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for run in set.runs().split(' ').filter(|run| !run.is_empty()) {
-        match lines.last_mut().filter(|line| line.len() + run.len() < MAX_REPORT_BYTES) {
-            Some(line) => *line += &format!(" {run}"),
-            None => lines.push(format!("{word} {run}")),
-        }
-    }
-    lines
 }

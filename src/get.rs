@@ -291,6 +291,10 @@ impl Get<'_> {
                 node.close();
                 return Ok(Outcome::Stale(node.into_listener()));
             }
+            if node.fetch().is_deceived() {
+                let why = "it sends wrong contents, and nobody else has the rest".into();
+                return Err(Error::Peer { host: server.name.clone(), why });
+            }
             let stranded = node.fetch().stranded(Instant::now());
             if matches!(self.options.retries, Retries::Times(most) if stranded > most) {
                 let why = format!(

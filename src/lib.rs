@@ -18,8 +18,8 @@
 //!  │                               │      │                                    │
 //!  │ p9::server  is asked          │◄─────┤ master    tokio, one thread        │
 //!  │  └ swarm::hub                 │      │  ├ scan, hash, cache, watch        │
-//!  │     ├ grants   (master)       │      │  └ files  the served tree          │
-//!  │     ├ uploads  (node)         │      │                                    │
+//!  │     ├ grants   (master only)  │      │  └ files  the served tree          │
+//!  │     ├ uploads                 │      │                                    │
 //!  │     └ members                 │      │ net       names, sockets, sendfile │
 //!  │                               │      │ sys       every unsafe line        │
 //!  │ tree ─ manifest ─ chunks ─ path      │ report    what people read         │
@@ -35,6 +35,7 @@
 //! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
 //! 5. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
 //! 6. `master`: the same sessions and the same hub for thousands of connections.
+//! 7. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
 //!
 //! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
 //! through the code.

@@ -1,4 +1,5 @@
 //! The xget command.
+#![forbid(unsafe_code)]
 
 use std::process::ExitCode;
 

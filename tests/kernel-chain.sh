@@ -13,26 +13,11 @@ kernels=$target/test-kernel         # what was downloaded stays here
 
 # ---- a kernel and an initramfs
 
-fetch_kernel() {
-    local package
-    package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
-    [ -n "$package" ] || return 1
-    mkdir -p "$kernels" && cd "$kernels" || return 1
-    ls "$package"_*.deb 2> /dev/null || { rm -rf ./*.deb root; apt-get download "$package"; } || return 1
-    [ -d root/boot ] || dpkg -x "$package"_*.deb root || return 1
-}
-# An older list of packages may name a kernel that is not on the mirrors any more.
-(fetch_kernel || { rm -f "$apt_refreshed"; apt_install kmod; fetch_kernel; }) > "$work/kernel.log" 2>&1
-version=$(ls "$kernels/root/lib/modules" 2> /dev/null | head -n 1)
-if [ -z "$version" ]; then
-    skip "a real kernel" "Debian, and apt-get download of what linux-image-cloud-amd64 depends on"
-    finish
-fi
+debian_kernel linux-image-cloud-amd64 "$kernels"
 src=$work/src
 mkdir "$src"
 cp "$kernels/root/boot/vmlinuz-$version" "$src/vmlinuz"
 cp "$kernels/root/boot/config-$version" "$src/"
-depmod -b "$kernels/root" "$version"
 
 # by_mkinitramfs FILE: sees the unpacked kernel in a mount namespace of its own as if installed
 by_mkinitramfs() {

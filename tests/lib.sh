@@ -5,7 +5,7 @@
 # so are the network namespaces of `net_up` and the work directory.
 #
 # The last line of every script is `NAME: N passed, N failed, N skipped`; exit codes are 0, 1 for
-# failures and 77 if nothing at all could be tested.
+# failures and 77 if nothing at all could be tested. XGET names another program to test.
 
 set -u -o pipefail
 export LC_ALL=C
@@ -63,7 +63,10 @@ apt_install() {
 # need COMMAND:PACKAGE...: installs what is missing if it may, or ends the script as skipped
 need() {
     local pair missing=()
-    for pair; do command -v "${pair%%:*}" > /dev/null || missing+=("${pair#*:}"); done
+    for pair; do
+        command -v "${pair%%:*}" > /dev/null || [[ " ${missing[*]} " = *" ${pair#*:} "* ]] ||
+            missing+=("${pair#*:}")
+    done
     [ ${#missing[@]} -eq 0 ] && return
     apt_install "${missing[@]}" && return
     skip "$test_name: ${missing[*]} missing" "apt-get install ${missing[*]} (or run it as root)"
@@ -256,13 +259,38 @@ describe() (
 # same TREE COPY: is the copy right in every respect?
 same() { diff <(describe "$1") <(describe "$2"); }
 
+# ---- Debian's kernels
+
+# debian_kernel META DIR: unpacks below DIR/root, without installing it, the kernel that the package
+# META depends on, and sets $version; what was downloaded stays there. Ends the script if it cannot.
+debian_kernel() {
+    # An older list of packages may name a kernel that is not on the mirrors any more.
+    (unpack_kernel "$1" "$2" || { rm -f "$apt_refreshed"; apt_install kmod; unpack_kernel "$1" "$2"; }) \
+        > "$work/kernel.log" 2>&1
+    version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
+    if [ -z "$version" ]; then
+        skip "a real kernel" "Debian, and apt-get download of what $1 depends on"
+        finish
+    fi
+    depmod -b "$2/root" "$version"
+}
+
+unpack_kernel() {
+    local package
+    package=$(apt-cache depends "$1" | awk '/Depends: linux-image/ { print $2; exit }')
+    [ -n "$package" ] || return 1
+    mkdir -p "$2" && cd "$2" || return 1
+    ls "$package"_*.deb 2> /dev/null || { rm -rf ./*.deb root; apt-get download "$package"; } || return 1
+    [ -d root/boot ] || dpkg -x "$package"_*.deb root || return 1
+}
+
 # ---- the end
 
 clean_up() {
     local name
     { for name in "${!pid[@]}"; do kill -KILL "${pid[$name]}"; done; wait; } 2> /dev/null
     net_down
-    grep -o " $work[^ ]* " /proc/mounts | sort -r | while read -r mount; do umount "$mount"; done
+    grep -o " ${work}[^ ]* " /proc/mounts | sort -r | while read -r mount; do umount "$mount"; done
     rm -rf "$work"
 }
 

@@ -196,14 +196,15 @@ mod tests {
 
     #[test]
     fn wrong_bytes_spoil_what_was_right_before() {
-        let whole = 0..20;
         let mut ranges = Vec::new();
         replace(&mut ranges, 0..10, true);
         replace(&mut ranges, 10..20, true);
-        assert_eq!(ranges, [whole.clone()]);
+        assert_eq!(ranges.first(), Some(&(0..20)));
+        assert_eq!(ranges.len(), 1);
         replace(&mut ranges, 5..6, false);
         assert_eq!(ranges, [0..5, 6..20]);
         replace(&mut ranges, 4..7, true);
-        assert_eq!(ranges, [whole]);
+        assert_eq!(ranges.first(), Some(&(0..20)));
+        assert_eq!(ranges.len(), 1);
     }
 }

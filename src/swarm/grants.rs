@@ -170,11 +170,6 @@ impl Grants {
         self.askers.values().any(waits).then(|| now + STARVED_AFTER / 2)
     }
 
-    /// Chunks that nobody but the master holds.
-    pub fn fresh(&self) -> u32 {
-        self.fresh.len()
-    }
-
     fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
         let patience = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
         // Whoever takes too long to fetch must not keep a slot from the others.

@@ -265,8 +265,10 @@ impl Hub {
             self.members.serving(),
             self.sent_bytes,
         );
-        if let Some(grants) = &self.grants {
-            let _ = write!(text, " only_here={}", grants.fresh());
+        if self.grants.is_some() {
+            let mut elsewhere = ChunkSet::empty(self.layout());
+            self.members.iter().for_each(|(_, member)| elsewhere.add_all(&member.held));
+            let _ = write!(text, " only_here={}", self.held.len() - elsewhere.len());
         }
         text.push('\n');
         for (_, member) in self.members.iter().filter(|(_, m)| m.serves.is_some()) {
