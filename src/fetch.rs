@@ -25,7 +25,7 @@ use crate::tree::Control;
 use link::{Arrived, Link, Token, parse_address, runs_lines};
 
 /// Nodes that are dialled, besides the server that was named.
-const MAX_PEERS: usize = 8;
+const MAX_PEERS: usize = 10;
 /// Addresses of nodes that are remembered.
 const MAX_ADDRESSES: usize = 256;
 /// Wait before a node is dialled again after a failure; doubled each time.
