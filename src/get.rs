@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use blake3::Hash;
 
+use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
@@ -19,7 +20,7 @@ use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan};
 use crate::report::{Pace, Reporter, bytes, rate};
 use crate::store::{Store, StoreOptions};
-use crate::sys::process::{self, Detach, Side};
+use crate::sys::process::{self, Detach};
 use crate::tree::{Control, Tree};
 
 /// First wait before the server is called again; doubled each time.
@@ -45,24 +46,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::Fetch) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
-    let detach = match options.background {
-        false => None,
-        true => match process::background().map_err(Error::system("go into the background"))? {
-            Side::Foreground(0) => return Ok(()),
-            Side::Foreground(code) => std::process::exit(i32::from(code)),
-            Side::Background(detach) => Some(detach),
-        },
-    };
-    let mut command = Get { options, report, detach };
-    match command.run() {
-        Err(error) if command.detach.is_some() => {
-            report.say(&error);
-            let code = error.exit_code();
-            command.detach.take().map(|detach| detach.release(code));
-            Err(error)
-        }
-        result => result,
-    }
+    background::run(options.background, report, |detach| Get { options, report, detach }.run())
 }
 
 /// What the server says of its state and its nodes: the lines of its file `status`.
@@ -161,7 +145,8 @@ impl Server {
 struct Get<'a> {
     options: &'a cli::Fetch,
     report: Reporter,
-    detach: Option<Detach>,
+    /// Released when the files are whole.
+    detach: &'a mut Option<Detach>,
 }
 
 /// How far one generation has come.
@@ -268,10 +253,8 @@ impl Get<'_> {
         let report = self.report;
         report.event(format_args!("generation {}", manifest.generation().to_hex()));
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
-        let options = StoreOptions {
-            keep_modes: !self.options.no_mode,
-            keep_owners: !self.options.no_owner && process::is_root(),
-        };
+        let options =
+            StoreOptions { keep_modes: !self.options.no_mode, keep_owners: !self.options.no_owner };
         let mut store = Store::open(plan, manifest.clone(), options)?;
         let mut pace = Pace::new(&report, Instant::now());
         let held = store.verify(&mut |done, of| {
@@ -316,9 +299,7 @@ impl Get<'_> {
     }
 
     fn serve_on(&mut self, mut node: Node) -> Result<(), Error> {
-        if let Some(detach) = self.detach.take() {
-            detach.release(0).map_err(Error::system("let go of the terminal"))?;
-        }
+        background::release(self.detach)?;
         let whole = Instant::now();
         let mut wanted = whole;
         let mut sent = node.hub().sent_bytes();

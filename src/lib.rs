@@ -46,6 +46,7 @@
 //! without it is the node that an initramfs holds.
 #![deny(unsafe_code)]
 
+pub mod background;
 pub mod chunks;
 pub mod cli;
 pub mod error;

@@ -18,7 +18,7 @@ const HEADING: &str = "xget manifest 1";
 /// Longest manifest that is read, in bytes: a million files take about 100 MB.
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 /// Longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
-const MAX_TARGET_BYTES: usize = 4095;
+pub const MAX_TARGET_BYTES: usize = 4095;
 
 /// One directory, file or symbolic link.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,12 +8,14 @@ mod server;
 mod watch;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use crate::background;
 use crate::cli;
 use crate::error::Error;
 use crate::net::tcp;
 use crate::report::{Reporter, bytes};
+use crate::sys::fs::effective_uid;
 use crate::sys::process;
 
 use scan::ScanOptions;
@@ -22,71 +24,50 @@ use watch::{State, Watcher};
 /// Serves `options.path` until the process is ended.
 pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
-    let scanning = ScanOptions {
-        one_file_system: options.one_file_system,
-        no_owners: options.no_owner,
-        ..ScanOptions::default()
-    };
     // Before the hashing, which may take long: a port in use is an error at once.
-    let listener = match options.listen {
+    let socket = match options.listen {
         Some(ip) => tcp::bind((ip, options.port).into()),
         None => tcp::bind_everywhere(options.port),
     };
     let anywhere = SocketAddr::from(([0, 0, 0, 0], options.port));
     let address = options.listen.map_or(anywhere, |ip| (ip, options.port).into());
-    let listener = listener.map_err(|error| Error::Listen { address, error })?;
+    let cannot_listen = |error| Error::Listen { address, error };
+    let socket = socket.map_err(cannot_listen)?;
 
-    let detach = match options.background {
-        false => None,
-        true => match process::background().map_err(Error::system("go into the background"))? {
-            process::Side::Foreground(0) => return Ok(()),
-            process::Side::Foreground(code) => std::process::exit(i32::from(code)),
-            process::Side::Background(detach) => Some(detach),
-        },
-    };
-    let path = absolute(&options.path)?;
-    let mut watcher = watcher(path, scanning, &options.cache, report)?;
-    let first = match watcher.first() {
-        Ok(first) => first,
-        Err(error) => {
-            if let Some(detach) = detach {
-                report.say(&error);
-                let _ = detach.release(error.exit_code());
-            }
-            return Err(error);
-        }
-    };
-    process::raise_file_limit();
-    let listener =
-        tcp::start_listening(listener).map_err(|error| Error::Listen { address, error })?;
-    let address = listener.local_addr().unwrap_or(address);
-    say_what_is_served(&report, &options.path, &first, address);
-    if let Some(detach) = detach {
-        detach.release(0).map_err(Error::system("let go of the terminal"))?;
-    }
-    server::run(listener, first, watcher, options, report)
+    background::run(options.background, report, |detach| {
+        let scanning = scanning(options.one_file_system, options.no_owner);
+        let mut watcher = watcher(&options.path, scanning, &options.cache, report)?;
+        let first = watcher.first()?;
+        process::raise_file_limit();
+        let listener = tcp::start_listening(socket).map_err(cannot_listen)?;
+        let address = listener.local_addr().unwrap_or(address);
+        say_what_is_served(&report, &options.path, &first, address);
+        background::release(detach)?;
+        server::run(listener, first, watcher, options, report)
+    })
 }
 
 /// The manifest of `options.path`, byte for byte as it would be served.
 pub fn manifest(options: &cli::ManifestOf) -> Result<Vec<u8>, Error> {
     let report = Reporter::new(options.debug, options.quiet);
-    let scanning = ScanOptions {
-        one_file_system: options.one_file_system,
-        no_owners: options.no_owner,
-        ..ScanOptions::default()
-    };
-    let path = absolute(&options.path)?;
-    let first = watcher(path, scanning, &options.cache, report)?.first()?;
+    let scanning = scanning(options.one_file_system, options.no_owner);
+    let first = watcher(&options.path, scanning, &options.cache, report)?.first()?;
     Ok(first.manifest.text().to_vec())
 }
 
+fn scanning(one_file_system: bool, no_owners: bool) -> ScanOptions {
+    ScanOptions { one_file_system, no_owners, ..ScanOptions::default() }
+}
+
 fn watcher(
-    path: PathBuf,
+    path: &Path,
     scanning: ScanOptions,
     cache: &cli::Cache,
     report: Reporter,
 ) -> Result<Watcher, Error> {
-    let cache_path = cache::default_cache_path(&path, process::is_root());
+    // As it stays right when the current directory is left.
+    let path = std::path::absolute(path).map_err(Error::file("find", path))?;
+    let cache_path = cache::default_cache_path(&path, effective_uid() == 0);
     let cache_path = match cache {
         cli::Cache::None => None,
         cli::Cache::Usual => cache_path,
@@ -96,11 +77,6 @@ fn watcher(
         }
     };
     Ok(Watcher::new(path, scanning, cache_path, report))
-}
-
-/// The path as it stays right when the current directory is left.
-fn absolute(path: &Path) -> Result<PathBuf, Error> {
-    std::path::absolute(path).map_err(Error::file("find", path))
 }
 
 fn say_what_is_served(report: &Reporter, path: &Path, state: &State, address: SocketAddr) {

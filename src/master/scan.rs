@@ -16,15 +16,12 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::Error;
-use crate::manifest::{Content, Entry, Listing, Mtime, Owner};
+use crate::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
 use crate::path::{PARTIAL_PREFIX, TreePath, shown};
+use crate::tree::CONTROL_DIR;
 
-/// The name in the served root that is kept for control files.
-pub const RESERVED_NAME: &[u8] = b".xget";
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
 const MAX_SYSTEM_PATH_BYTES: usize = 4095;
-/// Longest target of a symbolic link that a manifest may hold, in bytes.
-const MAX_TARGET_BYTES: usize = 4095;
 /// A file that changed this shortly before a scan may change again without a trace.
 const SETTLING_NS: i128 = 2_000_000_000;
 
@@ -430,7 +427,7 @@ impl<'a> Walk<'a> {
     fn path_in(&mut self, dir: &TreePath, name: &[u8]) -> Option<TreePath> {
         let path = dir.join(name);
         let why = match &path {
-            Some(path) if path.as_bytes() == RESERVED_NAME => Why::Reserved,
+            Some(path) if path.as_bytes() == CONTROL_DIR => Why::Reserved,
             Some(path) if self.fits(path) => return Some(path.clone()),
             _ => Why::TooLong,
         };

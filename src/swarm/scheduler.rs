@@ -56,7 +56,6 @@ struct Asked {
     since: Instant,
     /// When bytes of it last came.
     progress: Instant,
-    begun: bool,
 }
 
 #[derive(Debug)]
@@ -174,7 +173,6 @@ impl Scheduler {
         source.last_heard = now;
         if let Some(asked) = source.asked.iter_mut().find(|asked| asked.chunk == chunk) {
             asked.progress = now;
-            asked.begun = true;
         }
     }
 
@@ -221,7 +219,7 @@ impl Scheduler {
                     if source.asked.is_empty() {
                         source.last_heard = now;
                     }
-                    let asked = Asked { chunk, since: now, progress: now, begun: false };
+                    let asked = Asked { chunk, since: now, progress: now };
                     source.asked.push(asked);
                 }
             }

@@ -72,12 +72,6 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Whether this process runs as root.
-pub fn is_root() -> bool {
-    // SAFETY: geteuid takes nothing and cannot fail.
-    unsafe { libc::geteuid() == 0 }
-}
-
 /// A number that differs from run to run: the seed of random choices.
 pub fn seed() -> u64 {
     let mut bytes = [0; 8];
