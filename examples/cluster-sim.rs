@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lexopt::prelude::*;
 use xget::sim::{Event, HostId, Link, NodePlan, Outcome, Scenario};
 use xget::swarm::members::next_random;
+use xget::swarm::rules::Rules;
 
 const USAGE: &str = "usage: cluster-sim [-n NODES[,NODES...]] [--size BYTES] [--rate BITS_PER_S]
     [--master-rate BITS_PER_S] [--delay-us MICROSECONDS] [--slots NODES] [--seed SEED]
@@ -152,6 +153,7 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
     Scenario {
         seed,
         image_bytes: options.size,
+        rules: Rules::default(),
         master_slots: options.slots,
         master: link(options.master_rate.unwrap_or(options.rate)),
         nodes: (0..nodes).map(|n| plan(n, below(stagger))).collect(),

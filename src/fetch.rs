@@ -19,13 +19,12 @@ use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
 use crate::swarm::hub::{HAVE_MASTER, HAVE_NODE};
 use crate::swarm::members::next_random;
+use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::{Command, Kind, Scheduler, SourceId};
 use crate::tree::Control;
 
 use link::{Arrived, Link, Token, parse_address, runs_lines};
 
-/// Nodes that are dialled, besides the server that was named.
-const MAX_PEERS: usize = 10;
 /// Addresses of nodes that are remembered.
 const MAX_ADDRESSES: usize = 256;
 /// Wait before a node is dialled again after a failure; doubled each time.
@@ -34,11 +33,6 @@ const REDIAL_PEER: Duration = Duration::from_secs(2);
 const REDIAL_HOME: Duration = Duration::from_millis(250);
 /// Longest wait between two calls of the named server.
 const REDIAL_HOME_MOST: Duration = Duration::from_secs(8);
-/// First and longest wait between two questions for more sources.
-const REDIR_FIRST: Duration = Duration::from_millis(10);
-const REDIR_MOST: Duration = Duration::from_secs(2);
-/// What has come is reported to a source at least this often.
-const REPORT_EVERY: Duration = Duration::from_millis(250);
 /// Wrong chunks after which a source is not asked any more.
 const MAX_WRONG: u32 = 2;
 /// How long other sources are hoped to come by what is missing.
@@ -139,6 +133,7 @@ struct Place {
 /// The fetch of one generation by one node.
 #[derive(Debug)]
 pub struct Fetch {
+    rules: Rules,
     manifest: Arc<Manifest>,
     wanted: ChunkSet,
     scheduler: Scheduler,
@@ -174,6 +169,7 @@ impl Fetch {
         held: &ChunkSet,
         home: Vec<SocketAddr>,
         port: u16,
+        rules: Rules,
         seed: u64,
     ) -> Fetch {
         let mut missing = wanted.clone();
@@ -181,7 +177,8 @@ impl Fetch {
             missing.remove(chunk);
         }
         Fetch {
-            scheduler: Scheduler::new(*manifest.layout(), missing, seed),
+            rules,
+            scheduler: Scheduler::new(*manifest.layout(), missing, rules, seed),
             manifest,
             wanted,
             links: BTreeMap::new(),
@@ -320,11 +317,12 @@ impl Fetch {
     /// When [`Fetch::poll`] has something to do by itself.
     pub fn deadline(&self) -> Option<Instant> {
         let news = self.order.len();
+        let report_every = self.rules.report_every;
         let links = self.links.values().flat_map(|link| {
             let behind = link.kind.is_some() && link.reported < news;
-            [link.redir_due, behind.then(|| link.reported_at + REPORT_EVERY)]
+            [link.redir_due, behind.then(|| link.reported_at + report_every)]
         });
-        let rests = (!self.is_whole() && self.peers() < MAX_PEERS)
+        let rests = (!self.is_whole() && self.peers() < self.rules.max_peers)
             .then(|| self.places.values().filter(|p| !p.linked).filter_map(|p| p.not_before).min());
         let home = self.home_due.filter(|_| !self.has_home_link());
         links.flatten().chain(rests.flatten()).chain(home).chain(self.scheduler.deadline()).min()
@@ -548,8 +546,8 @@ impl Fetch {
         };
         link.kind = Some(kind);
         self.progress.get_or_insert(now);
-        link.redir_due = Some(now + REDIR_FIRST);
-        link.redir_wait = REDIR_FIRST;
+        link.redir_due = Some(now + self.rules.redir_first);
+        link.redir_wait = self.rules.redir_first;
         if link.home {
             self.home_failures = 0;
         }
@@ -592,7 +590,7 @@ impl Fetch {
         let behind = |link: &Link| {
             link.kind.is_some()
                 && link.reported < self.order.len()
-                && (self.is_whole() || link.reported_at + REPORT_EVERY <= now)
+                && (self.is_whole() || link.reported_at + self.rules.report_every <= now)
         };
         let due: Vec<SourceId> =
             self.links.iter().filter(|(_, link)| behind(link)).map(|(id, _)| *id).collect();
@@ -601,14 +599,14 @@ impl Fetch {
 
     /// Reads `redir` again where more sources could be of use.
     fn ask_for_sources(&mut self, now: Instant) {
-        let enough = self.is_whole() || self.peers() >= MAX_PEERS;
+        let enough = self.is_whole() || self.peers() >= self.rules.max_peers;
         let random = next_random(&mut self.random);
         for link in self.links.values_mut() {
             if link.redir_due.is_none_or(|due| due > now) {
                 continue;
             }
             let wait = link.redir_wait;
-            link.redir_wait = (wait * 3 / 2).min(REDIR_MOST);
+            link.redir_wait = (wait * 3 / 2).min(self.rules.redir_most);
             link.redir_due = (!self.scheduler.missing().is_empty())
                 .then(|| now + wait / 2 + wait.mul_f64((random % 1024) as f64 / 1024.0));
             if enough {
@@ -625,7 +623,7 @@ impl Fetch {
                 self.link(address, true, now);
             }
         }
-        while !self.is_whole() && self.peers() < MAX_PEERS {
+        while !self.is_whole() && self.peers() < self.rules.max_peers {
             let random = next_random(&mut self.random);
             let free = self.places.iter().filter(|(_, place)| {
                 !place.linked && place.not_before.is_none_or(|not_before| not_before <= now)

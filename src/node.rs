@@ -25,6 +25,7 @@ use crate::p9::server::{At, Conn, Host, Session};
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::swarm::hub::Hub;
+use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::SourceId;
 use crate::sys::poll::{self, PollFd};
 use crate::tree::Tree;
@@ -115,14 +116,15 @@ impl Node {
     pub fn new(start: Start, report: Reporter) -> Node {
         let Start { manifest, tree, store, held, home, listener, seed } = start;
         let wanted = store.wanted().clone();
+        let rules = Rules::default();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
-        let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, seed);
+        let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, rules, seed);
         if report.traces() {
             fetch.trace();
         }
         Node {
             fetch,
-            hub: Hub::node(Arc::new(tree), wanted, held, seed),
+            hub: Hub::node(Arc::new(tree), wanted, held, rules, seed),
             files: StoredFiles(store),
             listener,
             clients: BTreeMap::new(),

@@ -30,6 +30,7 @@ use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session};
 use crate::report::Reporter;
 use crate::swarm::hub::Hub;
+use crate::swarm::rules::Rules;
 use crate::sys::process;
 use crate::tree::Tree;
 
@@ -60,7 +61,7 @@ pub(super) fn run(
     }
     let slots = options.max_fed.get();
     let shared = Rc::new(Shared {
-        hub: RefCell::new(Hub::master(tree, slots, process::seed())),
+        hub: RefCell::new(Hub::master(tree, slots, Rules::default(), process::seed())),
         files: RefCell::new(files),
         slots,
         bells: RefCell::new(HashMap::new()),

@@ -14,6 +14,7 @@ use crate::manifest::Manifest;
 use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};
 use crate::swarm::hub::Hub;
+use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::SourceId;
 use crate::tree::Tree;
 
@@ -86,24 +87,30 @@ struct Upstream {
 }
 
 impl Host {
-    pub(super) fn master(manifest: &Arc<Manifest>, slots: usize, seed: u64) -> Host {
+    pub(super) fn master(manifest: &Arc<Manifest>, slots: usize, rules: Rules, seed: u64) -> Host {
         let tree = Arc::new(Tree::new(manifest.clone()));
-        Host::new(HostId::MASTER, manifest, Hub::master(tree, slots, seed), None)
+        Host::new(HostId::MASTER, manifest, Hub::master(tree, slots, rules, seed), None)
     }
 
-    pub(super) fn node(id: HostId, manifest: &Arc<Manifest>, seed: u64, lies: bool) -> Host {
+    pub(super) fn node(
+        id: HostId,
+        manifest: &Arc<Manifest>,
+        lies: bool,
+        rules: Rules,
+        seed: u64,
+    ) -> Host {
         let tree = Arc::new(Tree::new(manifest.clone()));
         let wanted = ChunkSet::full(manifest.layout());
         let held = ChunkSet::empty(manifest.layout());
         let home = vec![HostId::MASTER.address()];
-        let fetch = Fetch::new(manifest.clone(), wanted.clone(), &held, home, PORT, seed);
+        let fetch = Fetch::new(manifest.clone(), wanted.clone(), &held, home, PORT, rules, seed);
         let fetcher = Fetcher {
             fetch,
             sources: BTreeMap::new(),
             record: Record::new(manifest),
             faults: Vec::new(),
         };
-        let hub = Hub::node(tree, wanted, held, seed);
+        let hub = Hub::node(tree, wanted, held, rules, seed);
         Host { lies, ..Host::new(id, manifest, hub, Some(fetcher)) }
     }
 

@@ -30,6 +30,7 @@ use network::{Network, Step};
 use crate::chunks::ChunkSet;
 use crate::manifest::{Manifest, Problem};
 use crate::swarm::members::next_random;
+use crate::swarm::rules::Rules;
 
 /// Turns that a host may take without any time passing.
 const MOST_TURNS: u32 = 10_000;
@@ -41,6 +42,8 @@ pub struct Scenario {
     pub seed: u64,
     /// Size of what is served.
     pub image_bytes: u64,
+    /// The rules that everybody follows.
+    pub rules: Rules,
     /// How many nodes the master feeds at a time.
     pub master_slots: usize,
     /// The master's link.
@@ -276,10 +279,11 @@ impl<'s> Cluster<'s> {
     fn start(&mut self, id: HostId) {
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
+        let rules = self.scenario.rules;
         let Some(place) = self.places.get_mut(id.0) else { return };
         place.host = Some(match id {
-            HostId::MASTER => Host::master(&self.manifest, self.scenario.master_slots, seed),
-            _ => Host::node(id, &self.manifest, seed, place.lies),
+            HostId::MASTER => Host::master(&self.manifest, self.scenario.master_slots, rules, seed),
+            _ => Host::node(id, &self.manifest, place.lies, rules, seed),
         });
         place.ended = false;
         place.started = now;

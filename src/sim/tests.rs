@@ -14,6 +14,7 @@ fn cluster(nodes: usize, mib: u64, seed: u64) -> Scenario {
     Scenario {
         seed,
         image_bytes: mib * MIB + 12_345,
+        rules: Rules::default(),
         master_slots: 4,
         master: link(RATE, 50),
         nodes: vec![node; nodes],

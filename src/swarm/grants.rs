@@ -9,19 +9,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::members::Members;
+use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 use crate::p9::server::Conn;
-
-/// Grants in flight to one node while others wait as well.
-const SHARED_WINDOW: usize = 2;
-/// Grants in flight to one node that is alone.
-const LONE_WINDOW: usize = 6;
-/// A node that got nothing for this long, or for four times the usual chunk time, starves.
-const STARVED_AFTER: Duration = Duration::from_millis(200);
-/// A grant that is not fetched within this time, or ten times the usual one, is taken back.
-const GRANT_LIFETIME: Duration = Duration::from_secs(1);
-/// A node is slow if its chunks take this many times as long as everybody's.
-const SLOW_FACTOR: u32 = 4;
 
 #[derive(Debug, Default)]
 struct Asker {
@@ -63,8 +53,9 @@ struct Grant {
 /// What the master has handed out, and who waits for more.
 #[derive(Debug)]
 pub struct Grants {
+    rules: Rules,
     /// Grants on their way at a time.
-    slots: usize,
+    most: usize,
     askers: BTreeMap<Conn, Asker>,
     /// For each chunk the nodes that hold it or were granted it.
     copies: Vec<u32>,
@@ -75,10 +66,11 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// Nothing is handed out yet; at most `slots` grants are on their way at a time.
-    pub fn new(layout: Layout, slots: usize) -> Grants {
+    /// Nothing is handed out yet; `slots` chunks are sent at a time.
+    pub fn new(layout: Layout, slots: usize, rules: Rules) -> Grants {
         Grants {
-            slots,
+            rules,
+            most: slots.saturating_mul(rules.grants_a_slot),
             askers: BTreeMap::new(),
             copies: vec![0; layout.count() as usize],
             fresh: ChunkSet::full(&layout),
@@ -167,20 +159,21 @@ impl Grants {
     /// When [`Grants::assign`] should be called again though nothing has happened.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let waits = |asker: &Asker| asker.waits() || asker.granted.iter().any(|g| !g.sent);
-        self.askers.values().any(waits).then(|| now + STARVED_AFTER / 2)
+        self.askers.values().any(waits).then(|| now + self.rules.starved_after / 2)
     }
 
     fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
-        let patience = self.usual.unwrap_or_default().saturating_mul(4).max(STARVED_AFTER);
+        let patience =
+            self.usual.unwrap_or_default().saturating_mul(4).max(self.rules.starved_after);
         // Whoever takes too long to fetch must not keep a slot from the others.
         let prompt = now.checked_sub(patience);
         let taken: usize = self.askers.values().map(|asker| asker.on_the_way(prompt)).sum();
-        if taken >= self.slots {
+        if taken >= self.most {
             return None;
         }
         let waiting = || self.askers.iter().filter(|(_, asker)| asker.waits());
         let alone = waiting().count() == 1;
-        let window = if alone { LONE_WINDOW } else { SHARED_WINDOW };
+        let window = if alone { self.rules.lone_window } else { self.rules.shared_window };
         let mut candidates: Vec<_> = waiting()
             .filter(|(_, asker)| asker.on_the_way(None) < window)
             .filter_map(|(conn, asker)| Some((*conn, asker, members.get(*conn)?)))
@@ -192,6 +185,11 @@ impl Grants {
             let lacks = |chunk: &ChunkId| {
                 member.lacks.contains(*chunk) && asker.granted.iter().all(|g| g.chunk != *chunk)
             };
+            if !self.rules.once_each {
+                let spread = (conn.0 << 1 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                let mixed = |chunk: &ChunkId| spread.wrapping_mul(u64::from(chunk.get()) + 1);
+                return Some((*conn, member.lacks.iter().filter(lacks).min_by_key(mixed)?));
+            }
             let starves = now.saturating_duration_since(asker.fed?) >= patience;
             let fed = alone || starves || !self.is_slow(asker);
             if let Some(chunk) = self.fresh.iter().find(lacks).filter(|_| fed) {
@@ -207,14 +205,15 @@ impl Grants {
 
     fn is_slow(&self, asker: &Asker) -> bool {
         match (asker.usual, self.usual) {
-            (Some(own), Some(all)) => own > all.saturating_mul(SLOW_FACTOR),
+            (Some(own), Some(all)) => own > all.saturating_mul(self.rules.slow_factor),
             _ => false,
         }
     }
 
     /// A grant that was never fetched must not keep its chunk from the others.
     fn take_back_the_overdue(&mut self, now: Instant) {
-        let lifetime = self.usual.unwrap_or_default().saturating_mul(10).max(GRANT_LIFETIME);
+        let lifetime =
+            self.usual.unwrap_or_default().saturating_mul(10).max(self.rules.grant_lifetime);
         let overdue = |grant: &Grant| now.saturating_duration_since(grant.since) > lifetime;
         let mut lost = Vec::new();
         for asker in self.askers.values_mut() {
@@ -269,9 +268,10 @@ mod tests {
     impl Master {
         fn new(nodes: u64, chunks: u64, slots: usize) -> Master {
             let layout = Layout::new(chunks << 16, 1 << 16).unwrap();
+            let rules = Rules { grants_a_slot: 1, ..Rules::default() };
             let mut master = Master {
-                members: Members::new(layout, 1),
-                grants: Grants::new(layout, slots),
+                members: Members::new(layout, rules, 1),
+                grants: Grants::new(layout, slots, rules),
                 layout,
                 now: Instant::now(),
             };
@@ -373,7 +373,7 @@ mod tests {
         let mut master = Master::new(3, 1, 4);
         assert_eq!((master.serve(0), master.serve(1)), (Some(0), Some(0)));
         assert_eq!(master.serve(2), None);
-        master.now += STARVED_AFTER * 2;
+        master.now += master.grants.rules.starved_after * 2;
         assert_eq!(master.assign(), [2]);
     }
 
@@ -382,11 +382,12 @@ mod tests {
         let mut master = Master::new(2, 8, 4);
         master.grants.usual = Some(Duration::from_millis(1));
         for conn in 0..2 {
-            master.grants.askers.entry(Conn(conn)).or_default().usual = Some(STARVED_AFTER);
+            master.grants.askers.entry(Conn(conn)).or_default().usual =
+                Some(Duration::from_millis(200));
             assert_eq!(master.ask(conn), None);
         }
         assert_eq!(master.assign(), [] as [u64; 0], "fresh chunks are for the others");
-        master.now += STARVED_AFTER;
+        master.now += master.grants.rules.starved_after;
         assert_eq!(master.assign(), [0, 1]);
     }
 
@@ -398,7 +399,7 @@ mod tests {
             master.holds(2, chunk);
         }
         assert_eq!(master.serve(1), None, "the other nodes have all of it");
-        master.now += STARVED_AFTER * 2;
+        master.now += master.grants.rules.starved_after * 2;
         assert!((0..8).all(|_| {
             let chunk = master.serve(1);
             chunk.into_iter().for_each(|chunk| master.holds(1, chunk));
@@ -411,7 +412,7 @@ mod tests {
         let mut master = Master::new(2, 1, 1);
         master.ask(0);
         master.assign();
-        master.now += GRANT_LIFETIME * 2;
+        master.now += master.grants.rules.grant_lifetime * 2;
         master.ask(1);
         assert_eq!(master.assign(), [1]);
     }
@@ -423,9 +424,9 @@ mod tests {
         assert_eq!(master.assign(), [0]);
         assert_eq!((master.ask(1), master.ask(1), master.ask(1)), (None, None, None));
         assert_eq!(master.assign(), [] as [u64; 0]);
-        master.now += STARVED_AFTER * 2;
+        master.now += master.grants.rules.starved_after * 2;
         assert_eq!(master.assign(), [1]);
-        master.now += GRANT_LIFETIME * 2;
+        master.now += master.grants.rules.grant_lifetime * 2;
         assert_eq!(master.assign(), [] as [u64; 0], "it was silent for too long");
         assert_eq!(master.ask(0), Some(0));
         assert_eq!(master.assign(), [0], "it is there again");

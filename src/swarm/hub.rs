@@ -8,24 +8,20 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use blake3::Hash;
 
 use super::grants::Grants;
 use super::members::{Members, seconds};
-use super::uploads::{UPLOAD_SLOTS, Uploads};
+use super::rules::Rules;
+use super::uploads::Uploads;
 use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Conn, Host};
 use crate::path::shown;
 use crate::tree::{Control, Tree};
 
-/// How long news for readers of `have` are gathered before they are sent.
-const HAVE_DELAY: Duration = Duration::from_millis(5);
-/// Grants of a master that are on their way for each chunk that it sends at a time: while one is sent,
-/// the requests for the next ones come, from nodes whose own links are busy.
-const GRANTS_A_SLOT: usize = 2;
 /// Longest line that is taken from a node's log, in bytes.
 const MAX_LOG_LINE_BYTES: usize = 256;
 /// Most lines of nodes' logs that are kept for the driver.
@@ -39,6 +35,7 @@ pub const HAVE_NODE: &str = "node";
 /// The serving side of the master or of a node.
 #[derive(Debug)]
 pub struct Hub {
+    rules: Rules,
     tree: Arc<Tree>,
     members: Members,
     uploads: Uploads,
@@ -62,32 +59,35 @@ pub struct Hub {
 
 impl Hub {
     /// A master that feeds at most `slots` nodes at a time.
-    pub fn master(tree: Arc<Tree>, slots: usize, seed: u64) -> Hub {
+    pub fn master(tree: Arc<Tree>, slots: usize, rules: Rules, seed: u64) -> Hub {
         let layout = *tree.manifest().layout();
         let full = ChunkSet::full(&layout);
-        let grants = Grants::new(layout, slots.saturating_mul(GRANTS_A_SLOT));
-        Hub::new(tree, slots, Some(grants), full.clone(), full, seed)
+        let grants = Grants::new(layout, slots, rules);
+        Hub::new(tree, Uploads::new(slots, rules), Some(grants), full.clone(), full, rules, seed)
     }
 
     /// A node that wants some chunks and holds part of them already.
-    pub fn node(tree: Arc<Tree>, wanted: ChunkSet, held: ChunkSet, seed: u64) -> Hub {
-        Hub::new(tree, UPLOAD_SLOTS, None, wanted, held, seed)
+    pub fn node(tree: Arc<Tree>, wanted: ChunkSet, held: ChunkSet, rules: Rules, seed: u64) -> Hub {
+        let uploads = Uploads::new(rules.upload_slots, rules);
+        Hub::new(tree, uploads, None, wanted, held, rules, seed)
     }
 
     fn new(
         tree: Arc<Tree>,
-        slots: usize,
+        uploads: Uploads,
         grants: Option<Grants>,
         wanted: ChunkSet,
         held: ChunkSet,
+        rules: Rules,
         seed: u64,
     ) -> Hub {
-        let members = Members::new(*tree.manifest().layout(), seed);
+        let members = Members::new(*tree.manifest().layout(), rules, seed);
         let have = first_have(&tree, grants.is_some(), &held);
         Hub {
+            rules,
             tree,
             members,
-            uploads: Uploads::new(slots),
+            uploads,
             grants,
             held,
             wanted,
@@ -126,7 +126,7 @@ impl Hub {
     pub fn holds(&mut self, chunk: ChunkId, now: Instant) {
         if self.held.insert(chunk) {
             let _ = writeln!(Text(&mut self.have), "{chunk}");
-            self.have_due.get_or_insert(now + HAVE_DELAY);
+            self.have_due.get_or_insert(now + self.rules.have_delay);
             self.wakes.append(&mut self.data_readers);
         }
     }
@@ -134,7 +134,7 @@ impl Hub {
     /// Another state of the tree takes the place of this one (master). Everybody who waits is
     /// woken, to be told that what it waits for is no longer served.
     pub fn publish(&mut self, tree: Arc<Tree>, slots: usize, seed: u64, now: Instant) {
-        let mut next = Hub::master(tree, slots, seed);
+        let mut next = Hub::master(tree, slots, self.rules, seed);
         for (conn, member) in self.members.iter() {
             next.connected(conn, member.peer, now);
             next.wakes.insert(conn);

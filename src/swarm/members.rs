@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 use crate::p9::server::Conn;
-
-/// Most sources that one answer names.
-const MAX_SOURCES: usize = 16;
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -42,6 +40,7 @@ impl Member {
 /// All connections that take part, by number.
 #[derive(Debug)]
 pub struct Members {
+    rules: Rules,
     layout: Layout,
     members: BTreeMap<Conn, Member>,
     /// State of the random choice among equals.
@@ -50,8 +49,8 @@ pub struct Members {
 
 impl Members {
     /// Nobody yet; `seed` drives the random choice among equals.
-    pub fn new(layout: Layout, seed: u64) -> Members {
-        Members { layout, members: BTreeMap::new(), random: seed | 1 }
+    pub fn new(layout: Layout, rules: Rules, seed: u64) -> Members {
+        Members { rules, layout, members: BTreeMap::new(), random: seed | 1 }
     }
 
     /// A connection was made.
@@ -147,6 +146,7 @@ impl Members {
     pub fn sources(&mut self, conn: Conn) -> Vec<SocketAddr> {
         let Some(asker) = self.members.get(&conn) else { return Vec::new() };
         let (home, own) = (asker.peer.ip(), asker.serves);
+        let Rules { max_sources, near_sources, .. } = self.rules;
         let mut random = self.random;
         let mut candidates: Vec<(bool, u32, u64, Conn, SocketAddr)> = Vec::new();
         for (&other, member) in &self.members {
@@ -154,16 +154,16 @@ impl Members {
             else {
                 continue;
             };
-            let distant = !is_near(home, address.ip());
+            let distant = near_sources > 0 && !is_near(home, address.ip());
             candidates.push((distant, member.named, next_random(&mut random), other, address));
         }
         self.random = random;
         candidates.sort_unstable();
         let near = candidates.iter().take_while(|(distant, ..)| !distant).count();
         let far = candidates.split_off(near.min(candidates.len()));
-        let near_share = (MAX_SOURCES / 2).max(MAX_SOURCES.saturating_sub(far.len()));
+        let near_share = near_sources.max(max_sources.saturating_sub(far.len()));
         candidates.truncate(near_share);
-        let room = MAX_SOURCES - candidates.len();
+        let room = max_sources.saturating_sub(candidates.len());
         candidates.extend(far.into_iter().take(room));
         for (.., other, _) in &candidates {
             if let Some(member) = self.members.get_mut(other) {
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     fn members(addresses: &[&str]) -> Members {
-        let mut members = Members::new(Layout::for_image(1 << 20), 7);
+        let mut members = Members::new(Layout::for_image(1 << 20), Rules::default(), 7);
         for (i, address) in addresses.iter().enumerate() {
             let peer = SocketAddr::new(address.parse().unwrap(), 50_000 + i as u16);
             members.connected(Conn(i as u64), peer, Instant::now());

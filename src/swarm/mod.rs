@@ -13,11 +13,12 @@
 //! - A request that takes several times as long as usual is made elsewhere, and near the end the
 //!   last chunks are asked of two.
 //!
-//! [`hub`] is the side that is asked, for the master and for nodes; [`crate::fetch`] the side that
+//! [`rules`] has all of their numbers. [`hub`] is the side that is asked, for the master and for nodes; [`crate::fetch`] the side that
 //! asks.
 
 pub mod grants;
 pub mod hub;
 pub mod members;
+pub mod rules;
 pub mod scheduler;
 pub mod uploads;

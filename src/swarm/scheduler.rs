@@ -8,20 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::grants::smooth;
 use super::members::next_random;
+use super::rules::{Order, Rules};
 use crate::chunks::{ChunkId, ChunkSet, Layout};
-
-/// Requests in flight to one node: the chunk that comes, and one behind it.
-const PEER_WINDOW: usize = 2;
-/// Chunks in flight from a master, promised ones included.
-const MASTER_WINDOW: usize = 6;
-/// Shortest time that a request may take before it is made elsewhere.
-const MIN_PATIENCE: Duration = Duration::from_millis(250);
-/// The same, before any chunk has come.
-const FIRST_PATIENCE: Duration = Duration::from_secs(2);
-/// How many times the usual time of a chunk a request may take.
-const PATIENCE_FACTOR: u32 = 4;
-/// A source from which nothing comes at all for this long, with something asked, is dropped.
-const SILENCE: Duration = Duration::from_secs(4);
 
 /// Names a source; the driver numbers them and never reuses a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -75,6 +63,7 @@ struct Source {
 /// The choice of chunks and sources of one node.
 #[derive(Debug)]
 pub struct Scheduler {
+    rules: Rules,
     /// Wanted, not verified.
     missing: ChunkSet,
     /// Missing, and asked of nobody.
@@ -96,8 +85,9 @@ pub struct Scheduler {
 
 impl Scheduler {
     /// Fetches the chunks in `missing`; `seed` drives the choice among equals.
-    pub fn new(layout: Layout, missing: ChunkSet, seed: u64) -> Scheduler {
+    pub fn new(layout: Layout, missing: ChunkSet, rules: Rules, seed: u64) -> Scheduler {
         Scheduler {
+            rules,
             unasked: missing.clone(),
             missing,
             in_flight: vec![0; layout.count() as usize],
@@ -186,7 +176,7 @@ impl Scheduler {
             self.missing.remove(chunk);
             self.unasked.remove(chunk);
         } else {
-            source.rest_until = Some(now + self.usual.unwrap_or(MIN_PATIENCE));
+            source.rest_until = Some(now + self.usual.unwrap_or(self.rules.min_patience));
         }
     }
 
@@ -237,8 +227,9 @@ impl Scheduler {
     /// When [`Scheduler::poll`] may have something new to say by itself.
     pub fn deadline(&self) -> Option<Instant> {
         let patience = self.patience();
+        let silence = self.rules.silence;
         let requests = self.sources.values().flat_map(|source| {
-            let silent = source.asked.first().map(|_| source.last_heard + SILENCE);
+            let silent = source.asked.first().map(|_| source.last_heard + silence);
             let impatient = source.asked.iter().map(move |asked| asked.progress + patience);
             let rested = source.rest_until.filter(|_| !self.missing.is_empty());
             let doubled = self.unasked.is_empty().then_some(self.doubling()).flatten();
@@ -254,8 +245,10 @@ impl Scheduler {
 
     fn patience(&self) -> Duration {
         match self.usual {
-            None => FIRST_PATIENCE,
-            Some(usual) => usual.saturating_mul(PATIENCE_FACTOR).max(MIN_PATIENCE),
+            None => self.rules.first_patience,
+            Some(usual) => {
+                usual.saturating_mul(self.rules.patience_factor).max(self.rules.min_patience)
+            }
         }
     }
 
@@ -264,7 +257,7 @@ impl Scheduler {
         let patience = self.patience();
         for (&id, source) in &mut self.sources {
             if !source.asked.is_empty()
-                && now.saturating_duration_since(source.last_heard) >= SILENCE
+                && now.saturating_duration_since(source.last_heard) >= self.rules.silence
             {
                 return Some(Command::Drop { source: id });
             }
@@ -296,7 +289,7 @@ impl Scheduler {
                 source.granted.remove(0);
             }
             let busy = source.asked.len() + source.asking;
-            if source.kind == Kind::Master && busy < MASTER_WINDOW {
+            if source.kind == Kind::Master && busy < self.rules.master_window {
                 return Some(Command::AskNext { source: id });
             }
         }
@@ -304,7 +297,7 @@ impl Scheduler {
         let mut idle: Vec<(usize, u64, SourceId)> = self
             .sources
             .iter()
-            .filter(|(_, s)| s.kind == Kind::Peer && s.asked.len() < PEER_WINDOW)
+            .filter(|(_, s)| s.kind == Kind::Peer && s.asked.len() < self.rules.peer_window)
             .filter(|(_, s)| s.rest_until.is_none_or(|until| until <= now))
             .map(|(id, s)| (s.asked.len(), id.0.wrapping_mul(random), *id))
             .collect();
@@ -312,17 +305,21 @@ impl Scheduler {
         idle.iter().find_map(|&(_, _, id)| self.choose(id, now))
     }
 
-    /// The rarest chunk that `id` has and nobody was asked for; near the end, one that somebody
+    /// The chunk in order, as a rule the rarest, that `id` has and nobody was asked for; near the end, one that somebody
     /// else was asked for and does not bring.
     fn choose(&self, id: SourceId, now: Instant) -> Option<Command> {
         let source = self.sources.get(&id)?;
         let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
         let spread = self.random;
-        let rarest = source.has.common(&self.unasked).min_by_key(|chunk| {
-            let copies = self.copies.get(chunk.index()).copied().unwrap_or(0);
-            (copies, u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread))
+        let first = source.has.common(&self.unasked).min_by_key(|chunk| {
+            let mixed = u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread);
+            match self.rules.order {
+                Order::Rarest => (self.copies.get(chunk.index()).copied().unwrap_or(0), mixed),
+                Order::Random => (0, mixed),
+                Order::InOrder => (chunk.get(), 0),
+            }
         });
-        if let Some(chunk) = rarest {
+        if let Some(chunk) = first {
             return Some(Command::Fetch { source: id, chunk });
         }
         if !source.asked.is_empty() || !self.unasked.is_empty() {
@@ -339,7 +336,8 @@ impl Scheduler {
 
     /// How long a chunk may be on its way near the end before it is asked of another as well.
     fn doubling(&self) -> Option<Duration> {
-        self.usual.map(|usual| usual.max(MIN_PATIENCE / 4))
+        let usual = self.usual.filter(|_| self.rules.ask_twice);
+        usual.map(|usual| usual.max(self.rules.min_patience / 4))
     }
 
     fn forget(&mut self, source: SourceId, chunk: ChunkId) {
@@ -378,7 +376,7 @@ mod tests {
     impl Node {
         fn new(chunks: u64) -> Node {
             let layout = Layout::new(chunks << 16, 1 << 16).unwrap();
-            let scheduler = Scheduler::new(layout, ChunkSet::full(&layout), 5);
+            let scheduler = Scheduler::new(layout, ChunkSet::full(&layout), Rules::default(), 5);
             Node { scheduler, layout, now: Instant::now() }
         }
 
@@ -428,7 +426,7 @@ mod tests {
     fn one_chunk_comes_and_one_is_queued_behind_it() {
         let mut node = Node::new(10);
         node.peer(A, 0..10);
-        assert_eq!(node.fetches().len(), PEER_WINDOW);
+        assert_eq!(node.fetches().len(), node.scheduler.rules.peer_window);
     }
 
     #[test]
@@ -439,7 +437,7 @@ mod tests {
         let mut chunks: Vec<u32> = node.fetches().into_iter().map(|(_, n)| n).collect();
         chunks.sort_unstable();
         chunks.dedup();
-        assert_eq!(chunks.len(), 2 * PEER_WINDOW);
+        assert_eq!(chunks.len(), 2 * node.scheduler.rules.peer_window);
     }
 
     #[test]
@@ -486,7 +484,7 @@ mod tests {
         node.scheduler.add(A, Kind::Master, node.now);
         node.scheduler.granted(A, node.chunk(0), node.now);
         node.commands();
-        node.now += SILENCE;
+        node.now += node.scheduler.rules.silence;
         assert_eq!(node.commands().first(), Some(&Command::Drop { source: A }));
     }
 
@@ -494,7 +492,10 @@ mod tests {
     fn a_master_is_asked_for_grants_up_to_the_window() {
         let mut node = Node::new(100);
         node.scheduler.add(A, Kind::Master, node.now);
-        assert_eq!(node.commands(), vec![Command::AskNext { source: A }; MASTER_WINDOW]);
+        assert_eq!(
+            node.commands(),
+            vec![Command::AskNext { source: A }; node.scheduler.rules.master_window]
+        );
         node.scheduler.granted(A, node.chunk(7), node.now);
         assert_eq!(node.commands(), [Command::Fetch { source: A, chunk: node.chunk(7) }]);
     }
@@ -518,7 +519,7 @@ mod tests {
         let chunk = node.chunk(0);
         node.scheduler.ended(A, chunk, false, node.now);
         assert_eq!(node.fetches(), []);
-        node.now += MIN_PATIENCE;
+        node.now += node.scheduler.rules.min_patience;
         assert_eq!(node.fetches().len(), 1);
     }
 }

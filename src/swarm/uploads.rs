@@ -4,17 +4,17 @@
 //! slow ones; and a free slot goes to whoever lacks most, because first come, first served turns a
 //! swarm into a chain.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::rules::Rules;
 use crate::p9::server::Conn;
-
-/// Uploads at a time, if not told otherwise.
-pub const UPLOAD_SLOTS: usize = 4;
 
 /// The turns of one node's uploads.
 #[derive(Debug)]
 pub struct Uploads {
     slots: usize,
+    rules: Rules,
     /// Who is being sent a chunk.
     active: BTreeMap<Conn, Turn>,
     /// Who waits, in the order of asking, each at most once.
@@ -31,8 +31,8 @@ enum Turn {
 
 impl Uploads {
     /// Turns for this many uploads at a time.
-    pub fn new(slots: usize) -> Uploads {
-        Uploads { slots, active: BTreeMap::new(), waiting: VecDeque::new() }
+    pub fn new(slots: usize, rules: Rules) -> Uploads {
+        Uploads { slots, rules, active: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
     /// May `conn` send a chunk at once? If not, it waits in line.
@@ -80,9 +80,9 @@ impl Uploads {
             return None;
         }
         let idle = self.waiting.iter().enumerate().filter(|(_, c)| !self.active.contains_key(c));
+        let need = |conn: Conn| if self.rules.neediest_first { lack(conn) } else { 0 };
         // Of those that lack as much, the one that has waited longest.
-        let (place, conn) =
-            idle.min_by_key(|(place, conn)| (std::cmp::Reverse(lack(**conn)), *place))?;
+        let (place, conn) = idle.min_by_key(|(place, conn)| (Reverse(need(**conn)), *place))?;
         let conn = *conn;
         self.waiting.remove(place);
         self.active.insert(conn, Turn::Offered);
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn slots_are_given_until_they_are_used_up() {
-        let mut uploads = Uploads::new(2);
+        let mut uploads = Uploads::new(2, Rules::default());
         assert!(uploads.ask(Conn(1)));
         assert!(uploads.ask(Conn(2)));
         assert!(!uploads.ask(Conn(3)));
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_free_slot_goes_to_who_lacks_most_not_to_who_came_first() {
-        let mut uploads = Uploads::new(1);
+        let mut uploads = Uploads::new(1, Rules::default());
         assert!(uploads.ask(Conn(1)));
         assert!(!uploads.ask(Conn(2)));
         assert!(!uploads.ask(Conn(9)));
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn one_connection_is_sent_one_chunk_at_a_time() {
-        let mut uploads = Uploads::new(4);
+        let mut uploads = Uploads::new(4, Rules::default());
         assert!(uploads.ask(Conn(1)));
         assert!(!uploads.ask(Conn(1)));
         assert_eq!(uploads.done(Conn(1), lack), Some(Conn(1)), "its queued request goes next");
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_offer_that_is_given_up_passes_to_the_next() {
-        let mut uploads = Uploads::new(1);
+        let mut uploads = Uploads::new(1, Rules::default());
         assert!(uploads.ask(Conn(1)));
         uploads.ask(Conn(2));
         uploads.ask(Conn(3));
@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn a_connection_that_ends_frees_its_slot() {
-        let mut uploads = Uploads::new(1);
+        let mut uploads = Uploads::new(1, Rules::default());
         assert!(uploads.ask(Conn(1)));
         assert_eq!(uploads.done(Conn(1), lack), None);
         assert!(uploads.ask(Conn(2)));

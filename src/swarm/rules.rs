@@ -1,0 +1,115 @@
+//! The swarm's numbers and rules in one place, each with its reason.
+//!
+//! Everybody runs with [`Rules::default`]. Simulations and tests change one of them at a time, to see
+//! what it is good for.
+
+use std::time::Duration;
+
+/// What the members of a swarm agree on. Nothing breaks where two nodes have different ones; it only
+/// takes longer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rules {
+    // A node that asks: `scheduler` and `fetch`.
+    /// Which chunk of those that a peer has is asked for. The rarest, so that no chunk stays with a
+    /// few nodes that all others have to wait for.
+    pub order: Order,
+    /// Requests in flight to one node: the chunk that comes, and one queued behind it, so that the
+    /// way from the end of one to the beginning of the next costs nothing.
+    pub peer_window: usize,
+    /// Chunks in flight from a master, promised ones included.
+    pub master_window: usize,
+    /// Nodes that are dialled, besides the server that was named. With eight, some nodes have only
+    /// sources that many others draw from; twelve bring nothing more.
+    pub max_peers: usize,
+    /// Near the end, what does not come in the usual time is asked of a second node as well.
+    pub ask_twice: bool,
+    /// How many times the usual time of a chunk a request may go without progress, before it is made
+    /// elsewhere.
+    pub patience_factor: u32,
+    /// The shortest time that it may take; a chunk's usual time says little on fast links.
+    pub min_patience: Duration,
+    /// The same, before any chunk has come.
+    pub first_patience: Duration,
+    /// A source from which nothing comes at all for this long, with something asked, is dropped.
+    pub silence: Duration,
+    /// What has come is reported to a source at least this often.
+    pub report_every: Duration,
+    /// First and longest wait between two questions for more sources.
+    pub redir_first: Duration,
+    /// See `redir_first`.
+    pub redir_most: Duration,
+
+    // Whoever is asked: `hub` and `uploads`.
+    /// Chunks that a node sends at a time. Few at a high rate bring whole chunks into the swarm
+    /// sooner than many slow ones.
+    pub upload_slots: usize,
+    /// A free slot goes to the one that lacks most; else to the one that asked first, which turns a
+    /// swarm into a chain.
+    pub neediest_first: bool,
+    /// How long news for readers of `have` are gathered before they are sent.
+    pub have_delay: Duration,
+
+    // The master: `grants` and `members`.
+    /// No chunk goes out a second time before all are out once, as long as nobody starves.
+    pub once_each: bool,
+    /// Grants on their way for each chunk that the master sends at a time: while one is sent, the
+    /// requests for the next ones come, from nodes whose own links are busy.
+    pub grants_a_slot: usize,
+    /// Grants in flight to one node while others wait as well.
+    pub shared_window: usize,
+    /// Grants in flight to one node that is alone.
+    pub lone_window: usize,
+    /// A node that got nothing for this long, or for four times the usual chunk time, starves.
+    pub starved_after: Duration,
+    /// A grant that is not fetched within this time, or ten times the usual one, is taken back.
+    pub grant_lifetime: Duration,
+    /// A node whose chunks take this many times as long as everybody's is slow, and gets no fresh
+    /// ones: the others would have to wait for them.
+    pub slow_factor: u32,
+    /// Most sources that one answer of `redir` names.
+    pub max_sources: usize,
+    /// How many of them are near whoever asks, if there are as many; 0: distance does not matter.
+    pub near_sources: usize,
+}
+
+/// Which chunk is asked for, of those that a peer has and that are missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// The one that the fewest peers have; among equals any.
+    Rarest,
+    /// Any.
+    Random,
+    /// The first in the image.
+    InOrder,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            order: Order::Rarest,
+            peer_window: 2,
+            master_window: 6,
+            max_peers: 10,
+            ask_twice: true,
+            patience_factor: 4,
+            min_patience: Duration::from_millis(250),
+            first_patience: Duration::from_secs(2),
+            silence: Duration::from_secs(4),
+            report_every: Duration::from_millis(250),
+            redir_first: Duration::from_millis(10),
+            redir_most: Duration::from_secs(2),
+            upload_slots: 4,
+            neediest_first: true,
+            have_delay: Duration::from_millis(5),
+            once_each: true,
+            grants_a_slot: 2,
+            shared_window: 2,
+            lone_window: 6,
+            starved_after: Duration::from_millis(200),
+            grant_lifetime: Duration::from_secs(1),
+            slow_factor: 4,
+            max_sources: 16,
+            near_sources: 8,
+        }
+    }
+}
