@@ -126,6 +126,8 @@ pub struct Share {
 #[derive(Clone, Copy, Debug)]
 struct Place {
     linked: bool,
+    /// It fetches from here.
+    calls: bool,
     not_before: Option<Instant>,
     failures: u32,
 }
@@ -261,11 +263,19 @@ impl Fetch {
         self.links.values_mut().flat_map(lines).collect()
     }
 
+    /// A node that serves at `address` fetches from here.
+    pub fn called_by(&mut self, address: SocketAddr) {
+        self.learn(address);
+        if let Some(place) = self.places.get_mut(&address) {
+            place.calls = true;
+        }
+    }
+
     /// A node that serves has come to be known.
     pub fn learn(&mut self, address: SocketAddr) {
         let myself = address.port() == self.port && self.own.contains(&address.ip());
         if !myself && !self.home.contains(&address) && self.places.len() < MAX_ADDRESSES {
-            let place = Place { linked: false, not_before: None, failures: 0 };
+            let place = Place { linked: false, calls: false, not_before: None, failures: 0 };
             self.places.entry(address).or_insert(place);
         }
     }
@@ -322,10 +332,9 @@ impl Fetch {
             let behind = link.kind.is_some() && link.reported < news;
             [link.redir_due, behind.then(|| link.reported_at + report_every)]
         });
-        let rests = (!self.is_whole() && self.peers() < self.rules.max_peers)
-            .then(|| self.places.values().filter(|p| !p.linked).filter_map(|p| p.not_before).min());
+        let rests = self.to_be_dialled().filter_map(|(_, place)| place.not_before);
         let home = self.home_due.filter(|_| !self.has_home_link());
-        links.flatten().chain(rests.flatten()).chain(home).chain(self.scheduler.deadline()).min()
+        links.flatten().chain(rests).chain(home).chain(self.scheduler.deadline()).min()
     }
 
     /// Takes the next thing off the front of `bytes`; None when all of them are used up.
@@ -599,7 +608,7 @@ impl Fetch {
 
     /// Reads `redir` again where more sources could be of use.
     fn ask_for_sources(&mut self, now: Instant) {
-        let enough = self.is_whole() || self.peers() >= self.rules.max_peers;
+        let enough = self.is_whole() || self.peers() >= self.rules.max_dialled;
         let random = next_random(&mut self.random);
         for link in self.links.values_mut() {
             if link.redir_due.is_none_or(|due| due > now) {
@@ -623,17 +632,23 @@ impl Fetch {
                 self.link(address, true, now);
             }
         }
-        while !self.is_whole() && self.peers() < self.rules.max_peers {
+        loop {
             let random = next_random(&mut self.random);
-            let free = self.places.iter().filter(|(_, place)| {
-                !place.linked && place.not_before.is_none_or(|not_before| not_before <= now)
-            });
-            let chosen = free.map(|(address, _)| *address).min_by_key(|address| {
+            let due = self.to_be_dialled().filter(|(_, place)| place.not_before <= Some(now));
+            let chosen = due.map(|(address, _)| *address).min_by_key(|address| {
                 (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random)
             });
             let Some(address) = chosen else { return };
             self.link(address, false, now);
         }
+    }
+
+    /// Nodes that could be of use, now or when their time has come.
+    fn to_be_dialled(&self) -> impl Iterator<Item = (&SocketAddr, &Place)> {
+        let peers = if self.is_whole() { usize::MAX } else { self.peers() };
+        let (any, callers) = (peers < self.rules.max_dialled, peers < self.rules.max_peers);
+        let wanted = move |place: &Place| !place.linked && (any || callers && place.calls);
+        self.places.iter().filter(move |(_, place)| wanted(place))
     }
 
     fn link(&mut self, address: SocketAddr, home: bool, now: Instant) {
@@ -668,6 +683,14 @@ impl Fetch {
         }
         match token {
             Token::Version | Token::Attach => Err(Fault::Refused(Control::Image, errno)),
+            // It feeds as many as it can. The server that was named is all that some have.
+            Token::Write(Control::Avail) if errno == Errno::EBUSY => {
+                if self.links.get(&source).is_some_and(|link| !link.home) {
+                    self.closed(source, now);
+                    self.outputs.push_back(Output::Close { source });
+                }
+                Ok(())
+            }
             // Without these there are fewer sources, or nobody comes: no reason to part.
             Token::Open(Control::Redir | Control::Avail)
             | Token::Read(Control::Redir)

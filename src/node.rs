@@ -235,7 +235,7 @@ impl Node {
         }
         for address in self.hub.take_joined() {
             self.report.event(format_args!("{address} fetches from here"));
-            self.fetch.learn(address);
+            self.fetch.called_by(address);
         }
         while let Some(order) = self.fetch.poll(now) {
             match order {

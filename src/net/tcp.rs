@@ -12,7 +12,7 @@ const BACKLOG: i32 = 4096;
 ///
 /// More would only hide from the scheduler how far a slow receiver has come; less would cost
 /// wake-ups on a fast link.
-const UNSENT_BYTES: u32 = 128 << 10;
+const UNSENT_BYTES: u32 = 64 << 10;
 /// A peer that has lost its power is noticed after about this long, though nothing is to be sent.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes sent and not acknowledged for this long mean that the peer is gone.

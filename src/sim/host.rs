@@ -221,7 +221,7 @@ impl Host {
             fetcher.sources.iter().filter(|(_, s)| overdue(s)).map(|(link, _)| *link).collect();
         late.into_iter().for_each(|link| self.lose(link, net, now));
         let Some(fetcher) = &mut self.fetcher else { return };
-        self.hub.take_joined().into_iter().for_each(|address| fetcher.fetch.learn(address));
+        self.hub.take_joined().into_iter().for_each(|address| fetcher.fetch.called_by(address));
         while let Some(order) = fetcher.fetch.poll(now) {
             match order {
                 Order::Dial { source, address } => match net.dial(self.id, address) {

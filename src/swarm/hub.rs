@@ -208,6 +208,9 @@ impl Hub {
         if generation != self.tree.manifest().generation() {
             return Err(Errno::ESTALE);
         }
+        if self.grants.is_none() && self.members.fetching() >= self.rules.max_fetchers {
+            return Err(Errno::EBUSY);
+        }
         let address = self.members.joined(conn, port).ok_or(Errno::EIO)?;
         if self.joined.len() < MAX_LOG_LINES {
             self.joined.push(address);

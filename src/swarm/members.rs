@@ -142,6 +142,12 @@ impl Members {
         self.members.values().filter(|member| member.serves.is_some()).count()
     }
 
+    /// How many have joined and still lack something.
+    pub fn fetching(&self) -> usize {
+        let fetches = |m: &&Member| m.serves.is_some() && !m.lacks.is_empty();
+        self.members.values().filter(fetches).count()
+    }
+
     /// Sources for whoever asks on `conn`: the least named first, half of them near it.
     pub fn sources(&mut self, conn: Conn) -> Vec<SocketAddr> {
         let Some(asker) = self.members.get(&conn) else { return Vec::new() };

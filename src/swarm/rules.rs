@@ -18,8 +18,10 @@ pub struct Rules {
     pub peer_window: usize,
     /// Chunks in flight from a master, promised ones included.
     pub master_window: usize,
-    /// Nodes that are dialled, besides the server that was named. With eight, some nodes have only
-    /// sources that many others draw from; twelve bring nothing more.
+    /// Nodes that are dialled because somebody named them, besides the server that was named.
+    pub max_dialled: usize,
+    /// Nodes that are dialled in all: who fetches from here is dialled back up to this number.
+    /// Otherwise nobody draws from a node that came last, and its link is wasted.
     pub max_peers: usize,
     /// Near the end, what does not come in the usual time is asked of a second node as well.
     pub ask_twice: bool,
@@ -46,6 +48,9 @@ pub struct Rules {
     /// A free slot goes to the one that lacks most; else to the one that asked first, which turns a
     /// swarm into a chain.
     pub neediest_first: bool,
+    /// Nodes that may fetch from one node at a time; others are sent elsewhere. Otherwise everybody
+    /// draws from those that came first.
+    pub max_fetchers: usize,
     /// How long news for readers of `have` are gathered before they are sent.
     pub have_delay: Duration,
 
@@ -89,7 +94,8 @@ impl Default for Rules {
             order: Order::Rarest,
             peer_window: 2,
             master_window: 6,
-            max_peers: 10,
+            max_dialled: 8,
+            max_peers: 12,
             ask_twice: true,
             patience_factor: 4,
             min_patience: Duration::from_millis(250),
@@ -100,6 +106,7 @@ impl Default for Rules {
             redir_most: Duration::from_secs(2),
             upload_slots: 4,
             neediest_first: true,
+            max_fetchers: 16,
             have_delay: Duration::from_millis(5),
             once_each: true,
             grants_a_slot: 2,
