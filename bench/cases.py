@@ -102,13 +102,71 @@ class MasterDies:
         return []
 
 
-AT_ONCE = [(1, 64, 100), (4, 64, 100), (16, 64, 100), (32, 32, 50), (64, 16, 25)]
+def fitted(case, tool):
+    """The case as that tool runs it.
+
+    What one server sends to everybody takes N times S/B whatever S is, and always the same: with many
+    nodes a quarter of the content, once, tells all there is to know. The same goes for what a sender
+    does at the pace of the slowest, or in vain.
+    """
+    if tool.one_by_one and case.rate and case.nodes >= 16 and case.size >= 16 * MIB:
+        return dataclasses.replace(case, size=case.size // 4, files=max(1, case.files // 4), rounds=1)
+    if tool.pace_of_slowest and (case.slow or case.killed or case.spread):
+        return dataclasses.replace(case, rounds=1)
+    return case
+
+
+SWARMS = ("xget", "aria2")
+GROUPS = (*SWARMS, "udpcast", "uftp")
 
 CASES = [
-    *(
-        Case(f"all-{nodes}", f"{nodes} nodes at once", nodes, mib * MIB, mbit * MBIT)
-        for nodes, mib, mbit in AT_ONCE
+    Case("all-1", "1 node", 1, 64 * MIB, 100 * MBIT),
+    Case("all-4", "4 nodes at once", 4, 64 * MIB, 100 * MBIT),
+    Case("all-16", "16 nodes at once", 16, 64 * MIB, 100 * MBIT),
+    Case("all-32", "32 nodes at once", 32, 32 * MIB, 50 * MBIT, tools=(*GROUPS, "nginx")),
+    Case("all-64", "64 nodes at once", 64, 16 * MIB, 25 * MBIT, tools=(*GROUPS, "nginx")),
+    Case("spread-16", "16 nodes, their starts spread over S/B", 16, 64 * MIB, 100 * MBIT, spread=1, tools=GROUPS, rounds=2),
+    Case(
+        "slow-16",
+        "16 nodes, 4 of them with links ten times slower; the times are those of the 12 others",
+        16,
+        64 * MIB,
+        100 * MBIT,
+        slow=4,
+        tools=GROUPS,
+        rounds=2,
+    ),
+    Case("killed-16", "16 nodes, 2 of them lose power half-way", 16, 64 * MIB, 100 * MBIT, killed=2, tools=GROUPS, rounds=2),
+    Case(
+        "master-16",
+        "16 nodes, the master dies as soon as every chunk is out",
+        16,
+        64 * MIB,
+        100 * MBIT,
+        master_dies=True,
+        tools=("xget",),
+    ),
+    Case("small-file", "16 nodes, one file of 1 MiB", 16, MIB, 100 * MBIT),
+    Case(
+        "many-files",
+        "16 nodes, 20,000 files of 4 KiB",
+        16,
+        20_000 * 4096,
+        100 * MBIT,
+        files=20_000,
+        rounds=2,
+    ),
+    Case("large-file", "16 nodes, one file of 1 GiB, links not shaped", 16, 1024 * MIB, 0, tools=(*SWARMS, "nginx"), rounds=1),
+    Case(
+        "single",
+        "1 node, one file of 1 GiB, link not shaped",
+        1,
+        1024 * MIB,
+        0,
+        tools=("xget", "nginx", "rsync", "diod"),
     ),
 ]
 
-QUICK = []
+QUICK = [
+    dataclasses.replace(case, size=16 * MIB, rounds=1) for case in CASES if case.name in ("all-4", "all-16")
+]

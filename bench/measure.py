@@ -85,6 +85,15 @@ class Run:
             self.ended[pid] = (time.time(), os.waitstatus_to_exitcode(status))
             self.cpu_seconds += usage.ru_utime + usage.ru_stime
 
+    def wait_for(self, condition):
+        """Until what was started is ready; the processes that serve must not end before."""
+        deadline = time.time() + READY_SECONDS
+        while not condition():
+            self.reap()
+            if time.time() > deadline or self.ended:
+                raise RuntimeError(f"the server does not serve: {tail(self.log(0))}")
+            time.sleep(0.02)
+
     def end(self, pids):
         for pid in pids:
             try:
@@ -135,15 +144,16 @@ def transfer(run):
     for node in range(1, run.nodes + 1):
         os.mkdir(run.copy(node))
     tool.prepare(run)
-    servers = [run.start(0, command) for command in tool.servers(run)]
-    wait_until_ready(run, servers)
+    for command in tool.servers(run):
+        run.start(0, command)
+    run.wait_for(lambda: tool.ready(run))
     gate = os.pipe()
     delays = case.delays()
     clients = {
         run.start(node, tool.client(run, node), gate, delays[node]): node for node in range(1, run.nodes + 1)
     }
     if sender := tool.sender(run):
-        servers.append(run.start(0, sender, gate))
+        run.start(0, sender, gate)
     time.sleep(0.3)  # so that all of them stand at the gate
     sent_before, cpu_before, host_before = run.network.sent_bytes(0), cpu_of(processes()), host_cpu()
     cpu_before += run.cpu_seconds
@@ -153,8 +163,9 @@ def transfer(run):
 
     watched = set(clients.values()) - set(case.slow_nodes())
     result, first_failure = watch(run, clients, watched, began, delays)
-    host_after = host_cpu()
+    seconds, host_after = time.time() - began, host_cpu()
     result |= {
+        "wall_seconds": round(seconds, 3),
         "master_sent": round((run.network.sent_bytes(0) - sent_before) / run.content.size, 4),
         "idle_percent": round(100 * (host_after[1] - host_before[1]) / max(1, host_after[0] - host_before[0]), 1),
         "cpu_before": cpu_before,
@@ -200,15 +211,6 @@ def watch(run, clients, watched, began, delays):
         "did_not_happen": [event.name for event in events],
     }
     return result, next(iter(failures.values()), f"not done after {time.time() - began:.0f} s")
-
-
-def wait_until_ready(run, servers):
-    deadline = time.time() + READY_SECONDS
-    while not run.tool.ready(run):
-        run.reap()
-        if time.time() > deadline or any(pid in run.ended for pid in servers):
-            raise RuntimeError(f"the server does not serve: {tail(run.log(0))}")
-        time.sleep(0.02)
 
 
 def marked(run, node):
