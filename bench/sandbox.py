@@ -47,14 +47,21 @@ def enter(tmpfs_bytes):
 
 
 def wait_for(child, work):
+    """Its exit code. A signal is its end, at once, and gives the code that a shell would."""
+    signals = []
+
+    def end(number, _):
+        signals.append(number)
+        os.kill(child, signal.SIGKILL)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os.kill(child, signal.SIGKILL))
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        signal.signal(number, end)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.rmdir(work)
-    if status < 0:
-        print("bench: interrupted", file=sys.stderr)
-        return 128 - status
-    return status
+    if code >= 0:
+        return code
+    print("bench: cut short; the results so far are kept", file=sys.stderr)
+    return 128 + (signals[0] if signals else -code)
 
 
 def processes():

@@ -97,7 +97,7 @@ class Nginx(Tool):
     def prepare(self, run):
         run.file(
             "nginx.conf",
-            f"""worker_processes 1; daemon off; pid {run.work}/nginx.pid; error_log stderr;
+            f"""user root; worker_processes 1; daemon off; pid {run.work}/nginx.pid; error_log stderr;
             events {{ worker_connections 1024; }}
             http {{
                 access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
