@@ -29,7 +29,7 @@ class Summary:
         self.good = [record for record in records if "error" not in record]
         self.ratios = sorted(record["ratio"] for record in self.good if "ratio" in record)
         self.seconds = sorted(record["seconds"] for record in self.good)
-        self.about = records[0]["about"]
+        self.case, self.size = records[0]["case"], records[0]["size"]
 
     def ratio(self):
         return statistics.median(self.ratios) if self.ratios else None
@@ -42,23 +42,21 @@ class Summary:
 
 
 def summaries(records):
-    """{case: [a summary for each tool, the fastest first]}"""
-    cells = {}
-    for record in records:
-        cells.setdefault((record["case"], record["tool"]), []).append(record)
-    result = {}
-    for (case, _), runs in sorted(cells.items(), key=lambda cell: ORDER.index(cell[0][0])):
-        result.setdefault(case, []).append(Summary(runs))
-    return {case: sorted(tools, key=Summary.rank) for case, tools in result.items()}
+    """For each case a list of summaries, one for each tool, the fastest first."""
+    cases = {}
+    for record in sorted(records, key=lambda record: ORDER.index(record["case"]["name"])):
+        tools = cases.setdefault(json.dumps(record["case"]), {})
+        tools.setdefault(record["tool"], []).append(record)
+    return [sorted(map(Summary, tools.values()), key=Summary.rank) for tools in cases.values()]
 
 
 def by_nodes(records):
     """{tool: {number of nodes: ratio}} of the cases in which all start at once."""
     curves = {}
-    for case, tools in summaries(records).items():
+    for tools in summaries(records):
         for tool in tools:
-            if case.startswith("all-") and tool.ratio():
-                curves.setdefault(tool.tool, {})[tool.about["nodes"]] = tool.ratio()
+            if tool.case["name"].startswith("all-") and tool.ratio():
+                curves.setdefault(tool.tool, {})[tool.case["nodes"]] = tool.ratio()
     return curves
 
 
@@ -66,8 +64,9 @@ def markdown(records):
     parts = []
     if curves := by_nodes(records):
         parts.append("### How it grows with the number of nodes\n\n" + table_by_nodes(curves))
-    for case, tools in summaries(records).items():
-        parts.append(f"### {title(tools)}\n\n" + table_of_case(tools))
+    for tools in summaries(records):
+        case = tools[0].case
+        parts.append(f"### {title(case)}\n\n{table_of_case(case, tools)}")
     return "\n\n".join(parts)
 
 
@@ -81,36 +80,33 @@ def table_by_nodes(curves):
     return table(["ratio, with this many nodes:"] + [str(nodes) for nodes in columns], rows)
 
 
-def title(tools):
-    about = max((tool.about for tool in tools), key=lambda about: about["size"])
-    text = f"`{tools[0].records[0]['case']}`: {about['about']}"
-    if about["rate"]:
-        floor = about["size"] * 8 / about["rate"]
-        text += f" ({amount(about['size'])} at {about['rate'] / MBIT:g} Mbit/s: S/B is {floor:.2f} s)"
+def title(case):
+    text = f"`{case['name']}`: {case['about']}"
+    if case["rate"]:
+        floor = case["size"] * 8 / case["rate"]
+        text += f" ({amount(case['size'])} at {case['rate'] / MBIT:g} Mbit/s: S/B is {floor:.2f} s)"
     return text
 
 
-def table_of_case(tools):
-    size = max(tool.about["size"] for tool in tools)
-    shaped = tools[0].about["rate"]
-    head = ["tool", "ratio" if shaped else "MB/s a node", "from – to", "last node, s", "median node, s"]
+def table_of_case(case, tools):
+    head = ["tool", "ratio" if case["rate"] else "MB/s a node", "from – to", "last node, s", "median node, s"]
     head += ["master sent", "CPU s/GiB", "own CPU", "idle", "runs"]
-    return table(head, [row(tool, tool.about["size"] < size) for tool in tools])
+    return table(head, [row(tool) for tool in tools])
 
 
-def row(tool, less):
-    name = tool.tool + (f" ({amount(tool.about['size'])})" if less else "")
+def row(tool):
+    name = tool.tool + (f" ({amount(tool.size)})" if tool.size < tool.case["size"] else "")
     runs = f"{len(tool.good)}/{len(tool.records)}" if len(tool.good) < len(tool.records) else str(len(tool.good))
     if not tool.good:
         errors = [record["error"] for record in tool.records]
         return [name, "failed", errors[0].split(":")[0].replace("|", "/"), "", "", "", "", "", "", f"0/{len(errors)}"]
-    about = tool.about
     # What every node has at the end; those that failed or are slow have not.
-    delivered = tool.median(lambda r: len(r["done"])) * about["size"] / (1024 * MIB)
-    if about["rate"]:
+    delivered = tool.median(lambda r: len(r["done"])) * tool.size / (1024 * MIB)
+    if tool.case["rate"]:
         values = [f"{ratio:.2f}" for ratio in (tool.ratio(), tool.ratios[0], tool.ratios[-1])]
     else:
-        speeds = [about["size"] / seconds / 1e6 for seconds in (statistics.median(tool.seconds), tool.seconds[-1], tool.seconds[0])]
+        seconds = (statistics.median(tool.seconds), tool.seconds[-1], tool.seconds[0])
+        speeds = [tool.size / second / 1e6 for second in seconds]
         values = [f"{speed:.0f}" for speed in speeds]
     own = tool.median(lambda r: r["cpu_seconds"] / r["wall_seconds"] / r["machine"]["cores"])
     return [

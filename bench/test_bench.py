@@ -76,8 +76,8 @@ class Torrents(unittest.TestCase):
 
 
 def record(tool, nodes, ratio, error=None, program="p"):
-    about = {"name": f"all-{nodes}", "about": f"{nodes} nodes", "nodes": nodes, "size": 1 << 20, "rate": 8 << 20}
-    result = {"case": f"all-{nodes}", "tool": tool, "about": about, "load_before": 0.5}
+    case = {"name": f"all-{nodes}", "about": f"{nodes} nodes", "nodes": nodes, "size": 1 << 20, "rate": 8 << 20}
+    result = {"case": case, "tool": tool, "size": 1 << 20, "load_before": 0.5}
     result["machine"] = {"cores": 2, "processor": "a", "memory_gib": 1, "kernel": "k", "tools": {tool: program}}
     if error:
         return result | {"error": error}
@@ -128,6 +128,7 @@ class Cases(unittest.TestCase):
     def test_a_quarter_is_enough_for_one_by_one(self):
         case = Case("x", "x", 16, 64 << 20, 10)
         self.assertEqual(fitted(case, TOOLS["nginx"]).size, 16 << 20)
+        self.assertEqual(fitted(case, TOOLS["nginx"]).asked, case.asked)
         self.assertEqual(fitted(case, TOOLS["xget"]), case)
 
 
