@@ -127,55 +127,33 @@ def fitted(case, tool):
     return case
 
 
-SWARMS = ("xget", "aria2")
-GROUPS = (*SWARMS, "udpcast", "uftp")
+GROUPS = ("xget", "aria2", "udpcast", "uftp")
+
+def sixteen(name, about, **more):
+    """16 nodes, and 64 MiB at 100 Mbit/s."""
+    return Case(name, f"16 nodes{about}", 16, 64 * MIB, 100 * MBIT, **more)
+
 
 CASES = [
     Case("all-1", "1 node", 1, 64 * MIB, 100 * MBIT, rounds=2),
     Case("all-4", "4 nodes at once", 4, 64 * MIB, 100 * MBIT, rounds=2),
-    Case("all-16", "16 nodes at once", 16, 64 * MIB, 100 * MBIT),
+    sixteen("all-16", " at once"),
     Case("all-32", "32 nodes at once", 32, 32 * MIB, 50 * MBIT, tools=(*GROUPS, "nginx"), rounds=2),
-    Case("all-64", "64 nodes at once", 64, 16 * MIB, 25 * MBIT, tools=(*GROUPS, "nginx")),
-    Case("spread-16", "16 nodes, their starts spread over S/B", 16, 64 * MIB, 100 * MBIT, spread=1, tools=GROUPS, rounds=2),
-    Case(
+    Case("all-64", "64 nodes at once", 64, 16 * MIB, 25 * MBIT, tools=(*GROUPS, "nginx"), rounds=2),
+    sixteen("spread-16", ", their starts spread over S/B", spread=1, tools=GROUPS, rounds=2),
+    sixteen(
         "slow-16",
-        "16 nodes, 4 of them with links ten times slower; the times are those of the 12 others",
-        16,
-        64 * MIB,
-        100 * MBIT,
+        ", 4 of them with links ten times slower; the times are those of the 12 others",
         slow=4,
         tools=GROUPS,
         rounds=2,
     ),
-    Case("killed-16", "16 nodes, 2 of them lose power half-way", 16, 64 * MIB, 100 * MBIT, killed=2, tools=GROUPS, rounds=2),
-    Case(
-        "master-16",
-        "16 nodes, the master dies as soon as every chunk is out",
-        16,
-        64 * MIB,
-        100 * MBIT,
-        master_dies=True,
-        tools=("xget",),
-    ),
+    sixteen("killed-16", ", 2 of them lose power half-way", killed=2, tools=GROUPS, rounds=2),
+    sixteen("master-16", ", the master dies as soon as every chunk is out", master_dies=True, tools=("xget",)),
     Case("small-file", "16 nodes, one file of 1 MiB", 16, MIB, 100 * MBIT),
-    Case(
-        "many-files",
-        "16 nodes, 20,000 files of 4 KiB",
-        16,
-        20_000 * 4096,
-        100 * MBIT,
-        files=20_000,
-        rounds=2,
-    ),
-    Case("large-file", "16 nodes, one file of 1 GiB, links not shaped", 16, 1024 * MIB, 0, tools=(*SWARMS, "nginx"), rounds=1),
-    Case(
-        "single",
-        "1 node, one file of 1 GiB, link not shaped",
-        1,
-        1024 * MIB,
-        0,
-        tools=("xget", "nginx", "rsync", "diod"),
-    ),
+    Case("many-files", "16 nodes, 20,000 files of 4 KiB", 16, 20_000 * 4096, 100 * MBIT, files=20_000, rounds=2),
+    Case("large-file", "16 nodes, 1 GiB, no shaping", 16, 1024 * MIB, 0, tools=("xget", "aria2", "nginx"), rounds=1),
+    Case("single", "1 node, 1 GiB, no shaping", 1, 1024 * MIB, 0, tools=("xget", "nginx", "rsync", "diod")),
 ]
 
 QUICK = [

@@ -179,18 +179,16 @@ def watch(run, clients, watched, began, delays):
     deadline = began + case.limit_seconds(run.tool)
     done, failures, killed, happened = {}, {}, [], {}
     events = case.events()
-    while watched - set(done) - set(failures) - set(killed) and time.time() < deadline:
+    while time.time() < deadline:
+        waiting = watched - set(done) - set(failures) - set(killed)
+        if not waiting:
+            break
         signal.sigtimedwait([signal.SIGCHLD], TICK_SECONDS)
         run.reap()
         for pid, node in clients.items():
-            if node not in watched or node in done or node in failures or node in killed:
+            if node not in waiting:
                 continue
-            at = None
-            if run.tool.marks:
-                at = marked(run, node)
-            elif pid in run.ended and run.ended[pid][1] == 0:
-                at = run.ended[pid][0]
-            if at:
+            if at := done_at(run, pid, node):
                 done[node] = round(at - began - delays[node], 4)
             elif pid in run.ended and run.ended[pid][1] != 0:
                 failures[node] = f"exit code {run.ended[pid][1]}: {tail(run.log(node))}"
@@ -213,11 +211,15 @@ def watch(run, clients, watched, began, delays):
     return result, next(iter(failures.values()), f"not done after {time.time() - began:.0f} s")
 
 
-def marked(run, node):
-    try:
-        return os.stat(run.mark(node)).st_mtime
-    except FileNotFoundError:
-        return None
+def done_at(run, pid, node):
+    """When that node had everything, or None."""
+    if run.tool.marks:
+        try:
+            return os.stat(run.mark(node)).st_mtime
+        except FileNotFoundError:
+            return None
+    when, code = run.ended.get(pid, (None, None))
+    return when if code == 0 else None
 
 
 def tail(path):

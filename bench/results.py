@@ -151,7 +151,7 @@ def machine(records):
     loads = sorted(record["load_before"] for record in records)
     return "\n".join(
         [
-            f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB of memory, Linux {last['kernel']};",
+            f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB, Linux {last['kernel']};",
             f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f};",
             "- " + ", ".join(f"{version}" for name, version in sorted(tools.items())) + ".",
         ]
