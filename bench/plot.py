@@ -17,13 +17,14 @@ COLOURS = {
     "aria2": "#9b59d0",
 }
 STYLE = """
-svg { font: 13px system-ui, sans-serif; background: #fff; color: #222 }
+svg { font: 13px system-ui, sans-serif; color: #222 }
+.paper { fill: #fff }
 text { fill: currentColor }
 .grid { stroke: currentColor; opacity: .15 }
 .curve { fill: none; stroke-width: 1.8 }
 .xget { stroke-width: 3.5 }
 .title { font-size: 15px; font-weight: 600 }
-@media (prefers-color-scheme: dark) { svg { background: #0d1117; color: #e6e6e6 } }
+@media (prefers-color-scheme: dark) { svg { color: #e6e6e6 } .paper { fill: #0d1117 } }
 """
 
 
@@ -37,6 +38,7 @@ def svg(curves):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img"'
         ' aria-label="Time until the last node is done, by the number of nodes">',
         f"<style>{STYLE}</style>",
+        f'<rect class="paper" width="{WIDTH}" height="{HEIGHT}"/>',
         text(LEFT, 26, "Time until the last node is done, over S/B (1 is the least there can be)", "title"),
     ]
     for ratio in RATIOS:

@@ -153,6 +153,6 @@ def machine(records):
         [
             f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB, Linux {last['kernel']};",
             f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f};",
-            "- " + ", ".join(f"{version}" for name, version in sorted(tools.items())) + ".",
+            "- " + ", ".join(f"{name} {version}" for name, version in sorted(tools.items())) + ".",
         ]
     )
