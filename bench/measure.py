@@ -163,11 +163,13 @@ def transfer(run):
 
     watched = set(clients.values()) - set(case.slow_nodes())
     result, first_failure = watch(run, clients, watched, began, delays)
-    seconds, host_after = time.time() - began, host_cpu()
+    seconds = time.time() - began
+    total, idle, stolen = (after - before for before, after in zip(host_before, host_cpu()))
     result |= {
         "wall_seconds": round(seconds, 3),
         "master_sent": round((run.network.sent_bytes(0) - sent_before) / run.content.size, 4),
-        "idle_percent": round(100 * (host_after[1] - host_before[1]) / max(1, host_after[0] - host_before[0]), 1),
+        "idle_percent": round(100 * idle / max(1, total), 1),
+        "stolen_percent": round(100 * stolen / max(1, total), 1),
         "cpu_before": cpu_before,
     }
     return result, first_failure
@@ -243,7 +245,7 @@ def cpu_of(pids):
 
 
 def host_cpu():
-    """All of the machine's time so far, and the idle part of it."""
+    """All of the machine's time so far, the idle part, and what a host of virtual machines took of it."""
     with open("/proc/stat") as file:
         ticks = [int(field) for field in file.readline().split()[1:9]]
-    return sum(ticks), ticks[3] + ticks[4]
+    return sum(ticks), ticks[3] + ticks[4], ticks[7]

@@ -149,10 +149,12 @@ def machine(records):
     for record in records:
         tools |= record["machine"]["tools"]
     loads = sorted(record["load_before"] for record in records)
+    stolen = sorted(record.get("stolen_percent", 0) for record in records)
     return "\n".join(
         [
             f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB, Linux {last['kernel']};",
             f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f};",
+            f"- taken by other virtual machines: median {statistics.median(stolen):.0f} %, at most {stolen[-1]:.0f} %;",
             "- " + ", ".join(f"{name} {version}" for name, version in sorted(tools.items())) + ".",
         ]
     )
