@@ -152,7 +152,7 @@ CASES = [
     sixteen("master-16", ", the master dies as soon as every chunk is out", master_dies=True, tools=("xget",)),
     Case("small-file", "16 nodes, one file of 1 MiB", 16, MIB, 100 * MBIT),
     Case("many-files", "16 nodes, 20,000 files of 4 KiB", 16, 20_000 * 4096, 100 * MBIT, files=20_000, rounds=2),
-    Case("large-file", "16 nodes, 1 GiB, no shaping", 16, 1024 * MIB, 0, tools=("xget", "aria2", "nginx"), rounds=1),
+    Case("large-file", "8 nodes, 1 GiB, no shaping", 8, 1024 * MIB, 0, tools=("xget", "aria2", "nginx"), rounds=1),
     Case("single", "1 node, 1 GiB, no shaping", 1, 1024 * MIB, 0, tools=("xget", "nginx", "rsync", "diod")),
 ]
 
