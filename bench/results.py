@@ -149,12 +149,14 @@ def machine(records):
     for record in records:
         tools |= record["machine"]["tools"]
     loads = sorted(record["load_before"] for record in records)
-    stolen = sorted(record.get("stolen_percent", 0) for record in records)
-    return "\n".join(
-        [
-            f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB, Linux {last['kernel']};",
-            f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f};",
-            f"- taken by other virtual machines: median {statistics.median(stolen):.0f} %, at most {stolen[-1]:.0f} %;",
-            "- " + ", ".join(f"{name} {version}" for name, version in sorted(tools.items())) + ".",
-        ]
-    )
+    busy = " (so other work was going on, and it shows)" if statistics.median(loads) > last["cores"] else ""
+    stolen = sorted(record["stolen_percent"] for record in records if "stolen_percent" in record)
+    lines = [
+        f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB, Linux {last['kernel']};",
+        f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f}{busy};",
+    ]
+    if stolen:  # a run that never began does not know it
+        middle = statistics.median(stolen)
+        lines.append(f"- taken by other virtual machines: median {middle:.0f} %, at most {stolen[-1]:.0f} %;")
+    lines.append("- " + ", ".join(f"{name} {version}" for name, version in sorted(tools.items())) + ".")
+    return "\n".join(lines)

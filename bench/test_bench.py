@@ -108,6 +108,11 @@ class Tables(unittest.TestCase):
             file.flush()
             self.assertEqual(results.by_nodes(results.load(file.name))["xget"], {4: 1.2})
 
+    def test_the_machine_and_all_tools_are_named(self):
+        text = results.machine(self.records)
+        self.assertIn("nginx p, uftp p, xget p.", text)
+        self.assertNotIn("other work", text)
+
     def test_the_picture_is_xml_and_names_each_tool(self):
         picture = plot.svg(results.by_nodes(self.records))
         xml.dom.minidom.parseString(picture)

@@ -279,7 +279,7 @@ def listens(run, port, kind="tcp"):
 
 def package_version(package):
     """For those that do not tell it themselves."""
-    return first_line("dpkg-query", "-W", "-f", "${Package} ${Version}", package)
+    return first_line("dpkg-query", "-W", "-f", "${Version}", package)
 
 
 def first_line(*command):
