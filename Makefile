@@ -16,6 +16,9 @@ demo: build ## put a kernel and an initrd onto five nodes of this machine, and s
 test: build ## run every test; as root on Debian it installs what it needs
 	tests/run
 
+bench: build ## measure it beside other tools, as root (QUICK=1: about two minutes); see docs/benchmarks.md
+	bench/run $(if $(QUICK),--quick)
+
 lint: ## check the format and run clippy, for both sets of features
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
@@ -27,4 +30,4 @@ clean: ## remove what was built, and what the tests have downloaded
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node demo test lint clean help
+.PHONY: build node demo test bench lint clean help
