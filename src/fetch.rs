@@ -23,7 +23,8 @@ use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::{Command, Kind, Scheduler, SourceId};
 use crate::tree::Control;
 
-use link::{Arrived, Link, Token, parse_address, runs_lines};
+pub(crate) use link::parse_address;
+use link::{Arrived, Link, Token, runs_lines};
 
 /// Addresses of nodes that are remembered.
 const MAX_ADDRESSES: usize = 256;

@@ -12,7 +12,8 @@ use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
-use crate::net::call::{CallError, read_control};
+use crate::net::call::{Call, CallError};
+use crate::net::manifest::read_manifest;
 use crate::net::resolve::{resolve, split_host_port};
 use crate::net::tcp;
 use crate::node::{Node, Start};
@@ -27,6 +28,8 @@ use crate::tree::{Control, Tree};
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Longest such wait.
 const RETRY_MOST: Duration = Duration::from_secs(8);
+/// How long a server may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the name servers may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A node that serves while it is wanted waits this long for somebody to want something.
@@ -121,11 +124,16 @@ impl Server {
         let mut why = "it has no address".to_owned();
         for address in addresses {
             let mut pace = Pace::new(report, Instant::now());
-            let result = read_control(*address, file, MAX_MANIFEST_BYTES, &mut |n| {
+            let mut progress = |n| {
                 if pace.is_due(Instant::now()) {
                     report.progress(format_args!("reading the {}: {}", file.name(), bytes(n)));
                 }
-            });
+            };
+            let result = match file {
+                Control::Manifest => read_manifest(*address, process::seed(), &mut progress),
+                _ => Call::connect(*address, PATIENCE)
+                    .and_then(|mut call| call.read(file, MAX_MANIFEST_BYTES, &mut progress)),
+            };
             report.end_progress();
             match result {
                 Ok(content) => return Ok(Ok(content)),

@@ -228,7 +228,7 @@ fn path(file: Control) -> [&'static str; 2] {
 }
 
 /// `ADDRESS!PORT`, as `redir` writes it.
-pub(super) fn parse_address(line: &str) -> Option<SocketAddr> {
+pub(crate) fn parse_address(line: &str) -> Option<SocketAddr> {
     let (ip, port) = line.rsplit_once('!')?;
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok().filter(|port| *port != 0)?))
 }

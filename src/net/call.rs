@@ -18,6 +18,9 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
 
+/// Most bytes up to the end of a first line; what follows it in the same reply counts as well.
+const MAX_LINE_BYTES: u64 = 256 << 10;
+
 const ROOT_FID: u32 = 0;
 const FILE_FID: u32 = 1;
 
@@ -58,70 +61,132 @@ impl From<io::Error> for CallError {
     }
 }
 
-/// What to ask after a reply.
-enum Next {
-    Attach,
-    Open,
-    Read,
+/// A connection on which one question at a time is asked and waited for.
+pub struct Call {
+    stream: TcpStream,
+    client: Client<()>,
+    buffer: Vec<u8>,
 }
 
-/// Reads all of `.xget/FILE` at `address`, at most `most` bytes; `progress` hears the bytes so far.
-pub fn read_control(
-    address: SocketAddr,
-    file: Control,
-    most: u64,
-    progress: &mut dyn FnMut(u64),
-) -> Result<Vec<u8>, CallError> {
-    let mut stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
-    stream.set_read_timeout(Some(SILENCE))?;
-    stream.set_write_timeout(Some(SILENCE))?;
-    stream.set_nodelay(true)?;
-    let mut client = Client::new(false);
-    client.version(());
-    let mut buffer = vec![0; READ_BYTES as usize];
-    let mut content: Vec<u8> = Vec::new();
-    loop {
-        stream.write_all(client.output())?;
-        client.output().clear();
-        let n = match stream.read(&mut buffer)? {
-            0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            n => n,
+impl Call {
+    /// Calls the server at `address`, which gets `patience` to take the call.
+    pub fn connect(address: SocketAddr, patience: Duration) -> Result<Call, CallError> {
+        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECT_TIMEOUT))?;
+        stream.set_read_timeout(Some(patience.min(SILENCE)))?;
+        stream.set_write_timeout(Some(patience.min(SILENCE)))?;
+        stream.set_nodelay(true)?;
+        let buffer = vec![0; READ_BYTES as usize];
+        let mut call = Call { stream, client: Client::new(false), buffer };
+        call.client.version(());
+        call.finish()?;
+        call.client.attach((), ROOT_FID);
+        call.finish()?;
+        Ok(call)
+    }
+
+    /// Reads all of `.xget/FILE`, at most `most` bytes; `progress` hears the bytes so far.
+    pub fn read(
+        &mut self,
+        file: Control,
+        most: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Vec<u8>, CallError> {
+        self.open(file)?;
+        let mut content = Vec::new();
+        while self.read_on(&mut content, most, progress)? > 0 {}
+        self.close()?;
+        Ok(content)
+    }
+
+    /// The first line of `.xget/FILE`, without its end.
+    pub fn first_line(&mut self, file: Control) -> Result<String, CallError> {
+        self.open(file)?;
+        let mut content = Vec::new();
+        let line = loop {
+            if let Some(end) = content.iter().position(|&b| b == b'\n') {
+                break String::from_utf8_lossy(content.get(..end).unwrap_or_default()).into_owned();
+            }
+            if self.read_on(&mut content, MAX_LINE_BYTES, &mut |_| {})? == 0 {
+                return Err(CallError::Broken(Broken::Count(0)));
+            }
         };
-        let mut bytes = buffer.get(..n).unwrap_or_default();
-        loop {
-            let next = match client.receive(&mut bytes).map_err(CallError::Broken)? {
-                None => break,
-                Some(Event::Reply((), Ok(Message::Rversion { .. }))) => Next::Attach,
-                Some(Event::Reply((), Ok(Message::Rattach { .. }))) => Next::Open,
-                Some(Event::Reply((), Ok(Message::Rwalk { wqid }))) if wqid.len() < 2 => {
-                    return Err(CallError::NotXget);
-                }
-                Some(Event::Reply((), Ok(Message::Rlopen { .. }))) => Next::Read,
-                Some(Event::Reply((), Ok(_))) => continue,
-                Some(Event::Reply((), Err(Errno::ENOENT))) => return Err(CallError::NotXget),
-                Some(Event::Reply((), Err(errno))) => return Err(CallError::Refused(errno)),
-                Some(Event::Data { bytes, .. }) => {
-                    content.extend_from_slice(bytes);
-                    if content.len() as u64 > most {
-                        return Err(CallError::TooLong(most));
-                    }
-                    progress(content.len() as u64);
-                    continue;
-                }
-                Some(Event::End((), 0)) => return Ok(content),
-                Some(Event::End((), _)) => Next::Read,
+        self.close()?;
+        Ok(line)
+    }
+
+    fn open(&mut self, file: Control) -> Result<(), CallError> {
+        self.client.open((), ROOT_FID, FILE_FID, &[".xget", file.name()], 0);
+        let opened = self.finish();
+        if matches!(opened, Err(CallError::Refused(_))) {
+            // The walk has made the fid.
+            self.close()?;
+        }
+        opened
+    }
+
+    fn close(&mut self) -> Result<(), CallError> {
+        self.client.send((), &Message::Tclunk { fid: FILE_FID });
+        self.finish()
+    }
+
+    /// Reads what follows `content`; how many bytes came.
+    fn read_on(
+        &mut self,
+        content: &mut Vec<u8>,
+        most: u64,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<usize, CallError> {
+        let before = content.len();
+        let count = READ_BYTES.min(self.client.max_read_bytes());
+        let offset = before as u64;
+        self.client.send((), &Message::Tread { fid: FILE_FID, offset, count });
+        self.exchange(&mut |bytes| {
+            content.extend_from_slice(bytes);
+            progress(content.len() as u64);
+            match content.len() as u64 > most {
+                true => Err(CallError::TooLong(most)),
+                false => Ok(()),
+            }
+        })?;
+        Ok(content.len() - before)
+    }
+
+    /// Waits for replies without data.
+    fn finish(&mut self) -> Result<(), CallError> {
+        self.exchange(&mut |_| Ok(()))
+    }
+
+    /// Sends what is queued and waits until everything has its reply.
+    fn exchange(
+        &mut self,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
+    ) -> Result<(), CallError> {
+        self.stream.write_all(self.client.output())?;
+        self.client.output().clear();
+        let mut result = Ok(());
+        while self.client.in_flight() > 0 {
+            let n = match self.stream.read(&mut self.buffer)? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                n => n,
             };
-            match next {
-                Next::Attach => client.attach((), ROOT_FID),
-                Next::Open => {
-                    client.open((), ROOT_FID, FILE_FID, &[".xget", file.name()], 0);
-                }
-                Next::Read => {
-                    let count = READ_BYTES.min(client.max_read_bytes());
-                    let offset = content.len() as u64;
-                    client.send((), &Message::Tread { fid: FILE_FID, offset, count });
-                }
+            let mut bytes = self.buffer.get(..n).unwrap_or_default();
+            while let Some(event) = self.client.receive(&mut bytes).map_err(CallError::Broken)? {
+                let error = match event {
+                    Event::Data { bytes, .. } => {
+                        take(bytes)?;
+                        continue;
+                    }
+                    Event::Reply((), Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
+                        CallError::NotXget
+                    }
+                    Event::Reply((), Err(Errno::ENOENT)) => CallError::NotXget,
+                    Event::Reply((), Err(errno)) => CallError::Refused(errno),
+                    Event::Reply((), Ok(_)) | Event::End(..) => continue,
+                };
+                // Of a walk and an open in one breath both fail; the first says why.
+                result = result.and(Err(error));
             }
         }
+        result
     }
 }

@@ -3,7 +3,7 @@
 //! The hub knows who is connected, what is held here and whose turn it is. Whatever it changes for
 //! another connection it reports as a wake-up; the driver then resumes that session.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -52,6 +52,8 @@ pub struct Hub {
     /// Connections that wait for image bytes which are not held yet.
     data_readers: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
+    /// Who reads the manifest, and since when.
+    manifest_readers: BTreeMap<Conn, Instant>,
     joined: Vec<SocketAddr>,
     log: Vec<(SocketAddr, String)>,
     sent_bytes: u64,
@@ -96,6 +98,7 @@ impl Hub {
             have_due: None,
             data_readers: BTreeSet::new(),
             wakes: BTreeSet::new(),
+            manifest_readers: BTreeMap::new(),
             joined: Vec::new(),
             log: Vec::new(),
             sent_bytes: 0,
@@ -198,6 +201,19 @@ impl Hub {
         if let Some(grants) = &mut self.grants {
             self.wakes.extend(grants.assign(&self.members, now));
         }
+    }
+
+    /// Lets somebody read the manifest, if not too many do.
+    fn read_manifest(&mut self, at: At) -> Result<(), Errno> {
+        let lifetime = self.rules.grant_lifetime;
+        let reads = |since: Instant| at.now.saturating_duration_since(since) < lifetime;
+        self.manifest_readers.retain(|_, since| reads(*since));
+        let room = self.manifest_readers.len() < self.rules.manifest_readers;
+        if !room && !self.manifest_readers.contains_key(&at.conn) {
+            return Err(Errno::EBUSY);
+        }
+        self.manifest_readers.insert(at.conn, at.now);
+        Ok(())
     }
 
     /// `PORT GENERATION`: the node serves that generation on that port.
@@ -338,7 +354,10 @@ impl Host for Hub {
 
     fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno> {
         Ok(match file {
-            Control::Manifest => Some(self.tree.manifest().text().clone()),
+            Control::Manifest => {
+                self.read_manifest(at)?;
+                Some(self.tree.manifest().text().clone())
+            }
             Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
             Control::Status => Some(self.status(at.now).into_bytes().into()),
             _ => None,
@@ -383,8 +402,12 @@ impl Host for Hub {
     }
 
     fn clunk(&mut self, at: At, file: Control) {
-        if file == Control::Avail {
-            self.members.left(at.conn);
+        match file {
+            Control::Avail => self.members.left(at.conn),
+            Control::Manifest => {
+                self.manifest_readers.remove(&at.conn);
+            }
+            _ => {}
         }
     }
 

@@ -1,0 +1,65 @@
+//! Getting the manifest, which everybody needs before anything else.
+//!
+//! It comes from the server that was named; but that sends it to few at a time, or a whole cluster
+//! that starts at once would get nothing else for a while. Whom it refuses asks those that have it
+//! already. The server's word for the generation, which is the manifest's hash, makes that safe.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::call::{Call, CallError};
+use crate::fetch::parse_address;
+use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::p9::errno::Errno;
+use crate::swarm::members::next_random;
+use crate::tree::Control;
+
+/// First and longest wait before the server is asked again.
+const AGAIN_FIRST: Duration = Duration::from_millis(10);
+const AGAIN_MOST: Duration = Duration::from_secs(1);
+/// How long the server itself may take for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a node may take; there are others.
+const NODE_PATIENCE: Duration = Duration::from_secs(1);
+/// How many nodes are asked before the server is again.
+const NODES_A_TURN: usize = 2;
+/// After this long the server is told to be faulty: it sends the manifest to nobody.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// Reads the manifest of the server at `home`, or the same from a node. It is not looked into.
+pub fn read_manifest(
+    home: SocketAddr,
+    seed: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Vec<u8>, CallError> {
+    let began = Instant::now();
+    let mut random = seed | 1;
+    let mut wait = AGAIN_FIRST;
+    let mut server = Call::connect(home, PATIENCE)?;
+    loop {
+        match server.read(Control::Manifest, MAX_MANIFEST_BYTES, progress) {
+            Err(CallError::Refused(Errno::EBUSY)) if began.elapsed() < REFUSED_FOR => {}
+            other => return other,
+        }
+        let generation = server.first_line(Control::Have)?;
+        let generation = generation.split(' ').next().unwrap_or_default();
+        let redir = server.read(Control::Redir, MAX_MANIFEST_BYTES, &mut |_| {})?;
+        let redir = String::from_utf8_lossy(&redir);
+        let mut nodes: Vec<SocketAddr> = redir.lines().filter_map(parse_address).collect();
+        for _ in 0..NODES_A_TURN.min(nodes.len()) {
+            let chosen = next_random(&mut random) as usize % nodes.len();
+            let node = nodes.swap_remove(chosen);
+            let answer = Call::connect(node, NODE_PATIENCE)
+                .and_then(|mut node| node.read(Control::Manifest, MAX_MANIFEST_BYTES, progress));
+            if let Ok(text) = answer
+                && blake3::hash(&text).to_hex().as_str() == generation
+            {
+                return Ok(text);
+            }
+        }
+        let part = (next_random(&mut random) % 1024) as f64 / 1024.0;
+        thread::sleep(wait.mul_f64(0.5 + part));
+        wait = (wait * 3 / 2).min(AGAIN_MOST);
+    }
+}
