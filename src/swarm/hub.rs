@@ -49,6 +49,8 @@ pub struct Hub {
     have: Vec<u8>,
     have_readers: BTreeSet<Conn>,
     have_due: Option<Instant>,
+    /// What has come since readers of `have` were last told.
+    news: Vec<ChunkId>,
     /// Connections that wait for image bytes which are not held yet.
     data_readers: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
@@ -96,6 +98,7 @@ impl Hub {
             have,
             have_readers: BTreeSet::new(),
             have_due: None,
+            news: Vec::new(),
             data_readers: BTreeSet::new(),
             wakes: BTreeSet::new(),
             manifest_readers: BTreeMap::new(),
@@ -129,6 +132,7 @@ impl Hub {
     pub fn holds(&mut self, chunk: ChunkId, now: Instant) {
         if self.held.insert(chunk) {
             let _ = writeln!(Text(&mut self.have), "{chunk}");
+            self.news.push(chunk);
             self.have_due.get_or_insert(now + self.rules.have_delay);
             self.wakes.append(&mut self.data_readers);
         }
@@ -151,7 +155,15 @@ impl Hub {
     pub fn tick(&mut self, now: Instant) {
         if self.have_due.is_some_and(|due| due <= now) {
             self.have_due = None;
-            self.wakes.append(&mut self.have_readers);
+            let news = std::mem::take(&mut self.news);
+            let members = &self.members;
+            self.have_readers.retain(|conn| {
+                let useful = members.get(*conn).is_none_or(|member| member.lacks_any(&news));
+                if useful {
+                    self.wakes.insert(*conn);
+                }
+                !useful
+            });
         }
         self.assign(now);
     }

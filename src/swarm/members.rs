@@ -35,6 +35,12 @@ impl Member {
         let (lacks, held) = (u64::from(self.lacks.len()), u64::from(self.held.len()));
         (lacks * 1000).div_ceil((lacks + held).max(1)) as u32
     }
+
+    /// Whether news of these chunks are of use to it: it lacks one, or does not say what it lacks.
+    pub fn lacks_any(&self, chunks: &[ChunkId]) -> bool {
+        let silent = self.lacks.is_empty() && self.held.is_empty();
+        silent || chunks.iter().any(|chunk| self.lacks.contains(*chunk))
+    }
 }
 
 /// All connections that take part, by number.
