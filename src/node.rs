@@ -359,7 +359,11 @@ impl Node {
             else {
                 return;
             };
-            let ready = stream.set_nonblocking(true).and_then(|()| tcp::tune(&stream));
+            let chunk_bytes = self.hub.layout().chunk_bytes();
+            let ready = stream
+                .set_nonblocking(true)
+                .and_then(|()| tcp::tune(&stream))
+                .and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
             if self.clients.len() >= MAX_CLIENTS || ready.is_err() {
                 continue;
             }

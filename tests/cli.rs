@@ -15,8 +15,7 @@ use common::files::{Mount, Temp, assert_same_tree, mode, names, noise, set_mode,
 use common::resident::Resident;
 use common::road::Road;
 use common::{MASTER, Master, Running, address_in, client, node, program, wait_for, xget};
-use xget::net::call::read_control;
-use xget::tree::Control;
+use xget::net::manifest::read_manifest;
 
 const MIB: usize = 1 << 20;
 
@@ -234,7 +233,7 @@ fn the_manifest_is_what_the_master_serves() {
     let served = temp.tree();
     let printed = manifest(&served);
     let master = Master::of(&served);
-    let read = read_control(master.address, Control::Manifest, 1 << 20, &mut |_| ()).unwrap();
+    let read = read_manifest(master.address, 1, &mut |_| ()).unwrap();
     assert!(printed == read, "printed and served manifests differ");
 }
 

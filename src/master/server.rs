@@ -197,7 +197,9 @@ async fn connection(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr, con
         peer,
         sending: None,
     };
-    let end = match tcp::tune(&stream) {
+    let chunk_bytes = shared.hub.borrow().layout().chunk_bytes();
+    let tuned = tcp::tune(&stream).and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
+    let end = match tuned {
         Ok(()) => connection.serve(&shared, &stream, &bell).await,
         Err(error) => Err(error),
     };

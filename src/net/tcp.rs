@@ -8,11 +8,9 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 /// Connections that may wait to be accepted: a whole cluster is powered on at once.
 const BACKLOG: i32 = 4096;
-/// Bytes in a socket's queue that have not left yet.
-///
-/// More would only hide from the scheduler how far a slow receiver has come; less would cost
-/// wake-ups on a fast link.
-const UNSENT_BYTES: u32 = 64 << 10;
+/// Shortest and longest limit of what may wait in a socket's queue, in bytes.
+const MIN_UNSENT_BYTES: u64 = 32 << 10;
+const MAX_UNSENT_BYTES: u64 = 256 << 10;
 /// A peer that has lost its power is noticed after about this long, though nothing is to be sent.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes sent and not acknowledged for this long mean that the peer is gone.
@@ -67,11 +65,18 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Sets a connected socket up: no waiting for more, a short queue, dead peers noticed.
+/// Keeps the queue of a socket that chunks are sent on short: at most half a chunk that has not left
+/// yet. A turn at sending ends when its last byte is queued; with more in the queue the turns would
+/// say little, and everybody would be sent to at once, slowly. Very short queues cost wake-ups.
+pub fn limit_queue<'s>(socket: impl Into<SockRef<'s>>, chunk_bytes: u64) -> io::Result<()> {
+    let unsent_bytes = (chunk_bytes / 2).clamp(MIN_UNSENT_BYTES, MAX_UNSENT_BYTES);
+    socket.into().set_tcp_notsent_lowat(unsent_bytes as u32)
+}
+
+/// Sets a connected socket up: no waiting for more, dead peers noticed.
 pub fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     socket.set_tcp_keepalive(&keepalive)

@@ -173,7 +173,7 @@ fn replace(ranges: &mut Vec<Range<u64>>, written: Range<u64>, belongs: bool) {
 }
 
 /// The tree that everybody serves.
-pub(super) fn manifest(bytes: u64) -> Result<Arc<Manifest>, Problem> {
+pub(crate) fn manifest(bytes: u64) -> Result<Arc<Manifest>, Problem> {
     Image.manifest(bytes).map(Arc::new)
 }
 

@@ -22,6 +22,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use content::Misuse;
+#[cfg(test)]
+pub(crate) use content::manifest;
 use host::Host;
 pub use host::Wrong;
 pub use network::{HostId, Link};

@@ -14,8 +14,9 @@ use super::content::Image;
 
 /// Bytes of one connection that an uplink carries before the others have their turn.
 const SEGMENT_BYTES: usize = 16 << 10;
-/// Bytes that may be written and not have left, as `net/tcp.rs` sets it.
-const UNSENT_BYTES: usize = 64 << 10;
+/// Bytes that may be written and not have left, as `net/tcp.rs` sets it for the
+/// smallest chunks.
+const UNSENT_BYTES: usize = 32 << 10;
 /// Bytes that may have left and not be read.
 const WINDOW_BYTES: usize = 512 << 10;
 /// After this time a connection to a host that has vanished breaks, as `net/tcp.rs` sets it.

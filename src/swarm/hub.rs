@@ -205,7 +205,8 @@ impl Hub {
         self.uploads.active() > 0 || !self.data_readers.is_empty()
     }
 
-    fn layout(&self) -> &Layout {
+    /// How the image is cut into chunks.
+    pub fn layout(&self) -> &Layout {
         self.tree.manifest().layout()
     }
 
@@ -472,3 +473,6 @@ impl Host for Hub {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,9 @@ pub struct Rules {
     /// Requests in flight to one node: the chunk that comes, and one queued behind it, so that the
     /// way from the end of one to the beginning of the next costs nothing.
     pub peer_window: usize,
+    /// With as many requests in flight to all nodes together, none is queued behind another: the
+    /// others fill the link meanwhile, and what is chosen later is chosen better.
+    pub enough_in_flight: usize,
     /// Chunks in flight from a master, promised ones included.
     pub master_window: usize,
     /// Nodes that are dialled because somebody named them, besides the server that was named.
@@ -96,6 +99,7 @@ impl Default for Rules {
         Rules {
             order: Order::Rarest,
             peer_window: 2,
+            enough_in_flight: 8,
             master_window: 6,
             max_dialled: 8,
             max_peers: 12,
@@ -113,7 +117,7 @@ impl Default for Rules {
             max_fetchers: 16,
             have_delay: Duration::from_millis(5),
             once_each: true,
-            grants_a_slot: 2,
+            grants_a_slot: 4,
             shared_window: 2,
             lone_window: 6,
             starved_after: Duration::from_millis(200),

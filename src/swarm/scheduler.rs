@@ -294,10 +294,12 @@ impl Scheduler {
             }
         }
         let random = next_random(&mut self.random);
-        let mut idle: Vec<(usize, u64, SourceId)> = self
-            .sources
-            .iter()
-            .filter(|(_, s)| s.kind == Kind::Peer && s.asked.len() < self.rules.peer_window)
+        let peers = || self.sources.iter().filter(|(_, s)| s.kind == Kind::Peer);
+        let in_flight: usize = peers().map(|(_, s)| s.asked.len()).sum();
+        let enough = in_flight >= self.rules.enough_in_flight;
+        let window = if enough { 1 } else { self.rules.peer_window };
+        let mut idle: Vec<(usize, u64, SourceId)> = peers()
+            .filter(|(_, s)| s.asked.len() < window)
             .filter(|(_, s)| s.rest_until.is_none_or(|until| until <= now))
             .map(|(id, s)| (s.asked.len(), id.0.wrapping_mul(random), *id))
             .collect();
@@ -427,6 +429,17 @@ mod tests {
         let mut node = Node::new(10);
         node.peer(A, 0..10);
         assert_eq!(node.fetches().len(), node.scheduler.rules.peer_window);
+    }
+
+    #[test]
+    fn with_enough_in_flight_none_is_queued_behind_another() {
+        let mut node = Node::new(100);
+        for source in 1..=20 {
+            node.peer(SourceId(source), 0..100);
+        }
+        let mut asked: Vec<SourceId> = node.fetches().into_iter().map(|(id, _)| id).collect();
+        asked.sort_unstable();
+        assert_eq!(asked, (1..=20).map(SourceId).collect::<Vec<_>>(), "one of each");
     }
 
     #[test]

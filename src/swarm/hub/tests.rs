@@ -1,0 +1,112 @@
+use super::*;
+use crate::manifest::Manifest;
+use crate::sim;
+
+const OTHERS: [Conn; 3] = [Conn(1), Conn(2), Conn(3)];
+
+struct Server {
+    hub: Hub,
+    now: Instant,
+}
+
+impl Server {
+    fn of(make: impl FnOnce(Arc<Tree>) -> Hub) -> Server {
+        let manifest: Arc<Manifest> = sim::manifest(1 << 20).unwrap();
+        let mut hub = make(Arc::new(Tree::new(manifest)));
+        let now = Instant::now();
+        for (conn, n) in OTHERS.into_iter().zip(1..) {
+            hub.connected(conn, SocketAddr::from(([10, 0, 0, n], 50_000)), now);
+        }
+        Server { hub, now }
+    }
+
+    /// A node that wants everything and has nothing.
+    fn node(rules: Rules) -> Server {
+        Server::of(|tree| {
+            let layout = *tree.manifest().layout();
+            let (wanted, held) = (ChunkSet::full(&layout), ChunkSet::empty(&layout));
+            Hub::node(tree, wanted, held, rules, 1)
+        })
+    }
+
+    fn at(&self, conn: Conn) -> At {
+        At { conn, now: self.now }
+    }
+
+    fn write(&mut self, conn: Conn, file: Control, text: &str) -> Result<(), Errno> {
+        self.hub.write(self.at(conn), file, text.as_bytes())
+    }
+
+    fn joins(&mut self, conn: Conn) -> Result<(), Errno> {
+        let generation = self.hub.tree.manifest().generation().to_hex();
+        self.write(conn, Control::Avail, &format!("20004 {generation}\n"))?;
+        self.write(conn, Control::Next, "want 0-15")
+    }
+
+    fn reads_manifest(&mut self, conn: Conn) -> Result<(), Errno> {
+        self.hub.open(self.at(conn), Control::Manifest).map(|_| ())
+    }
+
+    fn waits_for_news(&mut self, conn: Conn) {
+        let read = self.hub.have.len() as u64;
+        let answer = self.hub.read(self.at(conn), Control::Have, read, 100);
+        assert_eq!(answer, Answer::Wait);
+    }
+
+    /// Chunk `n` arrives here; who is told.
+    fn holds(&mut self, n: u32) -> Vec<Conn> {
+        let chunk = self.hub.layout().chunk(n).unwrap();
+        self.hub.holds(chunk, self.now);
+        self.now += self.hub.rules.have_delay;
+        self.hub.tick(self.now);
+        self.hub.take_wakes().into_iter().collect()
+    }
+}
+
+#[test]
+fn few_read_the_manifest_at_a_time() {
+    let mut server = Server::node(Rules { manifest_readers: 2, ..Rules::default() });
+    assert_eq!(OTHERS.map(|conn| server.reads_manifest(conn)), [Ok(()), Ok(()), Err(Errno::EBUSY)]);
+    server.hub.clunk(server.at(Conn(1)), Control::Manifest);
+    assert_eq!(server.reads_manifest(Conn(3)), Ok(()), "one has finished");
+}
+
+#[test]
+fn who_holds_the_manifest_open_keeps_it_from_nobody() {
+    let mut server = Server::node(Rules { manifest_readers: 1, ..Rules::default() });
+    server.reads_manifest(Conn(1)).unwrap();
+    server.now += server.hub.rules.grant_lifetime;
+    assert_eq!(server.reads_manifest(Conn(2)), Ok(()));
+}
+
+#[test]
+fn a_node_feeds_so_many_and_sends_others_elsewhere() {
+    let mut server = Server::node(Rules { max_fetchers: 2, ..Rules::default() });
+    assert_eq!(OTHERS.map(|conn| server.joins(conn)), [Ok(()), Ok(()), Err(Errno::EBUSY)]);
+}
+
+#[test]
+fn who_is_whole_does_not_count_as_fed() {
+    let mut server = Server::node(Rules { max_fetchers: 1, ..Rules::default() });
+    server.joins(Conn(1)).unwrap();
+    server.write(Conn(1), Control::Next, "held 0-15").unwrap();
+    assert_eq!(server.joins(Conn(2)), Ok(()));
+}
+
+#[test]
+fn a_master_takes_everybody() {
+    let rules = Rules { max_fetchers: 1, ..Rules::default() };
+    let mut server = Server::of(|tree| Hub::master(tree, 4, rules, 1));
+    assert_eq!(OTHERS.map(|conn| server.joins(conn)), [Ok(()); 3]);
+}
+
+#[test]
+fn news_of_a_chunk_go_to_those_that_lack_it() {
+    let mut server = Server::node(Rules::default());
+    server.joins(Conn(1)).unwrap();
+    server.joins(Conn(2)).unwrap();
+    server.write(Conn(2), Control::Next, "held 7").unwrap();
+    OTHERS.into_iter().for_each(|conn| server.waits_for_news(conn));
+    assert_eq!(server.holds(7), [Conn(1), Conn(3)], "the third does not say what it lacks");
+    assert_eq!(server.holds(8), [Conn(2)], "what it was not told of before comes with it");
+}
