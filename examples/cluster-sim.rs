@@ -129,7 +129,7 @@ fn print(options: &Options, nodes: u64, seed: u64, outcome: &Outcome, took: Dura
         outcome.median().as_secs_f64() / floor,
         outcome.master_bytes as f64 / size,
         outcome.sent_bytes as f64 / size / nodes as f64,
-        outcome.master_messages as f64 / outcome.end.as_secs_f64(),
+        outcome.master_messages.iter().sum::<u64>() as f64 / outcome.end.as_secs_f64(),
         took.as_secs_f64(),
     );
     last
@@ -153,6 +153,8 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
     Scenario {
         seed,
         image_bytes: options.size,
+        blank: true,
+        racks: xget::sim::Racks { nodes: 64, uplink_bytes_per_s: None },
         rules: Rules::default(),
         master_slots: options.slots,
         master: link(options.master_rate.unwrap_or(options.rate)),

@@ -18,17 +18,17 @@ mod network;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use content::Image;
 pub use content::Misuse;
-use host::Host;
 pub use host::Wrong;
-pub use network::{HostId, Link};
+use host::{Host, Served};
+pub use network::{HostId, Link, Racks};
 use network::{Network, Step};
 
 use crate::chunks::ChunkSet;
-use crate::manifest::{Manifest, Problem};
+use crate::manifest::Problem;
 use crate::swarm::members::next_random;
 use crate::swarm::rules::Rules;
 
@@ -42,6 +42,10 @@ pub struct Scenario {
     pub seed: u64,
     /// Size of what is served.
     pub image_bytes: u64,
+    /// It is all zeros. That takes less time to simulate, since its bytes need not be made, moved and
+    /// compared; they are hashed all the same. But nobody sees it if a node puts them into a wrong
+    /// place.
+    pub blank: bool,
     /// The rules that everybody follows.
     pub rules: Rules,
     /// How many nodes the master feeds at a time.
@@ -50,6 +54,8 @@ pub struct Scenario {
     pub master: Link,
     /// The nodes, [`HostId`] 1 and up.
     pub nodes: Vec<NodePlan>,
+    /// Where they stand.
+    pub racks: Racks,
     /// What goes wrong, and when, counted from the beginning.
     pub events: Vec<(Duration, Event)>,
     /// By then everybody has to be whole.
@@ -93,8 +99,10 @@ pub struct Outcome {
     pub end: Duration,
     /// Image bytes that the master sent.
     pub master_bytes: u64,
-    /// Requests that the master read.
-    pub master_messages: u64,
+    /// Requests that the master read, in each second from the beginning.
+    pub master_messages: Vec<u64>,
+    /// For each rack, the bytes of the image that came into it from elsewhere.
+    pub image_bytes_into_racks: Vec<u64>,
     /// Verified bytes by who sent them.
     pub bytes_from: BTreeMap<HostId, u64>,
     /// Image bytes that were sent by anybody.
@@ -186,7 +194,7 @@ struct Place {
 
 struct Cluster<'s> {
     scenario: &'s Scenario,
-    manifest: Arc<Manifest>,
+    served: Served,
     origin: Instant,
     net: Network,
     places: Vec<Place>,
@@ -218,8 +226,10 @@ impl Timer {
 
 impl<'s> Cluster<'s> {
     fn new(scenario: &'s Scenario, origin: Instant) -> Result<Cluster<'s>, Violation> {
+        let image = if scenario.blank { Image::Blank } else { Image::Varied };
         let links = scenario.nodes.iter().map(|node| node.link);
-        let mut net = Network::new(std::iter::once(scenario.master).chain(links), origin);
+        let mut net =
+            Network::new(std::iter::once(scenario.master).chain(links), scenario.racks, origin);
         let mut places = vec![Place::default()];
         for (index, (at, _)) in scenario.events.iter().enumerate() {
             net.set_timer(origin + *at, Timer::Event(index).number());
@@ -236,7 +246,11 @@ impl<'s> Cluster<'s> {
         }
         Ok(Cluster {
             scenario,
-            manifest: content::manifest(scenario.image_bytes)?,
+            served: Served {
+                manifest: image.manifest(scenario.image_bytes)?,
+                image,
+                rules: scenario.rules,
+            },
             origin,
             net,
             places,
@@ -259,8 +273,12 @@ impl<'s> Cluster<'s> {
                 },
                 Some(Step::Moved) => {}
             }
-            for host in self.net.take_woken() {
-                self.turn(host)?;
+            loop {
+                let woken = self.net.take_woken();
+                if woken.is_empty() {
+                    break;
+                }
+                woken.into_iter().try_for_each(|host| self.turn(host))?;
             }
         }
         self.outcome()
@@ -279,11 +297,11 @@ impl<'s> Cluster<'s> {
     fn start(&mut self, id: HostId) {
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
-        let rules = self.scenario.rules;
         let Some(place) = self.places.get_mut(id.0) else { return };
+        let home = self.net.racks().address(HostId::MASTER);
         place.host = Some(match id {
-            HostId::MASTER => Host::master(&self.manifest, self.scenario.master_slots, rules, seed),
-            _ => Host::node(id, &self.manifest, place.lies, rules, seed),
+            HostId::MASTER => Host::master(&self.served, self.scenario.master_slots, seed),
+            _ => Host::node(id, home, &self.served, place.lies, seed),
         });
         place.ended = false;
         place.started = now;
@@ -322,11 +340,11 @@ impl<'s> Cluster<'s> {
     fn end(&mut self, id: HostId, notice: bool) {
         self.net.stop(id, notice);
         let Some(place) = self.places.get_mut(id.0) else { return };
-        if let Some(host) = place.host.take() {
-            count(&mut self.outcome, id, &host);
-        }
         place.ended = true;
         place.deadline = None;
+        if let Some(host) = place.host.take() {
+            self.count(id, &host);
+        }
     }
 
     fn time_has_come(&mut self, id: HostId) -> Result<(), Violation> {
@@ -360,14 +378,24 @@ impl<'s> Cluster<'s> {
         if place.turns_since > MOST_TURNS {
             return Err(wrong(Wrong::Spins));
         }
+        let before = host.messages();
         place.deadline = host.turn(&mut self.net).map_err(wrong)?;
+        if id == HostId::MASTER {
+            let (second, seconds) = (at.as_secs() as usize, &mut self.outcome.master_messages);
+            seconds.resize(seconds.len().max(second + 1), 0);
+            if let Some(count) = seconds.get_mut(second) {
+                *count += host.messages() - before;
+            }
+        }
         if place.whole.is_none() && host.is_whole() {
             place.whole = Some(at);
         }
         let faults = host.take_faults();
         self.set_timer(id);
         for (address, fault) in faults {
-            let lies = |(i, place): (usize, &Place)| place.lies && HostId(i).address() == address;
+            let lies = |(i, place): (usize, &Place)| {
+                place.lies && self.net.racks().host(address) == Some(HostId(i))
+            };
             if !self.places.iter().enumerate().any(lies) {
                 return Err(wrong(Wrong::Accuses(address, fault)));
             }
@@ -392,9 +420,9 @@ impl<'s> Cluster<'s> {
                 .zip(&self.places)
                 .filter_map(|(id, place)| Some((id, place, place.host.as_ref()?)))
         };
-        let mut reachable = ChunkSet::empty(self.manifest.layout());
+        let mut reachable = ChunkSet::empty(self.served.manifest.layout());
         for (_, _, host) in running().filter(|(_, place, _)| !place.lies) {
-            let all = ChunkSet::full(self.manifest.layout());
+            let all = ChunkSet::full(self.served.manifest.layout());
             host.held().unwrap_or(&all).iter().for_each(|chunk| {
                 reachable.insert(chunk);
             });
@@ -412,28 +440,28 @@ impl<'s> Cluster<'s> {
 
     fn outcome(mut self) -> Result<Outcome, Violation> {
         self.outcome.end = self.places.iter().filter_map(|p| p.whole).max().unwrap_or_default();
-        for (id, place) in (0..).map(HostId).zip(&self.places) {
-            if let Some(host) = &place.host {
-                count(&mut self.outcome, id, host);
-            }
-        }
         let time = |place: &Place| place.whole.map(|whole| whole.saturating_sub(place.started));
         self.outcome.times = self.places.iter().skip(1).map(time).collect();
+        for (id, place) in (0..).map(HostId).zip(std::mem::take(&mut self.places)) {
+            if let Some(host) = &place.host {
+                self.count(id, host);
+            }
+        }
+        self.outcome.image_bytes_into_racks = self.net.image_bytes_into_racks().collect();
         Ok(self.outcome)
     }
-}
 
-/// Adds up what a host has done, when it ends.
-fn count(outcome: &mut Outcome, id: HostId, host: &Host) {
-    let sent = host.hub().sent_bytes();
-    outcome.sent_bytes += sent;
-    if id == HostId::MASTER {
-        outcome.master_bytes += sent;
-        outcome.master_messages += host.messages();
-    }
-    for (address, share) in host.fetch().into_iter().flat_map(|fetch| fetch.shares()) {
-        if let Some(source) = HostId::of(*address) {
-            *outcome.bytes_from.entry(source).or_default() += share.bytes;
+    /// Adds up what a host has done, when it ends.
+    fn count(&mut self, id: HostId, host: &Host) {
+        let sent = host.hub().sent_bytes();
+        self.outcome.sent_bytes += sent;
+        if id == HostId::MASTER {
+            self.outcome.master_bytes += sent;
+        }
+        for (address, share) in host.fetch().into_iter().flat_map(|fetch| fetch.shares()) {
+            if let Some(source) = self.net.racks().host(*address) {
+                *self.outcome.bytes_from.entry(source).or_default() += share.bytes;
+            }
         }
     }
 }
