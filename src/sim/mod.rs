@@ -52,6 +52,8 @@ pub struct Scenario {
     pub master_slots: usize,
     /// The master's link.
     pub master: Link,
+    /// It loses its power once every chunk is with some node that serves it rightly.
+    pub master_leaves: bool,
     /// The nodes, [`HostId`] 1 and up.
     pub nodes: Vec<NodePlan>,
     /// Where they stand.
@@ -100,7 +102,7 @@ pub struct Outcome {
     /// Image bytes that the master sent.
     pub master_bytes: u64,
     /// Requests that the master read, in each second from the beginning.
-    pub master_messages: Vec<u64>,
+    pub master_requests: Vec<u64>,
     /// For each rack, the bytes of the image that came into it from elsewhere.
     pub image_bytes_into_racks: Vec<u64>,
     /// Verified bytes by who sent them.
@@ -381,17 +383,23 @@ impl<'s> Cluster<'s> {
         let before = host.messages();
         place.deadline = host.turn(&mut self.net).map_err(wrong)?;
         if id == HostId::MASTER {
-            let (second, seconds) = (at.as_secs() as usize, &mut self.outcome.master_messages);
+            let (second, seconds) = (at.as_secs() as usize, &mut self.outcome.master_requests);
             seconds.resize(seconds.len().max(second + 1), 0);
             if let Some(count) = seconds.get_mut(second) {
                 *count += host.messages() - before;
             }
         }
+        let leaves = id == HostId::MASTER
+            && self.scenario.master_leaves
+            && host.hub().sent_bytes() >= self.scenario.image_bytes;
         if place.whole.is_none() && host.is_whole() {
             place.whole = Some(at);
         }
         let faults = host.take_faults();
         self.set_timer(id);
+        if leaves && self.reachable().len() == self.served.manifest.layout().count() {
+            self.end(HostId::MASTER, false);
+        }
         for (address, fault) in faults {
             let lies = |(i, place): (usize, &Place)| {
                 place.lies && self.net.racks().host(address) == Some(HostId(i))
@@ -414,21 +422,12 @@ impl<'s> Cluster<'s> {
 
     /// Somebody is not whole: that is only right if nobody has what is missing.
     fn late(self) -> Result<Outcome, Violation> {
-        let running = || {
-            (0..)
-                .map(HostId)
-                .zip(&self.places)
-                .filter_map(|(id, place)| Some((id, place, place.host.as_ref()?)))
-        };
-        let mut reachable = ChunkSet::empty(self.served.manifest.layout());
-        for (_, _, host) in running().filter(|(_, place, _)| !place.lies) {
-            let all = ChunkSet::full(self.served.manifest.layout());
-            host.held().unwrap_or(&all).iter().for_each(|chunk| {
-                reachable.insert(chunk);
-            });
-        }
-        let missing: Vec<(HostId, u32)> = running()
-            .filter_map(|(id, _, host)| Some((id, host.fetch()?.missing())))
+        let all = ChunkSet::full(self.served.manifest.layout());
+        let master = self.places.first().is_some_and(|place| place.host.is_some());
+        let reachable = if master { all } else { self.reachable() };
+        let running = (0..).map(HostId).zip(&self.places);
+        let missing: Vec<(HostId, u32)> = running
+            .filter_map(|(id, place)| Some((id, place.host.as_ref()?.fetch()?.missing())))
             .filter(|(_, missing)| missing.common(&reachable).next().is_some())
             .map(|(id, missing)| (id, missing.len()))
             .collect();
@@ -436,6 +435,15 @@ impl<'s> Cluster<'s> {
             true => self.outcome(),
             false => Err(Violation::Late { at: self.elapsed(), missing }),
         }
+    }
+
+    /// The chunks that nodes hold which do not lie.
+    fn reachable(&self) -> ChunkSet {
+        let mut reachable = ChunkSet::empty(self.served.manifest.layout());
+        let honest = self.places.iter().filter(|place| !place.lies);
+        let held = honest.filter_map(|place| place.host.as_ref()?.held());
+        held.for_each(|held| reachable.add_all(held));
+        reachable
     }
 
     fn outcome(mut self) -> Result<Outcome, Violation> {

@@ -18,6 +18,7 @@ fn cluster(nodes: usize, mib: u64, seed: u64) -> Scenario {
         master_slots: 4,
         master: link(RATE, 50),
         blank: false,
+        master_leaves: false,
         nodes: vec![node; nodes],
         racks: Racks { nodes: 64, uplink_bytes_per_s: None },
         events: Vec::new(),
