@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use xget::sim::{Event, HostId, Link, NodePlan, Outcome, Racks, Scenario};
 use xget::swarm::members::next_random;
-use xget::swarm::rules::Rules;
 
 use chart::Dot;
 use options::Options;
@@ -115,7 +114,7 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
         seed,
         image_bytes: options.size,
         blank: !options.varied,
-        rules: Rules::default(),
+        rules: options.rules,
         master_slots: options.slots,
         master: link(master_rate, master_rate),
         master_leaves: options.master_leaves,

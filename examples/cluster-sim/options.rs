@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use xget::swarm::rules::{Order, Rules};
 
 pub(crate) const HELP: &str = "\
 Simulates clusters that fetch an image, and prints how long it took.
@@ -31,6 +32,10 @@ The simulation
   --seed SEED             the first seed (1)
   --seeds COUNT           how many seeds (1)
   --varied                an image of which no two blocks are alike: slower, and every byte is checked
+  --rule NAME=VALUE       another value for one of the rules: order (rarest, random, inorder),
+                          peer_window, master_window, max_peers, ask_twice (0 or 1), upload_slots,
+                          neediest_first (0 or 1), once_each (0 or 1), slow_factor, near_sources,
+                          have_delay_ms, report_every_ms, starved_after_ms, redir_most_ms
   --bar RATIO             fail if the last node takes longer than this times S/B
   --svg FILE              draw the results over the number of nodes
 Presets, which other options may follow
@@ -73,6 +78,7 @@ pub(crate) struct Options {
     pub(crate) seed: u64,
     pub(crate) seeds: u64,
     pub(crate) varied: bool,
+    pub(crate) rules: Rules,
     pub(crate) bar: Option<f64>,
     pub(crate) svg: Option<PathBuf>,
 }
@@ -100,6 +106,7 @@ impl Default for Options {
             seed: 1,
             seeds: 1,
             varied: false,
+            rules: Rules::default(),
             bar: None,
             svg: None,
         }
@@ -150,6 +157,7 @@ impl Options {
                 Long("seed") => options.seed = parser.value()?.parse()?,
                 Long("seeds") => options.seeds = parser.value()?.parse()?,
                 Long("varied") => options.varied = true,
+                Long("rule") => rule(&mut options.rules, &parser.value()?.string()?)?,
                 Long("bar") => options.bar = Some(parser.value()?.parse()?),
                 Long("svg") => options.svg = Some(parser.value()?.into()),
                 _ => return Err(argument.unexpected()),
@@ -176,6 +184,36 @@ fn preset(name: &str) -> Result<Options, lexopt::Error> {
         "master-leaves" => Options { master_leaves: true, bar: Some(1.3), ..usual },
         _ => return Err(format!("there is no preset {name}").into()),
     })
+}
+
+/// Changes one rule.
+fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
+    let (name, value) = text.split_once('=').ok_or("--rule wants NAME=VALUE")?;
+    let order = match value {
+        "random" => Order::Random,
+        "inorder" => Order::InOrder,
+        _ => Order::Rarest,
+    };
+    let value = if name == "order" { 0 } else { number(value, 1000)? };
+    let (count, time) = (value as usize, Duration::from_millis(value));
+    match name {
+        "order" => rules.order = order,
+        "peer_window" => rules.peer_window = count,
+        "master_window" => rules.master_window = count,
+        "max_peers" => rules.max_peers = count,
+        "ask_twice" => rules.ask_twice = value != 0,
+        "upload_slots" => rules.upload_slots = count,
+        "neediest_first" => rules.neediest_first = value != 0,
+        "once_each" => rules.once_each = value != 0,
+        "slow_factor" => rules.slow_factor = value as u32,
+        "near_sources" => rules.near_sources = count,
+        "have_delay_ms" => rules.have_delay = time,
+        "report_every_ms" => rules.report_every = time,
+        "starved_after_ms" => rules.starved_after = time,
+        "redir_most_ms" => rules.redir_most = time,
+        _ => return Err(format!("there is no rule {name}").into()),
+    }
+    Ok(())
 }
 
 fn rate(parser: &mut lexopt::Parser) -> Result<u64, lexopt::Error> {
