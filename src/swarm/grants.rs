@@ -6,7 +6,8 @@
 //! since whoever is fed by others can wait for them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
@@ -26,7 +27,7 @@ struct Asker {
     since: Option<Instant>,
     /// When others last brought it a chunk; before the first, when it first asked.
     fed: Option<Instant>,
-    /// How long its grants take.
+    /// How long it takes until it holds what it was granted.
     usual: Option<Duration>,
     /// How much of what it wants it lacks, in thousandths.
     lack: u32,
@@ -47,7 +48,8 @@ enum Stand {
     PassedOver(Instant),
 }
 
-/// Who has least on its way comes first, then who lacks most, then who has waited longest.
+/// Who was granted least that it does not hold comes first, then who lacks most, then who has waited
+/// longest.
 type Place = (usize, Reverse<u32>, Option<Instant>, Conn);
 
 impl Asker {
@@ -56,8 +58,12 @@ impl Asker {
     }
 
     fn place(&self, conn: Conn) -> Place {
-        let on_the_way = self.granted.iter().filter(|grant| !grant.sent).count();
-        (on_the_way, Reverse(self.lack), self.since, conn)
+        (self.granted.len(), Reverse(self.lack), self.since, conn)
+    }
+
+    /// How many of its grants have not left.
+    fn unsent(&self) -> usize {
+        self.granted.iter().filter(|grant| !grant.sent).count()
     }
 
     fn was_granted(&self, chunk: ChunkId) -> bool {
@@ -70,6 +76,32 @@ struct Grant {
     chunk: ChunkId,
     since: Instant,
     sent: bool,
+}
+
+/// How long something took of late, with whomever.
+#[derive(Debug, Default)]
+struct Times {
+    last: VecDeque<Duration>,
+    /// How long it takes with the faster nodes: three quarters of the last ones took longer. Even if
+    /// most nodes are slow, they do not pass for the usual.
+    fast: Option<Duration>,
+}
+
+impl Times {
+    const REMEMBERED: usize = 64;
+
+    fn add(&mut self, took: Duration) {
+        self.last.truncate(Times::REMEMBERED - 1);
+        self.last.push_front(took);
+        let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
+        sorted.sort_unstable();
+        self.fast = sorted.get(sorted.len() / 4).copied();
+    }
+
+    /// Whatever takes longer than this is late.
+    fn patience(&self) -> Duration {
+        self.fast.unwrap_or_default().saturating_mul(4)
+    }
 }
 
 /// A grant to somebody, in the order of age.
@@ -98,8 +130,10 @@ pub struct Grants {
     fresh: ChunkSet,
     /// Chunks of which there is one copy.
     single: ChunkSet,
-    /// How long a grant usually takes.
-    usual: Option<Duration>,
+    /// How long it takes until a grant has left.
+    leaving: Times,
+    /// How long it takes until it is held.
+    arriving: Times,
 }
 
 impl Grants {
@@ -116,7 +150,8 @@ impl Grants {
             copies: vec![0; layout.count() as usize],
             fresh: ChunkSet::full(&layout),
             single: ChunkSet::empty(&layout),
-            usual: None,
+            leaving: Times::default(),
+            arriving: Times::default(),
         }
     }
 
@@ -150,9 +185,7 @@ impl Grants {
         if let Some(grant) = granted.filter(|grant| !grant.sent) {
             grant.sent = true;
             self.unsent.remove(&(grant.since, conn, chunk));
-            let took = now.saturating_duration_since(grant.since);
-            smooth(&mut asker.usual, took);
-            smooth(&mut self.usual, took);
+            self.leaving.add(now.saturating_duration_since(grant.since));
         }
         self.line_up(conn);
     }
@@ -160,11 +193,12 @@ impl Grants {
     /// `conn` has said that it holds these chunks.
     pub fn held(&mut self, conn: Conn, chunks: &[ChunkId], now: Instant) {
         for &chunk in chunks {
-            // A chunk that was granted counts as a copy already.
-            if !self.end_grant(conn, chunk) {
-                self.add_copy(chunk);
-                if let Some(asker) = self.askers.get_mut(&conn) {
-                    asker.fed = Some(now);
+            match self.end_grant(conn, chunk) {
+                // It counts as a copy already.
+                Some(since) => self.arrived(conn, now.saturating_duration_since(since)),
+                None => {
+                    self.askers.get_mut(&conn).into_iter().for_each(|asker| asker.fed = Some(now));
+                    self.add_copy(chunk);
                 }
             }
         }
@@ -219,10 +253,11 @@ impl Grants {
 
     /// Whom to grant what.
     fn best(&mut self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
-        let patience = self.usual.unwrap_or_default().saturating_mul(4);
-        let starved_at = now.checked_sub(patience.max(self.rules.starved_after));
+        let starved_after = self.rules.starved_after;
+        let starved_at = now.checked_sub(self.leaving.patience().max(starved_after));
         // Whoever takes too long to fetch must not keep a slot from the others.
-        let prompt = self.unsent.iter().rev().take_while(|(since, ..)| Some(*since) >= starved_at);
+        let late = now.checked_sub(self.leaving.patience().max(starved_after / 4));
+        let prompt = self.unsent.iter().rev().take_while(|(since, ..)| Some(*since) >= late);
         if prompt.take(self.most).count() >= self.most {
             return None;
         }
@@ -233,17 +268,21 @@ impl Grants {
         {
             self.line_up(conn);
         }
-        while let Some(&(on_the_way, .., conn)) = self.line.first()
-            && on_the_way < window
-        {
+        let mut after = Bound::Unbounded;
+        while let Some(&place) = self.line.range((after, Bound::Unbounded)).next() {
+            after = Bound::Excluded(place);
+            let (.., conn) = place;
             let Some((asker, member)) = self.askers.get(&conn).zip(members.get(conn)) else {
                 self.step_out(conn);
                 continue;
             };
+            if asker.unsent() >= window {
+                continue;
+            }
             let starves = asker.fed <= starved_at;
             let feeds_alone = members.serving() == usize::from(member.serves.is_some());
             let fed = asker.fed.unwrap_or(now);
-            let hungry = alone || starves || !self.is_slow(asker);
+            let hungry = alone || starves || !self.is_slow(asker, now);
             match self.chunk_for(conn, asker, member, hungry, starves || feeds_alone) {
                 Some(chunk) => return Some((conn, chunk)),
                 None => self.pass_over(conn, (!starves).then_some(fed)),
@@ -252,7 +291,7 @@ impl Grants {
         None
     }
 
-    /// What to grant: to the `hungry` what nobody has, and to those for whom there is `nobody_else`
+    /// What to grant: to the `hungry` what is scarce, and to those for whom there is `nobody_else`
     /// anything.
     fn chunk_for(
         &self,
@@ -268,28 +307,33 @@ impl Grants {
             let mixed = |chunk: &ChunkId| spread.wrapping_mul(u64::from(chunk.get()) + 1);
             return member.lacks.iter().filter(lacks).min_by_key(mixed);
         }
-        let fresh = || member.lacks.common(&self.fresh).find(lacks);
         // Once all is out, nobody waits for the only copy: its holder may be slow, or gone.
-        let single = || member.lacks.common(&self.single).find(lacks);
+        let scarce = if self.fresh.is_empty() { &self.single } else { &self.fresh };
+        let scarce = if hungry { member.lacks.common(scarce).find(lacks) } else { None };
         let rarest = || member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c));
-        let none = || None;
-        let first = if hungry { fresh() } else { none() };
-        first
-            .or_else(|| if self.fresh.is_empty() { single() } else { none() })
-            .or_else(|| if nobody_else { rarest() } else { none() })
+        scarce.or_else(|| if nobody_else { rarest() } else { None })
     }
 
-    fn is_slow(&self, asker: &Asker) -> bool {
-        match (asker.usual, self.usual) {
-            (Some(own), Some(all)) => own > all.saturating_mul(self.rules.slow_factor),
-            _ => false,
+    /// A grant was held after this time.
+    fn arrived(&mut self, conn: Conn, took: Duration) {
+        if let Some(asker) = self.askers.get_mut(&conn) {
+            smooth(&mut asker.usual, took);
         }
+        self.arriving.add(took);
+    }
+
+    /// Whether it takes many times as long as others, or has taken so long already.
+    fn is_slow(&self, asker: &Asker, now: Instant) -> bool {
+        let oldest = asker.granted.first();
+        let waited = oldest.map(|grant| now.saturating_duration_since(grant.since));
+        let own = asker.usual.max(waited);
+        let factor = self.rules.slow_factor;
+        own.zip(self.arriving.fast).is_some_and(|(own, fast)| own > fast.saturating_mul(factor))
     }
 
     /// A grant that was never fetched must not keep its chunk from the others.
     fn take_back_the_overdue(&mut self, now: Instant) {
-        let lifetime = self.usual.unwrap_or_default().saturating_mul(10);
-        let lifetime = lifetime.max(self.rules.grant_lifetime);
+        let lifetime = self.arriving.patience().saturating_mul(3).max(self.rules.grant_lifetime);
         while let Some(&(since, conn, chunk)) = self.granted.first()
             && now.saturating_duration_since(since) > lifetime
         {
@@ -297,20 +341,21 @@ impl Grants {
             self.drop_copy(chunk);
             if let Some(asker) = self.askers.get_mut(&conn) {
                 asker.silent = true;
+                smooth(&mut asker.usual, lifetime);
             }
             self.line_up(conn);
         }
     }
 
-    /// A grant was used, or is taken back; false if there is none.
-    fn end_grant(&mut self, conn: Conn, chunk: ChunkId) -> bool {
+    /// A grant was used, or is taken back; since when there was one, if there was.
+    fn end_grant(&mut self, conn: Conn, chunk: ChunkId) -> Option<Instant> {
         let granted = self.askers.get_mut(&conn).map(|asker| &mut asker.granted);
         let place = granted.as_ref().and_then(|all| all.iter().position(|g| g.chunk == chunk));
-        let Some((granted, place)) = granted.zip(place) else { return false };
+        let (granted, place) = granted.zip(place)?;
         let since = granted.remove(place).since;
         self.granted.remove(&(since, conn, chunk));
         self.unsent.remove(&(since, conn, chunk));
-        true
+        Some(since)
     }
 
     /// Something has changed for `conn`: if it waits, there may be something for it.
@@ -527,7 +572,7 @@ mod tests {
     #[test]
     fn a_slow_node_is_fed_when_it_starves_though_others_wait_too() {
         let mut master = Master::new(2, 8, 4);
-        master.grants.usual = Some(Duration::from_millis(1));
+        master.grants.arriving.add(Duration::from_millis(1));
         for conn in 0..2 {
             master.grants.askers.entry(Conn(conn)).or_default().usual =
                 Some(Duration::from_millis(200));
