@@ -11,14 +11,21 @@ use crate::path::TreePath;
 
 /// The image is made in blocks of this many bytes.
 const BLOCK_BYTES: u64 = 4096;
+/// More bytes than ever arrive at a time.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 
 /// Makes the bytes of an image, so that none of them have to be kept.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Image;
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Image {
+    /// No two blocks are alike.
+    Varied,
+    /// All zeros, which need not be made.
+    Blank,
+}
 
 impl Image {
     /// The manifest of `bytes` bytes, in a few files of odd sizes.
-    pub(super) fn manifest(self, bytes: u64) -> Result<Manifest, Problem> {
+    pub(super) fn manifest(self, bytes: u64) -> Result<Arc<Manifest>, Problem> {
         let small = bytes / 100;
         let sizes = [0, small / 7, small, bytes.saturating_sub(small + small / 7)];
         let mut entries = vec![entry(TreePath::root(), Content::Directory)];
@@ -37,32 +44,44 @@ impl Image {
             hasher.finalize()
         });
         let hashes = hashes.collect();
-        Manifest::new(listing, hashes)
+        Manifest::new(listing, hashes).map(Arc::new)
     }
 
-    /// Appends the bytes of `range`.
-    pub(super) fn copy(self, range: Range<u64>, to: &mut Vec<u8>) {
-        self.visit(range, |bytes| {
-            to.extend_from_slice(bytes);
-            true
-        });
+    /// The bytes of `range`, the first of them wrong if they are `spoilt`. They may be in `buffer`.
+    pub(super) fn bytes(self, range: Range<u64>, spoilt: bool, buffer: &mut Vec<u8>) -> &[u8] {
+        let zeros = ZEROS.get(..(range.end - range.start) as usize);
+        match zeros.filter(|_| self == Image::Blank && !spoilt) {
+            Some(zeros) => zeros,
+            None => {
+                buffer.clear();
+                self.visit(range, |bytes| {
+                    buffer.extend_from_slice(bytes);
+                    true
+                });
+                if let Some(byte) = buffer.first_mut().filter(|_| spoilt) {
+                    *byte ^= 1;
+                }
+                buffer
+            }
+        }
     }
 
-    /// Are these the bytes at `offset`?
-    pub(super) fn matches(self, offset: u64, bytes: &[u8]) -> bool {
+    /// Are these the bytes at `offset`? Those of a blank image are not looked at.
+    fn matches(self, offset: u64, bytes: &[u8]) -> bool {
         let mut rest = bytes;
-        self.visit(offset..offset.saturating_add(bytes.len() as u64), |true_bytes| {
-            let (head, tail) = rest.split_at_checked(true_bytes.len()).unwrap_or((rest, &[]));
-            rest = tail;
-            head == true_bytes
-        })
+        self == Image::Blank
+            || self.visit(offset..offset.saturating_add(bytes.len() as u64), |true_bytes| {
+                let (head, tail) = rest.split_at_checked(true_bytes.len()).unwrap_or((rest, &[]));
+                rest = tail;
+                head == true_bytes
+            })
     }
 
     /// Shows the bytes of `range` in pieces until `look` says no; whether it never did.
     fn visit(self, range: Range<u64>, mut look: impl FnMut(&[u8]) -> bool) -> bool {
         let mut at = range.start;
         while at < range.end {
-            let block = block(at / BLOCK_BYTES);
+            let block = if self == Image::Varied { block(at / BLOCK_BYTES) } else { BLANK };
             let from = at % BLOCK_BYTES;
             let to = BLOCK_BYTES.min(from + (range.end - at));
             if !look(block.get(from as usize..to as usize).unwrap_or_default()) {
@@ -78,6 +97,8 @@ fn entry(path: TreePath, content: Content) -> Entry {
     Entry { path, mode: 0o755, owner: None, mtime: Mtime { secs: 0, nanos: 0 }, content }
 }
 
+const BLANK: [u8; BLOCK_BYTES as usize] = [0; BLOCK_BYTES as usize];
+
 fn block(number: u64) -> [u8; BLOCK_BYTES as usize] {
     let mut bytes = [0; BLOCK_BYTES as usize];
     let mut word = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -89,8 +110,9 @@ fn block(number: u64) -> [u8; BLOCK_BYTES as usize] {
 }
 
 /// What a node has stored, as far as it is right.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Record {
+    image: Image,
     /// For each chunk on its way the right bytes, as ranges that neither overlap nor touch.
     right: BTreeMap<ChunkId, Vec<Range<u64>>>,
     verified: ChunkSet,
@@ -108,8 +130,8 @@ pub enum Misuse {
 }
 
 impl Record {
-    pub(super) fn new(manifest: &Manifest) -> Record {
-        Record { right: BTreeMap::new(), verified: ChunkSet::empty(manifest.layout()) }
+    pub(super) fn new(manifest: &Manifest, image: Image) -> Record {
+        Record { image, right: BTreeMap::new(), verified: ChunkSet::empty(manifest.layout()) }
     }
 
     /// Bytes were stored at `offset`; those that were there are gone.
@@ -120,7 +142,7 @@ impl Record {
         bytes: &[u8],
     ) -> Result<(), (ChunkId, Misuse)> {
         let written = offset..offset.saturating_add(bytes.len() as u64);
-        let right = Image.matches(offset, bytes);
+        let right = self.image.matches(offset, bytes);
         for chunk in manifest.layout().covering(written.clone()) {
             if self.verified.contains(chunk) {
                 return Err((chunk, Misuse::Overwritten));
@@ -172,26 +194,26 @@ fn replace(ranges: &mut Vec<Range<u64>>, written: Range<u64>, belongs: bool) {
     }
 }
 
-/// The tree that everybody serves.
-pub(crate) fn manifest(bytes: u64) -> Result<Arc<Manifest>, Problem> {
-    Image.manifest(bytes).map(Arc::new)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_part_of_the_image_is_the_same_however_it_is_cut() {
-        let mut whole = Vec::new();
-        Image.copy(0..20_000, &mut whole);
-        let mut parts = Vec::new();
-        Image.copy(0..4095, &mut parts);
-        Image.copy(4095..9000, &mut parts);
-        Image.copy(9000..20_000, &mut parts);
-        assert_eq!(whole, parts);
-        assert!(Image.matches(5000, &whole[5000..13_000]));
-        assert!(!Image.matches(5001, &whole[5000..13_000]));
+        let cut = |range: Range<u64>| Image::Varied.bytes(range, false, &mut Vec::new()).to_vec();
+        let whole = cut(0..20_000);
+        assert_eq!(whole, [cut(0..4095), cut(4095..9000), cut(9000..20_000)].concat());
+        assert!(Image::Varied.matches(5000, &whole[5000..13_000]));
+        assert!(!Image::Varied.matches(5001, &whole[5000..13_000]));
+    }
+
+    #[test]
+    fn a_liars_bytes_are_wrong() {
+        for image in [Image::Varied, Image::Blank] {
+            let mut buffers = (Vec::new(), Vec::new());
+            let right = image.bytes(0..100, false, &mut buffers.0);
+            assert_ne!(image.bytes(0..100, true, &mut buffers.1), right);
+        }
     }
 
     #[test]

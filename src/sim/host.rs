@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::content::{Misuse, Record};
+use super::content::{Image, Misuse, Record};
 use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
 use crate::chunks::{ChunkId, ChunkSet};
 use crate::fetch::{Fetch, Incoming, Output as Order};
@@ -20,8 +20,6 @@ use crate::tree::Tree;
 
 /// A connection that is not made by then is given up, as in `node.rs`.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes read from a connection at a time, as in `node.rs`.
-const READ_BYTES: usize = 256 << 10;
 /// A node never has more requests than this waiting for one connection, in bytes.
 const MOST_UNSENT_BYTES: usize = 256 << 10;
 
@@ -44,16 +42,26 @@ pub enum Wrong {
 #[derive(Debug)]
 pub(super) struct Host {
     id: HostId,
-    manifest: Arc<Manifest>,
+    served: Served,
     hub: Hub,
     peers: BTreeMap<Conn, Peer>,
     /// A node's fetching; None for the master.
     fetcher: Option<Fetcher>,
+    /// When a node's fetch has something to do by itself.
+    fetch_at: Option<Instant>,
     /// When the master's hub is due, as its ticker has understood it.
     tick_at: Option<Instant>,
     lies: bool,
     messages: u64,
     buffer: Vec<u8>,
+}
+
+/// What travels, and the rules by which it does.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) manifest: Arc<Manifest>,
+    pub(super) image: Image,
+    pub(super) rules: Rules,
 }
 
 /// Somebody who fetches from here.
@@ -87,40 +95,43 @@ struct Upstream {
 }
 
 impl Host {
-    pub(super) fn master(manifest: &Arc<Manifest>, slots: usize, rules: Rules, seed: u64) -> Host {
-        let tree = Arc::new(Tree::new(manifest.clone()));
-        Host::new(HostId::MASTER, manifest, Hub::master(tree, slots, rules, seed), None)
+    pub(super) fn master(served: &Served, slots: usize, seed: u64) -> Host {
+        let tree = Arc::new(Tree::new(served.manifest.clone()));
+        let hub = Hub::master(tree, slots, served.rules, seed);
+        Host::new(HostId::MASTER, served, hub, None)
     }
 
+    /// A node that fetches from `home`.
     pub(super) fn node(
         id: HostId,
-        manifest: &Arc<Manifest>,
+        home: SocketAddr,
+        served: &Served,
         lies: bool,
-        rules: Rules,
         seed: u64,
     ) -> Host {
+        let Served { manifest, image, rules } = served;
         let tree = Arc::new(Tree::new(manifest.clone()));
         let wanted = ChunkSet::full(manifest.layout());
         let held = ChunkSet::empty(manifest.layout());
-        let home = vec![HostId::MASTER.address()];
-        let fetch = Fetch::new(manifest.clone(), wanted.clone(), &held, home, PORT, rules, seed);
+        let home = vec![home];
         let fetcher = Fetcher {
-            fetch,
+            fetch: Fetch::new(manifest.clone(), wanted.clone(), &held, home, PORT, *rules, seed),
             sources: BTreeMap::new(),
-            record: Record::new(manifest),
+            record: Record::new(manifest, *image),
             faults: Vec::new(),
         };
-        let hub = Hub::node(tree, wanted, held, rules, seed);
-        Host { lies, ..Host::new(id, manifest, hub, Some(fetcher)) }
+        let hub = Hub::node(tree, wanted, held, *rules, seed);
+        Host { lies, ..Host::new(id, served, hub, Some(fetcher)) }
     }
 
-    fn new(id: HostId, manifest: &Arc<Manifest>, hub: Hub, fetcher: Option<Fetcher>) -> Host {
+    fn new(id: HostId, served: &Served, hub: Hub, fetcher: Option<Fetcher>) -> Host {
         Host {
             id,
-            manifest: manifest.clone(),
+            served: served.clone(),
             hub,
             peers: BTreeMap::new(),
             fetcher,
+            fetch_at: None,
             tick_at: None,
             lies: false,
             messages: 0,
@@ -157,31 +168,44 @@ impl Host {
     }
 
     /// Does what can be done at this moment; when it wants to be called again.
+    ///
+    /// Where nothing has happened to its fetch, and nothing is due, that is not asked: it would have
+    /// nothing to say.
     pub(super) fn turn(&mut self, net: &mut Network) -> Result<Option<Instant>, Wrong> {
         let now = net.now();
+        let mut fetches = self.fetch_at.is_none_or(|at| at <= now);
         for ready in net.take_ready(self.id) {
-            self.react(ready, net, now)?;
+            fetches |= self.react(ready, net, now)?;
         }
-        self.follow_orders(net, now);
+        for address in self.hub.take_joined() {
+            self.fetcher.iter_mut().for_each(|fetcher| fetcher.fetch.called_by(address));
+            fetches = true;
+        }
+        if fetches {
+            self.follow_orders(net, now);
+        }
         if self.fetcher.is_some() || self.tick_at.is_some_and(|at| at <= now) {
             self.tick_at = None;
             self.hub.tick(now);
         }
         self.serve_the_woken(net, now)?;
-        self.send_requests(net)?;
+        if fetches {
+            self.send_requests(net)?;
+            self.fetch_at = self.fetcher.as_ref().and_then(Fetcher::deadline);
+        }
         Ok(self.deadline(now))
     }
 
     fn deadline(&mut self, now: Instant) -> Option<Instant> {
-        let Some(fetcher) = &self.fetcher else {
+        if self.fetcher.is_none() {
             self.tick_at = self.tick_at.or_else(|| self.hub.deadline(now));
             return self.tick_at;
-        };
-        let connecting = fetcher.sources.values().filter_map(|source| source.connecting).min();
-        [fetcher.fetch.deadline(), self.hub.deadline(now), connecting].into_iter().flatten().min()
+        }
+        [self.fetch_at, self.hub.deadline(now)].into_iter().flatten().min()
     }
 
-    fn react(&mut self, ready: Ready, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+    /// Whether its fetch has to be asked.
+    fn react(&mut self, ready: Ready, net: &mut Network, now: Instant) -> Result<bool, Wrong> {
         match ready {
             Ready::Accepted(link, address) => {
                 let conn = Conn(link.0);
@@ -190,7 +214,7 @@ impl Host {
                 self.hub.connected(conn, address, now);
             }
             Ready::Connected(link) => {
-                let ip = self.id.ip();
+                let ip = net.racks().ip(self.id);
                 if let Some(fetcher) = &mut self.fetcher
                     && let Some(source) = fetcher.sources.get_mut(&link)
                 {
@@ -198,7 +222,7 @@ impl Host {
                     fetcher.fetch.connected(source.source, ip, now);
                 }
             }
-            Ready::Readable(link, End::Client) => self.read_source(link, net, now)?,
+            Ready::Readable(link, End::Client) => return self.read_source(link, net, now),
             Ready::Writable(link, End::Client) => {
                 let sources = self.fetcher.as_mut().map(|fetcher| &mut fetcher.sources);
                 if let Some(source) = sources.and_then(|sources| sources.get_mut(&link)) {
@@ -208,10 +232,11 @@ impl Host {
             Ready::Closed(link, End::Client) => self.lose(link, net, now),
             Ready::Readable(link, End::Server) | Ready::Writable(link, End::Server) => {
                 self.read_peer(Conn(link.0), net, now)?;
+                return Ok(false);
             }
             Ready::Closed(link, End::Server) => self.disconnect(Conn(link.0), net, now),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn follow_orders(&mut self, net: &mut Network, now: Instant) {
@@ -221,7 +246,6 @@ impl Host {
             fetcher.sources.iter().filter(|(_, s)| overdue(s)).map(|(link, _)| *link).collect();
         late.into_iter().for_each(|link| self.lose(link, net, now));
         let Some(fetcher) = &mut self.fetcher else { return };
-        self.hub.take_joined().into_iter().for_each(|address| fetcher.fetch.called_by(address));
         while let Some(order) = fetcher.fetch.poll(now) {
             match order {
                 Order::Dial { source, address } => match net.dial(self.id, address) {
@@ -245,32 +269,47 @@ impl Host {
         fetcher.faults.extend(faults.into_iter().map(|(who, fault)| (who, fault.to_string())));
     }
 
-    fn read_source(&mut self, link: LinkId, net: &mut Network, now: Instant) -> Result<(), Wrong> {
-        let Some(fetcher) = &mut self.fetcher else { return Ok(()) };
+    /// Whether more has come than some bytes in the middle of a chunk, which change nothing.
+    fn read_source(
+        &mut self,
+        link: LinkId,
+        net: &mut Network,
+        now: Instant,
+    ) -> Result<bool, Wrong> {
+        let Some(fetcher) = &mut self.fetcher else { return Ok(false) };
         let Some(id) = fetcher.sources.get(&link).map(|source| source.source) else {
-            return Ok(());
+            return Ok(false);
         };
+        let mut changes = false;
         let stored = |(chunk, misuse)| Wrong::Store(chunk, misuse);
-        while net.readable(link, End::Client) > 0 {
-            net.read(link, End::Client, READ_BYTES, &mut self.buffer);
-            let mut bytes = self.buffer.as_slice();
+        let Served { manifest, image, .. } = &self.served;
+        while let Some(piece) = net.read(link, End::Client) {
+            let mut bytes = match &piece {
+                Piece::Bytes(bytes) => {
+                    changes = true;
+                    bytes.as_slice()
+                }
+                Piece::Image { range, spoilt } => {
+                    let layout = manifest.layout();
+                    changes |=
+                        range.end % layout.chunk_bytes() == 0 || range.end == layout.image_bytes();
+                    image.bytes(range.clone(), *spoilt, &mut self.buffer)
+                }
+            };
             while let Some(incoming) = fetcher.fetch.receive(id, &mut bytes, now) {
                 match incoming {
                     Incoming::Bytes { image_offset, bytes } => {
-                        fetcher
-                            .record
-                            .write(&self.manifest, image_offset, &bytes)
-                            .map_err(stored)?;
+                        fetcher.record.write(manifest, image_offset, &bytes).map_err(stored)?;
                     }
                     Incoming::Verified(chunk) => {
-                        fetcher.record.verified(&self.manifest, chunk).map_err(stored)?;
+                        fetcher.record.verified(manifest, chunk).map_err(stored)?;
                         self.hub.holds(chunk, now);
                     }
                     Incoming::Wrong { .. } | Incoming::Stale => {}
                 }
             }
         }
-        Ok(())
+        Ok(changes)
     }
 
     fn send_requests(&mut self, net: &mut Network) -> Result<(), Wrong> {
@@ -305,12 +344,13 @@ impl Host {
         loop {
             self.serve(conn, net, now)?;
             let Some(peer) = self.peers.get_mut(&conn) else { break };
-            if !peer.session.wants_input() || net.readable(link, End::Server) == 0 {
+            if !peer.session.wants_input() {
                 break;
             }
-            net.read(link, End::Server, READ_BYTES, &mut self.buffer);
-            self.messages += frames(&self.buffer);
-            peer.session.receive(&self.buffer);
+            // A client sends nothing but requests.
+            let Some(Piece::Bytes(bytes)) = net.read(link, End::Server) else { break };
+            self.messages += frames(&bytes);
+            peer.session.receive(&bytes);
         }
         self.serve_the_woken(net, now)
     }
@@ -363,6 +403,13 @@ impl Host {
         }
         peer.session.close(&mut self.hub, now);
         self.hub.disconnected(conn, now);
+    }
+}
+
+impl Fetcher {
+    fn deadline(&self) -> Option<Instant> {
+        let connecting = self.sources.values().filter_map(|source| source.connecting).min();
+        [self.fetch.deadline(), connecting].into_iter().flatten().min()
     }
 }
 

@@ -18,19 +18,17 @@ mod network;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use content::Image;
 pub use content::Misuse;
-#[cfg(test)]
-pub(crate) use content::manifest;
-use host::Host;
 pub use host::Wrong;
-pub use network::{HostId, Link};
+use host::{Host, Served};
+pub use network::{HostId, Link, Racks};
 use network::{Network, Step};
 
 use crate::chunks::ChunkSet;
-use crate::manifest::{Manifest, Problem};
+use crate::manifest::Problem;
 use crate::swarm::members::next_random;
 use crate::swarm::rules::Rules;
 
@@ -44,14 +42,22 @@ pub struct Scenario {
     pub seed: u64,
     /// Size of what is served.
     pub image_bytes: u64,
+    /// It is all zeros. That takes less time to simulate, since its bytes need not be made, moved and
+    /// compared; they are hashed all the same. But nobody sees it if a node puts them into a wrong
+    /// place.
+    pub blank: bool,
     /// The rules that everybody follows.
     pub rules: Rules,
     /// How many nodes the master feeds at a time.
     pub master_slots: usize,
     /// The master's link.
     pub master: Link,
+    /// It loses its power once every chunk is with some node that serves it rightly.
+    pub master_leaves: bool,
     /// The nodes, [`HostId`] 1 and up.
     pub nodes: Vec<NodePlan>,
+    /// Where they stand.
+    pub racks: Racks,
     /// What goes wrong, and when, counted from the beginning.
     pub events: Vec<(Duration, Event)>,
     /// By then everybody has to be whole.
@@ -95,8 +101,10 @@ pub struct Outcome {
     pub end: Duration,
     /// Image bytes that the master sent.
     pub master_bytes: u64,
-    /// Requests that the master read.
-    pub master_messages: u64,
+    /// Requests that the master read, in each second from the beginning.
+    pub master_requests: Vec<u64>,
+    /// For each rack, the bytes of the image that came into it from elsewhere.
+    pub image_bytes_into_racks: Vec<u64>,
     /// Verified bytes by who sent them.
     pub bytes_from: BTreeMap<HostId, u64>,
     /// Image bytes that were sent by anybody.
@@ -188,7 +196,7 @@ struct Place {
 
 struct Cluster<'s> {
     scenario: &'s Scenario,
-    manifest: Arc<Manifest>,
+    served: Served,
     origin: Instant,
     net: Network,
     places: Vec<Place>,
@@ -220,8 +228,10 @@ impl Timer {
 
 impl<'s> Cluster<'s> {
     fn new(scenario: &'s Scenario, origin: Instant) -> Result<Cluster<'s>, Violation> {
+        let image = if scenario.blank { Image::Blank } else { Image::Varied };
         let links = scenario.nodes.iter().map(|node| node.link);
-        let mut net = Network::new(std::iter::once(scenario.master).chain(links), origin);
+        let mut net =
+            Network::new(std::iter::once(scenario.master).chain(links), scenario.racks, origin);
         let mut places = vec![Place::default()];
         for (index, (at, _)) in scenario.events.iter().enumerate() {
             net.set_timer(origin + *at, Timer::Event(index).number());
@@ -238,7 +248,11 @@ impl<'s> Cluster<'s> {
         }
         Ok(Cluster {
             scenario,
-            manifest: content::manifest(scenario.image_bytes)?,
+            served: Served {
+                manifest: image.manifest(scenario.image_bytes)?,
+                image,
+                rules: scenario.rules,
+            },
             origin,
             net,
             places,
@@ -261,8 +275,12 @@ impl<'s> Cluster<'s> {
                 },
                 Some(Step::Moved) => {}
             }
-            for host in self.net.take_woken() {
-                self.turn(host)?;
+            loop {
+                let woken = self.net.take_woken();
+                if woken.is_empty() {
+                    break;
+                }
+                woken.into_iter().try_for_each(|host| self.turn(host))?;
             }
         }
         self.outcome()
@@ -281,11 +299,11 @@ impl<'s> Cluster<'s> {
     fn start(&mut self, id: HostId) {
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
-        let rules = self.scenario.rules;
         let Some(place) = self.places.get_mut(id.0) else { return };
+        let home = self.net.racks().address(HostId::MASTER);
         place.host = Some(match id {
-            HostId::MASTER => Host::master(&self.manifest, self.scenario.master_slots, rules, seed),
-            _ => Host::node(id, &self.manifest, place.lies, rules, seed),
+            HostId::MASTER => Host::master(&self.served, self.scenario.master_slots, seed),
+            _ => Host::node(id, home, &self.served, place.lies, seed),
         });
         place.ended = false;
         place.started = now;
@@ -324,11 +342,11 @@ impl<'s> Cluster<'s> {
     fn end(&mut self, id: HostId, notice: bool) {
         self.net.stop(id, notice);
         let Some(place) = self.places.get_mut(id.0) else { return };
-        if let Some(host) = place.host.take() {
-            count(&mut self.outcome, id, &host);
-        }
         place.ended = true;
         place.deadline = None;
+        if let Some(host) = place.host.take() {
+            self.count(id, &host);
+        }
     }
 
     fn time_has_come(&mut self, id: HostId) -> Result<(), Violation> {
@@ -362,14 +380,30 @@ impl<'s> Cluster<'s> {
         if place.turns_since > MOST_TURNS {
             return Err(wrong(Wrong::Spins));
         }
+        let before = host.messages();
         place.deadline = host.turn(&mut self.net).map_err(wrong)?;
+        if id == HostId::MASTER {
+            let (second, seconds) = (at.as_secs() as usize, &mut self.outcome.master_requests);
+            seconds.resize(seconds.len().max(second + 1), 0);
+            if let Some(count) = seconds.get_mut(second) {
+                *count += host.messages() - before;
+            }
+        }
+        let leaves = id == HostId::MASTER
+            && self.scenario.master_leaves
+            && host.hub().sent_bytes() >= self.scenario.image_bytes;
         if place.whole.is_none() && host.is_whole() {
             place.whole = Some(at);
         }
         let faults = host.take_faults();
         self.set_timer(id);
+        if leaves && self.reachable().len() == self.served.manifest.layout().count() {
+            self.end(HostId::MASTER, false);
+        }
         for (address, fault) in faults {
-            let lies = |(i, place): (usize, &Place)| place.lies && HostId(i).address() == address;
+            let lies = |(i, place): (usize, &Place)| {
+                place.lies && self.net.racks().host(address) == Some(HostId(i))
+            };
             if !self.places.iter().enumerate().any(lies) {
                 return Err(wrong(Wrong::Accuses(address, fault)));
             }
@@ -388,21 +422,12 @@ impl<'s> Cluster<'s> {
 
     /// Somebody is not whole: that is only right if nobody has what is missing.
     fn late(self) -> Result<Outcome, Violation> {
-        let running = || {
-            (0..)
-                .map(HostId)
-                .zip(&self.places)
-                .filter_map(|(id, place)| Some((id, place, place.host.as_ref()?)))
-        };
-        let mut reachable = ChunkSet::empty(self.manifest.layout());
-        for (_, _, host) in running().filter(|(_, place, _)| !place.lies) {
-            let all = ChunkSet::full(self.manifest.layout());
-            host.held().unwrap_or(&all).iter().for_each(|chunk| {
-                reachable.insert(chunk);
-            });
-        }
-        let missing: Vec<(HostId, u32)> = running()
-            .filter_map(|(id, _, host)| Some((id, host.fetch()?.missing())))
+        let all = ChunkSet::full(self.served.manifest.layout());
+        let master = self.places.first().is_some_and(|place| place.host.is_some());
+        let reachable = if master { all } else { self.reachable() };
+        let running = (0..).map(HostId).zip(&self.places);
+        let missing: Vec<(HostId, u32)> = running
+            .filter_map(|(id, place)| Some((id, place.host.as_ref()?.fetch()?.missing())))
             .filter(|(_, missing)| missing.common(&reachable).next().is_some())
             .map(|(id, missing)| (id, missing.len()))
             .collect();
@@ -412,30 +437,39 @@ impl<'s> Cluster<'s> {
         }
     }
 
+    /// The chunks that nodes hold which do not lie.
+    fn reachable(&self) -> ChunkSet {
+        let mut reachable = ChunkSet::empty(self.served.manifest.layout());
+        let honest = self.places.iter().filter(|place| !place.lies);
+        let held = honest.filter_map(|place| place.host.as_ref()?.held());
+        held.for_each(|held| reachable.add_all(held));
+        reachable
+    }
+
     fn outcome(mut self) -> Result<Outcome, Violation> {
         self.outcome.end = self.places.iter().filter_map(|p| p.whole).max().unwrap_or_default();
-        for (id, place) in (0..).map(HostId).zip(&self.places) {
-            if let Some(host) = &place.host {
-                count(&mut self.outcome, id, host);
-            }
-        }
         let time = |place: &Place| place.whole.map(|whole| whole.saturating_sub(place.started));
         self.outcome.times = self.places.iter().skip(1).map(time).collect();
+        for (id, place) in (0..).map(HostId).zip(std::mem::take(&mut self.places)) {
+            if let Some(host) = &place.host {
+                self.count(id, host);
+            }
+        }
+        self.outcome.image_bytes_into_racks = self.net.image_bytes_into_racks().collect();
         Ok(self.outcome)
     }
-}
 
-/// Adds up what a host has done, when it ends.
-fn count(outcome: &mut Outcome, id: HostId, host: &Host) {
-    let sent = host.hub().sent_bytes();
-    outcome.sent_bytes += sent;
-    if id == HostId::MASTER {
-        outcome.master_bytes += sent;
-        outcome.master_messages += host.messages();
-    }
-    for (address, share) in host.fetch().into_iter().flat_map(|fetch| fetch.shares()) {
-        if let Some(source) = HostId::of(*address) {
-            *outcome.bytes_from.entry(source).or_default() += share.bytes;
+    /// Adds up what a host has done, when it ends.
+    fn count(&mut self, id: HostId, host: &Host) {
+        let sent = host.hub().sent_bytes();
+        self.outcome.sent_bytes += sent;
+        if id == HostId::MASTER {
+            self.outcome.master_bytes += sent;
+        }
+        for (address, share) in host.fetch().into_iter().flat_map(|fetch| fetch.shares()) {
+            if let Some(source) = self.net.racks().host(*address) {
+                *self.outcome.bytes_from.entry(source).or_default() += share.bytes;
+            }
         }
     }
 }

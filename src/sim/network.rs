@@ -1,18 +1,18 @@
-//! The network: links of a given rate, connections that share them fairly, and delays.
+//! The network: links of a given rate, connections that share them fairly, racks, and delays.
 //!
-//! A sender's uplink serves its connections in turns of one segment; what leaves it arrives after
-//! the delay and passes the receiver's downlink in the order in which it came. As with
-//! `TCP_NOTSENT_LOWAT`, a sender may write only so far ahead of what has left.
+//! A sender's uplink serves its connections in turns of one segment; what leaves it passes, in the
+//! order in which it comes, the uplink of the sender's rack and the downlink of the receiver's, if
+//! these are two, and the receiver's own downlink. As with `TCP_NOTSENT_LOWAT`, a sender may write
+//! only so far ahead of what has left.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use super::content::Image;
-
-/// Bytes of one connection that an uplink carries before the others have their turn.
+/// Bytes of one connection that an uplink carries before the others have their turn: this much of the
+/// image, or of the rest.
 const SEGMENT_BYTES: usize = 16 << 10;
 /// Bytes that may be written and not have left, as `net/tcp.rs` sets it for the
 /// smallest chunks.
@@ -31,23 +31,6 @@ pub struct HostId(pub usize);
 impl HostId {
     /// The master.
     pub const MASTER: HostId = HostId(0);
-
-    /// Hosts have addresses in racks of 64.
-    pub(super) fn ip(self) -> IpAddr {
-        let (rack, place) = (self.0 / 64, self.0 % 64 + 1);
-        Ipv4Addr::new(10, (rack >> 8) as u8, rack as u8, place as u8).into()
-    }
-
-    pub(super) fn address(self) -> SocketAddr {
-        SocketAddr::new(self.ip(), PORT)
-    }
-
-    pub(super) fn of(address: SocketAddr) -> Option<HostId> {
-        let IpAddr::V4(ip) = address.ip() else { return None };
-        let [_, high, low, place] = ip.octets();
-        let rack = usize::from(high) << 8 | usize::from(low);
-        Some(HostId(rack * 64 + usize::from(place).checked_sub(1)?))
-    }
 }
 
 /// How a host is connected to the switch.
@@ -61,7 +44,43 @@ pub struct Link {
     pub delay: Duration,
 }
 
-/// Names a connection; none is used twice.
+/// Where the nodes stand. The master stands in no rack.
+#[derive(Clone, Copy, Debug)]
+pub struct Racks {
+    /// This many nodes, in the order of their numbers, stand in a rack, and share a /24: at most 250.
+    pub nodes: usize,
+    /// What a rack's switch carries to the others, and from them, in bytes a second; None: whatever
+    /// comes.
+    pub uplink_bytes_per_s: Option<u64>,
+}
+
+impl Racks {
+    fn rack(&self, host: HostId) -> Option<usize> {
+        Some(host.0.checked_sub(1)? / self.nodes)
+    }
+
+    pub(super) fn ip(&self, host: HostId) -> IpAddr {
+        let Some(rack) = self.rack(host) else { return Ipv4Addr::new(10, 255, 255, 1).into() };
+        let place = (host.0 - 1) % self.nodes + 1;
+        Ipv4Addr::new(10, (rack >> 8) as u8, rack as u8, place as u8).into()
+    }
+
+    pub(super) fn address(&self, host: HostId) -> SocketAddr {
+        SocketAddr::new(self.ip(host), PORT)
+    }
+
+    pub(super) fn host(&self, address: SocketAddr) -> Option<HostId> {
+        let IpAddr::V4(ip) = address.ip() else { return None };
+        let [_, high, low, place] = ip.octets();
+        let rack = usize::from(high) << 8 | usize::from(low);
+        match rack {
+            0xFFFF => Some(HostId::MASTER),
+            _ => Some(HostId(rack * self.nodes + usize::from(place))),
+        }
+    }
+}
+
+/// Names a connection, in the order in which they were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LinkId(pub(super) u64);
 
@@ -101,7 +120,7 @@ pub(super) enum Ready {
     Closed(LinkId, End),
 }
 
-/// Bytes on their way. Those of the image are made when they arrive.
+/// Bytes on their way. Those of the image are made where they arrive.
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
     Bytes(Vec<u8>),
@@ -130,50 +149,6 @@ impl Piece {
             }
         }
     }
-
-    fn append_to(&self, to: &mut Vec<u8>) {
-        match self {
-            Piece::Bytes(bytes) => to.extend_from_slice(bytes),
-            Piece::Image { range, spoilt } => {
-                let start = to.len();
-                Image.copy(range.clone(), to);
-                if let Some(byte) = to.get_mut(start).filter(|_| *spoilt) {
-                    *byte ^= 1;
-                }
-            }
-        }
-    }
-}
-
-/// Pieces in order, and how many bytes they are.
-#[derive(Debug, Default)]
-struct Queue {
-    pieces: VecDeque<Piece>,
-    bytes: usize,
-}
-
-impl Queue {
-    fn push(&mut self, piece: Piece) {
-        self.bytes += piece.len();
-        self.pieces.push_back(piece);
-    }
-
-    /// At most `most` bytes off the front.
-    fn take(&mut self, most: usize) -> Queue {
-        let mut taken = Queue::default();
-        while let Some(first) = self.pieces.front_mut() {
-            let room = most - taken.bytes;
-            if room == 0 {
-                break;
-            }
-            match first.len() <= room {
-                true => self.pieces.pop_front().into_iter().for_each(|piece| taken.push(piece)),
-                false => taken.push(first.split_front(room)),
-            }
-        }
-        self.bytes -= taken.bytes;
-        taken
-    }
 }
 
 /// What one side of a connection sends.
@@ -183,10 +158,13 @@ struct Pipe {
     to: HostId,
     /// Whether the sender still has it.
     open: bool,
-    unsent: Queue,
-    /// Bytes that have left and were not read.
-    in_flight: usize,
-    arrived: Queue,
+    /// What was written and has not left.
+    unsent: VecDeque<Piece>,
+    unsent_bytes: usize,
+    /// What has left and is not read: first what has arrived, then what is under way.
+    sent: VecDeque<Piece>,
+    arrived_bytes: usize,
+    under_way_bytes: usize,
     /// It stands in its uplink's queue.
     in_line: bool,
     /// Its writer found no room.
@@ -199,12 +177,43 @@ impl Pipe {
             from,
             to,
             open: true,
-            unsent: Queue::default(),
-            in_flight: 0,
-            arrived: Queue::default(),
+            unsent: VecDeque::new(),
+            unsent_bytes: 0,
+            sent: VecDeque::new(),
+            arrived_bytes: 0,
+            under_way_bytes: 0,
             in_line: false,
             blocked: false,
         }
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.unsent_bytes += piece.len();
+        self.unsent.push_back(piece);
+    }
+
+    /// Lets a segment leave; its size. It ends with a part of the image, so that a chunk is cut into
+    /// equal parts, which are hashed in less time.
+    fn send(&mut self) -> usize {
+        let mut sent = 0;
+        while let Some(first) = self.unsent.front_mut()
+            && sent < SEGMENT_BYTES
+        {
+            let is_image = matches!(first, Piece::Image { .. });
+            let room = if is_image { SEGMENT_BYTES } else { SEGMENT_BYTES - sent };
+            let part = match first.len() <= room {
+                true => self.unsent.pop_front(),
+                false => Some(first.split_front(room)),
+            };
+            sent += part.as_ref().map_or(0, Piece::len);
+            self.sent.extend(part);
+            if is_image {
+                break;
+            }
+        }
+        self.unsent_bytes -= sent;
+        self.under_way_bytes += sent;
+        sent
     }
 }
 
@@ -221,11 +230,47 @@ enum Power {
 struct Port {
     link: Link,
     power: Power,
-    sending: bool,
+    /// Until when the uplink is taken.
+    sends_until: Instant,
+    /// Its queue is looked at then.
+    looked_at: bool,
     line: VecDeque<PipeId>,
-    /// Until when the downlink is taken.
-    taken_until: Instant,
+    downlink: Line,
     ready: Vec<Ready>,
+}
+
+/// A link that carries what comes in the order in which it comes.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    taken_until: Instant,
+}
+
+/// A part of a connection's bytes under way.
+#[derive(Clone, Copy, Debug)]
+struct Segment {
+    pipe: PipeId,
+    bytes: usize,
+    /// Its last byte left so late that it cannot have come to the next link before then.
+    not_before: Instant,
+}
+
+impl Line {
+    /// A segment stands before it; when its first byte is carried.
+    fn carry(&mut self, segment: &mut Segment, bytes_per_s: u64, now: Instant) -> Instant {
+        let begins = self.taken_until.max(now);
+        self.taken_until = begins + takes(segment.bytes, bytes_per_s);
+        segment.not_before = segment.not_before.max(self.taken_until);
+        begins
+    }
+}
+
+/// The links of one rack.
+#[derive(Clone, Copy, Debug)]
+struct Rack {
+    out: Line,
+    into: Line,
+    /// Bytes of the image that came from elsewhere.
+    image_bytes: u64,
 }
 
 /// Something that will happen.
@@ -233,10 +278,13 @@ struct Port {
 enum Event {
     /// An uplink is free again.
     Sent(HostId),
-    /// A segment stands before the receiver's downlink; its last byte left the sender so late that
-    /// it cannot have arrived before then.
-    Reaches(PipeId, Queue, Instant),
-    Arrives(PipeId, Queue),
+    /// A segment stands before the uplink of the sender's rack.
+    Leaves(Segment),
+    /// Before the downlink of the receiver's rack.
+    Enters(Segment),
+    /// Before the receiver's downlink.
+    Reaches(Segment),
+    Arrives(Segment),
     Calls(LinkId),
     Answers(LinkId),
     /// This side learns that the connection is over.
@@ -274,8 +322,10 @@ impl Ord for Planned {
 pub(super) struct Network {
     now: Instant,
     ports: Vec<Port>,
-    pipes: BTreeMap<PipeId, Pipe>,
-    last_link: u64,
+    racks: Racks,
+    rack_links: Vec<Rack>,
+    /// The connections by their number, and of each the client's side and the server's.
+    pipes: Vec<[Option<Pipe>; 2]>,
     planned: BinaryHeap<Reverse<Planned>>,
     last_event: u64,
     /// Who has something to look at.
@@ -292,24 +342,38 @@ pub(super) enum Step {
 }
 
 impl Network {
-    pub(super) fn new(links: impl Iterator<Item = Link>, now: Instant) -> Network {
+    pub(super) fn new(links: impl Iterator<Item = Link>, racks: Racks, now: Instant) -> Network {
+        let free = Line { taken_until: now };
         let port = |link| Port {
             link,
             power: Power::Refuses,
-            sending: false,
+            sends_until: now,
+            looked_at: false,
             line: VecDeque::new(),
-            taken_until: now,
+            downlink: free,
             ready: Vec::new(),
         };
+        let ports: Vec<Port> = links.map(port).collect();
+        let count = ports.len().div_ceil(racks.nodes);
         Network {
             now,
-            ports: links.map(port).collect(),
-            pipes: BTreeMap::new(),
-            last_link: 0,
+            ports,
+            racks,
+            rack_links: vec![Rack { out: free, into: free, image_bytes: 0 }; count],
+            pipes: Vec::new(),
             planned: BinaryHeap::new(),
             last_event: 0,
             woken: Vec::new(),
         }
+    }
+
+    /// For each rack, the bytes of the image that came into it from elsewhere.
+    pub(super) fn image_bytes_into_racks(&self) -> impl Iterator<Item = u64> {
+        self.rack_links.iter().map(|rack| rack.image_bytes)
+    }
+
+    pub(super) fn racks(&self) -> &Racks {
+        &self.racks
     }
 
     pub(super) fn now(&self) -> Instant {
@@ -329,26 +393,29 @@ impl Network {
             Event::Timer(timer) => return Some(Step::Timer(timer)),
             Event::Sent(host) => {
                 if let Some(port) = self.ports.get_mut(host.0) {
-                    port.sending = false;
+                    port.looked_at = false;
                 }
                 self.send(host);
             }
-            Event::Reaches(pipe, segment, not_before) => self.reaches(pipe, segment, not_before),
-            Event::Arrives(id, segment) => {
-                if let Some(pipe) = self.pipes.get_mut(&id) {
+            Event::Leaves(segment) => self.leaves(segment),
+            Event::Enters(segment) => self.enters(segment),
+            Event::Reaches(segment) => self.reaches(segment),
+            Event::Arrives(Segment { pipe: (link, end), bytes, .. }) => {
+                if let Some(pipe) = self.pipe_mut((link, end)) {
                     let to = pipe.to;
-                    segment.pieces.into_iter().for_each(|piece| pipe.arrived.push(piece));
-                    self.wake(to, Ready::Readable(id.0, id.1.other()));
+                    pipe.under_way_bytes -= bytes;
+                    pipe.arrived_bytes += bytes;
+                    self.wake(to, Ready::Readable(link, end.other()));
                 }
             }
             Event::Calls(link) => self.calls(link),
             Event::Answers(link) => {
-                if let Some(pipe) = self.pipes.get(&(link, End::Client)).filter(|pipe| pipe.open) {
+                if let Some(pipe) = self.pipe((link, End::Client)).filter(|pipe| pipe.open) {
                     self.wake(pipe.from, Ready::Connected(link));
                 }
             }
             Event::Ends((link, end)) => {
-                if let Some(pipe) = self.pipes.get(&(link, end)).filter(|pipe| pipe.open) {
+                if let Some(pipe) = self.pipe((link, end)).filter(|pipe| pipe.open) {
                     self.wake(pipe.from, Ready::Closed(link, end));
                 }
             }
@@ -380,9 +447,7 @@ impl Network {
         port.power = if notice { Power::Refuses } else { Power::Off };
         port.line.clear();
         port.ready.clear();
-        let own: Vec<PipeId> =
-            self.pipes.iter().filter(|(_, pipe)| pipe.from == host).map(|(id, _)| *id).collect();
-        for (link, end) in own {
+        for (link, end) in self.pipes_of(host) {
             match notice {
                 true => self.close(link, end),
                 false => {
@@ -395,8 +460,7 @@ impl Network {
 
     /// Both sides of one of a host's connections learn that it is over.
     pub(super) fn cut(&mut self, host: HostId, random: u64) {
-        let own: Vec<PipeId> =
-            self.pipes.iter().filter(|(_, pipe)| pipe.from == host).map(|(id, _)| *id).collect();
+        let own = self.pipes_of(host);
         let chosen = random.checked_rem(own.len() as u64).and_then(|at| own.get(at as usize));
         if let Some(&(link, end)) = chosen {
             self.plan(self.now, Event::Ends((link, end)));
@@ -413,10 +477,9 @@ impl Network {
     }
 
     pub(super) fn dial(&mut self, from: HostId, address: SocketAddr) -> Option<LinkId> {
-        let to = HostId::of(address).filter(|to| to.0 < self.ports.len())?;
-        self.last_link += 1;
-        let link = LinkId(self.last_link);
-        self.pipes.insert((link, End::Client), Pipe::new(from, to));
+        let to = self.racks.host(address).filter(|to| to.0 < self.ports.len())?;
+        let link = LinkId(self.pipes.len() as u64);
+        self.pipes.push([Some(Pipe::new(from, to)), None]);
         let delay = self.delay(from, to);
         self.plan(self.now + delay, Event::Calls(link));
         Some(link)
@@ -424,39 +487,42 @@ impl Network {
 
     /// Writes as much as there is room for, from the front of `piece`; whether that was all.
     pub(super) fn write(&mut self, link: LinkId, end: End, piece: &mut Option<Piece>) -> bool {
-        let Some(pipe) = self.pipes.get_mut(&(link, end)) else { return false };
+        let Some(pipe) = self.pipe_mut((link, end)) else { return false };
         let Some(whole) = piece else { return true };
-        let room = UNSENT_BYTES.saturating_sub(pipe.unsent.bytes);
-        match whole.len() <= room {
-            true => piece.take().into_iter().for_each(|piece| pipe.unsent.push(piece)),
-            false if room > 0 => pipe.unsent.push(whole.split_front(room)),
-            false => {}
+        let room = UNSENT_BYTES.saturating_sub(pipe.unsent_bytes);
+        let written = match whole.len() <= room {
+            true => piece.take(),
+            false if room > 0 => Some(whole.split_front(room)),
+            false => None,
+        };
+        let all = piece.is_none();
+        pipe.blocked = !all;
+        let (from, to) = (pipe.from, pipe.to);
+        if let Some(written) = written {
+            let image_bytes = matches!(written, Piece::Image { .. }).then(|| written.len() as u64);
+            pipe.push(written);
+            let rack = self.racks.rack(to).filter(|rack| self.racks.rack(from) != Some(*rack));
+            if let Some(rack) = rack.and_then(|rack| self.rack_links.get_mut(rack)) {
+                rack.image_bytes += image_bytes.unwrap_or(0);
+            }
         }
-        pipe.blocked = piece.is_some();
-        let all = !pipe.blocked;
         self.line_up((link, end));
         all
     }
 
-    /// Bytes that wait to be read.
-    pub(super) fn readable(&self, link: LinkId, end: End) -> usize {
-        self.pipes.get(&(link, end.other())).map_or(0, |pipe| pipe.arrived.bytes)
-    }
-
-    /// Replaces what is in `buffer` by what has arrived, at most `most` bytes.
-    pub(super) fn read(&mut self, link: LinkId, end: End, most: usize, buffer: &mut Vec<u8>) {
-        buffer.clear();
+    /// Takes the next piece of what has arrived.
+    pub(super) fn read(&mut self, link: LinkId, end: End) -> Option<Piece> {
         let id = (link, end.other());
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
-        let read = pipe.arrived.take(most);
-        pipe.in_flight = pipe.in_flight.saturating_sub(read.bytes);
-        read.pieces.iter().for_each(|piece| piece.append_to(buffer));
+        let pipe = self.pipe_mut(id).filter(|pipe| pipe.arrived_bytes > 0)?;
+        let piece = pipe.sent.pop_front()?;
+        pipe.arrived_bytes -= piece.len();
         self.line_up(id);
+        Some(piece)
     }
 
     /// One side ends a connection; what it has written and not sent is lost.
     pub(super) fn close(&mut self, link: LinkId, end: End) {
-        if let Some(pipe) = self.pipes.get(&(link, end)).filter(|pipe| pipe.open) {
+        if let Some(pipe) = self.pipe((link, end)).filter(|pipe| pipe.open) {
             let delay = self.delay(pipe.from, pipe.to);
             self.plan(self.now + delay, Event::Ends((link, end.other())));
         }
@@ -464,25 +530,49 @@ impl Network {
     }
 
     fn forget(&mut self, id: PipeId) {
-        let other = (id.0, id.1.other());
-        if let Some(pipe) = self.pipes.get_mut(&id) {
+        if let Some(pipe) = self.pipe_mut(id) {
             pipe.open = false;
-            pipe.unsent = Queue::default();
+            pipe.unsent.clear();
+            pipe.unsent_bytes = 0;
         }
-        if self.pipes.get(&other).is_none_or(|pipe| !pipe.open) {
-            self.pipes.remove(&id);
-            self.pipes.remove(&other);
+        if self.pipe((id.0, id.1.other())).is_none_or(|pipe| !pipe.open)
+            && let Some(pipes) = self.pipes.get_mut(id.0.0 as usize)
+        {
+            *pipes = [None, None];
         }
     }
 
+    fn pipe(&self, (link, end): PipeId) -> Option<&Pipe> {
+        self.pipes.get(link.0 as usize)?.get(end as usize)?.as_ref()
+    }
+
+    fn pipe_mut(&mut self, (link, end): PipeId) -> Option<&mut Pipe> {
+        self.pipes.get_mut(link.0 as usize)?.get_mut(end as usize)?.as_mut()
+    }
+
+    /// Those that a host sends through.
+    fn pipes_of(&self, host: HostId) -> Vec<PipeId> {
+        let links = (0..).map(LinkId).zip(&self.pipes);
+        let pipes = links.flat_map(|(link, [client, server])| {
+            [((link, End::Client), client), ((link, End::Server), server)]
+        });
+        let own = |(id, pipe): (PipeId, &Option<Pipe>)| {
+            pipe.as_ref().filter(|pipe| pipe.from == host).map(|_| id)
+        };
+        pipes.filter_map(own).collect()
+    }
+
     fn calls(&mut self, link: LinkId) {
-        let Some(pipe) = self.pipes.get(&(link, End::Client)) else { return };
+        let Some(pipe) = self.pipe((link, End::Client)) else { return };
         let (from, to, open) = (pipe.from, pipe.to, pipe.open);
         let back = self.now + self.delay(to, from);
         match self.ports.get(to.0).map(|port| port.power) {
             Some(Power::On) if open => {
-                self.pipes.insert((link, End::Server), Pipe::new(to, from));
-                let address = SocketAddr::new(from.ip(), 32_768 + (link.0 % 16_384) as u16);
+                if let Some([_, server]) = self.pipes.get_mut(link.0 as usize) {
+                    *server = Some(Pipe::new(to, from));
+                }
+                let port = 32_768 + (link.0 % 16_384) as u16;
+                let address = SocketAddr::new(self.racks.ip(from), port);
                 self.wake(to, Ready::Accepted(link, address));
                 self.plan(back, Event::Answers(link));
             }
@@ -493,9 +583,10 @@ impl Network {
 
     /// Puts a pipe into its uplink's queue if it has something to send and may.
     fn line_up(&mut self, id: PipeId) {
-        let Some(pipe) = self.pipes.get_mut(&id) else { return };
+        let Some(pipe) = self.pipe_mut(id) else { return };
         let idle = !pipe.in_line && pipe.open;
-        if idle && pipe.unsent.bytes > 0 && pipe.in_flight < WINDOW_BYTES {
+        if idle && pipe.unsent_bytes > 0 && pipe.arrived_bytes + pipe.under_way_bytes < WINDOW_BYTES
+        {
             pipe.in_line = true;
             let from = pipe.from;
             if let Some(port) = self.ports.get_mut(from.0) {
@@ -505,55 +596,83 @@ impl Network {
         }
     }
 
-    /// Sends a segment if the uplink is free.
+    /// Sends a segment if the uplink is free; else it is looked at again when that is so.
     fn send(&mut self, host: HostId) {
-        let Some(port) = self.ports.get_mut(host.0).filter(|port| !port.sending) else { return };
+        let Some(port) = self.ports.get_mut(host.0) else { return };
+        if port.sends_until > self.now {
+            if !std::mem::replace(&mut port.looked_at, true) {
+                let free = port.sends_until;
+                self.plan(free, Event::Sent(host));
+            }
+            return;
+        }
         let (id, pipe) = loop {
+            let Some(port) = self.ports.get_mut(host.0) else { return };
             let Some(id) = port.line.pop_front() else { return };
-            if let Some(pipe) = self.pipes.get_mut(&id) {
+            if let Some(pipe) = self.pipe_mut(id) {
                 pipe.in_line = false;
-                if pipe.open && pipe.unsent.bytes > 0 {
+                if pipe.open && pipe.unsent_bytes > 0 {
                     break (id, pipe);
                 }
             }
         };
-        let segment = pipe.unsent.take(SEGMENT_BYTES);
-        pipe.in_flight += segment.bytes;
+        let bytes = pipe.send();
         // The kernel wakes a writer when half of the room is free.
-        let wakes = pipe.blocked && pipe.unsent.bytes < UNSENT_BYTES / 2;
+        let wakes = pipe.blocked && pipe.unsent_bytes < UNSENT_BYTES / 2;
         pipe.blocked &= !wakes;
         let (from, to) = (pipe.from, pipe.to);
-        port.sending = true;
-        let free = self.now + takes(segment.bytes, port.link.up_bytes_per_s);
         let delay = self.delay(from, to);
-        self.plan(free, Event::Sent(host));
-        self.plan(self.now + delay, Event::Reaches(id, segment, free + delay));
+        let Some(port) = self.ports.get_mut(host.0) else { return };
+        port.sends_until = self.now + takes(bytes, port.link.up_bytes_per_s);
+        let waits = !port.line.is_empty();
+        let segment = Segment { pipe: id, bytes, not_before: port.sends_until + delay };
+        let near =
+            self.racks.uplink_bytes_per_s.is_none() || self.racks.rack(from) == self.racks.rack(to);
+        let first = if near { Event::Reaches(segment) } else { Event::Leaves(segment) };
+        self.plan(self.now + delay, first);
         if wakes {
             self.wake(from, Ready::Writable(id.0, id.1));
         }
         self.line_up(id);
+        if waits {
+            self.send(host);
+        }
     }
 
-    fn reaches(&mut self, id: PipeId, segment: Queue, not_before: Instant) {
-        let Some(to) = self.pipes.get(&id).map(|pipe| pipe.to) else { return };
-        let Some(port) = self.ports.get_mut(to.0) else { return };
-        if port.power == Power::Off {
-            return;
-        }
-        let begun = port.taken_until.max(self.now);
-        port.taken_until = begun + takes(segment.bytes, port.link.down_bytes_per_s);
-        let arrives = port.taken_until.max(not_before);
-        self.plan(arrives, Event::Arrives(id, segment));
+    fn leaves(&mut self, mut segment: Segment) {
+        let Some(from) = self.pipe(segment.pipe).map(|pipe| pipe.from) else { return };
+        let rate = self.racks.uplink_bytes_per_s.unwrap_or(u64::MAX);
+        let rack = self.racks.rack(from).and_then(|rack| self.rack_links.get_mut(rack));
+        let begins = rack.map_or(self.now, |r| r.out.carry(&mut segment, rate, self.now));
+        self.plan(begins, Event::Enters(segment));
+    }
+
+    fn enters(&mut self, mut segment: Segment) {
+        let Some(to) = self.pipe(segment.pipe).map(|pipe| pipe.to) else { return };
+        let rate = self.racks.uplink_bytes_per_s.unwrap_or(u64::MAX);
+        let rack = self.racks.rack(to).and_then(|rack| self.rack_links.get_mut(rack));
+        let begins = rack.map_or(self.now, |r| r.into.carry(&mut segment, rate, self.now));
+        self.plan(begins, Event::Reaches(segment));
+    }
+
+    fn reaches(&mut self, mut segment: Segment) {
+        let Some(to) = self.pipe(segment.pipe).map(|pipe| pipe.to) else { return };
+        let Some(port) = self.ports.get_mut(to.0).filter(|p| p.power != Power::Off) else { return };
+        let rate = port.link.down_bytes_per_s;
+        port.downlink.carry(&mut segment, rate, self.now);
+        self.plan(segment.not_before, Event::Arrives(segment));
     }
 
     fn wake(&mut self, host: HostId, ready: Ready) {
         let Some(port) = self.ports.get_mut(host.0).filter(|port| port.power == Power::On) else {
             return;
         };
+        if port.ready.is_empty() {
+            self.woken.push(host);
+        }
         if port.ready.last() != Some(&ready) {
             port.ready.push(ready);
         }
-        self.woken.push(host);
     }
 
     fn delay(&self, from: HostId, to: HostId) -> Duration {

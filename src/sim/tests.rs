@@ -17,7 +17,10 @@ fn cluster(nodes: usize, mib: u64, seed: u64) -> Scenario {
         rules: Rules::default(),
         master_slots: 4,
         master: link(RATE, 50),
+        blank: false,
+        master_leaves: false,
         nodes: vec![node; nodes],
+        racks: Racks { nodes: 64, uplink_bytes_per_s: None },
         events: Vec::new(),
         limit: Duration::from_secs(60),
     }

@@ -5,10 +5,12 @@
 //! holder may be slow, lie, or be gone. Any other goes only to a node that has starved for a while,
 //! since whoever is fed by others can wait for them.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::time::{Duration, Instant};
 
-use super::members::Members;
+use super::members::{Member, Members};
 use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 use crate::p9::server::Conn;
@@ -25,21 +27,47 @@ struct Asker {
     since: Option<Instant>,
     /// When others last brought it a chunk; before the first, when it first asked.
     fed: Option<Instant>,
-    /// How long its grants take.
+    /// How long it takes until it holds what it was granted.
     usual: Option<Duration>,
+    /// How much of what it wants it lacks, in thousandths.
+    lack: u32,
     /// A grant was taken back from it, and nothing was heard of it since.
     silent: bool,
+    stand: Stand,
 }
+
+/// Where an asker stands.
+#[derive(Clone, Copy, Debug, Default)]
+enum Stand {
+    /// It does not wait, or all that it lacks was granted to it.
+    #[default]
+    Nowhere,
+    /// It may be next.
+    InLine(Place),
+    /// There is nothing for it unless it starves.
+    PassedOver(Instant),
+}
+
+/// Who was granted least that it does not hold comes first, then who lacks most, then who has waited
+/// longest.
+type Place = (usize, Reverse<u32>, Option<Instant>, Conn);
 
 impl Asker {
     fn waits(&self) -> bool {
         self.asks > self.ready.len() && !self.silent
     }
 
-    /// How many of its grants have not left, not counting those from before `prompt`.
-    fn on_the_way(&self, prompt: Option<Instant>) -> usize {
-        let counts = |grant: &&Grant| !grant.sent && prompt.is_none_or(|at| grant.since >= at);
-        self.granted.iter().filter(counts).count()
+    fn place(&self, conn: Conn) -> Place {
+        (self.granted.len(), Reverse(self.lack), self.since, conn)
+    }
+
+    /// How many of its grants have not left.
+    fn unsent(&self) -> usize {
+        self.granted.iter().filter(|grant| !grant.sent).count()
+    }
+
+    fn was_granted(&self, chunk: ChunkId) -> bool {
+        self.granted.iter().any(|grant| grant.chunk == chunk)
     }
 }
 
@@ -50,19 +78,62 @@ struct Grant {
     sent: bool,
 }
 
+/// How long something took of late, with whomever.
+#[derive(Debug, Default)]
+struct Times {
+    last: VecDeque<Duration>,
+    /// How long it takes with the faster nodes: three quarters of the last ones took longer. Even if
+    /// most nodes are slow, they do not pass for the usual.
+    fast: Option<Duration>,
+}
+
+impl Times {
+    const REMEMBERED: usize = 64;
+
+    fn add(&mut self, took: Duration) {
+        self.last.truncate(Times::REMEMBERED - 1);
+        self.last.push_front(took);
+        let mut sorted: Vec<Duration> = self.last.iter().copied().collect();
+        sorted.sort_unstable();
+        self.fast = sorted.get(sorted.len() / 4).copied();
+    }
+
+    /// Whatever takes longer than this is late.
+    fn patience(&self) -> Duration {
+        self.fast.unwrap_or_default().saturating_mul(4)
+    }
+}
+
+/// A grant to somebody, in the order of age.
+type Aged = (Instant, Conn, ChunkId);
+
 /// What the master has handed out, and who waits for more.
+///
+/// No call looks at all nodes: those that may be given something stand in a line that is kept in
+/// order, and whoever is found to have no use for anything leaves it until that may be otherwise.
 #[derive(Debug)]
 pub struct Grants {
     rules: Rules,
     /// Grants on their way at a time.
     most: usize,
     askers: BTreeMap<Conn, Asker>,
+    line: BTreeSet<Place>,
+    /// Those that were passed over, by when others last brought them a chunk.
+    passed_over: BTreeSet<(Instant, Conn)>,
+    /// Grants that are not yet reported as held.
+    granted: BTreeSet<Aged>,
+    /// Those of them that have not left.
+    unsent: BTreeSet<Aged>,
     /// For each chunk the nodes that hold it or were granted it.
     copies: Vec<u32>,
     /// Chunks of which there is no copy, in the order in which they go out.
     fresh: ChunkSet,
-    /// How long a grant usually takes.
-    usual: Option<Duration>,
+    /// Chunks of which there is one copy.
+    single: ChunkSet,
+    /// How long it takes until a grant has left.
+    leaving: Times,
+    /// How long it takes until it is held.
+    arriving: Times,
 }
 
 impl Grants {
@@ -72,9 +143,15 @@ impl Grants {
             rules,
             most: slots.saturating_mul(rules.grants_a_slot),
             askers: BTreeMap::new(),
+            line: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
+            granted: BTreeSet::new(),
+            unsent: BTreeSet::new(),
             copies: vec![0; layout.count() as usize],
             fresh: ChunkSet::full(&layout),
-            usual: None,
+            single: ChunkSet::empty(&layout),
+            leaving: Times::default(),
+            arriving: Times::default(),
         }
     }
 
@@ -82,19 +159,21 @@ impl Grants {
     pub fn ask(&mut self, conn: Conn, now: Instant) -> Option<ChunkId> {
         let asker = self.askers.entry(conn).or_default();
         asker.silent = false;
-        if asker.ready.is_empty() {
+        let ready = (!asker.ready.is_empty()).then(|| asker.ready.remove(0));
+        if ready.is_none() {
             asker.asks += 1;
             asker.since.get_or_insert(now);
             asker.fed.get_or_insert(now);
-            return None;
         }
-        Some(asker.ready.remove(0))
+        self.line_up(conn);
+        ready
     }
 
     /// None of its reads waits any longer; they were given up, or are about to ask again.
     pub fn cancel(&mut self, conn: Conn) {
         if let Some(asker) = self.askers.get_mut(&conn) {
             asker.asks = 0;
+            self.line_up(conn);
         }
     }
 
@@ -102,39 +181,46 @@ impl Grants {
     pub fn sent(&mut self, conn: Conn, chunk: ChunkId, now: Instant) {
         let Some(asker) = self.askers.get_mut(&conn) else { return };
         asker.silent = false;
-        let Some(grant) = asker.granted.iter_mut().find(|grant| grant.chunk == chunk) else {
-            return;
-        };
-        if !std::mem::replace(&mut grant.sent, true) {
-            let took = now.saturating_duration_since(grant.since);
-            smooth(&mut asker.usual, took);
-            smooth(&mut self.usual, took);
+        let granted = asker.granted.iter_mut().find(|grant| grant.chunk == chunk);
+        if let Some(grant) = granted.filter(|grant| !grant.sent) {
+            grant.sent = true;
+            self.unsent.remove(&(grant.since, conn, chunk));
+            self.leaving.add(now.saturating_duration_since(grant.since));
         }
+        self.line_up(conn);
     }
 
     /// `conn` has said that it holds these chunks.
     pub fn held(&mut self, conn: Conn, chunks: &[ChunkId], now: Instant) {
         for &chunk in chunks {
-            let mut granted_here = false;
-            if let Some(asker) = self.askers.get_mut(&conn) {
-                granted_here = asker.granted.iter().any(|grant| grant.chunk == chunk);
-                asker.granted.retain(|grant| grant.chunk != chunk);
-                if !granted_here {
-                    asker.fed = Some(now);
+            match self.end_grant(conn, chunk) {
+                // It counts as a copy already.
+                Some(since) => self.arrived(conn, now.saturating_duration_since(since)),
+                None => {
+                    self.askers.get_mut(&conn).into_iter().for_each(|asker| asker.fed = Some(now));
+                    self.add_copy(chunk);
                 }
             }
-            // A chunk that was granted counts as a copy already.
-            if !granted_here {
-                self.add_copy(chunk);
-            }
         }
+        self.line_up(conn);
+    }
+
+    /// How much `conn` lacks of what it wants, in thousandths.
+    pub fn lacks(&mut self, conn: Conn, permille: u32) {
+        self.askers.entry(conn).or_default().lack = permille;
+        self.line_up(conn);
     }
 
     /// `conn` is gone, and with it the chunks that it held.
     pub fn gone<'a>(&mut self, conn: Conn, held: impl Iterator<Item = ChunkId> + 'a) {
         held.for_each(|chunk| self.drop_copy(chunk));
-        for grant in self.askers.remove(&conn).map(|asker| asker.granted).unwrap_or_default() {
-            self.drop_copy(grant.chunk);
+        self.step_out(conn);
+        for Grant { chunk, since, .. } in
+            self.askers.remove(&conn).map(|asker| asker.granted).unwrap_or_default()
+        {
+            self.granted.remove(&(since, conn, chunk));
+            self.unsent.remove(&(since, conn, chunk));
+            self.drop_copy(chunk);
         }
     }
 
@@ -149,6 +235,9 @@ impl Grants {
                 asker.ready.push(chunk);
                 asker.since = asker.waits().then_some(now);
             }
+            self.granted.insert((now, conn, chunk));
+            self.unsent.insert((now, conn, chunk));
+            self.line_up(conn);
             if !woken.contains(&conn) {
                 woken.push(conn);
             }
@@ -158,71 +247,155 @@ impl Grants {
 
     /// When [`Grants::assign`] should be called again though nothing has happened.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let waits = |asker: &Asker| asker.waits() || asker.granted.iter().any(|g| !g.sent);
-        self.askers.values().any(waits).then(|| now + self.rules.starved_after / 2)
+        let idle = self.line.is_empty() && self.passed_over.is_empty() && self.unsent.is_empty();
+        (!idle).then(|| now + self.rules.starved_after / 2)
     }
 
-    fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
-        let patience =
-            self.usual.unwrap_or_default().saturating_mul(4).max(self.rules.starved_after);
+    /// Whom to grant what.
+    fn best(&mut self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
+        let starved_after = self.rules.starved_after;
+        let starved_at = now.checked_sub(self.leaving.patience().max(starved_after));
         // Whoever takes too long to fetch must not keep a slot from the others.
-        let prompt = now.checked_sub(patience);
-        let taken: usize = self.askers.values().map(|asker| asker.on_the_way(prompt)).sum();
-        if taken >= self.most {
+        let late = now.checked_sub(self.leaving.patience().max(starved_after / 4));
+        let prompt = self.unsent.iter().rev().take_while(|(since, ..)| Some(*since) >= late);
+        if prompt.take(self.most).count() >= self.most {
             return None;
         }
-        let waiting = || self.askers.iter().filter(|(_, asker)| asker.waits());
-        let alone = waiting().count() == 1;
+        let alone = self.line.len() + self.passed_over.len() == 1;
         let window = if alone { self.rules.lone_window } else { self.rules.shared_window };
-        let mut candidates: Vec<_> = waiting()
-            .filter(|(_, asker)| asker.on_the_way(None) < window)
-            .filter_map(|(conn, asker)| Some((*conn, asker, members.get(*conn)?)))
-            .collect();
-        candidates.sort_by_key(|(conn, asker, member)| {
-            (asker.on_the_way(None), std::cmp::Reverse(member.lack_permille()), asker.since, *conn)
-        });
-        candidates.iter().find_map(|(conn, asker, member)| {
-            let lacks = |chunk: &ChunkId| {
-                member.lacks.contains(*chunk) && asker.granted.iter().all(|g| g.chunk != *chunk)
+        while let Some(&(fed, conn)) = self.passed_over.first()
+            && Some(fed) <= starved_at
+        {
+            self.line_up(conn);
+        }
+        let mut after = Bound::Unbounded;
+        while let Some(&place) = self.line.range((after, Bound::Unbounded)).next() {
+            after = Bound::Excluded(place);
+            let (.., conn) = place;
+            let Some((asker, member)) = self.askers.get(&conn).zip(members.get(conn)) else {
+                self.step_out(conn);
+                continue;
             };
-            if !self.rules.once_each {
-                let spread = (conn.0 << 1 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-                let mixed = |chunk: &ChunkId| spread.wrapping_mul(u64::from(chunk.get()) + 1);
-                return Some((*conn, member.lacks.iter().filter(lacks).min_by_key(mixed)?));
+            if asker.unsent() >= window {
+                continue;
             }
-            let starves = now.saturating_duration_since(asker.fed?) >= patience;
-            let fed = alone || starves || !self.is_slow(asker);
-            if let Some(chunk) = self.fresh.iter().find(lacks).filter(|_| fed) {
-                return Some((*conn, chunk));
+            let starves = asker.fed <= starved_at;
+            let feeds_alone = members.serving() == usize::from(member.serves.is_some());
+            let fed = asker.fed.unwrap_or(now);
+            let hungry = alone || starves || !self.is_slow(asker, now);
+            match self.chunk_for(conn, asker, member, hungry, starves || feeds_alone) {
+                Some(chunk) => return Some((conn, chunk)),
+                None => self.pass_over(conn, (!starves).then_some(fed)),
             }
-            let others = members.serving() - usize::from(member.serves.is_some());
-            let rarest = member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c))?;
-            // Once all is out, nobody waits for the only copy: its holder may be slow, or gone.
-            let single = self.fresh.is_empty() && self.copies_of(rarest) <= 1;
-            (starves || others == 0 || single).then_some((*conn, rarest))
-        })
+        }
+        None
     }
 
-    fn is_slow(&self, asker: &Asker) -> bool {
-        match (asker.usual, self.usual) {
-            (Some(own), Some(all)) => own > all.saturating_mul(self.rules.slow_factor),
-            _ => false,
+    /// What to grant: to the `hungry` what is scarce, and to those for whom there is `nobody_else`
+    /// anything.
+    fn chunk_for(
+        &self,
+        conn: Conn,
+        asker: &Asker,
+        member: &Member,
+        hungry: bool,
+        nobody_else: bool,
+    ) -> Option<ChunkId> {
+        let lacks = |chunk: &ChunkId| !asker.was_granted(*chunk);
+        if !self.rules.once_each {
+            let spread = (conn.0 << 1 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mixed = |chunk: &ChunkId| spread.wrapping_mul(u64::from(chunk.get()) + 1);
+            return member.lacks.iter().filter(lacks).min_by_key(mixed);
         }
+        // Once all is out, nobody waits for the only copy: its holder may be slow, or gone.
+        let scarce = if self.fresh.is_empty() { &self.single } else { &self.fresh };
+        let scarce = if hungry { member.lacks.common(scarce).find(lacks) } else { None };
+        let rarest = || member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c));
+        scarce.or_else(|| if nobody_else { rarest() } else { None })
+    }
+
+    /// A grant was held after this time.
+    fn arrived(&mut self, conn: Conn, took: Duration) {
+        if let Some(asker) = self.askers.get_mut(&conn) {
+            smooth(&mut asker.usual, took);
+        }
+        self.arriving.add(took);
+    }
+
+    /// Whether it takes many times as long as others, or has taken so long already.
+    fn is_slow(&self, asker: &Asker, now: Instant) -> bool {
+        let oldest = asker.granted.first();
+        let waited = oldest.map(|grant| now.saturating_duration_since(grant.since));
+        let own = asker.usual.max(waited);
+        let factor = self.rules.slow_factor;
+        own.zip(self.arriving.fast).is_some_and(|(own, fast)| own > fast.saturating_mul(factor))
     }
 
     /// A grant that was never fetched must not keep its chunk from the others.
     fn take_back_the_overdue(&mut self, now: Instant) {
-        let lifetime =
-            self.usual.unwrap_or_default().saturating_mul(10).max(self.rules.grant_lifetime);
-        let overdue = |grant: &Grant| now.saturating_duration_since(grant.since) > lifetime;
-        let mut lost = Vec::new();
-        for asker in self.askers.values_mut() {
-            lost.extend(asker.granted.iter().filter(|g| overdue(g)).map(|grant| grant.chunk));
-            let before = asker.granted.len();
-            asker.granted.retain(|grant| !overdue(grant));
-            asker.silent |= asker.granted.len() < before;
+        let lifetime = self.arriving.patience().saturating_mul(3).max(self.rules.grant_lifetime);
+        while let Some(&(since, conn, chunk)) = self.granted.first()
+            && now.saturating_duration_since(since) > lifetime
+        {
+            self.end_grant(conn, chunk);
+            self.drop_copy(chunk);
+            if let Some(asker) = self.askers.get_mut(&conn) {
+                asker.silent = true;
+                smooth(&mut asker.usual, lifetime);
+            }
+            self.line_up(conn);
         }
-        lost.into_iter().for_each(|chunk| self.drop_copy(chunk));
+    }
+
+    /// A grant was used, or is taken back; since when there was one, if there was.
+    fn end_grant(&mut self, conn: Conn, chunk: ChunkId) -> Option<Instant> {
+        let granted = self.askers.get_mut(&conn).map(|asker| &mut asker.granted);
+        let place = granted.as_ref().and_then(|all| all.iter().position(|g| g.chunk == chunk));
+        let (granted, place) = granted.zip(place)?;
+        let since = granted.remove(place).since;
+        self.granted.remove(&(since, conn, chunk));
+        self.unsent.remove(&(since, conn, chunk));
+        Some(since)
+    }
+
+    /// Something has changed for `conn`: if it waits, there may be something for it.
+    fn line_up(&mut self, conn: Conn) {
+        self.step_out(conn);
+        if let Some(asker) = self.askers.get_mut(&conn).filter(|asker| asker.waits()) {
+            let place = asker.place(conn);
+            asker.stand = Stand::InLine(place);
+            self.line.insert(place);
+        }
+    }
+
+    fn step_out(&mut self, conn: Conn) {
+        let Some(asker) = self.askers.get_mut(&conn) else { return };
+        match std::mem::take(&mut asker.stand) {
+            Stand::Nowhere => {}
+            Stand::InLine(place) => {
+                self.line.remove(&place);
+            }
+            Stand::PassedOver(fed) => {
+                self.passed_over.remove(&(fed, conn));
+            }
+        }
+    }
+
+    /// There is nothing for `conn`, until something changes or it starves; if it does so already, that
+    /// makes no difference.
+    fn pass_over(&mut self, conn: Conn, fed: Option<Instant>) {
+        self.step_out(conn);
+        if let Some((asker, fed)) = self.askers.get_mut(&conn).zip(fed) {
+            asker.stand = Stand::PassedOver(fed);
+            self.passed_over.insert((fed, conn));
+        }
+    }
+
+    /// There is something that may be for those who were passed over.
+    fn look_again(&mut self) {
+        for (_, conn) in std::mem::take(&mut self.passed_over) {
+            self.line_up(conn);
+        }
     }
 
     fn copies_of(&self, chunk: ChunkId) -> u32 {
@@ -230,19 +403,31 @@ impl Grants {
     }
 
     fn add_copy(&mut self, chunk: ChunkId) {
-        if let Some(copies) = self.copies.get_mut(chunk.index()) {
-            *copies = copies.saturating_add(1);
-            self.fresh.remove(chunk);
+        let Some(copies) = self.copies.get_mut(chunk.index()) else { return };
+        *copies = copies.saturating_add(1);
+        match *copies {
+            1 => self.single.insert(chunk),
+            _ => self.single.remove(chunk),
+        };
+        if self.fresh.remove(chunk) && self.fresh.is_empty() {
+            self.look_again();
         }
     }
 
     fn drop_copy(&mut self, chunk: ChunkId) {
-        if let Some(copies) = self.copies.get_mut(chunk.index()) {
-            *copies = copies.saturating_sub(1);
-            if *copies == 0 {
+        let Some(copies) = self.copies.get_mut(chunk.index()) else { return };
+        *copies = copies.saturating_sub(1);
+        match *copies {
+            0 => {
+                self.single.remove(chunk);
                 self.fresh.insert(chunk);
             }
+            1 => {
+                self.single.insert(chunk);
+            }
+            _ => return,
         }
+        self.look_again();
     }
 }
 
@@ -286,6 +471,12 @@ mod tests {
             self.members.connected(Conn(n), address, self.now);
             self.members.joined(Conn(n), 20_004);
             self.members.wants(Conn(n), wants);
+            self.reports(n);
+        }
+
+        fn reports(&mut self, n: u64) {
+            let lack = self.members.get(Conn(n)).unwrap().lack_permille();
+            self.grants.lacks(Conn(n), lack);
         }
 
         fn ask(&mut self, conn: u64) -> Option<u32> {
@@ -299,6 +490,7 @@ mod tests {
         fn holds(&mut self, conn: u64, chunk: u32) {
             let new = self.members.has(Conn(conn), self.layout.chunk(chunk).into_iter(), self.now);
             self.grants.held(Conn(conn), &new, self.now);
+            self.reports(conn);
         }
 
         /// A read that waits, and is tried again once something was handed out.
@@ -380,7 +572,7 @@ mod tests {
     #[test]
     fn a_slow_node_is_fed_when_it_starves_though_others_wait_too() {
         let mut master = Master::new(2, 8, 4);
-        master.grants.usual = Some(Duration::from_millis(1));
+        master.grants.arriving.add(Duration::from_millis(1));
         for conn in 0..2 {
             master.grants.askers.entry(Conn(conn)).or_default().usual =
                 Some(Duration::from_millis(200));

@@ -263,6 +263,9 @@ impl Hub {
                 _ => return Err(Errno::EINVAL),
             }
         }
+        if let Some(grants) = &mut self.grants {
+            grants.lacks(at.conn, lack(&self.members, at.conn));
+        }
         self.assign(at.now);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Who is in the swarm, where they serve, and whom to send a newcomer to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,13 @@ pub struct Member {
     pub progress: Instant,
     /// Image bytes sent to it from here.
     pub sent_bytes: u64,
-    /// How often it was named to others: its load, as far as is known here.
-    named: u32,
+    /// Where it stands among those who serve.
+    turn: Option<Turn>,
 }
+
+/// How often somebody was named to others, which is its load as far as is known here, and a random
+/// number that decides among equals.
+type Turn = (u32, u64, Conn);
 
 impl Member {
     /// How much of what it wants it lacks, in thousandths.
@@ -49,6 +53,10 @@ pub struct Members {
     rules: Rules,
     layout: Layout,
     members: BTreeMap<Conn, Member>,
+    /// Those who serve, the least named first.
+    turns: BTreeSet<Turn>,
+    /// The same for each subnet, so that nobody has to look for those near to it.
+    near: BTreeMap<Subnet, BTreeSet<Turn>>,
     /// State of the random choice among equals.
     random: u64,
 }
@@ -56,7 +64,14 @@ pub struct Members {
 impl Members {
     /// Nobody yet; `seed` drives the random choice among equals.
     pub fn new(layout: Layout, rules: Rules, seed: u64) -> Members {
-        Members { rules, layout, members: BTreeMap::new(), random: seed | 1 }
+        Members {
+            rules,
+            layout,
+            members: BTreeMap::new(),
+            turns: BTreeSet::new(),
+            near: BTreeMap::new(),
+            random: seed | 1,
+        }
     }
 
     /// A connection was made.
@@ -69,29 +84,57 @@ impl Members {
             since: now,
             progress: now,
             sent_bytes: 0,
-            named: 0,
+            turn: None,
         };
         self.members.insert(conn, member);
     }
 
     /// A connection ended; what was known of it.
     pub fn disconnected(&mut self, conn: Conn) -> Option<Member> {
+        self.left(conn);
         self.members.remove(&conn)
     }
 
     /// It serves on `port` of the address that it called from.
     pub fn joined(&mut self, conn: Conn, port: u16) -> Option<SocketAddr> {
+        self.left(conn);
         let member = self.members.get_mut(&conn)?;
         let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
+        // As often as the others, or everybody would be sent to those who have come last.
+        let named = self.turns.first().map_or(0, |(named, ..)| *named);
+        self.line_up(conn, named);
         Some(address)
     }
 
     /// It does not serve any longer.
     pub fn left(&mut self, conn: Conn) {
+        self.step_out(conn);
         if let Some(member) = self.members.get_mut(&conn) {
             member.serves = None;
         }
+    }
+
+    fn line_up(&mut self, conn: Conn, named: u32) {
+        let turn = (named, next_random(&mut self.random), conn);
+        if let Some(member) = self.members.get_mut(&conn) {
+            member.turn = Some(turn);
+            self.turns.insert(turn);
+            self.near.entry(subnet(member.peer.ip())).or_default().insert(turn);
+        }
+    }
+
+    fn step_out(&mut self, conn: Conn) -> Option<Turn> {
+        let member = self.members.get_mut(&conn)?;
+        let turn = member.turn.take()?;
+        self.turns.remove(&turn);
+        let subnet = subnet(member.peer.ip());
+        let near = self.near.get_mut(&subnet)?;
+        near.remove(&turn);
+        if near.is_empty() {
+            self.near.remove(&subnet);
+        }
+        Some(turn)
     }
 
     /// It wants these chunks as well, and has none of them.
@@ -145,7 +188,7 @@ impl Members {
 
     /// How many serve others.
     pub fn serving(&self) -> usize {
-        self.members.values().filter(|member| member.serves.is_some()).count()
+        self.turns.len()
     }
 
     /// How many have joined and still lack something.
@@ -157,32 +200,24 @@ impl Members {
     /// Sources for whoever asks on `conn`: the least named first, half of them near it.
     pub fn sources(&mut self, conn: Conn) -> Vec<SocketAddr> {
         let Some(asker) = self.members.get(&conn) else { return Vec::new() };
-        let (home, own) = (asker.peer.ip(), asker.serves);
         let Rules { max_sources, near_sources, .. } = self.rules;
-        let mut random = self.random;
-        let mut candidates: Vec<(bool, u32, u64, Conn, SocketAddr)> = Vec::new();
-        for (&other, member) in &self.members {
-            let Some(address) = member.serves.filter(|_| other != conn && member.serves != own)
-            else {
-                continue;
-            };
-            let distant = near_sources > 0 && !is_near(home, address.ip());
-            candidates.push((distant, member.named, next_random(&mut random), other, address));
+        let other = |turn: &&Turn| {
+            let serves = self.members.get(&turn.2).and_then(|member| member.serves);
+            turn.2 != conn && serves != asker.serves
+        };
+        let near = self.near.get(&subnet(asker.peer.ip()));
+        let near: BTreeSet<Turn> =
+            near.into_iter().flatten().filter(other).take(near_sources).copied().collect();
+        let anywhere = self.turns.iter().filter(other).filter(|turn| !near.contains(turn));
+        let far: Vec<Turn> =
+            anywhere.take(max_sources.saturating_sub(near.len())).copied().collect();
+        let mut sources = Vec::new();
+        for (named, _, conn) in near.into_iter().chain(far) {
+            self.step_out(conn);
+            self.line_up(conn, named.saturating_add(1));
+            sources.extend(self.members.get(&conn).and_then(|member| member.serves));
         }
-        self.random = random;
-        candidates.sort_unstable();
-        let near = candidates.iter().take_while(|(distant, ..)| !distant).count();
-        let far = candidates.split_off(near.min(candidates.len()));
-        let near_share = near_sources.max(max_sources.saturating_sub(far.len()));
-        candidates.truncate(near_share);
-        let room = max_sources.saturating_sub(candidates.len());
-        candidates.extend(far.into_iter().take(room));
-        for (.., other, _) in &candidates {
-            if let Some(member) = self.members.get_mut(other) {
-                member.named = member.named.saturating_add(1);
-            }
-        }
-        candidates.into_iter().map(|(.., address)| address).collect()
+        sources
     }
 }
 
@@ -194,12 +229,16 @@ pub fn next_random(state: &mut u64) -> u64 {
     state.wrapping_mul(0x2545_F491_4F6C_DD1D)
 }
 
-/// In the same /24 or /64: as good a guess at "same rack" as an address allows.
-fn is_near(a: IpAddr, b: IpAddr) -> bool {
-    match (a, b) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => a.octets().first_chunk::<3>() == b.octets().first_chunk(),
-        (IpAddr::V6(a), IpAddr::V6(b)) => a.octets().first_chunk::<8>() == b.octets().first_chunk(),
-        _ => false,
+/// A /24 or /64: as good a guess at "same rack" as an address allows.
+type Subnet = [u8; 8];
+
+fn subnet(ip: IpAddr) -> Subnet {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            [a, b, c, 0, 0, 0, 0, 0]
+        }
+        IpAddr::V6(ip) => ip.octets().first_chunk().copied().unwrap_or_default(),
     }
 }
 
@@ -237,13 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_sources_are_near_and_half_anywhere() {
+    fn half_of_the_sources_are_near_and_the_others_anywhere() {
         let mut addresses: Vec<String> = (1..=40).map(|i| format!("10.0.0.{i}")).collect();
         addresses.extend((1..=40).map(|i| format!("10.0.9.{i}")));
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let sources = members(&addresses).sources(Conn(0));
         let near = sources.iter().filter(|a| a.ip().to_string().starts_with("10.0.0.")).count();
-        assert_eq!((sources.len(), near), (16, 8));
+        assert_eq!(sources.len(), 16);
+        assert!((8..16).contains(&near), "{near} of them are near");
     }
 
     #[test]
@@ -254,6 +294,19 @@ mod tests {
         let first = members.sources(Conn(0));
         let second = members.sources(Conn(0));
         assert!(second.iter().all(|source| !first.contains(source)), "all others get a turn");
+    }
+
+    #[test]
+    fn who_comes_late_is_not_named_to_everybody() {
+        let addresses: Vec<String> = (1..=33).map(|i| format!("10.0.0.{i}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let mut members = members(&addresses);
+        (0..20).for_each(|n| drop(members.sources(Conn(n))));
+        let late = SocketAddr::new("10.0.0.200".parse().unwrap(), 50_000);
+        members.connected(Conn(99), late, Instant::now());
+        let serves = members.joined(Conn(99), 20_004).unwrap();
+        let named = (0..20).filter(|n| members.sources(Conn(*n)).contains(&serves)).count();
+        assert!(named <= 11, "to {named} of 20, though there are 33 others for 16 places");
     }
 
     #[test]

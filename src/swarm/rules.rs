@@ -117,7 +117,7 @@ impl Default for Rules {
             max_fetchers: 16,
             have_delay: Duration::from_millis(5),
             once_each: true,
-            grants_a_slot: 4,
+            grants_a_slot: 3,
             shared_window: 2,
             lone_window: 6,
             starved_after: Duration::from_millis(200),

@@ -198,7 +198,7 @@ impl Scheduler {
         }
         let Some(command) = self.give_up(now).or_else(|| self.ask(now)) else {
             self.looked = Some(now);
-            self.look_at = Some(self.deadline());
+            self.look_at = Some(self.next_look());
             return None;
         };
         match command {
@@ -226,6 +226,10 @@ impl Scheduler {
 
     /// When [`Scheduler::poll`] may have something new to say by itself.
     pub fn deadline(&self) -> Option<Instant> {
+        self.look_at.unwrap_or_else(|| self.next_look())
+    }
+
+    fn next_look(&self) -> Option<Instant> {
         let patience = self.patience();
         let silence = self.rules.silence;
         let requests = self.sources.values().flat_map(|source| {

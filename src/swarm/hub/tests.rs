@@ -1,8 +1,12 @@
 use super::*;
-use crate::manifest::Manifest;
-use crate::sim;
+use crate::manifest::{Content, Entry, Listing, Manifest, Mtime};
+use crate::path::TreePath;
 
 const OTHERS: [Conn; 3] = [Conn(1), Conn(2), Conn(3)];
+
+fn entry(path: TreePath, content: Content) -> Entry {
+    Entry { path, mode: 0o755, owner: None, mtime: Mtime { secs: 0, nanos: 0 }, content }
+}
 
 struct Server {
     hub: Hub,
@@ -11,7 +15,12 @@ struct Server {
 
 impl Server {
     fn of(make: impl FnOnce(Arc<Tree>) -> Hub) -> Server {
-        let manifest: Arc<Manifest> = sim::manifest(1 << 20).unwrap();
+        let content = Content::File { bytes: 16 << 16, image_offset: 0 };
+        let root = entry(TreePath::root(), Content::Directory);
+        let file = entry(TreePath::root().join(b"image").unwrap(), content);
+        let listing = Listing::new(vec![root, file]).unwrap();
+        let hashes = listing.layout().iter().map(|_| blake3::hash(b"")).collect();
+        let manifest = Arc::new(Manifest::new(listing, hashes).unwrap());
         let mut hub = make(Arc::new(Tree::new(manifest)));
         let now = Instant::now();
         for (conn, n) in OTHERS.into_iter().zip(1..) {
