@@ -79,8 +79,10 @@ impl Sending {
         socket: &SockRef<'_>,
         files: &mut impl Files,
     ) -> io::Result<Progress> {
+        // A header waits for the data behind it, so that it costs no packet of its own.
+        let more = if self.data.is_some() { libc::MSG_MORE } else { 0 };
         while let Some(rest) = self.head.get(self.head_sent..).filter(|rest| !rest.is_empty()) {
-            match socket.send(rest) {
+            match socket.send_with_flags(rest, more) {
                 Ok(n) => self.head_sent += n,
                 Err(error) => return blocked(error),
             }
