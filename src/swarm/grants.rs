@@ -165,9 +165,14 @@ impl Grants {
     }
 
     /// When [`Grants::assign`] should be called again though nothing has happened.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let waits = |asker: &Asker| asker.waits() || asker.granted.iter().any(|g| !g.sent);
-        self.askers.values().any(waits).then(|| now + STARVED_AFTER / 2)
+    ///
+    /// Nodes that lack nothing leave their reads of `next` waiting, and are no reason.
+    pub fn deadline(&self, members: &Members, now: Instant) -> Option<Instant> {
+        let lacks = |conn| members.get(conn).is_some_and(|member| !member.lacks.is_empty());
+        let waits = |(conn, asker): (&Conn, &Asker)| {
+            asker.granted.iter().any(|g| !g.sent) || (asker.waits() && lacks(*conn))
+        };
+        self.askers.iter().any(waits).then(|| now + STARVED_AFTER / 2)
     }
 
     fn best(&self, members: &Members, now: Instant) -> Option<(Conn, ChunkId)> {
@@ -184,6 +189,7 @@ impl Grants {
         let mut candidates: Vec<_> = waiting()
             .filter(|(_, asker)| asker.on_the_way(None) < window)
             .filter_map(|(conn, asker)| Some((*conn, asker, members.get(*conn)?)))
+            .filter(|(_, _, member)| !member.lacks.is_empty())
             .collect();
         candidates.sort_by_key(|(conn, asker, member)| {
             (asker.on_the_way(None), std::cmp::Reverse(member.lack_permille()), asker.since, *conn)
@@ -439,5 +445,17 @@ mod tests {
         assert_eq!(master.serve(0), Some(2));
         master.holds(0, 2);
         assert_eq!(master.serve(0), None);
+    }
+
+    #[test]
+    fn nodes_that_lack_nothing_keep_nobody_awake() {
+        let mut master = Master::new(1, 1, 4);
+        let is_due =
+            |master: &Master| master.grants.deadline(&master.members, master.now).is_some();
+        assert_eq!(master.serve(0), Some(0));
+        assert_eq!(master.ask(0), None);
+        assert!(is_due(&master), "it may starve");
+        master.holds(0, 0);
+        assert!(!is_due(&master), "its read of `next` waits all the same");
     }
 }

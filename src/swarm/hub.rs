@@ -155,7 +155,7 @@ impl Hub {
 
     /// When [`Hub::tick`] has something to do, if it ever has.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let grants = self.grants.as_ref().and_then(|grants| grants.deadline(now));
+        let grants = self.grants.as_ref().and_then(|grants| grants.deadline(&self.members, now));
         let have = self.have_due.filter(|_| !self.have_readers.is_empty());
         [grants, have].into_iter().flatten().min()
     }
