@@ -12,7 +12,7 @@
 //! ```text
 //!            pure                                        I/O
 //!  ┌───────────────────────────────┐      ┌────────────────────────────────────┐
-//!  │ fetch     asks others         │      │ node      poll(2), one thread      │
+//!  │ fetch     asks others         │      │ node      poll(2)                  │
 //!  │  ├ p9::client                 │◄─────┤  ├ store  files at the destination │
 //!  │  └ swarm::scheduler           │      │  └ get    the client's command     │
 //!  │                               │      │                                    │

@@ -1,20 +1,21 @@
-//! The blocking driver of a node: fetches, and serves what it has to others, in one thread.
+//! The blocking driver of a node: fetches, and serves what it has to others. Only the writing of
+//! what comes fast is another thread's.
 //!
 //! It waits in poll(2) for all of its sockets, hands bytes to the pure half ([`Fetch`] for what it
 //! asks of others, [`Hub`] and [`Session`] for what others ask of it) and does what that says.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::chunks::ChunkSet;
+use crate::chunks::{ChunkId, ChunkSet};
 use crate::error::{Error, reason};
 use crate::fetch::{Fetch, Incoming, Output};
 use crate::manifest::{Manifest, Segment};
@@ -32,8 +33,12 @@ use crate::tree::Tree;
 
 /// Connections that are accepted at a time; one more is closed at once.
 const MAX_CLIENTS: usize = 512;
-/// Bytes read from a socket at a time.
+/// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 << 10;
+/// Buffers of that size: one is filled and hashed while the bytes of the others are written.
+const BUFFERS: usize = 8;
+/// Bytes read from a client at a time.
+const REQUEST_BYTES: usize = 64 << 10;
 /// Reads from one socket before the others have their turn.
 const READS_A_TURN: usize = 4;
 /// A connection that is not made by then is given up.
@@ -49,7 +54,10 @@ pub struct Node {
     clients: BTreeMap<Conn, Peer>,
     sources: BTreeMap<SourceId, Upstream>,
     last_conn: u64,
-    buffer: Vec<u8>,
+    buffers: Vec<Arc<Vec<u8>>>,
+    requests: Vec<u8>,
+    /// Verified chunks that may not be in their files yet, each with the store's ticket for that.
+    unwritten: VecDeque<(u64, ChunkId)>,
     stale: bool,
     report: Reporter,
 }
@@ -59,7 +67,7 @@ pub struct Node {
 struct StoredFiles(Store);
 
 impl Files for StoredFiles {
-    fn source(&mut self, _: &Tree, segment: &Segment) -> io::Result<(Rc<File>, u64)> {
+    fn source(&mut self, _: &Tree, segment: &Segment) -> io::Result<(Arc<File>, u64)> {
         let (file, base) = self.0.source(segment.entry)?;
         Ok((file, base.saturating_add(segment.offset)))
     }
@@ -130,7 +138,9 @@ impl Node {
             clients: BTreeMap::new(),
             sources: BTreeMap::new(),
             last_conn: 0,
-            buffer: vec![0; READ_BYTES],
+            buffers: (0..BUFFERS).map(|_| Arc::new(vec![0; READ_BYTES])).collect(),
+            requests: vec![0; REQUEST_BYTES],
+            unwritten: VecDeque::new(),
             stale: false,
             report,
         }
@@ -180,9 +190,14 @@ impl Node {
         ];
         let timeout = deadlines.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
+        // What is to be written is waited for only while there is nothing else to do.
+        let timeout = if self.unwritten.is_empty() { timeout } else { Some(Duration::ZERO) };
         let ready = self.wait(timeout)?;
 
         let now = Instant::now();
+        if ready.sources.is_empty() && ready.clients.is_empty() {
+            self.pass_on(true, now)?;
+        }
         for (id, fd) in ready.sources {
             self.source_ready(id, &fd, now)?;
         }
@@ -192,7 +207,7 @@ impl Node {
         if ready.newcomers {
             self.accept(now);
         }
-        Ok(())
+        self.pass_on(self.fetch.is_whole(), now)
     }
 
     /// Ends all connections, in order that the other sides learn of it at once.
@@ -285,13 +300,20 @@ impl Node {
 
     fn read_source(&mut self, id: SourceId, now: Instant) -> Result<(), Error> {
         for _ in 0..READS_A_TURN {
-            let Some(source) = self.sources.get_mut(&id) else { return Ok(()) };
-            let n = match source.stream.read(&mut self.buffer) {
+            let free = self.free_buffer();
+            let space = self.buffers.get_mut(free).and_then(Arc::get_mut);
+            let Some((source, space)) = self.sources.get_mut(&id).zip(space) else { return Ok(()) };
+            let read = source.stream.read(space);
+            if let Ok(n @ 1..) = read {
+                self.take_in(id, free, n, now)?;
+            }
+            match read {
+                Ok(READ_BYTES) => {}
                 Ok(0) => {
                     self.lose(id, "hung up", now);
                     return Ok(());
                 }
-                Ok(n) => n,
+                Ok(_) => return Ok(()),
                 Err(error) => {
                     if !matches!(
                         error.kind(),
@@ -301,25 +323,61 @@ impl Node {
                     }
                     return Ok(());
                 }
-            };
-            let mut bytes = self.buffer.get(..n).unwrap_or_default();
-            while let Some(incoming) = self.fetch.receive(id, &mut bytes, now) {
-                match incoming {
-                    Incoming::Bytes { image_offset, bytes } => {
-                        self.files.0.write(image_offset, &bytes)?;
-                    }
-                    Incoming::Verified(chunk) => {
-                        self.files.0.verified(chunk)?;
-                        self.hub.holds(chunk, now);
-                    }
-                    Incoming::Wrong { address, chunk } => self.report.say(format_args!(
-                        "{address} sent chunk {chunk} with wrong contents; it is fetched elsewhere"
-                    )),
-                    Incoming::Stale => self.stale = true,
-                }
             }
-            if n < READ_BYTES {
-                return Ok(());
+        }
+        Ok(())
+    }
+
+    /// The index of a buffer of which nothing is to be written any more.
+    fn free_buffer(&mut self) -> usize {
+        loop {
+            let is_free = |buffer: &mut Arc<_>| Arc::get_mut(buffer).is_some();
+            if let Some(free) = self.buffers.iter_mut().position(is_free) {
+                return free;
+            }
+            self.files.0.wait_for_writing();
+        }
+    }
+
+    /// Takes the first `n` bytes of a buffer, which came from a source.
+    fn take_in(&mut self, id: SourceId, from: usize, n: usize, now: Instant) -> Result<(), Error> {
+        let Some(buffer) = self.buffers.get(from) else { return Ok(()) };
+        let mut rest = buffer.get(..n).unwrap_or_default();
+        while let Some(incoming) = self.fetch.receive(id, &mut rest, now) {
+            match incoming {
+                Incoming::Bytes { image_offset, bytes: Cow::Borrowed(bytes) } => {
+                    // They are what was taken off last.
+                    let end = n - rest.len();
+                    self.files.0.write(image_offset, buffer, end - bytes.len()..end)?;
+                }
+                Incoming::Bytes { image_offset, bytes: Cow::Owned(bytes) } => {
+                    let all = 0..bytes.len();
+                    self.files.0.write(image_offset, &Arc::new(bytes), all)?;
+                }
+                Incoming::Verified(chunk) => {
+                    self.unwritten.push_back((self.files.0.ticket(), chunk));
+                }
+                Incoming::Wrong { address, chunk } => self.report.say(format_args!(
+                    "{address} sent chunk {chunk} with wrong contents; it is fetched elsewhere"
+                )),
+                Incoming::Stale => self.stale = true,
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the others of the verified chunks that are in their files by now; if it has to, it
+    /// waits until all of them are.
+    fn pass_on(&mut self, all: bool, now: Instant) -> Result<(), Error> {
+        while let Some(&(ticket, chunk)) = self.unwritten.front() {
+            if self.files.0.is_written(ticket)? {
+                self.unwritten.pop_front();
+                self.files.0.verified(chunk)?;
+                self.hub.holds(chunk, now);
+            } else if all {
+                self.files.0.wait_for_writing();
+            } else {
+                break;
             }
         }
         Ok(())
@@ -383,9 +441,9 @@ impl Node {
             peer.blocked = false;
         }
         if fd.readable() && peer.session.wants_input() {
-            match peer.stream.read(&mut self.buffer) {
+            match peer.stream.read(&mut self.requests) {
                 Ok(0) => return self.disconnect(conn, now),
-                Ok(n) => peer.session.receive(self.buffer.get(..n).unwrap_or_default()),
+                Ok(n) => peer.session.receive(self.requests.get(..n).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return self.disconnect(conn, now),
             }

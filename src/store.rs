@@ -19,10 +19,12 @@ mod place;
 mod sparse;
 mod temporary;
 mod verify;
+mod writer;
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -38,6 +40,7 @@ use attributes::Attributes;
 use dirs::Dirs;
 use open_files::OpenFiles;
 use temporary::temporary_name;
+use writer::{Failure, Piece, Writer};
 
 /// What is kept of the entries' attributes; times always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +80,8 @@ pub struct Store {
     /// For each entry what there is of it; of use only for files that were asked for.
     files: Vec<FileState>,
     open: OpenFiles,
-    spill: Option<Rc<File>>,
+    spill: Option<Arc<File>>,
+    writer: Writer,
     /// For each chunk on its way the offset in the image after its last byte that was written as
     /// data: from there on, what was a hole still is one.
     data_ends: HashMap<ChunkId, u64>,
@@ -140,6 +144,7 @@ impl Store {
             files: Vec::new(),
             open: OpenFiles::default(),
             spill: None,
+            writer: Writer::default(),
             data_ends: HashMap::new(),
             plan: Rc::new(plan),
             manifest,
@@ -167,14 +172,20 @@ impl Store {
         counts
     }
 
-    /// Takes bytes that are not verified yet, from `image_offset` on; may be called again for a
-    /// chunk that turned out wrong. What belongs to a chunk that is not wanted, or that is verified
-    /// already, is left out.
+    /// Takes bytes that are not verified yet, `range` of `buffer`, from `image_offset` on; may be
+    /// called again for a chunk that turned out wrong. What belongs to a chunk that is not wanted,
+    /// or that is verified already, is left out. The buffer is shared until they are written.
     ///
     /// Fails if the file cannot be made or written, such as on a full disk.
-    pub fn write(&mut self, image_offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    pub fn write(
+        &mut self,
+        image_offset: u64,
+        buffer: &Arc<Vec<u8>>,
+        range: Range<usize>,
+    ) -> Result<(), Error> {
+        let piece = Piece { buffer, range };
         let manifest = self.manifest.clone();
-        let end = image_offset.saturating_add(bytes.len() as u64);
+        let end = image_offset.saturating_add(piece.range.len() as u64);
         for chunk in manifest.layout().covering(image_offset..end) {
             if !self.wanted.contains(chunk) || self.verified.contains(chunk) {
                 continue;
@@ -183,14 +194,39 @@ impl Store {
             let range = range.start.max(image_offset)..range.end.min(end);
             for segment in manifest.listing().segments(range) {
                 let start = file_offset(&manifest, segment.entry).saturating_add(segment.offset);
-                let piece = part(bytes, start.saturating_sub(image_offset), segment.len);
+                let at = start.saturating_sub(image_offset) as usize;
+                let part = piece.part(at, at.saturating_add(segment.len as usize));
                 match self.plan.chosen(segment.entry) {
-                    true => self.write_temporary(chunk, segment, start, piece)?,
-                    false => self.write_spill(start, piece)?,
+                    true => self.write_temporary(chunk, segment, start, part)?,
+                    false => self.write_spill(start, part)?,
                 }
             }
         }
         Ok(())
+    }
+
+    /// A number for [`Store::is_written`], for all that was to be written so far.
+    pub fn ticket(&self) -> u64 {
+        self.writer.ticket()
+    }
+
+    /// Is everything in its file that was to be written when the ticket was taken?
+    ///
+    /// Fails if something could not be written.
+    pub fn is_written(&mut self, ticket: u64) -> Result<bool, Error> {
+        self.writer.is_written(ticket).map_err(|failure| self.not_written(failure))
+    }
+
+    /// Waits until one more piece is in its file, if any is not.
+    pub fn wait_for_writing(&mut self) {
+        self.writer.wait();
+    }
+
+    fn not_written(&self, (entry, error): Failure) -> Error {
+        match entry {
+            Some(entry) => Error::file("write", self.full(entry))(error),
+            None => Error::file("write a temporary file in", &self.plan.dir)(error),
+        }
     }
 
     /// Notes that all bytes of a chunk were written and hash to what they should. Every file that
@@ -218,7 +254,7 @@ impl Store {
     ///
     /// Only the bytes of verified chunks are what they should be. Fails if nothing of the entry is
     /// held, and if somebody has replaced the file since.
-    pub fn source(&mut self, entry: usize) -> io::Result<(Rc<File>, u64)> {
+    pub fn source(&mut self, entry: usize) -> io::Result<(Arc<File>, u64)> {
         if self.plan.chosen(entry) {
             return Ok((self.file(entry)?, 0));
         }
@@ -256,7 +292,7 @@ impl Store {
     }
 
     /// The open file of an entry that was asked for, wherever it stands.
-    fn file(&mut self, entry: usize) -> io::Result<Rc<File>> {
+    fn file(&mut self, entry: usize) -> io::Result<Arc<File>> {
         if let Some(file) = self.open.get(entry) {
             return Ok(file);
         }
@@ -370,14 +406,6 @@ fn look_for(dir: &File, place: &TreePath, content: &Content) -> io::Result<Held>
 
 fn file_offset(manifest: &Manifest, entry: usize) -> u64 {
     manifest.listing().entry(entry).map_or(0, |entry| entry.image_range().start)
-}
-
-/// `len` bytes from `start` on; fewer if there are fewer.
-fn part(bytes: &[u8], start: u64, len: u64) -> &[u8] {
-    let start = usize::try_from(start).unwrap_or(usize::MAX).min(bytes.len());
-    let rest = bytes.get(start..).unwrap_or_default();
-    let len = usize::try_from(len).unwrap_or(usize::MAX).min(rest.len());
-    rest.get(..len).unwrap_or_default()
 }
 
 #[cfg(test)]

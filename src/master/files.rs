@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use super::scan::Scan;
@@ -28,7 +27,7 @@ pub(super) struct ServedFiles {
 struct OpenFile {
     scan: Arc<Scan>,
     entry: usize,
-    file: Rc<File>,
+    file: Arc<File>,
 }
 
 impl ServedFiles {
@@ -42,7 +41,7 @@ impl ServedFiles {
 }
 
 impl Files for ServedFiles {
-    fn source(&mut self, tree: &Tree, segment: &Segment) -> io::Result<(Rc<File>, u64)> {
+    fn source(&mut self, tree: &Tree, segment: &Segment) -> io::Result<(Arc<File>, u64)> {
         let state = self.states.iter().find(|(published, _)| std::ptr::eq(&**published, tree));
         let (_, scan) = state.ok_or(io::Error::from_raw_os_error(libc::ESTALE))?;
         let entry = segment.entry;
@@ -53,7 +52,7 @@ impl Files for ServedFiles {
                 scan.check_same(entry, &open.file)?;
                 open
             }
-            None => OpenFile { scan: scan.clone(), entry, file: Rc::new(scan.open_same(entry)?) },
+            None => OpenFile { scan: scan.clone(), entry, file: Arc::new(scan.open_same(entry)?) },
         };
         let file = open.file.clone();
         self.open.push_back(open);

@@ -22,8 +22,11 @@ use crate::tree::CONTROL_DIR;
 
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
 const MAX_SYSTEM_PATH_BYTES: usize = 4095;
-/// A file that changed this shortly before a scan may change again without a trace.
-const SETTLING_NS: i128 = 2_000_000_000;
+/// A file that changed this shortly before a scan may change again without a trace, if its file
+/// system counts in whole seconds (FAT: in two).
+const COARSE_SETTLING_NS: i128 = 2_000_000_000;
+/// The same for all others: the kernel's clock for files has ticks of at most 10 ms.
+const FINE_SETTLING_NS: i128 = 100_000_000;
 
 /// What to scan and what to record.
 #[derive(Clone, Debug, Default)]
@@ -176,7 +179,7 @@ impl Scan {
     /// Could a file not have changed since without a trace?
     pub(super) fn has_settled(&self, file: &Identity) -> bool {
         let newest = file.mtime_ns.max(file.ctime_ns);
-        newest.saturating_add(SETTLING_NS) < self.scanned_ns
+        newest.saturating_add(settling_ns(file.ctime_ns)) < self.scanned_ns
     }
 
     /// The path of a file in the file system.
@@ -488,6 +491,15 @@ fn nanoseconds_of(time: SystemTime) -> i128 {
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => signed(since.as_nanos()),
         Err(before) => signed(before.duration().as_nanos()).saturating_neg(),
+    }
+}
+
+/// How long after its last change a file may change without a trace. Only the kernel sets a ctime,
+/// so one with a fraction of a second tells how fine the file system counts.
+fn settling_ns(ctime_ns: i128) -> i128 {
+    match ctime_ns % 1_000_000_000 {
+        0 => COARSE_SETTLING_NS,
+        _ => FINE_SETTLING_NS,
     }
 }
 

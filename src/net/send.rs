@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use socket2::SockRef;
 
@@ -17,7 +17,7 @@ use crate::tree::Tree;
 /// Where the bytes of the image are stored.
 pub trait Files {
     /// The file that holds a stretch of an entry of `tree`, and where in it the stretch begins.
-    fn source(&mut self, tree: &Tree, segment: &Segment) -> io::Result<(Rc<File>, u64)>;
+    fn source(&mut self, tree: &Tree, segment: &Segment) -> io::Result<(Arc<File>, u64)>;
 }
 
 /// How far sending has come.
@@ -41,7 +41,7 @@ pub struct Sending {
     open: Option<Stretch>,
 }
 
-type Stretch = (Rc<File>, u64, u64);
+type Stretch = (Arc<File>, u64, u64);
 
 impl Sending {
     /// Begins to send an output. Data whose file cannot be opened, or is not what it was, comes
@@ -79,8 +79,10 @@ impl Sending {
         socket: &SockRef<'_>,
         files: &mut impl Files,
     ) -> io::Result<Progress> {
+        // A header waits for the data behind it, so that it costs no packet of its own.
+        let more = if self.data.is_some() { libc::MSG_MORE } else { 0 };
         while let Some(rest) = self.head.get(self.head_sent..).filter(|rest| !rest.is_empty()) {
-            match socket.send(rest) {
+            match socket.send_with_flags(rest, more) {
                 Ok(n) => self.head_sent += n,
                 Err(error) => return blocked(error),
             }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// So many files stay open; with sockets and directories still far below the usual 1024.
 const MOST: usize = 256;
@@ -16,13 +16,13 @@ pub(super) struct OpenFiles {
 
 #[derive(Debug)]
 struct Held {
-    file: Rc<File>,
+    file: Arc<File>,
     last_use: u64,
 }
 
 impl OpenFiles {
     /// The file of an entry, if it is open.
-    pub(super) fn get(&mut self, entry: usize) -> Option<Rc<File>> {
+    pub(super) fn get(&mut self, entry: usize) -> Option<Arc<File>> {
         self.uses += 1;
         let held = self.files.get_mut(&entry)?;
         held.last_use = self.uses;
@@ -30,7 +30,7 @@ impl OpenFiles {
     }
 
     /// Keeps a file open for an entry.
-    pub(super) fn put(&mut self, entry: usize, file: File) -> Rc<File> {
+    pub(super) fn put(&mut self, entry: usize, file: File) -> Arc<File> {
         if self.files.len() >= MOST {
             let oldest = self.files.iter().min_by_key(|(_, held)| held.last_use);
             if let Some(&oldest) = oldest.map(|(entry, _)| entry) {
@@ -38,7 +38,7 @@ impl OpenFiles {
             }
         }
         self.uses += 1;
-        let file = Rc::new(file);
+        let file = Arc::new(file);
         self.files.insert(entry, Held { file: file.clone(), last_use: self.uses });
         file
     }

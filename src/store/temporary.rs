@@ -2,10 +2,11 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::rc::Rc;
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
 
 use super::sparse::data_runs;
+use super::writer::Piece;
 use super::{Held, Store};
 use crate::chunks::ChunkId;
 use crate::error::Error;
@@ -37,13 +38,13 @@ impl Store {
         chunk: ChunkId,
         segment: Segment,
         image_offset: u64,
-        bytes: &[u8],
+        piece: Piece<'_>,
     ) -> Result<(), Error> {
         let (file, fresh) = self.temporary(segment.entry)?;
         let data_end = self.data_ends.get(&chunk).copied().unwrap_or(0);
         let runs = match fresh && image_offset >= data_end {
-            true => data_runs(segment.offset, bytes),
-            false => std::iter::once(0..bytes.len()).collect(),
+            true => data_runs(segment.offset, piece.bytes()),
+            false => std::iter::once(0..piece.range.len()).collect(),
         };
         if let Some(last) = runs.last() {
             let end = image_offset.saturating_add(last.end as u64);
@@ -51,28 +52,29 @@ impl Store {
         }
         for run in runs {
             let at = segment.offset.saturating_add(run.start as u64);
-            file.write_all_at(bytes.get(run).unwrap_or_default(), at)
-                .map_err(|error| Error::file("write", self.full(segment.entry))(error))?;
+            let written =
+                self.writer.write(Some(segment.entry), &file, at, piece.part(run.start, run.end));
+            written.map_err(|error| self.not_written((Some(segment.entry), error)))?;
         }
         Ok(())
     }
 
     /// Writes bytes of files that were not asked for.
-    pub(super) fn write_spill(&mut self, image_offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn write_spill(&mut self, image_offset: u64, piece: Piece<'_>) -> Result<(), Error> {
         let spill = match &self.spill {
             Some(spill) => spill.clone(),
             None => {
                 let made = make_spill(self.dirs.top());
-                let made = Rc::new(made.map_err(Error::file("make a file in", &self.plan.dir))?);
+                let made = Arc::new(made.map_err(Error::file("make a file in", &self.plan.dir))?);
                 self.spill.insert(made).clone()
             }
         };
-        let written = spill.write_all_at(bytes, image_offset);
-        written.map_err(Error::file("write a temporary file in", &self.plan.dir))
+        let written = self.writer.write(None, &spill, image_offset, piece);
+        written.map_err(|error| self.not_written((None, error)))
     }
 
     /// The temporary file of an entry, made if there is none, and whether it is fresh.
-    pub(super) fn temporary(&mut self, entry: usize) -> Result<(Rc<File>, bool), Error> {
+    pub(super) fn temporary(&mut self, entry: usize) -> Result<(Arc<File>, bool), Error> {
         let held = self.files.get(entry).map_or(Held::Nothing, |state| state.held);
         if let Held::Temporary { fresh } = held {
             let file = self.file(entry);

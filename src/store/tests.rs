@@ -125,7 +125,7 @@ impl Served {
         let range = self.manifest.layout().range(chunk);
         for start in range.clone().step_by(20_000) {
             let end = range.end.min(start + 20_000);
-            store.write(start, &self.image[start as usize..end as usize])?;
+            write(store, start, &self.image[start as usize..end as usize])?;
         }
         store.verified(chunk)
     }
@@ -153,6 +153,15 @@ impl Served {
     }
 }
 
+/// Bytes that are in the file when this returns.
+fn write(store: &mut Store, image_offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    store.write(image_offset, &Arc::new(bytes.to_vec()), 0..bytes.len())?;
+    while !store.is_written(store.ticket())? {
+        store.wait_for_writing();
+    }
+    Ok(())
+}
+
 fn verify(store: &mut Store) -> Vec<u32> {
     store.verify(&mut |_, _| {}).unwrap().iter().map(ChunkId::get).collect()
 }
@@ -175,7 +184,7 @@ fn a_file_gets_its_final_name_only_when_it_is_whole() {
     let served = serve(&[(b"a", 0o640, Plain(&a))]);
     let mut store = served.open(".", &dest.0).unwrap();
     served.send(&mut store, served.chunk(1)).unwrap();
-    store.write(0, &a[..50_000]).unwrap();
+    write(&mut store, 0, &a[..50_000]).unwrap();
     assert!(!dest.path("a").exists());
     assert!(store.finish().unwrap_err().to_string().ends_with("not all of it was fetched"));
     assert!(!dest.path("a").exists());
@@ -195,7 +204,7 @@ fn a_fetch_that_ended_midway_goes_on_where_it_was() {
     for n in [0, 2, 4] {
         served.send(&mut store, served.chunk(n)).unwrap();
     }
-    store.write(MIN_CHUNK_BYTES, b"garbage on its way").unwrap();
+    write(&mut store, MIN_CHUNK_BYTES, b"garbage on its way").unwrap();
     drop(store);
 
     let mut store = served.open(".", &dest.0).unwrap();
@@ -247,7 +256,7 @@ fn a_temporary_file_of_nothing_right_leaves_no_garbage() {
     let dest = TempDir::new();
     let served = serve(&[(b"a", 0o644, Plain(&[0; 100_000]))]);
     let mut store = served.open(".", &dest.0).unwrap();
-    store.write(0, &[0xff; 100_000]).unwrap();
+    write(&mut store, 0, &[0xff; 100_000]).unwrap();
     drop(store);
     served.fetch(".", &dest.0);
     assert_eq!(fs::read(dest.path("a")).unwrap(), [0; 100_000]);
@@ -258,8 +267,8 @@ fn zeros_over_the_garbage_of_a_failed_attempt_are_written() {
     let dest = TempDir::new();
     let served = serve(&[(b"a", 0o644, Plain(&[0; 50_000])), (b"b", 0o644, Plain(&[0; 9_000]))]);
     let mut store = served.open(".", &dest.0).unwrap();
-    store.write(0, &[0xff; 40_000]).unwrap();
-    store.write(40_000, &[0xff; 15_000]).unwrap();
+    write(&mut store, 0, &[0xff; 40_000]).unwrap();
+    write(&mut store, 40_000, &[0xff; 15_000]).unwrap();
     served.send_all(&mut store).unwrap();
     assert_eq!(fs::read(dest.path("a")).unwrap(), [0; 50_000]);
     assert_eq!(fs::read(dest.path("b")).unwrap(), [0; 9_000]);
@@ -273,7 +282,7 @@ fn zeros_into_a_temporary_file_of_an_earlier_run_are_written() {
     let served = serve(&[(b"a", 0o644, Plain(&a))]);
     let mut store = served.open(".", &dest.0).unwrap();
     served.send(&mut store, served.chunk(0)).unwrap();
-    store.write(65_536, &[0xff; 65_536]).unwrap();
+    write(&mut store, 65_536, &[0xff; 65_536]).unwrap();
     drop(store);
     let mut store = served.open(".", &dest.0).unwrap();
     assert_eq!(verify(&mut store), [0, 2]);
@@ -299,9 +308,9 @@ fn what_comes_late_for_a_verified_chunk_is_left_out() {
     let served = serve(&[(b"a", 0o644, Plain(&a))]);
     let mut store = served.open(".", &dest.0).unwrap();
     served.send(&mut store, served.chunk(0)).unwrap();
-    store.write(0, &[0xff; 65_536]).unwrap();
+    write(&mut store, 0, &[0xff; 65_536]).unwrap();
     served.send(&mut store, served.chunk(1)).unwrap();
-    store.write(0, &[0xff; 100_000]).unwrap();
+    write(&mut store, 0, &[0xff; 100_000]).unwrap();
     assert_eq!(fs::read(dest.path("a")).unwrap(), a);
     assert_eq!(dest.names(), ["a"]);
 }
@@ -608,7 +617,7 @@ fn offsets_beyond_four_gib_work() {
     let manifest = Arc::new(Manifest::new(listing, hashes).unwrap());
     let served = Served { manifest, image: Vec::new() };
     let mut store = served.open(".", &dest.0).unwrap();
-    store.write(bytes - 10, b"the end!!!").unwrap();
+    write(&mut store, bytes - 10, b"the end!!!").unwrap();
     for chunk in served.manifest.layout().iter() {
         store.verified(chunk).unwrap();
     }

@@ -1,7 +1,7 @@
 //! Finding out what is already there and right.
 
 use std::os::unix::fs::FileExt;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use super::sparse::data_runs;
 use super::{Held, Store, chosen};
@@ -129,7 +129,7 @@ impl Store {
     /// A temporary file of which nothing is right becomes one hole again.
     fn empty_temporary(&mut self, entry: usize) -> Result<(), Error> {
         let (file, _) = self.temporary(entry)?;
-        let empty = |file: Rc<std::fs::File>| {
+        let empty = |file: Arc<std::fs::File>| {
             let bytes = file.metadata()?.len();
             file.set_len(0)?;
             file.set_len(bytes)

@@ -633,4 +633,17 @@ mod tests {
         master.holds(0, 2);
         assert_eq!(master.serve(0), None);
     }
+
+    #[test]
+    fn nodes_that_lack_nothing_keep_nobody_awake() {
+        let mut master = Master::new(1, 1, 4);
+        let is_due = |master: &Master| master.grants.deadline(master.now).is_some();
+        assert_eq!(master.serve(0), Some(0));
+        assert_eq!(master.ask(0), None);
+        assert!(is_due(&master), "it may starve");
+        master.holds(0, 0);
+        master.now += Rules::default().starved_after;
+        master.assign();
+        assert!(!is_due(&master), "its read of `next` waits all the same");
+    }
 }

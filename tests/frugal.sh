@@ -1,0 +1,85 @@
+#!/bin/bash
+# What the program costs besides the files: a node's memory while it fetches from several sources and
+# serves many, the master's with a thousand nodes, and the processor time of both when all is done.
+. "$(dirname "$0")/lib.sh"
+need python3:python3
+need_xget
+
+node_kib=$((16 << 10))
+master_kib=$((64 << 10))
+crowd=1000
+idle_seconds=5
+
+# A gigabyte, most of it holes: these are hashed and sent like all else, and need no room.
+src=$work/src
+mkdir "$src"
+for i in 1 2; do random_file "$src/image-$i" 64M; done
+truncate -s 896M "$src/image-3"
+
+master - "$src" || { fail "the master starts" "$(log master)"; finish; }
+chunks=$(status - "127.0.0.1:$port" | sed -n '1s/.* held=[0-9]*\/\([0-9]*\) .*/\1/p')
+
+# peak NAME: KiB of memory that it had at most
+peak() { sed -n 's/^VmHWM:\s*\([0-9]*\) kB/\1/p' "/proc/${pid[$1]}/status"; }
+
+# is_below NAME KIB WHAT
+is_below() {
+    local kib
+    kib=$(peak "$1")
+    check "$3: $kib KiB of memory, at most $2" [ "${kib:-$(($2 + 1))}" -le "$2" ]
+}
+
+# fetch NAME NUMBER SERVER WHAT [OPTION...]: a node with a port of its own
+fetch() {
+    local name=$1 own=$((port + $2)) server=$3 what=$4; shift 4
+    start "$name" - "$xget" -n "127.0.0.1:$server" -p $own -q -D 1 "$@" "$what" "$work/$name"
+}
+
+# ---- a node, between several sources and ten clients
+
+sources=(source1 source2 source3)
+for i in 1 2 3; do fetch source$i $i $port . --serve forever; done
+all_whole 60 "${sources[@]}" || fail "the sources get their files" "$(log source1)"
+fetch middle 4 $port . --serve forever
+clients=()
+for i in 1 2 3 4 5 6 7 8 9 10; do
+    fetch client$i $((10 + i)) $((port + 4)) image-1 --serve no -r forever
+    clients+=(client$i)
+done
+if all_whole 60 middle "${clients[@]}"; then pass "a node fetches 1 GiB while it serves 10 clients"; else
+    fail "a node fetches 1 GiB while it serves 10 clients" "$(log middle)" "$(log client1)"; fi
+note "$(summary middle)"
+note "it has sent $(status - "127.0.0.1:$((port + 4))" | field sent_bytes) bytes"
+is_below middle $node_kib "the node"
+for client in "${clients[@]}"; do exit_of "$client" 30; done
+end TERM "${sources[@]}"
+
+# ---- the master, and a thousand nodes
+
+if [ "$(ulimit -H -n)" != unlimited ] && [ "$(ulimit -H -n)" -lt $((crowd + 100)) ]; then
+    skip "$crowd nodes at one master" "ulimit -H -n $((crowd + 100))"
+else
+    start crowd - python3 "$repo/tests/many_nodes.py" 127.0.0.1 $port $crowd "$chunks"
+    check "$crowd nodes join, and wait for news" wait_for 60 grep -q "^$crowd nodes wait" "$work/crowd.out"
+    is_below master $master_kib "the master with $crowd nodes"
+fi
+
+# ---- nothing to do
+
+# spent NAME: microseconds of processor time that all of its threads have used
+spent() { awk '{ sum += $1 } END { printf "%d", sum / 1000 }' /proc/"${pid[$1]}"/task/*/schedstat; }
+
+if [ -e /proc/self/schedstat ]; then
+    sleep 3
+    before_node=$(spent middle) before_master=$(spent master)
+    sleep $idle_seconds
+    node_us=$(($(spent middle) - before_node))
+    master_us=$(($(spent master) - before_master))
+    # Less than one tick of the clock.
+    check "a node at rest uses no time: $node_us us in $idle_seconds s" [ $node_us -lt 10000 ]
+    check "nor does the master: $master_us us" [ $master_us -lt 10000 ]
+else
+    skip "the time that a process at rest uses" "a kernel with CONFIG_SCHED_INFO"
+fi
+
+finish
