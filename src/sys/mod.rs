@@ -3,3 +3,4 @@
 pub mod fs;
 pub mod poll;
 pub mod process;
+pub mod socket;
