@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,6 +51,11 @@ pub struct Hub {
     have_due: Option<Instant>,
     /// What has come since readers of `have` were last told.
     news: Vec<ChunkId>,
+    /// What has come since all of them were.
+    news_for_all: Vec<ChunkId>,
+    all_due: Option<Instant>,
+    /// Who was told last.
+    told: Conn,
     /// Connections that wait for image bytes which are not held yet.
     data_readers: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
@@ -99,6 +104,9 @@ impl Hub {
             have_readers: BTreeSet::new(),
             have_due: None,
             news: Vec::new(),
+            news_for_all: Vec::new(),
+            all_due: None,
+            told: Conn(0),
             data_readers: BTreeSet::new(),
             wakes: BTreeSet::new(),
             manifest_readers: BTreeMap::new(),
@@ -155,23 +163,38 @@ impl Hub {
     pub fn tick(&mut self, now: Instant) {
         if self.have_due.is_some_and(|due| due <= now) {
             self.have_due = None;
-            let news = std::mem::take(&mut self.news);
-            let members = &self.members;
-            self.have_readers.retain(|conn| {
-                let useful = members.get(*conn).is_none_or(|member| member.lacks_any(&news));
-                if useful {
-                    self.wakes.insert(*conn);
-                }
-                !useful
-            });
+            self.tell(self.rules.told_at_once);
+            self.news_for_all.append(&mut self.news);
+            self.all_due.get_or_insert(now + self.rules.all_told_after);
+        }
+        if self.all_due.is_some_and(|due| due <= now) {
+            self.all_due = None;
+            self.news = std::mem::take(&mut self.news_for_all);
+            self.tell(usize::MAX);
+            self.news.clear();
         }
         self.assign(now);
+    }
+
+    /// Wakes readers of `have` that lack something of the news, at most so many, by turns.
+    fn tell(&mut self, most: usize) {
+        let (news, members) = (&self.news, &self.members);
+        let useful = |conn: &&Conn| members.get(**conn).is_none_or(|m| m.lacks_any(news));
+        let later = self.have_readers.range((Bound::Excluded(self.told), Bound::Unbounded));
+        let turns = later.chain(self.have_readers.range(..=self.told));
+        let told: Vec<Conn> = turns.filter(useful).take(most).copied().collect();
+        for conn in told {
+            self.have_readers.remove(&conn);
+            self.wakes.insert(conn);
+            self.told = conn;
+        }
     }
 
     /// When [`Hub::tick`] has something to do, if it ever has.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         let grants = self.grants.as_ref().and_then(|grants| grants.deadline(now));
-        let have = self.have_due.filter(|_| !self.have_readers.is_empty());
+        let have = [self.have_due, self.all_due].into_iter().flatten().min();
+        let have = have.filter(|_| !self.have_readers.is_empty());
         [grants, have].into_iter().flatten().min()
     }
 

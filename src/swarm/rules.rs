@@ -59,6 +59,11 @@ pub struct Rules {
     pub max_fetchers: usize,
     /// How long news for readers of `have` are gathered before they are sent.
     pub have_delay: Duration,
+    /// How many of them are told at once. To tell everybody of every chunk is most of a node's work
+    /// where links are slow, and who lacks it hears of it from others as well.
+    pub told_at_once: usize,
+    /// After how long all are told that still lack it.
+    pub all_told_after: Duration,
 
     // The master: `grants` and `members`.
     /// No chunk goes out a second time before all are out once, as long as nobody starves.
@@ -116,6 +121,8 @@ impl Default for Rules {
             manifest_readers: 4,
             max_fetchers: 16,
             have_delay: Duration::from_millis(5),
+            told_at_once: 4,
+            all_told_after: Duration::from_millis(50),
             once_each: true,
             grants_a_slot: 3,
             shared_window: 2,
