@@ -153,6 +153,10 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
+    /// When the source that brings least gives way to another.
+    redraw_due: Option<Instant>,
+    /// When that last happened, and how many chunks were here then.
+    redrawn: Option<(Instant, usize)>,
     /// When a chunk last came; before the first, when there was first somebody to ask.
     progress: Option<Instant>,
     random: u64,
@@ -196,6 +200,8 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
+            redraw_due: None,
+            redrawn: None,
             progress: None,
             random: seed | 1,
             trace: false,
@@ -310,6 +316,7 @@ impl Fetch {
         }
         self.report_news(now);
         self.ask_for_sources(now);
+        self.redraw(now);
         self.dial(now);
         self.outputs.pop_front()
     }
@@ -325,7 +332,14 @@ impl Fetch {
         let rests = (!self.is_whole() && self.peers() < self.rules.max_peers)
             .then(|| self.places.values().filter(|p| !p.linked).filter_map(|p| p.not_before).min());
         let home = self.home_due.filter(|_| !self.has_home_link());
-        links.flatten().chain(rests.flatten()).chain(home).chain(self.scheduler.deadline()).min()
+        let redraw = self.redraw_due.filter(|_| !self.is_whole());
+        links
+            .flatten()
+            .chain(rests.flatten())
+            .chain(home)
+            .chain(redraw)
+            .chain(self.scheduler.deadline())
+            .min()
     }
 
     /// Takes the next thing off the front of `bytes`; None when all of them are used up.
@@ -488,6 +502,7 @@ impl Fetch {
             return Ok(());
         }
         share.bytes = share.bytes.saturating_add(expected);
+        link.brought += 1;
         if let Some(bytes) = transfer.apart {
             let bytes = Cow::Owned(bytes);
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
@@ -614,6 +629,38 @@ impl Fetch {
             }
             link.ask_for_sources();
         }
+    }
+
+    /// Lets the source that has brought least give way to one that was not asked yet. Who comes early
+    /// finds few others, and some have sources that many draw from.
+    fn redraw(&mut self, now: Instant) {
+        let (last, held) = self.redrawn.unwrap_or((now, self.order.len()));
+        let came = self.order.len() - held;
+        let early = self.redraw_due.is_some_and(|due| due > now);
+        if self.is_whole() || (early && came < self.rules.redraw_chunks) {
+            return;
+        }
+        self.redrawn = Some((now, self.order.len()));
+        self.redraw_due = Some(now + self.jittered(self.rules.redraw_every * 4 / 3));
+        let others = self.places.values().any(|place| {
+            !place.linked && place.not_before.is_none_or(|not_before| not_before <= now)
+        });
+        if !others || self.peers() < self.rules.max_peers {
+            return;
+        }
+        let peers = self.links.iter().filter(|(_, link)| link.kind == Some(Kind::Peer));
+        // Those that have had the time to bring something.
+        let old = peers.filter(|(_, link)| link.since <= last);
+        let worst = old.min_by_key(|(_, link)| link.brought).map(|(source, _)| *source);
+        self.links.values_mut().for_each(|link| link.brought = 0);
+        let Some(source) = worst else { return };
+        let Some(link) = self.links.remove(&source) else { return };
+        self.scheduler.remove(source);
+        if let Some(place) = self.places.get_mut(&link.address) {
+            place.linked = false;
+            place.not_before = Some(now + self.rules.redraw_every * 8);
+        }
+        self.outputs.push_back(Output::Close { source });
     }
 
     fn dial(&mut self, now: Instant) {

@@ -38,6 +38,11 @@ pub struct Rules {
     pub redir_first: Duration,
     /// See `redir_first`.
     pub redir_most: Duration,
+    /// After so many chunks the source that has brought least gives way to another, so that nobody
+    /// stays with sources that many draw from, or with those that it found when it came first.
+    pub redraw_chunks: usize,
+    /// The same happens after this time, if fewer have come.
+    pub redraw_every: Duration,
 
     // Whoever is asked: `hub` and `uploads`.
     /// Chunks that a node sends at a time. Few at a high rate bring whole chunks into the swarm
@@ -98,6 +103,8 @@ impl Default for Rules {
             report_every: Duration::from_millis(250),
             redir_first: Duration::from_millis(10),
             redir_most: Duration::from_secs(2),
+            redraw_chunks: 64,
+            redraw_every: Duration::from_millis(500),
             upload_slots: 4,
             neediest_first: true,
             have_delay: Duration::from_millis(5),
