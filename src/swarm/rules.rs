@@ -48,8 +48,9 @@ pub struct Rules {
     /// Chunks that a node sends at a time. Few at a high rate bring whole chunks into the swarm
     /// sooner than many slow ones.
     pub upload_slots: usize,
-    /// A free slot goes to the one that lacks most; else to the one that asked first, which turns a
-    /// swarm into a chain.
+    /// A free slot, and at the master a chunk, goes to the one that lacks most; else to the one that
+    /// asked first. Where nodes start at different times, those that came early would have to wait
+    /// until all later ones have as much as they; where all start at once it makes no difference.
     pub neediest_first: bool,
     /// How long news for readers of `have` are gathered before they are sent.
     pub have_delay: Duration,
@@ -106,7 +107,7 @@ impl Default for Rules {
             redraw_chunks: 64,
             redraw_every: Duration::from_millis(500),
             upload_slots: 4,
-            neediest_first: true,
+            neediest_first: false,
             have_delay: Duration::from_millis(5),
             once_each: true,
             grants_a_slot: 2,
