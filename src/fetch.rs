@@ -159,6 +159,10 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
+    /// When the source that brings least gives way to another.
+    redraw_due: Option<Instant>,
+    /// When that last happened, and how many chunks were here then.
+    redrawn: Option<(Instant, usize)>,
     /// When a chunk last came; before the first, when there was first somebody to ask.
     progress: Option<Instant>,
     random: u64,
@@ -202,6 +206,8 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
+            redraw_due: None,
+            redrawn: None,
             progress: None,
             random: seed | 1,
             trace: false,
@@ -333,6 +339,7 @@ impl Fetch {
         }
         self.report_news(now);
         self.ask_for_sources(now);
+        self.redraw(now);
         self.dial(now);
         self.outputs.pop_front()
     }
@@ -345,9 +352,13 @@ impl Fetch {
             let behind = link.kind.is_some() && link.reported < news;
             [link.redir_due, behind.then(|| link.reported_at + report_every)]
         });
-        let rests = self.to_be_dialled().filter_map(|(_, place)| place.not_before);
+        let useful = self.usefulness();
+        let rests = self.places.values().filter(|place| useful(place));
+        let rests = rests.filter_map(|place| place.not_before);
         let home = self.home_due.filter(|_| !self.has_home_link());
-        links.flatten().chain(rests).chain(home).chain(self.scheduler.deadline()).min()
+        let redraw = self.redraw_due.filter(|_| !self.is_whole());
+        let times = links.flatten().chain(rests).chain(home).chain(redraw);
+        times.chain(self.scheduler.deadline()).min()
     }
 
     /// Takes the next thing off the front of `bytes`; None when all of them are used up.
@@ -510,6 +521,7 @@ impl Fetch {
             return Ok(());
         }
         share.bytes = share.bytes.saturating_add(expected);
+        link.brought += 1;
         if let Some(bytes) = transfer.apart {
             let bytes = Cow::Owned(bytes);
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
@@ -638,6 +650,37 @@ impl Fetch {
         }
     }
 
+    /// Lets the source that has brought least give way to one that was not asked yet. Who comes early
+    /// finds few others, and some have sources that many draw from.
+    fn redraw(&mut self, now: Instant) {
+        let (last, held) = self.redrawn.unwrap_or((now, self.order.len()));
+        let came = self.order.len() - held;
+        let early = self.redraw_due.is_some_and(|due| due > now);
+        if self.is_whole() || (early && came < self.rules.redraw_chunks) {
+            return;
+        }
+        self.redrawn = Some((now, self.order.len()));
+        self.redraw_due = Some(now + self.jittered(self.rules.redraw_every * 4 / 3));
+        if self.peers() < self.rules.max_dialled {
+            return;
+        }
+        let Some(other) = self.choose(now, |place| !place.linked) else { return };
+        let peers = self.links.iter().filter(|(_, link)| link.kind == Some(Kind::Peer));
+        // Those that have had the time to bring something.
+        let old = peers.filter(|(_, link)| link.since <= last);
+        let worst = old.min_by_key(|(_, link)| link.brought).map(|(source, _)| *source);
+        self.links.values_mut().for_each(|link| link.brought = 0);
+        let Some(source) = worst else { return };
+        let Some(link) = self.links.remove(&source) else { return };
+        self.scheduler.remove(source);
+        if let Some(place) = self.places.get_mut(&link.address) {
+            place.linked = false;
+            place.not_before = Some(now + self.rules.redraw_every * 8);
+        }
+        self.outputs.push_back(Output::Close { source });
+        self.link(other, false, now);
+    }
+
     fn dial(&mut self, now: Instant) {
         if !self.has_home_link() && self.home_due.is_none_or(|due| due <= now) {
             let turn = self.home_turn % self.home.len().max(1);
@@ -645,23 +688,26 @@ impl Fetch {
                 self.link(address, true, now);
             }
         }
-        loop {
-            let random = next_random(&mut self.random);
-            let due = self.to_be_dialled().filter(|(_, place)| place.not_before <= Some(now));
-            let chosen = due.map(|(address, _)| *address).min_by_key(|address| {
-                (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random)
-            });
-            let Some(address) = chosen else { return };
+        while let Some(address) = self.choose(now, self.usefulness()) {
             self.link(address, false, now);
         }
     }
 
-    /// Nodes that could be of use, now or when their time has come.
-    fn to_be_dialled(&self) -> impl Iterator<Item = (&SocketAddr, &Place)> {
+    /// Any node of those that can be dialled now and are `wanted`.
+    fn choose(&mut self, now: Instant, wanted: impl Fn(&Place) -> bool) -> Option<SocketAddr> {
+        let random = next_random(&mut self.random);
+        let due = |place: &Place| wanted(place) && place.not_before <= Some(now);
+        let due = self.places.iter().filter(|(_, place)| due(place));
+        due.map(|(address, _)| *address).min_by_key(|address| {
+            (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random)
+        })
+    }
+
+    /// Which nodes could be of use, now or when their time has come.
+    fn usefulness(&self) -> impl Fn(&Place) -> bool + use<> {
         let peers = if self.is_whole() { usize::MAX } else { self.peers() };
         let (any, callers) = (peers < self.rules.max_dialled, peers < self.rules.max_peers);
-        let wanted = move |place: &Place| !place.linked && (any || callers && place.calls);
-        self.places.iter().filter(move |(_, place)| wanted(place))
+        move |place| !place.linked && (any || callers && place.calls)
     }
 
     fn link(&mut self, address: SocketAddr, home: bool, now: Instant) {

@@ -35,7 +35,8 @@ The simulation
   --rule NAME=VALUE       another value for one of the rules: order (rarest, random, inorder),
                           peer_window, master_window, max_peers, ask_twice (0 or 1), upload_slots,
                           neediest_first (0 or 1), once_each (0 or 1), slow_factor, near_sources,
-                          have_delay_ms, report_every_ms, starved_after_ms, redir_most_ms
+                          have_delay_ms, report_every_ms, starved_after_ms, redir_most_ms,
+                          redraw_chunks, redraw_every_ms
   --bar RATIO             fail if the last node takes longer than this times S/B
   --svg FILE              draw the results over the number of nodes
 Presets, which other options may follow
@@ -210,6 +211,8 @@ fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
         "have_delay_ms" => rules.have_delay = time,
         "report_every_ms" => rules.report_every = time,
         "starved_after_ms" => rules.starved_after = time,
+        "redraw_chunks" => rules.redraw_chunks = count,
+        "redraw_every_ms" => rules.redraw_every = time,
         "redir_most_ms" => rules.redir_most = time,
         _ => return Err(format!("there is no rule {name}").into()),
     }

@@ -57,6 +57,9 @@ pub(super) struct Link {
     pub(super) redir_due: Option<Instant>,
     pub(super) redir_wait: Duration,
     pub(super) wrong: u32,
+    pub(super) since: Instant,
+    /// Chunks that it has brought since sources were last weighed.
+    pub(super) brought: u32,
 }
 
 impl Link {
@@ -76,6 +79,8 @@ impl Link {
             redir_due: None,
             redir_wait: Duration::ZERO,
             wrong: 0,
+            since: now,
+            brought: 0,
         }
     }
 

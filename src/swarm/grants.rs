@@ -207,7 +207,8 @@ impl Grants {
 
     /// How much `conn` lacks of what it wants, in thousandths.
     pub fn lacks(&mut self, conn: Conn, permille: u32) {
-        self.askers.entry(conn).or_default().lack = permille;
+        let lack = if self.rules.neediest_first { permille } else { 0 };
+        self.askers.entry(conn).or_default().lack = lack;
         self.line_up(conn);
     }
 
@@ -525,8 +526,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_lacks_more_goes_first() {
+    fn by_that_rule_a_node_that_lacks_more_goes_first() {
         let mut master = Master::new(2, 8, 1);
+        master.grants.rules.neediest_first = true;
+        master.reports(1);
         master.holds(0, 5);
         assert_eq!((master.ask(0), master.ask(1)), (None, None));
         assert_eq!(master.assign(), [1]);

@@ -7,8 +7,9 @@
 //!   node that starves.
 //! - A node asks its peers for their rarest chunk, one at a time and one queued behind it, and the
 //!   least busy peer first ([`scheduler`]).
-//! - Whoever uploads has few slots, and a free one goes to the neediest asker ([`uploads`],
-//!   [`grants`]). First come, first served turns a swarm into a chain.
+//! - Whoever uploads has few slots, and gives a free one to whoever has waited longest ([`uploads`]).
+//!   Slow nodes get nothing from the master that is scarce ([`grants`]).
+//! - A node trades the source that brings least for another, again and again ([`crate::fetch`]).
 //! - A newcomer is sent to nodes half of which are near it, the least named first ([`members`]).
 //! - A request that takes several times as long as usual is made elsewhere, and near the end the
 //!   last chunks are asked of two.

@@ -43,13 +43,19 @@ pub struct Rules {
     pub redir_first: Duration,
     /// See `redir_first`.
     pub redir_most: Duration,
+    /// After so many chunks the source that has brought least gives way to another, so that nobody
+    /// stays with sources that many draw from, or with those that it found when it came first.
+    pub redraw_chunks: usize,
+    /// The same happens after this time, if fewer have come.
+    pub redraw_every: Duration,
 
     // Whoever is asked: `hub` and `uploads`.
     /// Chunks that a node sends at a time. Few at a high rate bring whole chunks into the swarm
     /// sooner than many slow ones.
     pub upload_slots: usize,
-    /// A free slot goes to the one that lacks most; else to the one that asked first, which turns a
-    /// swarm into a chain.
+    /// A free slot, and at the master a chunk, goes to the one that lacks most; else to the one that
+    /// asked first. Where nodes start at different times, those that came early would have to wait
+    /// until all later ones have as much as they; where all start at once it makes no difference.
     pub neediest_first: bool,
     /// Who may read the manifest at a time; others get it from those that have it. Sent to everybody
     /// by the master it would be 7 % of an image of 64 MiB for 64 nodes.
@@ -116,8 +122,10 @@ impl Default for Rules {
             report_every: Duration::from_millis(250),
             redir_first: Duration::from_millis(10),
             redir_most: Duration::from_secs(2),
+            redraw_chunks: 64,
+            redraw_every: Duration::from_millis(500),
             upload_slots: 4,
-            neediest_first: true,
+            neediest_first: false,
             manifest_readers: 4,
             max_fetchers: 16,
             have_delay: Duration::from_millis(5),

@@ -1,8 +1,7 @@
 //! Whose turn it is to be sent a chunk.
 //!
 //! Few uploads at a time, each at a high rate, bring whole chunks into the swarm sooner than many
-//! slow ones; and a free slot goes to whoever lacks most, because first come, first served turns a
-//! swarm into a chain.
+//! slow ones. A free slot goes to whoever has waited longest, each connection in its turn.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,7 +54,7 @@ impl Uploads {
 
     /// A turn ended, or `conn` gave up what it was offered. Returns who is to be woken.
     ///
-    /// `lack` says how much a connection still lacks; the one that lacks most goes first.
+    /// `lack` says how much a connection still lacks, for [`Rules::neediest_first`].
     pub fn done(&mut self, conn: Conn, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
         self.active.remove(&conn);
         self.offer(lack)
@@ -107,8 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn a_free_slot_goes_to_who_lacks_most_not_to_who_came_first() {
-        let mut uploads = Uploads::new(1, Rules::default());
+    fn by_that_rule_a_free_slot_goes_to_who_lacks_most() {
+        let rules = Rules { neediest_first: true, ..Rules::default() };
+        let mut uploads = Uploads::new(1, rules);
         assert!(uploads.ask(Conn(1)));
         assert!(!uploads.ask(Conn(2)));
         assert!(!uploads.ask(Conn(9)));
@@ -131,8 +131,8 @@ mod tests {
         assert!(uploads.ask(Conn(1)));
         uploads.ask(Conn(2));
         uploads.ask(Conn(3));
-        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(3)));
-        assert_eq!(uploads.cancel(Conn(3), lack), Some(Conn(2)));
+        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(2)));
+        assert_eq!(uploads.cancel(Conn(2), lack), Some(Conn(3)));
     }
 
     #[test]
