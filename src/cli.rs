@@ -11,7 +11,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct Serve {
     pub listen: Option<IpAddr>,
     /// How many nodes the master itself feeds at once.
     pub max_fed: NonZeroUsize,
+    /// Most bytes a second that are sent.
+    pub max_upload: Option<NonZeroU64>,
     /// Other file systems mounted below `path` are left out.
     pub one_file_system: bool,
     /// Owners are left out of the manifest.
@@ -89,6 +91,8 @@ pub struct Fetch {
     pub retries: Retries,
     /// How long to serve others once the files are whole.
     pub serve_on: ServeOn,
+    /// Most bytes a second that are sent to other nodes.
+    pub max_upload: Option<NonZeroU64>,
     /// The command returns once the files are whole, while a resident serves on.
     pub background: bool,
     /// No progress is shown.
@@ -214,6 +218,7 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         port: given.port,
         listen: given.listen,
         max_fed: given.max_fed,
+        max_upload: given.max_upload,
         one_file_system: given.one_file_system,
         no_owner: given.no_owner,
         cache: given.cache,
@@ -244,6 +249,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         no_owner: given.no_owner,
         retries: given.retries,
         serve_on: given.serve_on,
+        max_upload: given.max_upload,
         background: given.background,
         quiet: given.quiet,
         debug: given.debug,

@@ -273,7 +273,8 @@ impl Get<'_> {
         })?;
         report.end_progress();
         let mut meter = Meter::new(&manifest, &store, &held);
-        let start = Start { manifest, tree, store, held, home, listener, seed: process::seed() };
+        let (seed, max_upload) = (process::seed(), self.options.max_upload);
+        let start = Start { manifest, tree, store, held, home, listener, seed, max_upload };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {

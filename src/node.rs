@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -120,12 +121,14 @@ pub struct Start {
     pub listener: Option<TcpListener>,
     /// Drives all random choices.
     pub seed: u64,
+    /// Most bytes a second that are sent to others.
+    pub max_upload: Option<NonZeroU64>,
 }
 
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start { manifest, tree, store, held, home, listener, seed } = start;
+        let Start { manifest, tree, store, held, home, listener, seed, max_upload } = start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
@@ -133,9 +136,11 @@ impl Node {
         if report.traces() {
             fetch.trace();
         }
+        let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
+        max_upload.into_iter().for_each(|most| hub.limit_upload(most));
         Node {
             fetch,
-            hub: Hub::node(Arc::new(tree), wanted, held, rules, seed),
+            hub,
             files: StoredFiles(store),
             listener,
             clients: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt as _;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,6 +24,7 @@ pub(super) struct Given {
     pub(super) port: u16,
     pub(super) listen: Option<IpAddr>,
     pub(super) max_fed: NonZeroUsize,
+    pub(super) max_upload: Option<NonZeroU64>,
     pub(super) one_file_system: bool,
     pub(super) no_owner: bool,
     pub(super) no_mode: bool,
@@ -52,6 +53,7 @@ impl Default for Given {
             port: DEFAULT_PORT,
             listen: None,
             max_fed: USUAL_MAX_FED,
+            max_upload: None,
             one_file_system: false,
             no_owner: false,
             no_mode: false,
@@ -134,6 +136,18 @@ pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
 /// At most `u32::MAX`, so that a deadline made of it cannot overflow.
 pub(super) fn seconds(value: &OsStr) -> Option<u64> {
     parsed::<u32>(value).map(u64::from)
+}
+
+/// Bytes a second; K, M and G stand for powers of 1024.
+pub(super) fn rate(value: &OsStr) -> Option<NonZeroU64> {
+    let text = value.to_str()?;
+    let (digits, unit) = match text.as_bytes().last()?.to_ascii_uppercase() {
+        b'K' => (text.get(..text.len() - 1)?, 1 << 10),
+        b'M' => (text.get(..text.len() - 1)?, 1 << 20),
+        b'G' => (text.get(..text.len() - 1)?, 1 << 30),
+        _ => (text, 1),
+    };
+    NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(unit)?)
 }
 
 pub(super) fn interval(secs: u64) -> Option<Duration> {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::Command;
-use super::given::{Given, cache, debug_level, interval, parsed, retries, seconds, serve_on};
+use super::given::{Given, cache, debug_level, interval, parsed, rate, retries, seconds, serve_on};
 use Form::{Fetch, Manifest, Serve, Status};
 use Takes::{Nothing, Value};
 
@@ -226,6 +226,18 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 },
                 forms: &[Serve, Fetch],
                 help: "serve on this address only (default: all)",
+            },
+            Opt {
+                short: None,
+                long: "max-upload",
+                takes: Value {
+                    name: "RATE",
+                    kind: "a number of bytes a second, as 800K, 50M or 1G",
+                    set: |given, v| rate(v).map(|rate| given.max_upload = Some(rate)),
+                },
+                forms: &[Serve, Fetch],
+                help: "send at most so many bytes a second to all\n\
+                       others together; K, M and G are powers of 1024",
             },
             Opt {
                 short: Some('o'),

@@ -36,6 +36,7 @@ fn the_original_way_to_fetch_everything() {
         no_owner: false,
         retries: Retries::Times(5),
         serve_on: ServeOn::WhileWanted,
+        max_upload: None,
         background: false,
         quiet: false,
         debug: DebugLevel::Normal,
@@ -47,6 +48,24 @@ fn the_original_way_to_fetch_everything() {
 fn the_original_way_to_fetch_one_file() {
     let given = fetch("-n masterserver file1 /tmp/download");
     assert_eq!((given.sources, given.dest), (vec!["file1".into()], "/tmp/download".into()));
+}
+
+#[test]
+fn what_is_sent_a_second_can_be_limited() {
+    for (written, bytes) in
+        [("1000", 1000), ("800K", 800 << 10), ("50m", 50 << 20), ("1G", 1 << 30)]
+    {
+        let given = fetch(&format!("-n head --max-upload {written} . /boot"));
+        assert_eq!(given.max_upload.map(u64::from), Some(bytes), "{written}");
+    }
+}
+
+#[test]
+fn a_limit_that_is_none_is_refused() {
+    for written in ["0", "K", "-1", "1.5M", "99999999999G", "10MB"] {
+        let refused = run(&format!("-n head --max-upload {written} . /boot")).unwrap_err();
+        assert!(refused.to_string().contains("--max-upload"), "{refused}");
+    }
 }
 
 #[test]
@@ -259,6 +278,7 @@ mod with_a_master {
             port: 20004,
             listen: None,
             max_fed: NonZeroUsize::new(4).unwrap(),
+            max_upload: None,
             one_file_system: false,
             no_owner: false,
             cache: Cache::Usual,

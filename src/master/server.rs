@@ -60,8 +60,10 @@ pub(super) fn run(
             .map_err(Error::system("start a thread"))?;
     }
     let slots = options.max_fed.get();
+    let mut hub = Hub::master(tree, slots, Rules::default(), process::seed());
+    options.max_upload.into_iter().for_each(|most| hub.limit_upload(most));
     let shared = Rc::new(Shared {
-        hub: RefCell::new(Hub::master(tree, slots, Rules::default(), process::seed())),
+        hub: RefCell::new(hub),
         files: RefCell::new(files),
         slots,
         bells: RefCell::new(HashMap::new()),

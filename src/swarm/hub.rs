@@ -6,12 +6,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
 use blake3::Hash;
 
+use super::allowance::Allowance;
 use super::grants::Grants;
 use super::members::{Members, seconds};
 use super::rules::Rules;
@@ -58,6 +60,9 @@ pub struct Hub {
     told: Conn,
     /// Connections that wait for image bytes which are not held yet.
     data_readers: BTreeSet<Conn>,
+    /// A limit on what is sent, and who waits for it.
+    allowance: Option<Allowance>,
+    throttled: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
     /// Who reads the manifest, and since when.
     manifest_readers: BTreeMap<Conn, Instant>,
@@ -108,12 +113,19 @@ impl Hub {
             all_due: None,
             told: Conn(0),
             data_readers: BTreeSet::new(),
+            allowance: None,
+            throttled: BTreeSet::new(),
             wakes: BTreeSet::new(),
             manifest_readers: BTreeMap::new(),
             joined: Vec::new(),
             log: Vec::new(),
             sent_bytes: 0,
         }
+    }
+
+    /// Sends at most so many image bytes a second from now on, to all connections together.
+    pub fn limit_upload(&mut self, bytes_per_s: NonZeroU64) {
+        self.allowance = Some(Allowance::new(bytes_per_s));
     }
 
     /// A connection was accepted.
@@ -126,6 +138,7 @@ impl Hub {
         let member = self.members.disconnected(conn);
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
+        self.throttled.remove(&conn);
         self.wakes.remove(&conn);
         if let Some(grants) = &mut self.grants {
             grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
@@ -155,12 +168,16 @@ impl Hub {
             next.wakes.insert(conn);
         }
         next.sent_bytes = self.sent_bytes;
+        next.allowance = self.allowance.take();
         next.log = std::mem::take(&mut self.log);
         *self = next;
     }
 
     /// Does what is due by now; [`Hub::deadline`] says when to come back.
     pub fn tick(&mut self, now: Instant) {
+        if self.allowance.as_ref().is_some_and(|allowance| allowance.wait(now).is_none()) {
+            self.wakes.append(&mut self.throttled);
+        }
         if self.have_due.is_some_and(|due| due <= now) {
             self.have_due = None;
             self.tell(self.rules.told_at_once);
@@ -195,7 +212,9 @@ impl Hub {
         let grants = self.grants.as_ref().and_then(|grants| grants.deadline(now));
         let have = [self.have_due, self.all_due].into_iter().flatten().min();
         let have = have.filter(|_| !self.have_readers.is_empty());
-        [grants, have].into_iter().flatten().min()
+        let allowance = self.allowance.as_ref().filter(|_| !self.throttled.is_empty());
+        let paid = allowance.map(|allowance| allowance.wait(now).unwrap_or(now));
+        [grants, have, paid].into_iter().flatten().min()
     }
 
     /// The connections whose sessions have to be resumed.
@@ -464,10 +483,17 @@ impl Host for Hub {
             self.data_readers.insert(at.conn);
             return Answer::Wait;
         }
-        match paced && !self.uploads.ask(at.conn) {
-            true => Answer::Wait,
-            false => Answer::Now(()),
+        if self.allowance.as_ref().is_some_and(|allowance| allowance.wait(at.now).is_some()) {
+            self.throttled.insert(at.conn);
+            return Answer::Wait;
         }
+        if paced && !self.uploads.ask(at.conn) {
+            return Answer::Wait;
+        }
+        if let Some(allowance) = &mut self.allowance {
+            allowance.spend(range.end.saturating_sub(range.start), at.now);
+        }
+        Answer::Now(())
     }
 
     fn sent(&mut self, at: At, range: &Range<u64>) {
@@ -492,6 +518,7 @@ impl Host for Hub {
             (Control::Next, Some(grants)) => grants.cancel(at.conn),
             (Control::Image, _) => {
                 self.data_readers.remove(&at.conn);
+                self.throttled.remove(&at.conn);
                 let next = self.uploads.cancel(at.conn, |conn| lack(&self.members, conn));
                 self.wakes.extend(next);
             }

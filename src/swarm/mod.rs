@@ -17,6 +17,7 @@
 //! [`rules`] has all of their numbers. [`hub`] is the side that is asked, for the master and for nodes; [`crate::fetch`] the side that
 //! asks.
 
+pub mod allowance;
 pub mod grants;
 pub mod hub;
 pub mod members;

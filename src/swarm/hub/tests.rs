@@ -73,6 +73,25 @@ impl Server {
 }
 
 #[test]
+fn with_a_limit_a_read_waits_until_what_was_sent_is_paid_for() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    server.hub.limit_upload(NonZeroU64::new(1 << 20).unwrap());
+    let tree = server.hub.tree.clone();
+    let mut image = |server: &mut Server, n: u64| {
+        let at = server.at(Conn(n));
+        server.hub.image(at, &tree, &(0..1 << 20), false)
+    };
+    assert_eq!(image(&mut server, 1), Answer::Now(()));
+    assert_eq!(image(&mut server, 2), Answer::Wait);
+    let due = server.hub.deadline(server.now).unwrap();
+    assert!(due > server.now);
+    server.now = due;
+    server.hub.tick(due);
+    assert!(server.hub.take_wakes().contains(&Conn(2)));
+    assert_eq!(image(&mut server, 2), Answer::Now(()));
+}
+
+#[test]
 fn few_read_the_manifest_at_a_time() {
     let mut server = Server::node(Rules { manifest_readers: 2, ..Rules::default() });
     assert_eq!(OTHERS.map(|conn| server.reads_manifest(conn)), [Ok(()), Ok(()), Err(Errno::EBUSY)]);
