@@ -77,7 +77,7 @@ fn with_a_limit_a_read_waits_until_what_was_sent_is_paid_for() {
     let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
     server.hub.limit_upload(NonZeroU64::new(1 << 20).unwrap());
     let tree = server.hub.tree.clone();
-    let mut image = |server: &mut Server, n: u64| {
+    let image = |server: &mut Server, n: u64| {
         let at = server.at(Conn(n));
         server.hub.image(at, &tree, &(0..1 << 20), false)
     };
