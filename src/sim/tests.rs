@@ -1,3 +1,5 @@
+mod rules;
+
 use super::*;
 
 const MIB: u64 = 1 << 20;

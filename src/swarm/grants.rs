@@ -587,6 +587,25 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_holds_grants_for_long_is_slow_before_it_reports_any() {
+        let mut master = Master::new(2, 8, 4);
+        master.grants.arriving.add(Duration::from_millis(20));
+        master.ask(0);
+        assert_eq!(master.assign(), [0]);
+        master.now += Duration::from_millis(100);
+        assert_eq!((master.ask(0), master.ask(0)), (Some(0), None));
+        (0..3).for_each(|_| assert_eq!(master.ask(1), None));
+        assert_eq!(master.assign(), [1], "others wait for none of what the slow one would get");
+    }
+
+    #[test]
+    fn what_most_nodes_need_is_not_the_usual_if_a_quarter_is_faster() {
+        let mut times = Times::default();
+        (0..300).for_each(|n| times.add(Duration::from_millis(if n % 3 == 0 { 10 } else { 100 })));
+        assert_eq!(times.patience(), Duration::from_millis(40));
+    }
+
+    #[test]
     fn a_node_that_gets_nothing_from_others_starves_once_not_for_each_chunk() {
         let mut master = Master::new(3, 8, 4);
         for chunk in 0..8 {

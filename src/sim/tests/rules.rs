@@ -1,0 +1,126 @@
+//! What each of [`Rules`] is good for: the same small clusters with it and without.
+
+use super::*;
+use crate::swarm::rules::Order;
+
+/// The last node's time over S/B, from its own start, and the master's bytes over S: means over three
+/// seeds.
+fn mean(scenario: &Scenario, rules: Rules) -> (f64, f64) {
+    let runs = (1..=3).map(|seed| {
+        let scenario = Scenario { seed, rules, ..scenario.clone() };
+        let outcome = run(&scenario);
+        let sound = scenario.nodes.iter().zip(&outcome.times);
+        let sound = sound.filter(|(node, _)| node.link.up_bytes_per_s == RATE);
+        let last = sound.filter_map(|(_, time)| *time).max().unwrap();
+        let floor = floor(&scenario).as_secs_f64();
+        (last.as_secs_f64() / floor, copies_from_master(&scenario, &outcome))
+    });
+    let (last, copies): (Vec<f64>, Vec<f64>) = runs.unzip();
+    (last.iter().sum::<f64>() / 3.0, copies.iter().sum::<f64>() / 3.0)
+}
+
+fn blank(nodes: usize, mib: u64) -> Scenario {
+    Scenario { blank: true, ..cluster(nodes, mib, 1) }
+}
+
+/// The nodes start one after the other, the last one after S/B.
+fn spread(mut scenario: Scenario) -> Scenario {
+    let (count, floor) = (scenario.nodes.len() as u32, floor(&scenario));
+    for (i, node) in (0..).zip(&mut scenario.nodes) {
+        node.starts = floor * i / count;
+    }
+    scenario
+}
+
+/// Sources as few as they never are, which makes each choice count.
+fn sparse() -> Rules {
+    Rules { max_peers: 3, redraw_chunks: usize::MAX, redraw_every: FOREVER, ..Rules::default() }
+}
+
+const FOREVER: Duration = Duration::from_secs(1000);
+
+#[test]
+fn a_master_that_repeats_chunks_wastes_its_link() {
+    let scenario = blank(24, 8);
+    let (last, copies) = mean(&scenario, Rules::default());
+    let (last_without, copies_without) =
+        mean(&scenario, Rules { once_each: false, ..Rules::default() });
+    assert!(last_without > last * 1.3, "{last} {last_without}");
+    assert!(copies_without > copies * 1.4, "{copies} {copies_without}");
+}
+
+#[test]
+fn in_order_leaves_everybody_with_the_same_chunks() {
+    let scenario = blank(32, 16);
+    let (last, _) = mean(&scenario, sparse());
+    let (last_without, _) = mean(&scenario, Rules { order: Order::InOrder, ..sparse() });
+    assert!(last_without > last * 1.08, "{last} {last_without}");
+}
+
+#[test]
+fn without_a_second_request_links_wait_for_each_other() {
+    let mut scenario = blank(2, 16);
+    for link in scenario.nodes.iter_mut().map(|node| &mut node.link).chain([&mut scenario.master]) {
+        link.delay = Duration::from_millis(5);
+    }
+    let (last, _) = mean(&scenario, Rules::default());
+    let (last_without, _) = mean(&scenario, Rules { peer_window: 1, ..Rules::default() });
+    assert!(last_without > last * 1.1, "{last} {last_without}");
+}
+
+#[test]
+fn without_asking_twice_everybody_waits_for_one_that_has_died() {
+    let scenario = Scenario { master_leaves: true, ..blank(24, 16) };
+    let (last, _) = mean(&scenario, Rules::default());
+    let (last_without, _) = mean(&scenario, Rules { ask_twice: false, ..Rules::default() });
+    assert!(last_without > last * 2.0, "{last} {last_without}");
+}
+
+#[test]
+fn slow_nodes_hold_up_the_others_a_little_not_ten_times() {
+    let mut scenario = blank(48, 16);
+    for node in scenario.nodes.iter_mut().step_by(3) {
+        node.link = link(RATE / 10, 50);
+    }
+    let (last, _) = mean(&scenario, Rules::default());
+    assert!(last < 1.6, "{last}");
+}
+
+#[test]
+fn neediest_first_makes_those_who_came_early_wait_for_all_later_ones() {
+    // Chunks of 256 KiB: smaller ones leave before there is anybody to choose from.
+    let scenario = spread(blank(12, 260));
+    let (last, _) = mean(&scenario, Rules::default());
+    let (last_with, _) = mean(&scenario, Rules { neediest_first: true, ..Rules::default() });
+    assert!(last_with > last * 1.02, "{last} {last_with}");
+}
+
+#[test]
+fn who_keeps_the_sources_it_found_first_stays_with_few() {
+    let scenario = spread(blank(32, 16));
+    let (last, _) = mean(&scenario, Rules::default());
+    let never = Rules { redraw_chunks: usize::MAX, redraw_every: FOREVER, ..Rules::default() };
+    let (last_without, _) = mean(&scenario, never);
+    assert!(last_without > last * 1.2, "{last} {last_without}");
+}
+
+#[test]
+fn near_sources_spare_the_links_between_racks() {
+    let racks = Racks { nodes: 16, uplink_bytes_per_s: None };
+    let scenario = Scenario { racks, ..blank(96, 4) };
+    let into_racks = |rules: Rules| {
+        let outcome = run(&Scenario { rules, ..scenario.clone() });
+        outcome.image_bytes_into_racks.iter().sum::<u64>() as f64
+    };
+    let with = into_racks(Rules::default());
+    let without = into_racks(Rules { near_sources: 0, ..Rules::default() });
+    assert!(without > with * 1.15, "{with} {without}");
+}
+
+#[test]
+fn few_of_the_uploads_at_a_time_are_as_good_as_many() {
+    let scenario = blank(16, 16);
+    let (few, _) = mean(&scenario, Rules { upload_slots: 2, ..Rules::default() });
+    let (many, _) = mean(&scenario, Rules { upload_slots: 32, ..Rules::default() });
+    assert!((few / many - 1.0).abs() < 0.05, "{few} {many}");
+}
