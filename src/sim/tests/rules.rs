@@ -34,10 +34,14 @@ fn spread(mut scenario: Scenario) -> Scenario {
 
 /// Sources as few as they never are, which makes each choice count.
 fn sparse() -> Rules {
-    Rules { max_peers: 3, redraw_chunks: usize::MAX, redraw_every: FOREVER, ..Rules::default() }
+    Rules { max_dialled: 3, max_peers: 3, ..never_redrawn() }
 }
 
-const FOREVER: Duration = Duration::from_secs(1000);
+/// Sources are kept as they were found.
+fn never_redrawn() -> Rules {
+    let redraw_every = Duration::from_secs(1000);
+    Rules { redraw_chunks: usize::MAX, redraw_every, ..Rules::default() }
+}
 
 #[test]
 fn a_master_that_repeats_chunks_wastes_its_link() {
@@ -99,9 +103,30 @@ fn neediest_first_makes_those_who_came_early_wait_for_all_later_ones() {
 fn who_keeps_the_sources_it_found_first_stays_with_few() {
     let scenario = spread(blank(32, 16));
     let (last, _) = mean(&scenario, Rules::default());
-    let never = Rules { redraw_chunks: usize::MAX, redraw_every: FOREVER, ..Rules::default() };
+    // Nor is anybody called back, which helps against the same.
+    let never = Rules { max_peers: Rules::default().max_dialled, ..never_redrawn() };
     let (last_without, _) = mean(&scenario, never);
-    assert!(last_without > last * 1.2, "{last} {last_without}");
+    assert!(last_without > last * 1.1, "{last} {last_without}");
+}
+
+#[test]
+fn who_is_not_called_back_leaves_its_link_unused() {
+    let scenario = blank(64, 64);
+    let last = |rules: Rules| {
+        let scenario = Scenario { rules, ..scenario.clone() };
+        ratio(&scenario, &run(&scenario))
+    };
+    let called_back = last(Rules::default());
+    let not = last(Rules { max_peers: Rules::default().max_dialled, ..Rules::default() });
+    assert!(not > called_back * 1.01, "{called_back} {not}");
+}
+
+#[test]
+fn to_tell_everybody_at_once_brings_nothing() {
+    let scenario = blank(32, 16);
+    let (few, _) = mean(&scenario, Rules::default());
+    let (all, _) = mean(&scenario, Rules { told_at_once: usize::MAX, ..Rules::default() });
+    assert!((few / all - 1.0).abs() < 0.03, "{few} {all}");
 }
 
 #[test]
