@@ -375,7 +375,7 @@ mod without_a_master {
 
     #[test]
     fn the_help_leaves_serving_out() {
-        for gone in ["--max", "--manifest", "Serving:", "DIR|FILE"] {
+        for gone in ["--max N", "--manifest", "Serving:", "DIR|FILE"] {
             assert!(!help().contains(gone), "{gone}");
         }
     }
