@@ -48,9 +48,6 @@ const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
 const BAN: Duration = Duration::from_secs(600);
 
-/// Most bytes that are worth to wait for.
-const MAX_WORTHWHILE_BYTES: u64 = 128 << 10;
-
 /// What the driver should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -321,15 +318,6 @@ impl Fetch {
     /// What waits to be sent to a source; the driver removes what it has sent from its front.
     pub fn output(&mut self, source: SourceId) -> Option<&mut Vec<u8>> {
         self.links.get_mut(&source).map(|link| link.client.output())
-    }
-
-    /// With how many more bytes from a source it is worth to be bothered: while a chunk comes, a good
-    /// part of it, since whatever follows it on that connection cannot come sooner.
-    ///
-    /// The part is small enough that a source which makes progress is never taken for a stalled one.
-    pub fn worthwhile_bytes(&self, source: SourceId) -> u32 {
-        let part = (self.manifest.layout().chunk_bytes() / 4).min(MAX_WORTHWHILE_BYTES) as u32;
-        self.links.get(&source).map_or(1, |link| link.client.left().min(part).max(1))
     }
 
     /// The next thing to do, or None until something happens or [`Fetch::deadline`] comes.

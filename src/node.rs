@@ -30,7 +30,6 @@ use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::SourceId;
 use crate::sys::poll::{self, PollFd};
-use crate::sys::socket::set_receive_low_water;
 use crate::tree::Tree;
 
 /// Connections that are accepted at a time; one more is closed at once.
@@ -93,8 +92,6 @@ struct Upstream {
     /// Until when the connection has to be made; None once it is.
     connecting: Option<Instant>,
     blocked: bool,
-    /// With how many bytes the socket counts as readable.
-    low_water: u32,
 }
 
 /// Whose turn it is.
@@ -265,8 +262,7 @@ impl Node {
                 Output::Dial { source, address } => match tcp::connect(address) {
                     Ok(stream) => {
                         let connecting = Some(now + CONNECT_TIMEOUT);
-                        let upstream =
-                            Upstream { stream, address, connecting, blocked: false, low_water: 1 };
+                        let upstream = Upstream { stream, address, connecting, blocked: false };
                         self.sources.insert(source, upstream);
                     }
                     Err(error) => {
@@ -304,19 +300,6 @@ impl Node {
         match fd.readable() {
             true => self.read_source(id, now),
             false => Ok(()),
-        }?;
-        self.set_low_water(id);
-        Ok(())
-    }
-
-    /// Saves wake-ups for every few packets, which on slow links are most of a node's work.
-    fn set_low_water(&mut self, id: SourceId) {
-        let bytes = self.fetch.worthwhile_bytes(id);
-        if let Some(source) = self.sources.get_mut(&id)
-            && source.low_water != bytes
-            && set_receive_low_water(source.stream.as_fd(), bytes).is_ok()
-        {
-            source.low_water = bytes;
         }
     }
 

@@ -178,11 +178,6 @@ impl<T: Copy> Client<T> {
         MAX_IN_FLIGHT.saturating_sub(self.in_flight() - flushes.count())
     }
 
-    /// How many bytes of the reply that arrives at present are still to come; 0 between replies.
-    pub fn left(&self) -> u32 {
-        self.stream.map_or(0, |stream| stream.left)
-    }
-
     /// How many requests have no reply yet.
     pub fn in_flight(&self) -> usize {
         self.pending.iter().flatten().count()

@@ -3,4 +3,3 @@
 pub mod fs;
 pub mod poll;
 pub mod process;
-pub mod socket;
