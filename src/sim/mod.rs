@@ -34,6 +34,8 @@ use crate::swarm::rules::Rules;
 
 /// Turns that a host may take without any time passing.
 const MOST_TURNS: u32 = 10_000;
+/// Hosts that a [`Violation`] names.
+const MOST_SHOWN: usize = 10;
 
 /// A cluster, and what happens to it.
 #[derive(Clone, Debug)]
@@ -155,8 +157,10 @@ impl fmt::Display for Violation {
                 write!(f, "at {at:?} host {}: {wrong:?}", host.0)
             }
             Violation::Late { at, missing } => {
-                write!(f, "at {at:?} chunks are missing (host, how many):")?;
-                missing.iter().try_for_each(|(host, count)| write!(f, " ({}, {count})", host.0))
+                let hosts = missing.len();
+                write!(f, "at {at:?} {hosts} hosts miss chunks, among them (host, how many):")?;
+                let mut shown = missing.iter().take(MOST_SHOWN);
+                shown.try_for_each(|(host, count)| write!(f, " ({}, {count})", host.0))
             }
         }
     }
