@@ -116,12 +116,13 @@ def fitted(case, tool):
     """The case as that tool runs it.
 
     What one server sends to everybody takes N times S/B whatever S is, and always the same: one round
-    tells all there is to know, and with many nodes a quarter of the content does. One round is enough,
+    tells all there is to know, and with many nodes a part of the content does. One round is enough,
     too, for what a multicast sender does at the pace of the slowest, or in vain.
     """
     one_by_one = tool.one_by_one and case.nodes > 1 and case.rate
     if one_by_one and case.nodes >= 16 and case.size >= 16 * MIB:
-        case = dataclasses.replace(case, size=case.size // 4, files=max(1, case.files // 4), of=case.asked)
+        part = 4 if case.nodes < 32 else 16
+        case = dataclasses.replace(case, size=case.size // part, files=max(1, case.files // part), of=case.asked)
     if one_by_one or tool.pace_of_slowest and (case.slow or case.killed or case.spread):
         case = dataclasses.replace(case, rounds=1)
     return case
@@ -138,8 +139,8 @@ CASES = [
     Case("all-1", "1 node", 1, 64 * MIB, 100 * MBIT, rounds=2),
     Case("all-4", "4 nodes at once", 4, 64 * MIB, 100 * MBIT, rounds=2),
     sixteen("all-16", " at once"),
-    Case("all-32", "32 nodes at once", 32, 32 * MIB, 50 * MBIT, tools=(*GROUPS, "nginx"), rounds=2),
-    Case("all-64", "64 nodes at once", 64, 16 * MIB, 25 * MBIT, tools=(*GROUPS, "nginx"), rounds=2),
+    Case("all-32", "32 nodes at once", 32, 64 * MIB, 50 * MBIT, tools=(*GROUPS, "nginx"), rounds=2),
+    Case("all-64", "64 nodes at once", 64, 64 * MIB, 25 * MBIT, tools=(*GROUPS, "nginx"), rounds=2),
     sixteen("spread-16", ", their starts spread over S/B", spread=1, tools=GROUPS, rounds=2),
     sixteen(
         "slow-16",

@@ -5,6 +5,9 @@ other by the switch's port. The shaper is HTB, which charges a large packet by i
 Neighbours are entered beforehand: N hosts need N * N entries, and the kernel has room for a thousand
 learned ones in all namespaces together. No delay is added: the kernels this is meant for need not
 have netem.
+
+A link of 25 Mbit/s that stands for one of a gigabit must not cost more: TCP sends no less than ten
+segments at a time, as it would on a fast link, and no firewall looks at what crosses the switch.
 """
 
 import json
@@ -15,6 +18,10 @@ from sandbox import CLONE_NEWNET, call, processes
 
 SWITCH = "switch"
 PORT_QUEUE_BYTES = 256 << 10
+# What nearly every machine has, whatever this one prefers.
+CONGESTION_CONTROL = "cubic"
+ALLOWED = "/proc/sys/net/ipv4/tcp_allowed_congestion_control"
+SEGMENTS_AT_A_TIME = 10
 
 
 def address(host):
@@ -31,6 +38,12 @@ class Network:
     def __init__(self, rates):
         self.rates = rates
         self.hosts = range(len(rates))
+        with open(ALLOWED) as allowed:
+            names = allowed.read().split()
+        if CONGESTION_CONTROL not in names:
+            # No namespace but the first may choose another one.
+            with open(ALLOWED, "w") as allowed:
+                allowed.write(" ".join([*names, CONGESTION_CONTROL]))
 
     def __enter__(self):
         batch(
@@ -65,8 +78,12 @@ class Network:
                     if other != host
                 ),
             )
+            settings(host, {"net.ipv4.tcp_congestion_control": CONGESTION_CONTROL})
             if self.rates[host]:
+                settings(host, {"net.ipv4.tcp_min_tso_segs": SEGMENTS_AT_A_TIME})
                 batch("tc", host, *shaper("eth0", self.rates[host], "pfifo limit 1000"))
+        if os.path.exists("/proc/sys/net/bridge"):
+            settings(SWITCH, {f"net.bridge.bridge-nf-call-{what}": 0 for what in ("iptables", "ip6tables", "arptables")})
         shaped = [host for host in self.hosts if self.rates[host]]
         queue = f"bfifo limit {PORT_QUEUE_BYTES}"
         batch("tc", SWITCH, *(line for host in shaped for line in shaper(f"port{host}", self.rates[host], queue)))
@@ -97,6 +114,10 @@ def shaper(device, rate, queue):
         f"class add dev {device} parent 1: classid 1:1 htb rate {rate}bit burst {burst} cburst {burst} quantum 60000",
         f"qdisc add dev {device} parent 1:1 handle 2: {queue}",
     )
+
+
+def settings(host, values):
+    run("ip", "netns", "exec", str(host), "sysctl", "-qw", *(f"{name}={value}" for name, value in values.items()))
 
 
 def path(host):

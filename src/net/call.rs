@@ -61,10 +61,18 @@ impl From<io::Error> for CallError {
     }
 }
 
+/// What a request belongs to.
+#[derive(Clone, Copy)]
+enum Token {
+    Question,
+    /// The end of a question, for which nobody waits and which may fail if the beginning has.
+    Close,
+}
+
 /// A connection on which one question at a time is asked and waited for.
 pub struct Call {
     stream: TcpStream,
-    client: Client<()>,
+    client: Client<Token>,
     buffer: Vec<u8>,
 }
 
@@ -77,9 +85,9 @@ impl Call {
         stream.set_nodelay(true)?;
         let buffer = vec![0; READ_BYTES as usize];
         let mut call = Call { stream, client: Client::new(false), buffer };
-        call.client.version(());
+        call.client.version(Token::Question);
         call.finish()?;
-        call.client.attach((), ROOT_FID);
+        call.client.attach(Token::Question, ROOT_FID);
         call.finish()?;
         Ok(call)
     }
@@ -91,42 +99,47 @@ impl Call {
         most: u64,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<u8>, CallError> {
-        self.open(file)?;
-        let mut content = Vec::new();
-        while self.read_on(&mut content, most, progress)? > 0 {}
-        self.close()?;
-        Ok(content)
+        self.open(file);
+        let content = self.read_all(most, progress);
+        self.close();
+        content
     }
 
     /// The first line of `.xget/FILE`, without its end.
     pub fn first_line(&mut self, file: Control) -> Result<String, CallError> {
-        self.open(file)?;
+        self.open(file);
+        let line = self.read_line();
+        self.close();
+        line
+    }
+
+    fn read_all(&mut self, most: u64, progress: &mut dyn FnMut(u64)) -> Result<Vec<u8>, CallError> {
         let mut content = Vec::new();
-        let line = loop {
+        while self.read_on(&mut content, most, progress)? > 0 {}
+        Ok(content)
+    }
+
+    fn read_line(&mut self) -> Result<String, CallError> {
+        let mut content = Vec::new();
+        loop {
             if let Some(end) = content.iter().position(|&b| b == b'\n') {
-                break String::from_utf8_lossy(content.get(..end).unwrap_or_default()).into_owned();
+                let line = content.get(..end).unwrap_or_default();
+                return Ok(String::from_utf8_lossy(line).into_owned());
             }
             if self.read_on(&mut content, MAX_LINE_BYTES, &mut |_| {})? == 0 {
                 return Err(CallError::Broken(Broken::Count(0)));
             }
-        };
-        self.close()?;
-        Ok(line)
-    }
-
-    fn open(&mut self, file: Control) -> Result<(), CallError> {
-        self.client.open((), ROOT_FID, FILE_FID, &[".xget", file.name()], 0);
-        let opened = self.finish();
-        if matches!(opened, Err(CallError::Refused(_))) {
-            // The walk has made the fid.
-            self.close()?;
         }
-        opened
     }
 
-    fn close(&mut self) -> Result<(), CallError> {
-        self.client.send((), &Message::Tclunk { fid: FILE_FID });
-        self.finish()
+    /// Queues it; the first read goes out with it.
+    fn open(&mut self, file: Control) {
+        self.client.open(Token::Question, ROOT_FID, FILE_FID, &[".xget", file.name()], 0);
+    }
+
+    /// Queues it; it goes out with the next question, if there is one.
+    fn close(&mut self) {
+        self.client.send(Token::Close, &Message::Tclunk { fid: FILE_FID });
     }
 
     /// Reads what follows `content`; how many bytes came.
@@ -139,7 +152,7 @@ impl Call {
         let before = content.len();
         let count = READ_BYTES.min(self.client.max_read_bytes());
         let offset = before as u64;
-        self.client.send((), &Message::Tread { fid: FILE_FID, offset, count });
+        self.client.send(Token::Question, &Message::Tread { fid: FILE_FID, offset, count });
         self.exchange(&mut |bytes| {
             content.extend_from_slice(bytes);
             progress(content.len() as u64);
@@ -176,14 +189,15 @@ impl Call {
                         take(bytes)?;
                         continue;
                     }
-                    Event::Reply((), Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
+                    Event::Reply(Token::Close, _) => continue,
+                    Event::Reply(_, Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
                         CallError::NotXget
                     }
-                    Event::Reply((), Err(Errno::ENOENT)) => CallError::NotXget,
-                    Event::Reply((), Err(errno)) => CallError::Refused(errno),
-                    Event::Reply((), Ok(_)) | Event::End(..) => continue,
+                    Event::Reply(_, Err(Errno::ENOENT)) => CallError::NotXget,
+                    Event::Reply(_, Err(errno)) => CallError::Refused(errno),
+                    Event::Reply(_, Ok(_)) | Event::End(..) => continue,
                 };
-                // Of a walk and an open in one breath both fail; the first says why.
+                // Of a walk, an open and a read in one breath all fail; the first says why.
                 result = result.and(Err(error));
             }
         }

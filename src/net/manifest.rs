@@ -1,8 +1,8 @@
 //! Getting the manifest, which everybody needs before anything else.
 //!
-//! It comes from the server that was named; but that sends it to few at a time, or a whole cluster
-//! that starts at once would get nothing else for a while. Whom it refuses asks those that have it
-//! already. The server's word for the generation, which is the manifest's hash, makes that safe.
+//! It comes from the server that was named; but that sends it to few at a time, and lets few wait, or
+//! a whole cluster that starts at once would get nothing else for a while. Whom it refuses asks those
+//! that have it already. The server's word for the generation, which is the manifest's hash, makes that safe.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -21,7 +21,7 @@ const AGAIN_MOST: Duration = Duration::from_secs(1);
 /// How long the server itself may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a node may take; there are others.
-const NODE_PATIENCE: Duration = Duration::from_secs(1);
+const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// How many nodes are asked before the server is again.
 const NODES_A_TURN: usize = 2;
 /// After this long the server is told to be faulty: it sends the manifest to nobody.
@@ -39,14 +39,18 @@ pub fn read_manifest(
     let mut server = Call::connect(home, PATIENCE)?;
     loop {
         match server.read(Control::Manifest, MAX_MANIFEST_BYTES, progress) {
-            Err(CallError::Refused(Errno::EBUSY)) if began.elapsed() < REFUSED_FOR => {}
+            Err(CallError::Refused(Errno::EBUSY | Errno::ESTALE))
+                if began.elapsed() < REFUSED_FOR => {}
             other => return other,
         }
-        let generation = server.first_line(Control::Have)?;
-        let generation = generation.split(' ').next().unwrap_or_default();
         let redir = server.read(Control::Redir, MAX_MANIFEST_BYTES, &mut |_| {})?;
         let redir = String::from_utf8_lossy(&redir);
         let mut nodes: Vec<SocketAddr> = redir.lines().filter_map(parse_address).collect();
+        let generation = match nodes.is_empty() {
+            true => String::new(),
+            false => server.first_line(Control::Have)?,
+        };
+        let generation = generation.split(' ').next().unwrap_or_default();
         for _ in 0..NODES_A_TURN.min(nodes.len()) {
             let chosen = next_random(&mut random) as usize % nodes.len();
             let node = nodes.swap_remove(chosen);

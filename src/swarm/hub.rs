@@ -3,7 +3,7 @@
 //! The hub knows who is connected, what is held here and whose turn it is. Whatever it changes for
 //! another connection it reports as a wake-up; the driver then resumes that session.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -16,6 +16,7 @@ use blake3::Hash;
 use super::allowance::Allowance;
 use super::grants::Grants;
 use super::members::{Members, seconds};
+use super::readers::{Readers, Turn};
 use super::rules::Rules;
 use super::uploads::Uploads;
 use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
@@ -64,8 +65,7 @@ pub struct Hub {
     allowance: Option<Allowance>,
     throttled: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
-    /// Who reads the manifest, and since when.
-    manifest_readers: BTreeMap<Conn, Instant>,
+    manifest_readers: Readers,
     joined: Vec<SocketAddr>,
     log: Vec<(SocketAddr, String)>,
     sent_bytes: u64,
@@ -116,7 +116,7 @@ impl Hub {
             allowance: None,
             throttled: BTreeSet::new(),
             wakes: BTreeSet::new(),
-            manifest_readers: BTreeMap::new(),
+            manifest_readers: Readers::new(rules),
             joined: Vec::new(),
             log: Vec::new(),
             sent_bytes: 0,
@@ -139,6 +139,7 @@ impl Hub {
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
         self.throttled.remove(&conn);
+        self.manifest_was_read(At { conn, now });
         self.wakes.remove(&conn);
         if let Some(grants) = &mut self.grants {
             grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
@@ -190,6 +191,9 @@ impl Hub {
             self.tell(usize::MAX);
             self.news.clear();
         }
+        while let Some(conn) = self.manifest_readers.next(now) {
+            self.wakes.insert(conn);
+        }
         self.assign(now);
     }
 
@@ -214,7 +218,8 @@ impl Hub {
         let have = have.filter(|_| !self.have_readers.is_empty());
         let allowance = self.allowance.as_ref().filter(|_| !self.throttled.is_empty());
         let paid = allowance.map(|allowance| allowance.wait(now).unwrap_or(now));
-        [grants, have, paid].into_iter().flatten().min()
+        let manifest = self.manifest_readers.deadline();
+        [grants, have, paid, manifest].into_iter().flatten().min()
     }
 
     /// The connections whose sessions have to be resumed.
@@ -258,17 +263,28 @@ impl Hub {
         }
     }
 
-    /// Lets somebody read the manifest, if not too many do.
-    fn read_manifest(&mut self, at: At) -> Result<(), Errno> {
-        let lifetime = self.rules.grant_lifetime;
-        let reads = |since: Instant| at.now.saturating_duration_since(since) < lifetime;
-        self.manifest_readers.retain(|_, since| reads(*since));
-        let room = self.manifest_readers.len() < self.rules.manifest_readers;
-        if !room && !self.manifest_readers.contains_key(&at.conn) {
-            return Err(Errno::EBUSY);
+    /// A piece of the manifest, for those whose turn it is.
+    fn read_manifest(&mut self, at: At, offset: u64, count: usize) -> Answer<Vec<u8>> {
+        let text = self.tree.manifest().text();
+        let rest = usize::try_from(offset).ok().and_then(|start| text.get(start..));
+        let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+            return Answer::Now(Vec::new());
+        };
+        match self.manifest_readers.ask(at.conn, at.now) {
+            Turn::Now => {}
+            Turn::Wait => return Answer::Wait,
+            Turn::Elsewhere => return Answer::Error(Errno::EBUSY),
         }
-        self.manifest_readers.insert(at.conn, at.now);
-        Ok(())
+        let piece = rest.get(..count).unwrap_or(rest).to_vec();
+        if piece.len() == rest.len() {
+            self.manifest_was_read(at);
+        }
+        Answer::Now(piece)
+    }
+
+    fn manifest_was_read(&mut self, at: At) {
+        self.manifest_readers.done(at.conn);
+        self.wakes.extend(self.manifest_readers.next(at.now));
     }
 
     /// `PORT GENERATION`: the node serves that generation on that port.
@@ -412,10 +428,6 @@ impl Host for Hub {
 
     fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno> {
         Ok(match file {
-            Control::Manifest => {
-                self.read_manifest(at)?;
-                Some(self.tree.manifest().text().clone())
-            }
             Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
             Control::Status => Some(self.status(at.now).into_bytes().into()),
             _ => None,
@@ -434,6 +446,7 @@ impl Host for Hub {
                     }
                 }
             }
+            (Control::Manifest, _) => self.read_manifest(at, offset, count),
             (Control::Next, Some(grants)) => match grants.ask(at.conn, at.now) {
                 Some(chunk) => Answer::Now(format!("{chunk}\n").into_bytes()),
                 None => {
@@ -462,9 +475,7 @@ impl Host for Hub {
     fn clunk(&mut self, at: At, file: Control) {
         match file {
             Control::Avail => self.members.left(at.conn),
-            Control::Manifest => {
-                self.manifest_readers.remove(&at.conn);
-            }
+            Control::Manifest => self.manifest_was_read(at),
             _ => {}
         }
     }
@@ -515,6 +526,7 @@ impl Host for Hub {
             (Control::Have, _) => {
                 self.have_readers.remove(&at.conn);
             }
+            (Control::Manifest, _) => self.manifest_readers.cancel(at.conn),
             (Control::Next, Some(grants)) => grants.cancel(at.conn),
             (Control::Image, _) => {
                 self.data_readers.remove(&at.conn);

@@ -10,6 +10,7 @@
 //! - Whoever uploads has few slots, and gives a free one to whoever has waited longest ([`uploads`]).
 //!   Slow nodes get nothing from the master that is scarce ([`grants`]).
 //! - A node trades the source that brings least for another, again and again ([`crate::fetch`]).
+//! - Few read the manifest at a time, and have it to send soon ([`readers`]).
 //! - A newcomer is sent to nodes half of which are near it, the least named first ([`members`]).
 //! - A request that takes several times as long as usual is made elsewhere, and near the end the
 //!   last chunks are asked of two.
@@ -21,6 +22,7 @@ pub mod allowance;
 pub mod grants;
 pub mod hub;
 pub mod members;
+pub mod readers;
 pub mod rules;
 pub mod scheduler;
 pub mod uploads;

@@ -57,9 +57,13 @@ pub struct Rules {
     /// asked first. Where nodes start at different times, those that came early would have to wait
     /// until all later ones have as much as they; where all start at once it makes no difference.
     pub neediest_first: bool,
-    /// Who may read the manifest at a time; others get it from those that have it. Sent to everybody
-    /// by the master it would be 7 % of an image of 64 MiB for 64 nodes.
+    /// Who may read the manifest at a time, from the master or a node. Sent to everybody by the
+    /// master it would be 7 % of an image of 64 MiB for 64 nodes.
     pub manifest_readers: usize,
+    /// How many more may wait for it; others get it from those that have it.
+    pub manifest_line: usize,
+    /// Whoever has read it for so long keeps nobody from it.
+    pub manifest_turn: Duration,
     /// Nodes that may fetch from one node at a time; others are sent elsewhere. Otherwise everybody
     /// draws from those that came first.
     pub max_fetchers: usize,
@@ -126,7 +130,9 @@ impl Default for Rules {
             redraw_every: Duration::from_millis(500),
             upload_slots: 4,
             neediest_first: false,
-            manifest_readers: 4,
+            manifest_readers: 3,
+            manifest_line: 6,
+            manifest_turn: Duration::from_secs(1),
             max_fetchers: 16,
             have_delay: Duration::from_millis(5),
             told_at_once: 4,

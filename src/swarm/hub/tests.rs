@@ -52,8 +52,13 @@ impl Server {
         self.write(conn, Control::Next, "want 0-15")
     }
 
-    fn reads_manifest(&mut self, conn: Conn) -> Result<(), Errno> {
-        self.hub.open(self.at(conn), Control::Manifest).map(|_| ())
+    fn reads_manifest(&mut self, conn: Conn, count: usize) -> Answer<usize> {
+        let at = self.at(conn);
+        match self.hub.read(at, Control::Manifest, 0, count) {
+            Answer::Now(bytes) => Answer::Now(bytes.len()),
+            Answer::Wait => Answer::Wait,
+            Answer::Error(errno) => Answer::Error(errno),
+        }
     }
 
     fn waits_for_news(&mut self, conn: Conn) {
@@ -92,19 +97,24 @@ fn with_a_limit_a_read_waits_until_what_was_sent_is_paid_for() {
 }
 
 #[test]
-fn few_read_the_manifest_at_a_time() {
-    let mut server = Server::node(Rules { manifest_readers: 2, ..Rules::default() });
-    assert_eq!(OTHERS.map(|conn| server.reads_manifest(conn)), [Ok(()), Ok(()), Err(Errno::EBUSY)]);
-    server.hub.clunk(server.at(Conn(1)), Control::Manifest);
-    assert_eq!(server.reads_manifest(Conn(3)), Ok(()), "one has finished");
+fn who_has_read_the_manifest_makes_room_for_the_next_in_line() {
+    let rules = Rules { manifest_readers: 1, manifest_line: 1, ..Rules::default() };
+    let mut server = Server::node(rules);
+    let answers = OTHERS.map(|conn| server.reads_manifest(conn, 10));
+    assert_eq!(answers, [Answer::Now(10), Answer::Wait, Answer::Error(Errno::EBUSY)]);
+    let whole = server.hub.tree.manifest().text().len();
+    assert_eq!(server.reads_manifest(Conn(1), whole), Answer::Now(whole));
+    assert!(server.hub.take_wakes().contains(&Conn(2)));
+    assert_eq!(server.reads_manifest(Conn(2), 10), Answer::Now(10));
 }
 
 #[test]
-fn who_holds_the_manifest_open_keeps_it_from_nobody() {
-    let mut server = Server::node(Rules { manifest_readers: 1, ..Rules::default() });
-    server.reads_manifest(Conn(1)).unwrap();
-    server.now += server.hub.rules.grant_lifetime;
-    assert_eq!(server.reads_manifest(Conn(2)), Ok(()));
+fn the_end_of_the_manifest_is_told_without_a_turn() {
+    let rules = Rules { manifest_readers: 0, manifest_line: 0, ..Rules::default() };
+    let mut server = Server::node(rules);
+    let end = server.hub.tree.manifest().text().len() as u64;
+    let at = server.at(Conn(1));
+    assert_eq!(server.hub.read(at, Control::Manifest, end, 10), Answer::Now(Vec::new()));
 }
 
 #[test]
