@@ -3,6 +3,7 @@
 # over slow links. Some ask the master, some only know another node, and the master is stopped in
 # the middle, as soon as every chunk is in the swarm.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/vm/lib.sh"
 need_root
 need ip:iproute2 tc:iproute2 nsenter:util-linux file:file dpkg:dpkg depmod:kmod \
     mkinitramfs:initramfs-tools-core busybox:busybox-static cpio:cpio
@@ -33,10 +34,9 @@ by_mkinitramfs() {
 # by_hand FILE: busybox and the modules
 by_hand() {
     local tree=$work/initramfs
-    mkdir -p "$tree"/{bin,lib,proc,sys,dev} && cp "$(command -v busybox)" "$tree/bin/" &&
-        cp -a "$kernels/root/lib/modules" "$tree/lib/" &&
+    busybox_tree "$tree" && mkdir "$tree/lib" && cp -a "$kernels/root/lib/modules" "$tree/lib/" &&
         printf '#!/bin/busybox sh\nexec /bin/busybox sh\n' > "$tree/init" && chmod 755 "$tree/init" &&
-        (cd "$tree" && find . | cpio -o -H newc --quiet | gzip -1 > "$1")
+        pack "$tree" "$1"
 }
 
 if by_mkinitramfs "$src/initrd.img" > "$work/initrd.log" 2>&1 && [ -s "$src/initrd.img" ]; then

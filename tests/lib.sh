@@ -60,11 +60,14 @@ apt_install() {
     apt-get -q -o DPkg::Lock::Timeout=180 install -y --no-install-recommends "$@"
 } > "$work/apt.log" 2>&1
 
-# need COMMAND:PACKAGE...: installs what is missing if it may, or ends the script as skipped
+# is_here COMMAND|/FILE
+is_here() { case $1 in /*) [ -e "$1" ] ;; *) command -v "$1" > /dev/null ;; esac; }
+
+# need COMMAND|/FILE:PACKAGE...: installs what is missing if it may, or ends the script as skipped
 need() {
     local pair missing=()
     for pair; do
-        command -v "${pair%%:*}" > /dev/null || [[ " ${missing[*]} " = *" ${pair#*:} "* ]] ||
+        is_here "${pair%%:*}" || [[ " ${missing[*]} " = *" ${pair#*:} "* ]] ||
             missing+=("${pair#*:}")
     done
     [ ${#missing[@]} -eq 0 ] && return

@@ -2,7 +2,8 @@
 # The Linux kernel's own 9P client, in a virtual machine with Debian's kernel: it mounts the master's
 # tree in all three dialects, reads every file, and is refused every change.
 . "$(dirname "$0")/lib.sh"
-need qemu-system-x86_64:qemu-system-x86 busybox:busybox-static cpio:cpio dpkg:dpkg modprobe:kmod
+. "$(dirname "$0")/vm/lib.sh"
+need_vm
 need_xget
 
 kernels=$target/test-kernel-generic         # what was downloaded stays here; cloud kernels lack 9p
@@ -13,17 +14,9 @@ most_seconds=240
 debian_kernel linux-image-amd64 "$kernels"
 
 guest=$work/guest
-mkdir -p "$guest"/{bin,proc,sys,dev,m,tmp}
-cp "$(command -v busybox)" "$guest/bin/busybox"
-for module in virtio_pci virtio_net 9p 9pnet_fd; do
-    modprobe -d "$kernels/root" -S "$version" --show-depends $module |
-        awk '$1 == "insmod" { print $2 }' | while read -r file; do
-        mkdir -p "$guest$(dirname "${file#"$kernels/root"}")"
-        cp -n "$file" "$guest${file#"$kernels/root"}"
-    done
-done
-cp "$kernels/root/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} "$guest/lib/modules/$version/"
-depmod -b "$guest" "$version"
+busybox_tree "$guest"
+add_modules "$guest" "$kernels/root" virtio_pci virtio_net 9p 9pnet_fd
+mkdir "$guest/m"
 cat > "$guest/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -55,7 +48,7 @@ echo LOOKED
 poweroff -f
 INIT
 chmod 755 "$guest/init"
-(cd "$guest" && find . | cpio -o -H newc -R 0:0 --quiet | gzip -1) > "$work/guest.img"
+pack "$guest" "$work/guest.img"
 
 # ---- what is served
 
@@ -79,14 +72,12 @@ port=$(sed -n 's/.* on 127\.0\.0\.1:\([0-9]*\):.*/\1/p' "$(log master)")
 
 # ---- the machine
 
-start machine - qemu-system-x86_64 -machine pc,accel=tcg -cpu max -m 512 -nodefaults -display none \
-    -no-reboot -serial "file:$work/console" -kernel "$kernels/root/boot/vmlinuz-$version" \
-    -initrd "$work/guest.img" -append "console=ttyS0 panic=-1 quiet xport=$port" \
+vm machine - -m 512 -no-reboot -kernel "$kernels/root/boot/vmlinuz-$version" -initrd "$work/guest.img" \
+    -append "console=ttyS0 panic=-1 quiet xport=$port" \
     -netdev user,id=n0 -device virtio-net-pci,netdev=n0,romfile=
-looked() { grep -aq '^LOOKED' "$work/console" || is_over machine; }
-if wait_for $most_seconds looked && grep -aq '^LOOKED' "$work/console"; then pass "a machine with kernel $version boots and looks at the tree"; else
-    fail "a machine with kernel $version boots and looks at the tree" "$work/console" "$(log machine)"; fi
-tr -d '\r' < "$work/console" | grep -a '^LOOK ' > "$work/looks"
+if vm_prints $most_seconds machine '^LOOKED'; then pass "a machine with kernel $version boots and looks at the tree"; else
+    fail "a machine with kernel $version boots and looks at the tree" "$(console machine)" "$(log machine)"; fi
+vm_lines machine | grep -a '^LOOK ' > "$work/looks"
 
 # seen DIALECT CACHE MSIZE WHAT VALUE
 seen() { grep -qxF "LOOK $1 $2 $3 $4 $5" "$work/looks" || { grep -F "LOOK $1 $2 $3 $4" "$work/looks"; return 1; }; }
