@@ -18,7 +18,7 @@ use crate::manifest::Manifest;
 use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
 use crate::swarm::hub::{HAVE_MASTER, HAVE_NODE};
-use crate::swarm::members::next_random;
+use crate::swarm::members::{is_near, next_random};
 use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::{Command, Kind, Scheduler, SourceId};
 use crate::tree::Control;
@@ -150,6 +150,8 @@ pub struct Fetch {
     places: BTreeMap<SocketAddr, Place>,
     port: u16,
     own: Vec<IpAddr>,
+    /// Places of the same subnet.
+    neighbours: u32,
     /// Verified chunks in the order in which they came.
     order: Vec<ChunkId>,
     shares: BTreeMap<SocketAddr, Share>,
@@ -198,6 +200,7 @@ impl Fetch {
             places: BTreeMap::new(),
             port,
             own: Vec::new(),
+            neighbours: 0,
             order: held.iter().collect(),
             shares: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -281,10 +284,18 @@ impl Fetch {
     /// A node that serves has come to be known.
     pub fn learn(&mut self, address: SocketAddr) {
         let myself = address.port() == self.port && self.own.contains(&address.ip());
-        if !myself && !self.home.contains(&address) && self.places.len() < MAX_ADDRESSES {
+        let known = self.places.contains_key(&address);
+        if !known && !myself && !self.home.contains(&address) && self.places.len() < MAX_ADDRESSES {
             let place = Place { linked: false, calls: false, not_before: None, failures: 0 };
-            self.places.entry(address).or_insert(place);
+            if self.places.insert(address, place).is_none() && self.is_near(address) {
+                self.neighbours = self.neighbours.saturating_add(1);
+                self.scheduler.has_neighbours(self.neighbours);
+            }
         }
+    }
+
+    fn is_near(&self, address: SocketAddr) -> bool {
+        self.own.iter().any(|own| is_near(*own, address.ip()))
     }
 
     /// A connection was made from the local address `own`.
@@ -503,7 +514,7 @@ impl Fetch {
             return if link.wrong >= MAX_WRONG { Err(Fault::WrongChunks) } else { Ok(()) };
         }
         if let Some(since) = since {
-            self.scheduler.measured(now.saturating_duration_since(since));
+            self.scheduler.measured(source, now.saturating_duration_since(since));
         }
         if !needed {
             return Ok(());
@@ -553,7 +564,7 @@ impl Fetch {
         let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
         if link.kind.is_some() {
             for chunk in parse_run(line, self.manifest.layout()).ok_or(nonsense)? {
-                self.scheduler.has(source, chunk);
+                self.scheduler.has(source, chunk, now);
             }
             return Ok(());
         }
@@ -561,6 +572,7 @@ impl Fetch {
         if generation != self.manifest.generation().to_hex().as_str() {
             return Err(Fault::OtherGeneration);
         }
+        let address = link.address;
         let kind = match role {
             HAVE_MASTER => Kind::Master,
             HAVE_NODE => Kind::Peer,
@@ -576,7 +588,8 @@ impl Fetch {
         if let Some(place) = self.places.get_mut(&link.address) {
             place.failures = 0;
         }
-        self.scheduler.add(source, kind, now);
+        let near = self.is_near(address);
+        self.scheduler.add(source, kind, near, now);
         self.join(source, now);
         Ok(())
     }
@@ -654,8 +667,14 @@ impl Fetch {
         }
         let Some(other) = self.choose(now, |place| !place.linked) else { return };
         let peers = self.links.iter().filter(|(_, link)| link.kind == Some(Kind::Peer));
+        let far = peers.clone().filter(|(_, link)| !self.is_near(link.address)).count();
+        let spared = |link: &Link| {
+            self.scheduler.far_is_dear()
+                && far <= self.rules.far_kept
+                && !self.is_near(link.address)
+        };
         // Those that have had the time to bring something.
-        let old = peers.filter(|(_, link)| link.since <= last);
+        let old = peers.filter(|(_, link)| link.since <= last && !spared(link));
         let worst = old.min_by_key(|(_, link)| link.brought).map(|(source, _)| *source);
         self.links.values_mut().for_each(|link| link.brought = 0);
         let Some(source) = worst else { return };
@@ -686,8 +705,13 @@ impl Fetch {
         let random = next_random(&mut self.random);
         let due = |place: &Place| wanted(place) && place.not_before <= Some(now);
         let due = self.places.iter().filter(|(_, place)| due(place));
+        let far =
+            self.links.values().filter(|link| !link.home && !self.is_near(link.address)).count();
+        let enough = self.scheduler.far_is_dear() && far >= self.rules.far_kept;
         due.map(|(address, _)| *address).min_by_key(|address| {
-            (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random)
+            let mixed =
+                (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random);
+            (enough && !self.is_near(*address), mixed)
         })
     }
 

@@ -35,6 +35,7 @@ The simulation
   --rule NAME=VALUE       another value for one of the rules: order (rarest, random, inorder),
                           peer_window, master_window, max_peers, ask_twice (0 or 1), upload_slots,
                           neediest_first (0 or 1), once_each (0 or 1), slow_factor, near_sources,
+                          far_factor, import_thin, import_patience_factor, far_kept,
                           have_delay_ms, report_every_ms, starved_after_ms, redir_most_ms,
                           redraw_chunks, redraw_every_ms
   --bar RATIO             fail if the last node takes longer than this times S/B
@@ -208,6 +209,10 @@ fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
         "once_each" => rules.once_each = value != 0,
         "slow_factor" => rules.slow_factor = value as u32,
         "near_sources" => rules.near_sources = count,
+        "import_patience_factor" => rules.import_patience_factor = value as u32,
+        "import_thin" => rules.import_thin = value as u32,
+        "far_factor" => rules.far_factor = value as u32,
+        "far_kept" => rules.far_kept = count,
         "have_delay_ms" => rules.have_delay = time,
         "report_every_ms" => rules.report_every = time,
         "starved_after_ms" => rules.starved_after = time,

@@ -229,6 +229,11 @@ pub fn next_random(state: &mut u64) -> u64 {
     state.wrapping_mul(0x2545_F491_4F6C_DD1D)
 }
 
+/// Whether two addresses are of the same subnet.
+pub fn is_near(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && subnet(one) == subnet(other)
+}
+
 /// A /24 or /64: as good a guess at "same rack" as an address allows.
 type Subnet = [u8; 8];
 

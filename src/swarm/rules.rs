@@ -13,6 +13,17 @@ pub struct Rules {
     /// Which chunk of those that a peer has is asked for. The rarest, so that no chunk stays with a
     /// few nodes that all others have to wait for.
     pub order: Order,
+    /// Distance matters to a node once chunks from outside of its subnet take so many times as long
+    /// as those from within, as over a rack's narrow uplink. What nobody near has is then brought in
+    /// by few, and the others wait for it. 0: distance never matters.
+    pub far_factor: u32,
+    /// At first a node brings in one chunk of so many times the number of neighbours it knows, so
+    /// that each comes in once, seldom twice. It knows only some of its neighbours.
+    pub import_thin: u32,
+    /// That share doubles after so many times the usual time of a chunk, again and again.
+    pub import_patience_factor: u32,
+    /// Sources outside of its subnet that a node then keeps, although they bring least.
+    pub far_kept: usize,
     /// Requests in flight to one node: the chunk that comes, and one queued behind it, so that the
     /// way from the end of one to the beginning of the next costs nothing.
     pub peer_window: usize,
@@ -113,6 +124,10 @@ impl Default for Rules {
     fn default() -> Rules {
         Rules {
             order: Order::Rarest,
+            far_factor: 6,
+            import_thin: 8,
+            import_patience_factor: 32,
+            far_kept: 2,
             peer_window: 2,
             enough_in_flight: 8,
             master_window: 6,

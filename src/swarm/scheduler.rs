@@ -11,6 +11,9 @@ use super::members::next_random;
 use super::rules::{Order, Rules};
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 
+/// So many chunks have to come before it is said whether near or not makes a difference.
+const FEW_MEASURED: u32 = 8;
+
 /// Names a source; the driver numbers them and never reuses a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceId(pub u64);
@@ -49,6 +52,8 @@ struct Asked {
 #[derive(Debug)]
 struct Source {
     kind: Kind,
+    /// It is of this node's subnet.
+    near: bool,
     has: ChunkSet,
     asked: Vec<Asked>,
     /// Granted and not asked for yet.
@@ -71,8 +76,20 @@ pub struct Scheduler {
     /// How many requests are out for each chunk.
     in_flight: Vec<u8>,
     sources: BTreeMap<SourceId, Source>,
-    /// How many peers hold each chunk.
+    /// How many peers hold each chunk, and how many of those that are near.
     copies: Vec<u32>,
+    near_copies: Vec<u32>,
+    /// Since when each is known to be with a peer that is not near.
+    far_since: Vec<Option<Instant>>,
+    /// Other nodes that are known to be near.
+    neighbours: u32,
+    /// What this node chooses the chunks by that it is to bring into its subnet.
+    share: u64,
+    /// The same of those that are near and of the others, and how many that was learned from.
+    usual_near: (Option<Duration>, u32),
+    usual_far: (Option<Duration>, u32),
+    /// What is not near has been found to come slowly.
+    far_is_dear: bool,
     layout: Layout,
     /// How long a chunk usually takes from request to end.
     usual: Option<Duration>,
@@ -93,6 +110,13 @@ impl Scheduler {
             in_flight: vec![0; layout.count() as usize],
             sources: BTreeMap::new(),
             copies: vec![0; layout.count() as usize],
+            near_copies: vec![0; layout.count() as usize],
+            far_since: vec![None; layout.count() as usize],
+            neighbours: 0,
+            share: seed,
+            usual_near: (None, 0),
+            usual_far: (None, 0),
+            far_is_dear: false,
             layout,
             usual: None,
             random: seed | 1,
@@ -107,10 +131,11 @@ impl Scheduler {
     }
 
     /// A source can be asked from now on.
-    pub fn add(&mut self, source: SourceId, kind: Kind, now: Instant) {
+    pub fn add(&mut self, source: SourceId, kind: Kind, near: bool, now: Instant) {
         self.look_at = None;
         let source_state = Source {
             kind,
+            near,
             has: ChunkSet::empty(&self.layout),
             asked: Vec::new(),
             granted: Vec::new(),
@@ -129,19 +154,34 @@ impl Scheduler {
             self.count_in_flight(asked.chunk, false);
         }
         for chunk in gone.has.iter() {
-            if let Some(copies) = self.copies.get_mut(chunk.index()) {
+            let near = self.near_copies.get_mut(chunk.index()).filter(|_| gone.near);
+            for copies in self.copies.get_mut(chunk.index()).into_iter().chain(near) {
                 *copies = copies.saturating_sub(1);
             }
         }
     }
 
+    /// Whether what comes from outside of the subnet comes slowly, as over a rack's narrow uplink.
+    pub fn far_is_dear(&self) -> bool {
+        self.far_is_dear
+    }
+
+    /// So many other nodes are near.
+    pub fn has_neighbours(&mut self, count: u32) {
+        self.neighbours = count;
+    }
+
     /// A peer has said that it holds a chunk.
-    pub fn has(&mut self, source: SourceId, chunk: ChunkId) {
+    pub fn has(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
         let Some(peer) = self.sources.get_mut(&source) else { return };
-        if peer.has.insert(chunk)
-            && let Some(copies) = self.copies.get_mut(chunk.index())
-        {
-            *copies = copies.saturating_add(1);
+        if peer.has.insert(chunk) {
+            let near = self.near_copies.get_mut(chunk.index()).filter(|_| peer.near);
+            for copies in self.copies.get_mut(chunk.index()).into_iter().chain(near) {
+                *copies = copies.saturating_add(1);
+            }
+            if let Some(since) = self.far_since.get_mut(chunk.index()).filter(|_| !peer.near) {
+                since.get_or_insert(now);
+            }
             if self.missing.contains(chunk) {
                 self.look_at = None;
             }
@@ -180,9 +220,17 @@ impl Scheduler {
         }
     }
 
-    /// A chunk came whole after this time.
-    pub fn measured(&mut self, took: Duration) {
+    /// A chunk came whole from a source after this time.
+    pub fn measured(&mut self, source: SourceId, took: Duration) {
         smooth(&mut self.usual, took);
+        let near = self.sources.get(&source).is_none_or(|source| source.near);
+        let (usual, count) = if near { &mut self.usual_near } else { &mut self.usual_far };
+        smooth(usual, took);
+        *count += 1;
+        let (Some(near), Some(far)) = (self.usual_near.0, self.usual_far.0) else { return };
+        let known = self.usual_near.1.min(self.usual_far.1) >= FEW_MEASURED;
+        let factor = self.rules.far_factor;
+        self.far_is_dear |= known && factor > 0 && far > near.saturating_mul(factor);
     }
 
     /// When a chunk was asked of a source.
@@ -242,6 +290,8 @@ impl Scheduler {
                 .flat_map(move |after| source.asked.iter().map(move |asked| asked.since + after));
             impatient.chain(silent).chain(rested).chain(doubled)
         });
+        let imports = self.next_import();
+        let requests = requests.chain(imports);
         // What was due at the last look and did not lead to anything is not due again.
         let looked = self.looked;
         requests.filter(|at| looked.is_none_or(|looked| *at > looked)).min()
@@ -317,7 +367,9 @@ impl Scheduler {
         let source = self.sources.get(&id)?;
         let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
         let spread = self.random;
-        let first = source.has.common(&self.unasked).min_by_key(|chunk| {
+        let here = source.has.common(&self.unasked);
+        let here = here.filter(|chunk| source.near || self.imports(*chunk, now));
+        let first = here.min_by_key(|chunk| {
             let mixed = u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread);
             match self.rules.order {
                 Order::Rarest => (self.copies.get(chunk.index()).copied().unwrap_or(0), mixed),
@@ -333,11 +385,64 @@ impl Scheduler {
         }
         let overdue = now.checked_sub(self.doubling()?)?;
         let useful = source.has.common(&self.missing);
+        let useful = useful.filter(|chunk| source.near || self.imports(*chunk, now));
         let doubled = useful.filter(|chunk| requests(*chunk) == 1).find(|chunk| {
             let others = self.sources.values().flat_map(|source| &source.asked);
             others.filter(|asked| asked.chunk == *chunk).all(|asked| asked.since <= overdue)
         })?;
         Some(Command::Fetch { source: id, chunk: doubled })
+    }
+
+    /// Whether this node may take a chunk from a peer that is not near.
+    fn imports(&self, chunk: ChunkId, now: Instant) -> bool {
+        if !self.is_choosy() {
+            return true;
+        }
+        if self.near_copies.get(chunk.index()).is_some_and(|copies| *copies > 0) {
+            return false;
+        }
+        // The same for every look at this chunk, and another for every node.
+        let mut drawn =
+            self.share ^ (u64::from(chunk.get()) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        next_random(&mut drawn);
+        let drawn = next_random(&mut drawn) >> 16;
+        let since = self.far_since.get(chunk.index()).copied().flatten();
+        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let doublings = waited.div_duration_f64(self.import_patience()) as u32;
+        let share = 1u64.checked_shl(doublings).unwrap_or(u64::MAX);
+        drawn
+            % (u64::from(self.neighbours.saturating_add(1))
+                * u64::from(self.rules.import_thin.max(1)))
+            < share
+    }
+
+    /// When the next chunk may be taken from a peer that is not near.
+    fn next_import(&self) -> Option<Instant> {
+        let idle = |source: &Source| !source.near && source.asked.is_empty();
+        if !self.is_choosy() || !self.sources.values().any(idle) {
+            return None;
+        }
+        let looked = self.looked?;
+        let patience = self.import_patience();
+        let elsewhere =
+            self.unasked.iter().filter(|chunk| self.near_copies.get(chunk.index()) == Some(&0));
+        let since =
+            elsewhere.filter_map(|chunk| self.far_since.get(chunk.index()).copied().flatten());
+        let doubles = since.map(|since| {
+            let waited = looked.saturating_duration_since(since).div_duration_f64(patience);
+            since + patience * (waited as u32).saturating_add(1)
+        });
+        doubles.min()
+    }
+
+    fn import_patience(&self) -> Duration {
+        let usual = self.usual.unwrap_or(self.rules.min_patience);
+        usual.saturating_mul(self.rules.import_patience_factor).max(self.rules.min_patience)
+    }
+
+    /// Whether it matters who is near, and somebody is.
+    fn is_choosy(&self) -> bool {
+        self.far_is_dear && self.neighbours > 1
     }
 
     /// How long a chunk may be on its way near the end before it is asked of another as well.
@@ -391,10 +496,10 @@ mod tests {
         }
 
         fn peer(&mut self, id: SourceId, has: impl IntoIterator<Item = u32>) {
-            self.scheduler.add(id, Kind::Peer, self.now);
+            self.scheduler.add(id, Kind::Peer, true, self.now);
             for n in has {
                 let chunk = self.chunk(n);
-                self.scheduler.has(id, chunk);
+                self.scheduler.has(id, chunk, self.now);
             }
         }
 
@@ -460,7 +565,7 @@ mod tests {
     #[test]
     fn near_the_end_a_late_chunk_is_asked_of_another() {
         let mut node = Node::new(1);
-        node.scheduler.measured(Duration::from_millis(100));
+        node.scheduler.measured(A, Duration::from_millis(100));
         node.peer(A, [0]);
         assert_eq!(node.fetches(), [(A, 0)]);
         node.peer(B, [0]);
@@ -472,7 +577,7 @@ mod tests {
     #[test]
     fn what_another_source_brought_is_abandoned() {
         let mut node = Node::new(1);
-        node.scheduler.measured(Duration::from_millis(100));
+        node.scheduler.measured(A, Duration::from_millis(100));
         node.peer(A, [0]);
         node.peer(B, [0]);
         node.fetches();
@@ -485,7 +590,7 @@ mod tests {
     #[test]
     fn a_stalled_request_is_made_elsewhere() {
         let mut node = Node::new(1);
-        node.scheduler.measured(Duration::from_millis(100));
+        node.scheduler.measured(A, Duration::from_millis(100));
         node.peer(A, [0]);
         node.fetches();
         node.peer(B, [0]);
@@ -498,7 +603,7 @@ mod tests {
     #[test]
     fn a_silent_source_is_dropped() {
         let mut node = Node::new(1);
-        node.scheduler.add(A, Kind::Master, node.now);
+        node.scheduler.add(A, Kind::Master, true, node.now);
         node.scheduler.granted(A, node.chunk(0), node.now);
         node.commands();
         node.now += node.scheduler.rules.silence;
@@ -508,7 +613,7 @@ mod tests {
     #[test]
     fn a_master_is_asked_for_grants_up_to_the_window() {
         let mut node = Node::new(100);
-        node.scheduler.add(A, Kind::Master, node.now);
+        node.scheduler.add(A, Kind::Master, true, node.now);
         assert_eq!(
             node.commands(),
             vec![Command::AskNext { source: A }; node.scheduler.rules.master_window]
@@ -526,6 +631,59 @@ mod tests {
         assert_eq!(node.fetches(), []);
         node.scheduler.remove(A);
         assert_eq!(node.fetches(), [(B, 0)]);
+    }
+
+    /// One near source and one far one, which takes ten times as long, and 100 neighbours.
+    fn node_with_a_dear_source(near_has: std::ops::Range<u32>) -> Node {
+        let mut node = Node::new(1000);
+        node.scheduler.add(A, Kind::Peer, true, node.now);
+        node.scheduler.add(B, Kind::Peer, false, node.now);
+        node.scheduler.has_neighbours(100);
+        for _ in 0..FEW_MEASURED {
+            node.scheduler.measured(A, Duration::from_millis(10));
+            node.scheduler.measured(B, Duration::from_millis(100));
+        }
+        for (source, chunks) in [(A, near_has), (B, 0..1000)] {
+            for n in chunks {
+                let chunk = node.chunk(n);
+                node.scheduler.has(source, chunk, node.now);
+            }
+        }
+        node
+    }
+
+    /// How many of the first 1,000 chunks the far source is asked for, if each comes at once.
+    fn asked_of_far(node: &mut Node) -> usize {
+        let mut count = 0;
+        loop {
+            let fetches = node.fetches();
+            count += fetches.iter().filter(|(source, _)| *source == B).count();
+            fetches.iter().for_each(|(source, n)| node.arrives(*source, *n));
+            if fetches.is_empty() {
+                return count;
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_near_is_not_taken_from_afar_where_that_is_dear() {
+        assert_eq!(asked_of_far(&mut node_with_a_dear_source(0..1000)), 0);
+    }
+
+    #[test]
+    fn few_nodes_bring_in_what_nobody_near_has() {
+        let count = asked_of_far(&mut node_with_a_dear_source(0..0));
+        assert!(count < 20, "{count} of 1,000, where 100 neighbours do the same");
+    }
+
+    #[test]
+    fn what_does_not_come_near_is_brought_in_by_ever_more() {
+        let mut node = node_with_a_dear_source(0..0);
+        asked_of_far(&mut node);
+        while !node.scheduler.missing().is_empty() {
+            node.now = node.scheduler.deadline().expect("there is more to have");
+            asked_of_far(&mut node);
+        }
     }
 
     #[test]

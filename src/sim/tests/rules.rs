@@ -143,6 +143,21 @@ fn near_sources_spare_the_links_between_racks() {
 }
 
 #[test]
+fn where_uplinks_are_narrow_few_nodes_bring_a_chunk_into_their_rack() {
+    let racks = Racks { nodes: 16, uplink_bytes_per_s: Some(16 * RATE / 10) };
+    let scenario = Scenario { racks, ..blank(48, 16) };
+    let run_with = |rules: Rules| {
+        let outcome = run(&Scenario { rules, ..scenario.clone() });
+        let into_racks = outcome.image_bytes_into_racks.iter().sum::<u64>() as f64;
+        (outcome.times.into_iter().flatten().max().unwrap().as_secs_f64(), into_racks)
+    };
+    let (last, copies) = run_with(Rules::default());
+    let (last_without, copies_without) = run_with(Rules { far_factor: 0, ..Rules::default() });
+    assert!(last_without > last * 1.3, "{last} {last_without}");
+    assert!(copies_without > copies * 1.8, "{copies} {copies_without}");
+}
+
+#[test]
 fn few_of_the_uploads_at_a_time_are_as_good_as_many() {
     let scenario = blank(16, 16);
     let (few, _) = mean(&scenario, Rules { upload_slots: 2, ..Rules::default() });
