@@ -26,7 +26,7 @@ const RETRY: [Duration; 4] = [
 const JITTER: Duration = Duration::from_secs(1);
 /// How often an offer is asked for before it is given up.
 const REQUESTS: usize = 3;
-/// How long an offer that names no boot server waits for one that does.
+/// How long an offer waits for a better one.
 const BETTER_OFFER: Duration = Duration::from_secs(1);
 /// How soon it begins again after a server has taken back its offer.
 const AFTER_NAK: Duration = Duration::from_secs(1);
@@ -94,10 +94,15 @@ impl Dhcp {
         checksum: Checksum,
         now: Instant,
     ) -> Option<Lease> {
+        let is_alone = self.clients.len() == 1;
         let client = self.clients.get_mut(&link)?;
         match (client.asker.read(message_in(packet, checksum)?)?, &mut client.state) {
             (Reply::Offer(new), State::Discovering { offer, .. }) => {
-                let wait = if new.boot_servers.is_empty() { BETTER_OFFER } else { Duration::ZERO };
+                let wait = match goodness(&new) {
+                    Goodness::NamesFile => Duration::ZERO,
+                    Goodness::NamesServer if is_alone => Duration::ZERO,
+                    _ => BETTER_OFFER,
+                };
                 let at = now + wait;
                 self.choose_at = Some(self.choose_at.map_or(at, |before| before.min(at)));
                 if offer.as_ref().is_none_or(|old| goodness(&new) > goodness(old)) {
@@ -200,9 +205,23 @@ impl Client {
     }
 }
 
-/// An offer that says whom to boot from is the better one.
-fn goodness(offer: &Lease) -> bool {
-    !offer.boot_servers.is_empty()
+/// How much an offer looks like that of the cluster's own server, the better the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Goodness {
+    /// It gives an address.
+    Plain,
+    /// It says whom to boot from; dnsmasq names itself to everybody.
+    NamesServer,
+    /// It says what to boot as well.
+    NamesFile,
+}
+
+fn goodness(offer: &Lease) -> Goodness {
+    match (offer.names_file, offer.boot_servers.is_empty()) {
+        (true, _) => Goodness::NamesFile,
+        (false, false) => Goodness::NamesServer,
+        (false, true) => Goodness::Plain,
+    }
 }
 
 /// How long to wait for an answer after `tries` waits before.

@@ -162,6 +162,8 @@ impl Choice {
         let below = vlans.iter().map(|vlan| vlan.link.as_str());
         let absent = named.chain(below).filter(|name| !is_there(name));
         let mut absent: Vec<String> = absent.map(missing).collect();
+        let to_make = vlans.iter().filter(|vlan| is_there(&vlan.link) && !is_there(&vlan.name));
+        absent.extend(to_make.map(|vlan| format!("VLAN called {}", vlan.name)));
         absent.dedup();
         if absent.is_empty() && !links.iter().any(|link| !self.of(link).is_empty()) {
             absent.push(match self.boot_mac {

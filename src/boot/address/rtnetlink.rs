@@ -103,7 +103,7 @@ impl Request {
     pub(super) fn make_vlan(name: &str, id: u16, below: u32) -> Request {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
         let data = attribute(VLAN_ID, &id.to_ne_bytes());
-        let kind = attribute(libc::IFLA_INFO_KIND, b"vlan\0");
+        let kind = attribute(libc::IFLA_INFO_KIND, b"vlan");
         let info = [kind, attribute(libc::IFLA_INFO_DATA, &data)].concat();
         let name: Vec<u8> = name.bytes().chain([0]).collect();
         Request::new(libc::RTM_NEWLINK, flags, &link_part(0, 0, 0))

@@ -195,7 +195,8 @@ impl Setup {
         };
         if let Some(names) = names(&is_without) {
             let waited = self.began.map_or(Duration::ZERO, |began| now.duration_since(began));
-            let long = match waited >= LONG_WITHOUT_CARRIER && self.carrier_since.is_empty() {
+            let any = chosen.iter().any(|(link, numbers)| link.carrier && !numbers.is_empty());
+            let long = match waited >= LONG_WITHOUT_CARRIER && !any {
                 true => format!(" for {} s: is the cable in?", waited.as_secs()),
                 false => String::new(),
             };
@@ -223,6 +224,10 @@ impl Setup {
             |link: &Link, numbers: &[usize]| link.carrier && self.any(numbers, by_router);
         if let Some(names) = names(&by_router) {
             let what = format!("address from an IPv6 router on {names}");
+            missing.push(Missing { article: "an ", what });
+        }
+        if missing.is_empty() {
+            let what = "address: ip= asks for a static one and holds none".to_owned();
             missing.push(Missing { article: "an ", what });
         }
         missing

@@ -26,9 +26,10 @@ const LEASE_TIME: u8 = 51;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
 const TFTP_SERVER_NAME: u8 = 66;
+const BOOT_FILE: u8 = 67;
 const CLASSLESS_ROUTES: u8 = 121;
 /// What is asked for; the classless routes stand before the router (RFC 3442).
-const ASKED_FOR: [u8; 8] = [
+const ASKED_FOR: [u8; 9] = [
     SUBNET_MASK,
     CLASSLESS_ROUTES,
     ROUTER,
@@ -37,6 +38,7 @@ const ASKED_FOR: [u8; 8] = [
     DOMAIN_NAME,
     INTERFACE_MTU,
     TFTP_SERVER_NAME,
+    BOOT_FILE,
 ];
 /// What every DHCP message has before its options (RFC 2131, section 3).
 const MAGIC: u32 = 0x6382_5363;
@@ -70,6 +72,8 @@ pub(in crate::boot::address) struct Lease {
     pub(in crate::boot::address) time: Option<Duration>,
     /// Whom to boot from, best first; those that the server names, without itself.
     pub(in crate::boot::address) boot_servers: Vec<Ipv4Addr>,
+    /// It names a file to boot, as only servers for that do.
+    pub(in crate::boot::address) names_file: bool,
 }
 
 /// What a server says to a client.
@@ -249,6 +253,7 @@ impl Options<'_> {
             mtu: self.mtu(),
             time: self.time(),
             boot_servers,
+            names_file: self.0.get_boot_file().is_ok() || !self.of(BOOT_FILE).is_empty(),
         })
     }
 

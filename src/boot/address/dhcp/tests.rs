@@ -96,7 +96,7 @@ fn a_discover_goes_to_everybody_and_is_known_by_its_hardware_address() {
     assert_eq!(message[28..34], MAC);
     assert_eq!(option(&packet, 53), Some(vec![1]));
     assert_eq!(option(&packet, 61), Some([&[1], &MAC[..]].concat()));
-    assert_eq!(option(&packet, 55), Some(vec![1, 121, 3, 6, 12, 15, 26, 66]));
+    assert_eq!(option(&packet, 55), Some(vec![1, 121, 3, 6, 12, 15, 26, 66, 67]));
 }
 
 #[test]
@@ -220,6 +220,82 @@ fn a_checksum_counts_unless_the_sender_left_it_to_a_card() {
     assert!(message_in(&packet, Checksum::NotReady).is_some());
 }
 
+// ---- what real servers say
+
+/// An offer of dnsmasq 2.89, as it arrived on a veth: its UDP checksum is left to a card. `0*N`
+/// are N zeros.
+const DNSMASQ: &str = "45c00173cdbc000040119fb00a4d0101ffffffff 00430044015f0cbe 02010600e3520608
+    00008000000000000a4d010f0a4d014100000000020000000001 0*10 0*64 626f6f742f78 0*122
+    63825363 350102 36040a4d0101 330400000e10 3a0400000708 3b0400000c4e 0104ffffff00 1c040a4d01ff
+    0c066e6f64653135 790b080a0a4d0103000a4d0104 420b31302e37372e312e363600 1a020578
+    0f07636c7573746572 06080a4d01350a4d0136 03040a4d01fe ff";
+/// An offer of busybox's udhcpd 1.35.
+const UDHCPD: &str = "4500014800000000 40116e580a4d0101ffffffff 0043004401345c2d 02010600ce42ba57
+    00008000000000000a4d011d0000000000000000020000000001 0*10 0*64 0*128
+    63825363 350102 36040a4d0101 330400000258 0104ffffff00 03040a4d01fe 06040a4d0135 ff 0*26";
+
+fn captured(text: &str) -> Vec<u8> {
+    let bytes = text.split_whitespace().flat_map(|word| match word.strip_prefix("0*") {
+        Some(count) => vec![0; count.parse().unwrap()],
+        None => {
+            let digits: Vec<char> = word.chars().collect();
+            let pair = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
+            digits.chunks(2).map(|digits| pair(digits).unwrap()).collect()
+        }
+    });
+    bytes.collect()
+}
+
+fn captured_offer(packet: &[u8], checksum: Checksum, xid: u32) -> Option<Lease> {
+    let asker = Asker { mac: [2, 0, 0, 0, 0, 1], xid };
+    match asker.read(message_in(packet, checksum)?)? {
+        Reply::Offer(lease) => Some(lease),
+        _ => None,
+    }
+}
+
+#[test]
+fn dnsmasqs_offer_is_understood() {
+    let packet = captured(DNSMASQ);
+    assert_eq!(packet.len(), 0x173);
+    assert_eq!(captured_offer(&packet, Checksum::Ready, 0xe352_0608), None);
+    let route = |to, prefix, via| Route { to: ip(to), prefix, via: Some(ip(via)) };
+    let expected = Lease {
+        address: v4("10.77.1.15"),
+        prefix: 24,
+        server: v4("10.77.1.1"),
+        routes: vec![route("10.0.0.0", 8, "10.77.1.3"), route("0.0.0.0", 0, "10.77.1.4")],
+        name_servers: vec![ip("10.77.1.53"), ip("10.77.1.54")],
+        host_name: Some("node15".into()),
+        domain: Some("cluster".into()),
+        mtu: Some(1400),
+        time: Some(Duration::from_secs(3600)),
+        boot_servers: vec![v4("10.77.1.65"), v4("10.77.1.66")],
+        names_file: true,
+    };
+    assert_eq!(captured_offer(&packet, Checksum::NotReady, 0xe352_0608), Some(expected));
+}
+
+#[test]
+fn udhcpds_offer_is_understood() {
+    let packet = captured(UDHCPD);
+    assert_eq!(packet.len(), 0x148);
+    let expected = Lease {
+        address: v4("10.77.1.29"),
+        prefix: 24,
+        server: v4("10.77.1.1"),
+        routes: vec![Route::default(ip("10.77.1.254"))],
+        name_servers: vec![ip("10.77.1.53")],
+        host_name: None,
+        domain: None,
+        mtu: None,
+        time: Some(Duration::from_secs(600)),
+        boot_servers: vec![],
+        names_file: false,
+    };
+    assert_eq!(captured_offer(&packet, Checksum::Ready, 0xce42_ba57), Some(expected));
+}
+
 // ---- when, and which
 
 /// Two links that are asked on, and a clock.
@@ -287,7 +363,7 @@ fn nodes_that_start_together_do_not_ask_together_for_ever() {
 }
 
 #[test]
-fn an_offer_that_names_a_boot_server_is_taken_at_once() {
+fn on_one_link_an_offer_that_names_a_boot_server_is_taken_at_once() {
     let mut story = Story::on(&[(1, MAC)]);
     story.sends();
     assert_eq!(story.answer(1, OFFER, 1, NEXT), None);
@@ -302,6 +378,18 @@ fn one_that_names_none_waits_a_moment_for_a_better_one() {
     story.answer(1, OFFER, 1, None);
     assert_eq!(story.sends(), []);
     story.after(0.5).answer(2, OFFER, 2, NEXT);
+    assert_eq!(story.silence(), (0.5, vec![(2, REQUEST)]));
+}
+
+#[test]
+fn one_that_names_a_file_as_well_is_the_best() {
+    let mut story = Story::on(&[(1, MAC), (2, OTHER_MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    assert_eq!(story.sends(), [], "dnsmasq names itself to everybody");
+    let mut message = message(story.dhcp.clients[&2].asker, OFFER, 2, NEXT, &USUAL);
+    message[108..111].copy_from_slice(b"x.0");
+    story.dhcp.receive(2, &packed(&message), Checksum::Ready, story.now);
     assert_eq!(story.sends(), [(2, REQUEST)]);
 }
 
@@ -344,7 +432,7 @@ fn after_a_refusal_the_other_links_offer_is_taken() {
     story.sends();
     story.answer(1, OFFER, 1, NEXT);
     story.answer(2, OFFER, 2, NEXT);
-    assert_eq!(story.sends(), [(1, REQUEST)]);
+    assert_eq!(story.after(1.0).sends(), [(1, REQUEST)]);
     story.answer(1, NAK, 1, None);
     assert_eq!(story.sends(), [(2, REQUEST)]);
 }

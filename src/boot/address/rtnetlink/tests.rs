@@ -38,6 +38,22 @@ fn a_request_is_laid_out_as_the_kernel_reads_it() {
 }
 
 #[test]
+fn a_vlan_is_asked_for_as_ip_does() {
+    let bytes = Request::make_vlan("eth1.5", 5, 2).numbered(7);
+    let sent: Vec<_> = attributes(&only(&bytes).body[LINK_BYTES..]).collect();
+    let kind = [&[8, 0, 1, 0][..], b"vlan"].concat();
+    let info = [&kind[..], &[12, 0, 2, 0, 6, 0, 1, 0, 5, 0, 0, 0]].concat();
+    let little_endian = [
+        (libc::IFLA_IFNAME, &b"eth1.5\0"[..]),
+        (libc::IFLA_LINK, &[2, 0, 0, 0]),
+        (libc::IFLA_LINKINFO, &info),
+    ];
+    if cfg!(target_endian = "little") {
+        assert_eq!(sent, little_endian);
+    }
+}
+
+#[test]
 fn a_link_is_understood() {
     let up = (libc::IFF_UP | libc::IFF_LOWER_UP) as u32;
     let mut fixed = vec![0, 0, 1, 0];
