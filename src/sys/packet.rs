@@ -94,10 +94,10 @@ fn checksum_of(message: &libc::msghdr) -> Checksum {
     // SAFETY: a pointer that is not null is one to a header within the control buffer.
     while let Some(header) = unsafe { next.as_ref() } {
         // SAFETY: it takes no memory; it adds numbers.
-        let whole = unsafe { libc::CMSG_LEN(size_of::<libc::tpacket_auxdata>() as u32) } as usize;
+        let whole = unsafe { libc::CMSG_LEN(size_of::<libc::tpacket_auxdata>() as u32) };
         let is_auxdata = header.cmsg_level == libc::SOL_PACKET
             && header.cmsg_type == libc::PACKET_AUXDATA
-            && header.cmsg_len as usize >= whole;
+            && header.cmsg_len >= whole as _;
         if is_auxdata {
             // SAFETY: the data is that long and of that type; it need not be aligned.
             let data: libc::tpacket_auxdata =

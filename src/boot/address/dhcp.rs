@@ -170,11 +170,11 @@ impl Dhcp {
             self.choose_at = None;
             return;
         };
-        if let State::Discovering { offer, .. } = &mut client.state {
-            if let Some(offer) = offer.take() {
-                client.state = State::Requesting { tries: 0, offer };
-                client.next = now;
-            }
+        if let State::Discovering { offer, .. } = &mut client.state
+            && let Some(offer) = offer.take()
+        {
+            client.state = State::Requesting { tries: 0, offer };
+            client.next = now;
         }
         // The others stay for the case that this one is taken back.
         let waits =
