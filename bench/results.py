@@ -149,11 +149,10 @@ def machine(records):
     for record in records:
         tools |= record["machine"]["tools"]
     loads = sorted(record["load_before"] for record in records)
-    busy = " (so other work was going on, and it shows)" if statistics.median(loads) > last["cores"] else ""
     stolen = sorted(record["stolen_percent"] for record in records if "stolen_percent" in record)
     lines = [
         f"- {last['cores']} cores ({last['processor']}), {last['memory_gib']} GiB, Linux {last['kernel']};",
-        f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f}{busy};",
+        f"- load average before a run: median {statistics.median(loads):.1f}, at most {loads[-1]:.1f} (the run before still counts in it);",
     ]
     if stolen:  # a run that never began does not know it
         middle = statistics.median(stolen)

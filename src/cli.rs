@@ -23,6 +23,9 @@ pub use options::help;
 /// The port of master and nodes unless another is named.
 pub const DEFAULT_PORT: u16 = 20004;
 
+/// Longest wait between two attempts to reach the master, unless something else is asked for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -38,6 +41,15 @@ pub enum Command {
     Status(Status),
     /// Print the manifest of a local tree.
     Manifest(ManifestOf),
+    /// Do what the kernel command line asks for.
+    Boot(Boot),
+}
+
+/// `xget --boot [URL]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Only fetch this, from whom and as the kernel command line says, and print where it is.
+    pub url: Option<String>,
 }
 
 /// `xget DIR|FILE`
@@ -72,7 +84,7 @@ pub struct Serve {
 /// `xget -n HOST SRC... DEST`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
-    /// The master, `HOST[:PORT]`, as it was given.
+    /// The master, `HOST[:PORT]`, or several, separated by commas, as they were given.
     pub server: String,
     /// The master's port where `server` names none; also the port this node serves on, or any
     /// free one if that is taken.
@@ -89,10 +101,16 @@ pub struct Fetch {
     pub no_owner: bool,
     /// How often to try again to reach the master.
     pub retries: Retries,
+    /// Longest wait between two attempts to reach the master.
+    pub longest_wait: Duration,
+    /// After how long to give up. None: the retries decide.
+    pub timeout: Option<Duration>,
     /// How long to serve others once the files are whole.
     pub serve_on: ServeOn,
     /// Most bytes a second that are sent to other nodes.
     pub max_upload: Option<NonZeroU64>,
+    /// Nothing is fetched for which there is no room; holes in files count as bytes.
+    pub must_fit: bool,
     /// The command returns once the files are whole, while a resident serves on.
     pub background: bool,
     /// No progress is shown.
@@ -193,16 +211,18 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         Form::Fetch => fetch(given),
         Form::Status => status(given),
         Form::Manifest => manifest(given),
+        Form::Boot => boot(given),
     }
 }
 
 fn form_of(given: &Given) -> Result<Form, Error> {
-    match (given.status, given.manifest) {
-        (true, true) => usage("--status and --manifest exclude each other"),
-        (true, false) => Ok(Form::Status),
-        (false, true) => Ok(Form::Manifest),
-        (false, false) if given.server.is_some() => Ok(Form::Fetch),
-        (false, false) => Ok(Form::Serve),
+    match (given.status, given.manifest, given.boot) {
+        (true, false, false) => Ok(Form::Status),
+        (false, true, false) => Ok(Form::Manifest),
+        (false, false, true) => Ok(Form::Boot),
+        (false, false, false) if given.server.is_some() => Ok(Form::Fetch),
+        (false, false, false) => Ok(Form::Serve),
+        _ => usage("--status, --manifest and --boot exclude each other"),
     }
 }
 
@@ -248,6 +268,9 @@ fn fetch(given: Given) -> Result<Command, Error> {
         no_mode: given.no_mode,
         no_owner: given.no_owner,
         retries: given.retries,
+        longest_wait: given.longest_wait,
+        timeout: given.timeout,
+        must_fit: given.must_fit,
         serve_on: given.serve_on,
         max_upload: given.max_upload,
         background: given.background,
@@ -281,6 +304,17 @@ fn manifest(mut given: Given) -> Result<Command, Error> {
         quiet: given.quiet,
         debug: given.debug,
     }))
+}
+
+fn boot(given: Given) -> Result<Command, Error> {
+    let url = match &given.operands[..] {
+        [] => None,
+        [url] => Some(
+            url.to_str().ok_or_else(|| Error::Usage("the URL is not UTF-8".into()))?.to_owned(),
+        ),
+        _ => return usage("--boot takes one URL, or nothing"),
+    };
+    Ok(Command::Boot(Boot { url }))
 }
 
 fn usage<T>(text: impl Into<String>) -> Result<T, Error> {

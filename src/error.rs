@@ -5,10 +5,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use crate::boot::cmdline::BadWord;
 use crate::manifest;
 use crate::path::shown;
+use crate::report::bytes;
 
 /// What ended a run.
 #[derive(Debug)]
@@ -63,6 +66,19 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
+    /// The files do not fit where they should go.
+    NoRoom {
+        /// The directory.
+        path: PathBuf,
+        /// What is missing there of them, in bytes.
+        needed: u64,
+        /// What there is room for, in bytes.
+        room: u64,
+    },
+    /// The kernel command line cannot be understood.
+    Cmdline(BadWord),
+    /// What the kernel command line asks for cannot be done.
+    Boot(String),
     /// A call of the operating system that has to do with no file.
     System {
         /// What was being done, as in "cannot ACTION".
@@ -86,10 +102,11 @@ impl Error {
     /// The process's exit code; `xget(1)` lists them.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Error::Usage(_) => 2,
+            Error::Usage(_) | Error::Cmdline(_) => 2,
             Error::Resolve { .. } | Error::Connect { .. } => 3,
             Error::NotServed { .. } => 4,
             Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
+            Error::NoRoom { .. } | Error::Boot(_) => 5,
             Error::Manifest(_) | Error::Peer { .. } => 6,
             Error::Listen { .. } => 7,
         }
@@ -110,10 +127,16 @@ impl fmt::Display for Error {
             Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
             Error::File { action, path, error } => {
-                use std::os::unix::ffi::OsStrExt;
                 let path = shown(path.as_os_str().as_bytes());
                 write!(f, "cannot {action} {path}: {}", reason(error))
             }
+            Error::NoRoom { path, needed, room } => {
+                let path = shown(path.as_os_str().as_bytes());
+                let (needed, room) = (bytes(*needed), bytes(*room));
+                write!(f, "{path} is too small: {needed} are to come, and there is room for {room}")
+            }
+            Error::Cmdline(bad) => write!(f, "{bad}"),
+            Error::Boot(text) => write!(f, "{text}"),
             Error::System { action, error } => write!(f, "cannot {action}: {}", reason(error)),
         }
     }
@@ -124,6 +147,12 @@ impl std::error::Error for Error {}
 impl From<manifest::ManifestError> for Error {
     fn from(error: manifest::ManifestError) -> Error {
         Error::Manifest(error)
+    }
+}
+
+impl From<BadWord> for Error {
+    fn from(bad: BadWord) -> Error {
+        Error::Cmdline(bad)
     }
 }
 

@@ -26,8 +26,6 @@ use crate::tree::{Control, Tree};
 
 /// First wait before the server is called again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Longest such wait.
-const RETRY_MOST: Duration = Duration::from_secs(8);
 /// How long a server may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the name servers may take.
@@ -49,47 +47,76 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::Fetch) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
-    background::run(options.background, report, |detach| Get { options, report, detach }.run())
+    background::run(options.background, report, |detach| {
+        let end = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        Get { options, report, end, detach }.run()
+    })
 }
 
 /// What the server says of its state and its nodes: the lines of its file `status`.
 pub fn status(options: &cli::Status) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port)?;
     let report = Reporter::new(options.debug, true);
-    let (text, _) = server.ask(Control::Status, Retries::Times(0), &report)?;
+    let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
+    let (text, _) = server.ask(Control::Status, &patience, &report)?;
     // Whatever the server sends, it stays text on the terminal.
     let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
     Ok(lines.map(|line| shown(line) + "\n").collect())
 }
 
-/// The server that was named.
+/// The server that was named, or several, any of which will do.
 struct Server {
     /// As the user wrote it.
     name: String,
-    host: String,
-    port: u16,
+    hosts: Vec<(String, u16)>,
+}
+
+/// How long a server is tried for.
+struct Patience {
+    retries: Retries,
+    /// Between two attempts.
+    longest_wait: Duration,
+    /// No attempt is made after this.
+    end: Option<Instant>,
 }
 
 impl Server {
     fn named(text: &str, usual_port: u16) -> Result<Server, Error> {
-        let (host, port) = split_host_port(text).map_err(Error::Usage)?;
-        let port = port.unwrap_or(usual_port);
-        if port == 0 {
-            return Err(Error::Usage(format!("the port of {text} is missing")));
+        let mut hosts = Vec::new();
+        for one in text.split(',') {
+            let (host, port) = split_host_port(one).map_err(Error::Usage)?;
+            let port = port.unwrap_or(usual_port);
+            if port == 0 {
+                return Err(Error::Usage(format!("the port of {one} is missing")));
+            }
+            hosts.push((host, port));
         }
-        Ok(Server { name: text.to_owned(), host, port })
+        Ok(Server { name: text.to_owned(), hosts })
     }
 
+    /// Those of all hosts that can be found; the error of the last one if none can.
     fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
-        let found = resolve(&self.host, Instant::now() + RESOLVE_TIMEOUT)?;
-        Ok(found.into_iter().map(|ip| (ip, self.port).into()).collect())
+        let mut addresses = Vec::new();
+        let mut missing = None;
+        for (host, port) in &self.hosts {
+            match resolve(host, Instant::now() + RESOLVE_TIMEOUT) {
+                Ok(found) => {
+                    addresses.extend(found.into_iter().map(|ip| SocketAddr::from((ip, *port))))
+                }
+                Err(error) => missing = Some(error),
+            }
+        }
+        match missing.filter(|_| addresses.is_empty()) {
+            Some(error) => Err(error),
+            None => Ok(addresses),
+        }
     }
 
     /// Reads one of its control files, with patience; and the addresses it has.
     fn ask(
         &self,
         file: Control,
-        retries: Retries,
+        patience: &Patience,
         report: &Reporter,
     ) -> Result<(Vec<u8>, Vec<SocketAddr>), Error> {
         let mut failures = 0u32;
@@ -101,16 +128,18 @@ impl Server {
                     Err(why) => Error::Connect { host: self.name.clone(), why },
                 },
                 // A name that does not exist will hardly come to exist.
-                Err(error) if retries != Retries::Forever => return Err(error),
+                Err(error) if patience.retries != Retries::Forever => return Err(error),
                 Err(error) => error,
             };
             failures = failures.saturating_add(1);
-            if matches!(retries, Retries::Times(most) if failures > most) {
+            wait = wait.min(patience.longest_wait);
+            let over = patience.end.is_some_and(|end| end <= Instant::now() + wait);
+            if over || matches!(patience.retries, Retries::Times(most) if failures > most) {
                 return Err(error);
             }
             report.say(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
             thread::sleep(wait.mul_f64(0.75 + (process::seed() % 512) as f64 / 1024.0));
-            wait = (wait * 2).min(RETRY_MOST);
+            wait *= 2;
         }
     }
 
@@ -153,6 +182,8 @@ impl Server {
 struct Get<'a> {
     options: &'a cli::Fetch,
     report: Reporter,
+    /// When to give up.
+    end: Option<Instant>,
     /// Released when the files are whole.
     detach: &'a mut Option<Detach>,
 }
@@ -183,8 +214,10 @@ impl Get<'_> {
             .map_err(|bad| Error::Usage(bad.to_string()))?;
         let mut listener = None;
         let mut changed = None;
+        let (retries, longest_wait) = (self.options.retries, self.options.longest_wait);
+        let patience = Patience { retries, longest_wait, end: self.end };
         loop {
-            let (text, home) = server.ask(Control::Manifest, self.options.retries, &self.report)?;
+            let (text, home) = server.ask(Control::Manifest, &patience, &self.report)?;
             let manifest = Arc::new(Manifest::parse(&text)?);
             let generation = manifest.generation();
             changed = self.after_change(&server, changed, generation)?;
@@ -273,12 +306,13 @@ impl Get<'_> {
         })?;
         report.end_progress();
         let mut meter = Meter::new(&manifest, &store, &held);
+        self.check_room(&store, meter.wanted.saturating_sub(meter.before))?;
         let (seed, max_upload) = (process::seed(), self.options.max_upload);
         let start = Start { manifest, tree, store, held, home, listener, seed, max_upload };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {
-            node.turn(pace.deadline())?;
+            node.turn(pace.deadline().into_iter().chain(self.end).min())?;
             if node.is_stale() {
                 node.close();
                 return Ok(Outcome::Stale(node.into_listener()));
@@ -288,13 +322,17 @@ impl Get<'_> {
                 return Err(Error::Peer { host: server.name.clone(), why });
             }
             let stranded = node.fetch().stranded(Instant::now());
-            if matches!(self.options.retries, Retries::Times(most) if stranded > most) {
-                let why = format!(
-                    "it does not answer, and nobody else has the rest; {} of {} are here and are \
-                     kept for another try",
-                    bytes(meter.here(&node)),
-                    bytes(meter.wanted),
-                );
+            let given_up = match self.options.retries {
+                Retries::Times(most) if stranded > most => {
+                    Some("it does not answer, and nobody else has the rest")
+                }
+                _ if self.end.is_some_and(|end| end <= Instant::now()) => Some("the time is over"),
+                _ => None,
+            };
+            if let Some(why) = given_up {
+                let (here, wanted) = (bytes(meter.here(&node)), bytes(meter.wanted));
+                let why =
+                    format!("{why}; {here} of {wanted} are here and are kept for another try");
                 return Err(Error::Connect { host: server.name.clone(), why });
             }
             if pace.is_due(Instant::now()) {
@@ -305,6 +343,13 @@ impl Get<'_> {
         report.end_progress();
         meter.summary(&node, &report);
         Ok(Outcome::Whole(Box::new(node)))
+    }
+
+    fn check_room(&self, store: &Store, needed: u64) -> Result<(), Error> {
+        match store.room()?.filter(|room| self.options.must_fit && *room < needed) {
+            Some(room) => Err(Error::NoRoom { path: self.options.dest.clone(), needed, room }),
+            None => Ok(()),
+        }
     }
 
     fn serve_on(&mut self, mut node: Node) -> Result<(), Error> {

@@ -47,6 +47,7 @@
 #![deny(unsafe_code)]
 
 pub mod background;
+pub mod boot;
 pub mod chunks;
 pub mod cli;
 pub mod error;

@@ -8,6 +8,10 @@ use xget::cli::{self, Command};
 use xget::error::Error;
 
 fn main() -> ExitCode {
+    if xget::boot::is_init() {
+        // What the kernel passes on to it are words of its command line, not arguments.
+        return xget::boot::init();
+    }
     match cli::parse(std::env::args_os().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -26,6 +30,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Serve(serve) => xget::master::serve(&serve),
         #[cfg(feature = "master")]
         Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
+        Command::Boot(boot) => xget::boot::boot(&boot),
         Command::Fetch(fetch) => xget::get::get(&fetch),
         Command::Status(status) => {
             let text = xget::get::status(&status)?;

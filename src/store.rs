@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::manifest::{Content, Entry, Manifest};
 use crate::path::TreePath;
 use crate::plan::Plan;
-use crate::sys::fs::{Lock, lock, look_at, open_at, unlink_at};
+use crate::sys::fs::{Lock, lock, look_at, open_at, room, unlink_at};
 use attributes::Attributes;
 use dirs::Dirs;
 use open_files::OpenFiles;
@@ -157,6 +157,11 @@ impl Store {
     /// The chunks that hold any byte of what was asked for.
     pub fn wanted(&self) -> &ChunkSet {
         &self.wanted
+    }
+
+    /// How many bytes there is room for at the destination; None where that cannot be said.
+    pub fn room(&self) -> Result<Option<u64>, Error> {
+        room(self.dirs.top()).map_err(Error::file("look at the room in", &self.plan.dir))
     }
 
     /// How many entries were asked for.

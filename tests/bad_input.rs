@@ -169,6 +169,17 @@ fn each_retry_is_told_and_the_last_failure_is_the_error() {
 }
 
 #[test]
+fn whoever_has_waited_long_enough_gives_up() {
+    let temp = Temp::new();
+    let address = closed_port();
+    let mut command = client(address, &["-r", "forever", "--timeout", "2"]);
+    command.arg(".").arg(temp.at("dest"));
+    let run = Running::start(command).finish();
+    assert_eq!(run.code, Some(3), "{}", run.stderr);
+    run.says("trying again");
+}
+
+#[test]
 fn the_status_of_a_host_that_does_not_answer_is_an_error() {
     let address = closed_port().to_string();
     xget(["--status", "-n", &address]).fails(3, &[&address]);

@@ -14,7 +14,7 @@ use std::thread;
 use common::files::{Mount, Temp, assert_same_tree, mode, names, noise, set_mode, set_mtime};
 use common::resident::Resident;
 use common::road::Road;
-use common::{MASTER, Master, Running, address_in, client, node, program, wait_for, xget};
+use common::{MASTER, Master, Running, address_in, client, node, program, skipped, wait_for, xget};
 use xget::net::manifest::read_manifest;
 
 const MIB: usize = 1 << 20;
@@ -47,6 +47,34 @@ fn one_file_goes_into_a_directory_under_its_own_name() {
     Master::of(&served).fetch(&["kernel"], &dest).succeeds();
     assert_eq!(names(&dest), ["kernel"]);
     assert_eq!(fs::read(dest.join("kernel")).unwrap(), noise(1, 300_000));
+}
+
+#[test]
+fn any_of_several_servers_will_do() {
+    let temp = Temp::new();
+    let served = temp.tree();
+    let master = Master::of(&served);
+    // Nobody listens on port 1, and the first name does not exist.
+    let servers = format!("no-such-host.invalid,127.0.0.1:1,{}", master.address);
+    let mut command = program(["-n", &servers, "--serve", "no", "."]);
+    command.arg(temp.at("copy"));
+    Running::start(command).finish().succeeds();
+    assert_same_tree(&served, &temp.at("copy"));
+}
+
+#[test]
+fn what_must_fit_and_does_not_is_not_begun() {
+    let temp = Temp::new();
+    fs::write(temp.dir("served").join("image"), noise(1, 2 * MIB)).unwrap();
+    let dest = temp.dir("dest");
+    let Some(_mount) = Mount::in_memory(&dest, "size=1m") else {
+        return skipped("nothing can be mounted here");
+    };
+    let master = Master::of(temp.at("served"));
+    let run = master.fetch_with(&["--must-fit"], &["image"], &dest);
+    assert_eq!(run.code, Some(5), "{}", run.stderr);
+    run.says("2.0 MiB are to come, and there is room for 1.0 MiB");
+    assert!(names(&dest).is_empty(), "{:?}", names(&dest));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use lexopt::{Arg, Parser};
 
 use super::options::{Form, Opt, Takes, options};
-use super::{Cache, Command, DEFAULT_PORT, DebugLevel, Retries, ServeOn, usage};
+use super::{Cache, Command, DEFAULT_PORT, DebugLevel, LONGEST_WAIT, Retries, ServeOn, usage};
 use crate::error::Error;
 use crate::path::shown;
 
@@ -20,6 +20,8 @@ pub(super) struct Given {
     pub(super) answer: Option<Command>,
     pub(super) status: bool,
     pub(super) manifest: bool,
+    pub(super) boot: bool,
+    pub(super) must_fit: bool,
     pub(super) server: Option<String>,
     pub(super) port: u16,
     pub(super) listen: Option<IpAddr>,
@@ -29,6 +31,8 @@ pub(super) struct Given {
     pub(super) no_owner: bool,
     pub(super) no_mode: bool,
     pub(super) retries: Retries,
+    pub(super) longest_wait: Duration,
+    pub(super) timeout: Option<Duration>,
     pub(super) serve_on: ServeOn,
     pub(super) cache: Cache,
     pub(super) rescan: Option<Duration>,
@@ -49,6 +53,8 @@ impl Default for Given {
             answer: None,
             status: false,
             manifest: false,
+            boot: false,
+            must_fit: false,
             server: None,
             port: DEFAULT_PORT,
             listen: None,
@@ -58,6 +64,8 @@ impl Default for Given {
             no_owner: false,
             no_mode: false,
             retries: Retries::Times(5),
+            longest_wait: LONGEST_WAIT,
+            timeout: None,
             serve_on: ServeOn::WhileWanted,
             cache: Cache::Usual,
             rescan: interval(2),

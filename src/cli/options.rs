@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Command;
 use super::given::{Given, cache, debug_level, interval, parsed, rate, retries, seconds, serve_on};
-use Form::{Fetch, Manifest, Serve, Status};
+use Form::{Boot, Fetch, Manifest, Serve, Status};
 use Takes::{Nothing, Value};
 
 /// Whether this build can be a master. The node build only fetches, serves on and looks.
@@ -19,11 +19,12 @@ pub(super) enum Form {
     Fetch,
     Status,
     Manifest,
+    Boot,
 }
 
 impl Form {
     pub(super) fn is_built_in(self) -> bool {
-        HAS_MASTER || matches!(self, Fetch | Status)
+        HAS_MASTER || matches!(self, Fetch | Status | Boot)
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -32,6 +33,7 @@ impl Form {
             Fetch => "fetching (-n)",
             Status => "--status",
             Manifest => "--manifest",
+            Boot => "--boot",
         }
     }
 }
@@ -60,7 +62,7 @@ pub(super) enum Takes {
     },
 }
 
-const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest];
+const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest, Boot];
 
 /// All options, as the help groups them.
 static SECTIONS: &[(&str, &[Opt])] = &[
@@ -119,13 +121,13 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 short: Some('n'),
                 long: "server",
                 takes: Value {
-                    name: "HOST[:PORT]",
+                    name: "HOST[:PORT][,...]",
                     kind: "a host",
                     set: |given, v| parsed(v).map(|server| given.server = Some(server)),
                 },
                 forms: &[Fetch, Status],
-                help: "the master; an IPv6 address with a port\n\
-                       stands in brackets",
+                help: "the master, or several of which any will do;\n\
+                       an IPv6 address with a port stands in brackets",
             },
             Opt {
                 short: Some('s'),
@@ -148,6 +150,38 @@ static SECTIONS: &[(&str, &[Opt])] = &[
             },
             Opt {
                 short: None,
+                long: "retry-wait",
+                takes: Value {
+                    name: "SECONDS",
+                    kind: "a number of seconds, 1 or more",
+                    set: |given, v| interval(seconds(v)?).map(|wait| given.longest_wait = wait),
+                },
+                forms: &[Fetch],
+                help: "wait at most so long between two attempts\n\
+                       (default 8)",
+            },
+            Opt {
+                short: None,
+                long: "timeout",
+                takes: Value {
+                    name: "SECONDS",
+                    kind: "a number of seconds",
+                    set: |given, v| seconds(v).map(|secs| given.timeout = interval(secs)),
+                },
+                forms: &[Fetch],
+                help: "give up after so long (default: as the\n\
+                       retries decide); what is here is kept",
+            },
+            Opt {
+                short: None,
+                long: "must-fit",
+                takes: Nothing(|given| given.must_fit = true),
+                forms: &[Fetch],
+                help: "fetch nothing if there is no room for all of\n\
+                       it (holes in files count as if they were full)",
+            },
+            Opt {
+                short: None,
                 long: "serve",
                 takes: Value {
                     name: "SECONDS|forever|no",
@@ -159,6 +193,18 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                        are whole (default: while they draw from it)",
             },
         ],
+    ),
+    (
+        "Booting",
+        &[Opt {
+            short: None,
+            long: "boot",
+            takes: Nothing(|given| given.boot = true),
+            forms: &[Boot],
+            help: "do what the kernel command line asks for, in\n\
+                   an initramfs; with a URL: only fetch that, from\n\
+                   whom and as it says, and print where it is",
+        }],
     ),
     (
         "Looking",
@@ -283,6 +329,7 @@ static USAGE: &[(Form, &str)] = &[
     (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then help others"),
     (Status, "xget --status -n HOST[:PORT] [--json]        who holds what"),
     (Manifest, "xget --manifest DIR|FILE [-x] [-o]           what would be served"),
+    (Boot, "xget --boot [URL]                            boot, in an initramfs"),
 ];
 
 static EXAMPLES: &[(Form, &str)] = &[

@@ -35,6 +35,9 @@ fn the_original_way_to_fetch_everything() {
         no_mode: false,
         no_owner: false,
         retries: Retries::Times(5),
+        longest_wait: LONGEST_WAIT,
+        timeout: None,
+        must_fit: false,
         serve_on: ServeOn::WhileWanted,
         max_upload: None,
         background: false,
@@ -137,6 +140,23 @@ fn trying_again_for_ever() {
 }
 
 #[test]
+fn how_long_to_try() {
+    let given = fetch("-n h --timeout 90 --retry-wait 2 . d");
+    assert_eq!(given.timeout, Some(Duration::from_secs(90)));
+    assert_eq!(given.longest_wait, Duration::from_secs(2));
+    refused("-n h --retry-wait 0 . d", "--retry-wait: 0 is not a number of seconds, 1 or more");
+}
+
+#[test]
+fn booting_takes_one_url_or_nothing() {
+    assert_eq!(run("--boot"), Ok(Command::Boot(Boot { url: None })));
+    let url = Some("xget://head/root".to_owned());
+    assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(Boot { url })));
+    refused("--boot a b", "--boot takes one URL, or nothing");
+    refused("--boot -n head", "-n goes with fetching (-n) or --status");
+}
+
+#[test]
 fn one_address_to_listen_on() {
     assert_eq!(fetch("-n h --listen ::1 . d").listen, Some("::1".parse().unwrap()));
 }
@@ -177,7 +197,7 @@ fn an_unknown_option_cannot_drive_the_terminal() {
 
 #[test]
 fn a_missing_value_is_named() {
-    refused("-n", "-n needs a value: HOST[:PORT]");
+    refused("-n", "-n needs a value: HOST[:PORT][,...]");
     refused("--port", "--port needs a value: PORT");
     refused("-n h --serve= . d", "--serve needs a value: SECONDS|forever|no");
 }
@@ -235,7 +255,7 @@ fn a_status_needs_a_server_and_nothing_more() {
 
 #[test]
 fn two_forms_at_once_are_refused() {
-    refused("--status --manifest -n h", "--status and --manifest exclude each other");
+    refused("--status --manifest -n h", "--status, --manifest and --boot exclude each other");
 }
 
 #[test]

@@ -127,6 +127,18 @@ pub fn lock(file: &File, lock: Lock) -> io::Result<()> {
     checked(unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) })
 }
 
+/// How many bytes an unprivileged process may still write to the file system of an open file; None
+/// where that says nothing, as on file systems without blocks.
+pub fn room(file: &File) -> io::Result<Option<u64>> {
+    let mut found = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the descriptor is open; the call fills in the structure that it is given.
+    checked(unsafe { libc::fstatvfs(file.as_raw_fd(), found.as_mut_ptr()) })?;
+    // SAFETY: every bit pattern is a value of its fields, which are all numbers.
+    let found = unsafe { found.assume_init() };
+    let room = found.f_bavail.saturating_mul(found.f_frsize);
+    Ok((found.f_blocks > 0).then_some(room))
+}
+
 /// The user that this process acts as; 0 may give files away.
 pub fn effective_uid() -> u32 {
     // SAFETY: the call takes nothing and cannot fail.

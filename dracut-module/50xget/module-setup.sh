@@ -1,0 +1,45 @@
+#!/bin/bash
+# dracut module: the root file system by xget.
+#
+#   root=xget://HOST/PATH        xget fetches it and mounts it
+#   root=live:xget://HOST/PATH   dmsquash-live (livenet) mounts it
+#
+# XGET names another binary than /usr/bin/xget-node or /usr/bin/xget, the smaller of which is taken.
+
+xget_binary() {
+    local path
+    for path in "${XGET:-}" /usr/bin/xget-node /usr/bin/xget /usr/local/bin/xget-node /usr/local/bin/xget; do
+        [[ $path && -x $path ]] && echo "$path" && return 0
+    done
+    return 1
+}
+
+# 255: only where it is asked for, by --add or add_dracutmodules.
+check() {
+    xget_binary > /dev/null || return 1
+    return 255
+}
+
+depends() {
+    return 0
+}
+
+installkernel() {
+    # A root from the network is for any machine, whatever this one has.
+    hostonly='' instmods squashfs erofs overlay loop af_packet '=drivers/net/ethernet' virtio_net virtio_pci 8021q
+}
+
+install() {
+    inst_simple "$(xget_binary)" /usr/bin/xget
+    inst_multiple -o /etc/xget/cmdline
+    inst_hook cmdline 50 "$moddir/parse-xget.sh"
+    inst_hook mount 50 "$moddir/mount-xget.sh"
+    if dracut_module_included livenet; then
+        inst_simple "$moddir/url-xget.sh" /lib/url-xget.sh
+        inst_hook cmdline 28 "$moddir/url-xget.sh"
+    fi
+    if dracut_module_included systemd; then
+        inst_script "$moddir/xget-generator.sh" "$systemdutildir/system-generators/dracut-xget-generator"
+    fi
+    dracut_need_initqueue
+}

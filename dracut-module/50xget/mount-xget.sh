@@ -1,0 +1,10 @@
+#!/bin/sh
+# mount hook: fetches the root and mounts it. It may be called again and again; one failure is final.
+
+case $root in
+    xget://*)
+        if ! ismounted "$NEWROOT"; then
+            NEWROOT=$NEWROOT /usr/bin/xget --boot || die "xget cannot mount $root; the message above says why"
+        fi
+        ;;
+esac

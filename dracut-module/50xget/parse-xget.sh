@@ -1,0 +1,13 @@
+#!/bin/sh
+# cmdline hook: says that root=xget://... is a root, although no device will come of it.
+
+[ -n "$root" ] || root=$(getarg root=)
+case $root in
+    xget://*)
+        rootok=1
+        # Where dracut's own network is here it is to be up before the mount; else xget brings it up.
+        if [ -e /sbin/ifup ] || [ -e /usr/libexec/nm-initrd-generator ] || [ -e /usr/lib/systemd/systemd-networkd ]; then
+            getargbool 0 rd.neednet || echo rd.neednet=1 >> /etc/cmdline.d/50xget.conf
+        fi
+        ;;
+esac

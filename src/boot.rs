@@ -1,0 +1,212 @@
+//! Early boot: what `xget --boot` does in an initramfs, and xget as its `/init`.
+//!
+//! [`cmdline`] says what is wanted, [`address`] brings up the network, [`crate::get`] fetches, and
+//! [`kexec`] goes on with what was fetched. [`init`] is the same as process 1, which must never end.
+
+pub mod cmdline;
+mod init;
+mod kexec;
+mod resident;
+mod root;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::cli::{self, DebugLevel};
+use crate::error::Error;
+use crate::report::Reporter;
+use crate::sys::boot::{MountFlags, mount};
+use cmdline::{Cmdline, Host, Kernel, Serve, Url};
+pub use init::{init, is_init};
+
+const CMDLINE: &str = "/proc/cmdline";
+/// Words that the initramfs was made with; they come before the kernel's, which so can change them.
+const BUILT_IN_CMDLINE: &str = "/etc/xget/cmdline";
+/// Where what is fetched goes: a tmpfs of its own, as `/run` is small and often noexec.
+const FILES: &str = "/run/xget/files";
+/// Where the root file system is to be, unless the environment's `NEWROOT` says otherwise.
+const NEW_ROOT: &str = "/sysroot";
+/// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
+const SPARE_BYTES: u64 = 24 << 20;
+
+/// Does what the kernel command line asks for. Where that is to start another kernel, it does not
+/// return.
+///
+/// # Errors
+///
+/// A command line that cannot be understood, files that are not served or do not fit, and whatever
+/// else cannot pass by waiting. A server that does not answer is waited for, unless a timeout is set.
+pub fn boot(options: &cli::Boot) -> Result<(), Error> {
+    let text = command_line()?;
+    let cmdline = Cmdline::parse(&text)?;
+    let report = Reporter::new(level(&cmdline), false);
+    for word in &cmdline.unknown {
+        report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
+    }
+    let boot = Boot { cmdline, text, report };
+    match (&options.url, &boot.cmdline.kernel, &boot.cmdline.root) {
+        (Some(url), _, _) => {
+            let url = Url::parse(url).map_err(|why| Error::Usage(format!("{url}: {why}")))?;
+            let mut path = boot.fetch_url(&url)?.into_os_string().into_encoded_bytes();
+            path.push(b'\n');
+            std::io::stdout().write_all(&path).map_err(Error::system("write to standard output"))
+        }
+        (None, Some(kernel), _) => boot.start(kernel),
+        (None, None, Some(root)) if root.live => {
+            Err(Error::Boot("root=live:xget:// is for dracut's livenet, which calls xget".into()))
+        }
+        (None, None, Some(root)) => boot.mount_root(&root.url),
+        (None, None, None) => Err(Error::Boot(
+            "the kernel command line asks for nothing of xget: it has neither rd.xget.kernel=PATH \
+             nor root=xget://HOST/PATH"
+                .into(),
+        )),
+    }
+}
+
+struct Boot {
+    cmdline: Cmdline,
+    text: Vec<u8>,
+    report: Reporter,
+}
+
+impl Boot {
+    /// Fetches a kernel and starts it.
+    fn start(&self, kernel: &Kernel) -> Result<(), Error> {
+        // To load a kernel the system makes a copy of it and of its initrds.
+        make_files_room(2)?;
+        let paths = || std::iter::once(&kernel.path).chain(&kernel.initrds);
+        self.fetch(paths().map(OsString::from), None, Serve::No)?;
+        let mut here = paths().map(|path| fetched(path));
+        let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
+        let next = cmdline::next_cmdline(&self.text, &kernel.append);
+        kexec::load(&image, &initrds, &next)?;
+        self.report.say(format_args!("starting {}: {next}", kernel.path));
+        Err(kexec::start())
+    }
+
+    /// Fetches a root file system and mounts it.
+    fn mount_root(&self, url: &Url) -> Result<(), Error> {
+        let fetched = self.fetch_url(url)?;
+        let new_root = env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from);
+        root::make_root(&fetched, &new_root, &self.report)
+    }
+
+    /// Fetches it; where it is.
+    fn fetch_url(&self, url: &Url) -> Result<PathBuf, Error> {
+        make_files_room(1)?;
+        let path = if url.path.is_empty() { "." } else { &url.path };
+        self.fetch([path.into()], url.host.as_ref(), self.cmdline.serve)?;
+        Ok(fetched(&url.path))
+    }
+
+    /// Fetches, and leaves a resident behind that serves on if that is wanted.
+    fn fetch(
+        &self,
+        sources: impl IntoIterator<Item = OsString>,
+        host: Option<&Host>,
+        serve: Serve,
+    ) -> Result<(), Error> {
+        let mut arguments: Vec<OsString> = vec!["-n".into(), self.server(host)?.into()];
+        let mut add =
+            |option: &str, value: String| arguments.push(format!("--{option}={value}").into());
+        add("retries", "forever".into());
+        add("debug", (level(&self.cmdline) as u8).to_string());
+        if let Some(timeout) = self.cmdline.timeout {
+            add("timeout", timeout.as_secs().to_string());
+        }
+        if let Some(longest) = self.cmdline.retry {
+            add("retry-wait", longest.as_secs().to_string());
+        }
+        add(
+            "serve",
+            match serve {
+                Serve::Yes => "forever".into(),
+                Serve::No => "no".into(),
+                Serve::Seconds(seconds) => seconds.to_string(),
+            },
+        );
+        arguments.extend(["--must-fit", "--background", "--"].map(OsString::from));
+        arguments.extend(sources);
+        arguments.push(FILES.into());
+        resident::run(&arguments)
+    }
+
+    /// Who serves, as `-n` takes it: who is named first of the kernel command line's own option, the
+    /// URL, and `ip=`.
+    fn server(&self, host: Option<&Host>) -> Result<String, Error> {
+        let named = &self.cmdline.servers;
+        let servers: Vec<String> = match (named.is_empty(), host) {
+            (false, _) => named.iter().map(Host::to_string).collect(),
+            (true, Some(host)) => vec![host.to_string()],
+            (true, None) => {
+                let of_ip = self.cmdline.network.ips.iter().filter_map(|ip| ip.server);
+                of_ip.map(|ip| Host { name: ip.to_string(), port: None }.to_string()).collect()
+            }
+        };
+        match servers.is_empty() {
+            false => Ok(servers.join(",")),
+            true => Err(Error::Boot(
+                "no server is known: give rd.xget.server=HOST, or let DHCP name one".into(),
+            )),
+        }
+    }
+}
+
+/// Where a path of the server's is, once it was fetched.
+fn fetched(path: &str) -> PathBuf {
+    let name = Path::new(path).file_name();
+    name.map_or(FILES.into(), |name| Path::new(FILES).join(name))
+}
+
+/// Mounts a tmpfs for what is fetched, unless there is one; each byte of it may take `copies` bytes of
+/// memory.
+fn make_files_room(copies: u64) -> Result<(), Error> {
+    fs::create_dir_all(FILES).map_err(Error::file("make", FILES))?;
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    if device(Path::new(FILES)) != Path::new(FILES).parent().and_then(device) {
+        return Ok(());
+    }
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let available = available_bytes(&meminfo).unwrap_or(0);
+    let size = available.saturating_sub(SPARE_BYTES) / copies;
+    let flags = MountFlags { read_only: false, no_privileges: true };
+    // A size of 0 would be no limit.
+    let options = format!("mode=755,size={}", size.max(4096));
+    mount("xget".as_ref(), Path::new(FILES), "tmpfs", flags, &options)
+        .map_err(Error::file("mount a tmpfs on", FILES))
+}
+
+/// `MemAvailable` of `/proc/meminfo`, in bytes (proc_meminfo(5)).
+fn available_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The kernel's command line, after the words that are built in.
+fn command_line() -> Result<Vec<u8>, Error> {
+    let mut text = fs::read(BUILT_IN_CMDLINE).unwrap_or_default();
+    text.push(b'\n');
+    text.extend(fs::read(CMDLINE).map_err(Error::file("read", CMDLINE))?);
+    Ok(text)
+}
+
+fn level(cmdline: &Cmdline) -> DebugLevel {
+    if cmdline.debug { DebugLevel::Events } else { DebugLevel::Normal }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_what_the_kernel_calls_available() {
+        let meminfo = "MemTotal:  1000 kB\nMemFree:  1 kB\nMemAvailable:     512 kB\n";
+        assert_eq!(available_bytes(meminfo), Some(512 << 10));
+        assert_eq!(available_bytes("MemTotal: 1 kB\n"), None);
+    }
+}

@@ -1,0 +1,285 @@
+//! The kernel command line: what it asks of xget.
+//!
+//! It is read here and nowhere else; `docs/cmdline.md` is its reference. [`Cmdline::parse`] takes the
+//! text as `/proc/cmdline` has it: words between blanks, `"` around what holds blanks itself, as the
+//! kernel reads them. Words that are not for xget are left to others; of a word that says one thing,
+//! the last counts.
+
+mod network;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use network::{Ip, Method, NetworkWish, Vlan};
+pub use url::{Host, Url};
+
+/// What the command line asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cmdline {
+    /// `root=`, if xget is to bring it.
+    pub root: Option<Root>,
+    /// `rd.xget.kernel=`: a kernel to go on with.
+    pub kernel: Option<Kernel>,
+    /// `rd.xget.server=`: who serves, the best first.
+    pub servers: Vec<Host>,
+    /// `rd.xget.key=`: public keys, one of which must have signed.
+    pub keys: Vec<String>,
+    /// `rd.xget.hash=`: the only generation that is right.
+    pub hash: Option<String>,
+    /// `rd.xget.net=`: whose network it is.
+    pub net: Net,
+    /// `rd.xget.serve=`: how long to serve others.
+    pub serve: Serve,
+    /// `rd.xget.timeout=`: after how long without success to give up. None: never.
+    pub timeout: Option<Duration>,
+    /// `rd.xget.retry=`: the longest wait between two attempts.
+    pub retry: Option<Duration>,
+    /// `rd.xget.debug`: everything is told.
+    pub debug: bool,
+    /// What `ip=`, `BOOTIF=`, `nameserver=` and `vlan=` say.
+    pub network: NetworkWish,
+    /// Words that look like xget's and are not: a misspelling that is better told than passed over.
+    pub unknown: Vec<String>,
+}
+
+/// `root=xget://...` or `root=live:xget://...`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Where the image is.
+    pub url: Url,
+    /// dracut's livenet mounts it; xget only brings it.
+    pub live: bool,
+}
+
+/// `rd.xget.kernel=`, `rd.xget.initrd=`, `rd.xget.append=`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// The kernel's path on the server.
+    pub path: String,
+    /// Those of its initrds, in order.
+    pub initrds: Vec<String>,
+    /// What its command line gets besides this one's words that are for every kernel.
+    pub append: String,
+}
+
+/// Who brings up the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Net {
+    /// Whoever has; else xget.
+    #[default]
+    Auto,
+    /// Whoever has, or will: xget waits.
+    Kernel,
+    /// xget, which speaks TCP itself as well.
+    Own,
+}
+
+/// How long others are served once the files are whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Serve {
+    /// Until the system stops it.
+    #[default]
+    Yes,
+    /// Not beyond the boot.
+    No,
+    /// This long.
+    Seconds(u64),
+}
+
+/// A word that cannot be understood. The boot ends here: to go on without it would do something else
+/// than was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadWord {
+    /// The word, as it was given.
+    pub word: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl fmt::Display for BadWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kernel command line: {}: {}", self.word, self.why)
+    }
+}
+
+impl std::error::Error for BadWord {}
+
+impl Cmdline {
+    /// Understands the whole command line, of which a NUL or a newline at the end is no part.
+    pub fn parse(text: &[u8]) -> Result<Cmdline, BadWord> {
+        let mut cmdline = Cmdline::default();
+        let (mut kernel, mut initrds, mut append) = (None, Vec::new(), String::new());
+        for word in words(text) {
+            let Word { name, value, .. } = &word;
+            let bad = |why: String| BadWord { word: word.to_string(), why };
+            let value = || value.as_deref().filter(|value| !value.is_empty());
+            let needed = || value().ok_or_else(|| bad(format!("{name}= needs a value")));
+            match name.as_str() {
+                // Somebody else's root is none of ours.
+                "root" => cmdline.root = value().map(root).transpose().map_err(bad)?.flatten(),
+                "rd.xget.server" => {
+                    let hosts = needed()?.split(',').map(Host::parse);
+                    cmdline.servers = hosts.collect::<Result<_, _>>().map_err(bad)?;
+                }
+                "rd.xget.kernel" => kernel = Some(needed()?.to_owned()),
+                "rd.xget.initrd" => {
+                    let paths = needed()?.split(',').filter(|path| !path.is_empty());
+                    initrds.extend(paths.map(str::to_owned));
+                }
+                "rd.xget.append" => {
+                    let space = if append.is_empty() { "" } else { " " };
+                    append += &format!("{space}{}", value().unwrap_or_default());
+                }
+                "rd.xget.key" => cmdline.keys.push(needed()?.to_owned()),
+                "rd.xget.hash" => cmdline.hash = Some(hash(needed()?).map_err(bad)?),
+                "rd.xget.net" => cmdline.net = net(needed()?).map_err(bad)?,
+                "rd.xget.serve" => cmdline.serve = serve(needed()?).map_err(bad)?,
+                "rd.xget.timeout" => cmdline.timeout = seconds(needed()?).map_err(bad)?,
+                "rd.xget.retry" => cmdline.retry = seconds(needed()?).map_err(bad)?,
+                "rd.xget.debug" => cmdline.debug = value().is_none_or(|value| value != "0"),
+                "ip" => cmdline.network.ips.push(Ip::parse(needed()?).map_err(bad)?),
+                "BOOTIF" => {
+                    cmdline.network.boot_mac = Some(network::bootif(needed()?).map_err(bad)?);
+                }
+                "nameserver" => {
+                    cmdline.network.name_servers.push(network::address(needed()?).map_err(bad)?);
+                }
+                "vlan" => cmdline.network.vlans.push(Vlan::parse(needed()?).map_err(bad)?),
+                other if other.starts_with("rd.xget.") => cmdline.unknown.push(word.to_string()),
+                _ => {}
+            }
+        }
+        cmdline.kernel = match kernel {
+            Some(path) => Some(Kernel { path, initrds, append }),
+            None if initrds.is_empty() && append.is_empty() => None,
+            None => {
+                return Err(BadWord {
+                    word: "rd.xget.kernel=".to_owned(),
+                    why: "it is missing, and rd.xget.initrd= or rd.xget.append= are for it".into(),
+                });
+            }
+        };
+        Ok(cmdline)
+    }
+
+    /// Whether there is anything for xget to do.
+    pub fn asks(&self) -> bool {
+        self.root.is_some() || self.kernel.is_some()
+    }
+}
+
+/// The command line of the next kernel: what this one's has for every kernel, then `append`.
+///
+/// `console=` and the address of the card that was booted from stay true for the next one. `initrd=`
+/// and `BOOT_IMAGE=` name this one's files, and `rd.xget.*` is done.
+pub fn next_cmdline(text: &[u8], append: &str) -> String {
+    let stays = |word: &Word| {
+        matches!(word.name.as_str(), "console" | "earlycon" | "earlyprintk" | "BOOTIF" | "panic")
+    };
+    let mut next: Vec<String> =
+        words(text).iter().filter(|word| stays(word)).map(Word::to_string).collect();
+    next.extend(words(append.as_bytes()).iter().map(Word::to_string));
+    next.join(" ")
+}
+
+/// `NAME` or `NAME=VALUE`, without the quotes.
+struct Word {
+    name: String,
+    value: Option<String>,
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let blank = |text: &str| text.contains(|c: char| c.is_ascii_whitespace());
+        match &self.value {
+            None if blank(&self.name) => write!(f, "\"{}\"", self.name),
+            None => write!(f, "{}", self.name),
+            Some(value) if blank(value) => write!(f, "{}=\"{value}\"", self.name),
+            Some(value) => write!(f, "{}={value}", self.name),
+        }
+    }
+}
+
+/// The words, as the kernel finds them: a quote begins or ends a part in which blanks do not count.
+/// What is not UTF-8 is no word of ours, and comes out changed.
+fn words(text: &[u8]) -> Vec<Word> {
+    let text = String::from_utf8_lossy(text);
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            '\0' | '\n' => words.push(String::new()),
+            c if c.is_ascii_whitespace() && !quoted => words.push(String::new()),
+            c => words.extend_last(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    let split = |word: String| match word.split_once('=') {
+        Some((name, value)) => Word { name: name.to_owned(), value: Some(value.to_owned()) },
+        None => Word { name: word, value: None },
+    };
+    words.into_iter().map(split).collect()
+}
+
+trait ExtendLast {
+    fn extend_last(&mut self, c: char);
+}
+
+impl ExtendLast for Vec<String> {
+    fn extend_last(&mut self, c: char) {
+        if let Some(last) = self.last_mut() {
+            last.push(c);
+        }
+    }
+}
+
+/// `root=`'s value, if it is for xget.
+fn root(value: &str) -> Result<Option<Root>, String> {
+    let (live, rest) = match value.strip_prefix("live:") {
+        Some(rest) => (true, rest),
+        None => (false, value),
+    };
+    if !rest.starts_with("xget:") {
+        return Ok(None);
+    }
+    let url = Url::parse(rest)?;
+    Ok(Some(Root { url, live }))
+}
+
+fn hash(value: &str) -> Result<String, String> {
+    let hex = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match hex {
+        true => Ok(value.to_ascii_lowercase()),
+        false => Err("a generation has 64 hexadecimal digits".into()),
+    }
+}
+
+fn net(value: &str) -> Result<Net, String> {
+    match value {
+        "auto" => Ok(Net::Auto),
+        "kernel" => Ok(Net::Kernel),
+        "own" => Ok(Net::Own),
+        _ => Err("it is auto, kernel or own".into()),
+    }
+}
+
+fn serve(value: &str) -> Result<Serve, String> {
+    match value {
+        "yes" | "forever" => Ok(Serve::Yes),
+        "no" | "0" => Ok(Serve::No),
+        number => number
+            .parse::<u32>()
+            .map(|seconds| Serve::Seconds(seconds.into()))
+            .map_err(|_| "it is yes, no or a number of seconds".into()),
+    }
+}
+
+/// A number of seconds; 0 is none.
+fn seconds(value: &str) -> Result<Option<Duration>, String> {
+    let seconds: u32 = value.parse().map_err(|_| "it is a number of seconds".to_owned())?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+}

@@ -1,0 +1,251 @@
+//! `ip=`, `BOOTIF=`, `nameserver=` and `vlan=`, with the meaning that the kernel and dracut give them
+//! (the kernel's `admin-guide/nfs/nfsroot`, dracut.cmdline(7)).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+/// What is said of the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetworkWish {
+    /// Each `ip=`.
+    pub ips: Vec<Ip>,
+    /// `BOOTIF=`: the hardware address of the card that was booted from.
+    pub boot_mac: Option<[u8; 6]>,
+    /// Each `nameserver=`.
+    pub name_servers: Vec<IpAddr>,
+    /// Each `vlan=`.
+    pub vlans: Vec<Vlan>,
+}
+
+/// `ip=`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ip {
+    /// Where the address comes from.
+    pub method: Method,
+    /// The only link that is meant.
+    pub link: Option<String>,
+    /// The address, and how long its network's prefix is, in bits.
+    pub address: Option<(IpAddr, u8)>,
+    /// Whom to boot from.
+    pub server: Option<IpAddr>,
+    /// The way to everywhere else.
+    pub gateway: Option<IpAddr>,
+    /// The node's own name.
+    pub host_name: Option<String>,
+    /// The link's MTU, in bytes.
+    pub mtu: Option<u32>,
+    /// The hardware address to give the link.
+    pub mac: Option<[u8; 6]>,
+    /// Name servers.
+    pub name_servers: Vec<IpAddr>,
+}
+
+/// Where an address comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    /// DHCPv4.
+    #[default]
+    Dhcp,
+    /// A router's advertisement, and DHCPv6 where it says so.
+    V6,
+    /// DHCPv4, or else IPv6.
+    Either,
+    /// The one that is given.
+    Static,
+    /// None is wanted.
+    Off,
+}
+
+/// `vlan=NAME:LINK`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vlan {
+    /// The name that the link with the tag gets.
+    pub name: String,
+    /// Its number, 1 to 4094.
+    pub id: u16,
+    /// The link below it.
+    pub link: String,
+}
+
+impl Ip {
+    /// One of `METHOD`, `LINK:METHOD[:[MTU][:MAC]]`, and
+    /// `[ADDRESS]:[SERVER]:[GATEWAY]:[NETMASK]:[NAME]:[LINK][:METHOD[:[MTU][:MAC]]` or
+    /// `[:METHOD[:DNS[:DNS]]]]`. IPv6 addresses stand in brackets.
+    pub(super) fn parse(text: &str) -> Result<Ip, String> {
+        let fields = fields(text)?;
+        let field = |n: usize| fields.get(n).copied().filter(|field| !field.is_empty());
+        if let [method] = fields[..] {
+            return match method.parse::<IpAddr>() {
+                Ok(_) => Err("an address alone does not do: the netmask is missing".into()),
+                Err(_) => Ok(Ip { method: Method::parse(method)?, ..Ip::default() }),
+            };
+        }
+        if let Some(method) =
+            field(1).filter(|_| fields.len() <= 9).and_then(|f| Method::parse(f).ok())
+        {
+            let mac = fields.get(3..).map(|fields| fields.join(":")).filter(|mac| !mac.is_empty());
+            return Ok(Ip {
+                method,
+                link: field(0).map(str::to_owned),
+                mtu: field(2).map(mtu).transpose()?,
+                mac: mac.as_deref().map(mac_address).transpose()?,
+                ..Ip::default()
+            });
+        }
+        let client = field(0).map(address).transpose()?;
+        let prefix = field(3).map(|mask| prefix(mask, client)).transpose()?;
+        let method = match field(6) {
+            Some(method) => Method::parse(method)?,
+            None if client.is_some() => Method::Static,
+            None => Method::Dhcp,
+        };
+        let address = match (client, prefix) {
+            (Some(client), Some(prefix)) => Some((client, prefix)),
+            (Some(client), None) => Some((client, usual_prefix(client))),
+            (None, _) => None,
+        };
+        let method = match (method, address) {
+            // `none` with an address means: this one, without asking anybody.
+            (Method::Off, Some(_)) => Method::Static,
+            (method, _) => method,
+        };
+        let mut ip = Ip {
+            method,
+            link: field(5).map(str::to_owned),
+            address,
+            server: field(1).map(self::address).transpose()?,
+            gateway: field(2).map(self::address).transpose()?,
+            host_name: field(4).map(str::to_owned),
+            ..Ip::default()
+        };
+        match field(7).map(self::address) {
+            // The kernel's form: name servers, and then a time server, which is none of ours.
+            Some(Ok(first)) => {
+                ip.name_servers.push(first);
+                ip.name_servers.extend(field(8).map(self::address).transpose()?);
+            }
+            _ => {
+                ip.mtu = field(7).map(mtu).transpose()?;
+                let mac = fields.get(8..).map(|f| f.join(":")).filter(|mac| !mac.is_empty());
+                ip.mac = mac.as_deref().map(mac_address).transpose()?;
+            }
+        }
+        Ok(ip)
+    }
+}
+
+impl Method {
+    fn parse(text: &str) -> Result<Method, String> {
+        match text {
+            "dhcp" | "on" | "any" | "all" | "single-dhcp" | "dhcp4" | "both" | "bootp" | "rarp" => {
+                Ok(Method::Dhcp)
+            }
+            "dhcp6" | "auto6" | "link6" | "ra6" => Ok(Method::V6),
+            "either6" | "auto" => Ok(Method::Either),
+            "static" => Ok(Method::Static),
+            "none" | "off" => Ok(Method::Off),
+            _ => Err(format!("{text} is no way to get an address (dhcp, auto6, either6, none)")),
+        }
+    }
+}
+
+impl Vlan {
+    /// `NAME:LINK`, or `LINK.NUMBER` alone. The number stands at the name's end.
+    pub(super) fn parse(text: &str) -> Result<Vlan, String> {
+        let (name, link) = match text.split_once(':') {
+            Some((name, link)) => (name, link),
+            None => (text, text.rsplit_once('.').ok_or("it is NAME:LINK, or LINK.NUMBER")?.0),
+        };
+        let digits = name
+            .rfind(|c: char| !c.is_ascii_digit())
+            .map_or(name, |at| name.get(at..).and_then(|rest| rest.get(1..)).unwrap_or_default());
+        let id = digits.parse().ok().filter(|id| (1..=4094).contains(id));
+        let id = id.ok_or("its name ends in a number from 1 to 4094")?;
+        if link.is_empty() {
+            return Err("the link below it is missing".into());
+        }
+        Ok(Vlan { name: name.to_owned(), id, link: link.to_owned() })
+    }
+}
+
+/// `01-aa-bb-cc-dd-ee-ff` as PXELINUX writes it, with colons in place of the dashes as well, or
+/// without the hardware type in front.
+pub(super) fn bootif(text: &str) -> Result<[u8; 6], String> {
+    let text = text.replace('-', ":");
+    let without_type = match text.split(':').count() {
+        7 => text.split_once(':').map_or("", |(_, mac)| mac),
+        _ => &text,
+    };
+    mac_address(without_type)
+}
+
+/// An IPv4 address, or an IPv6 one, in brackets or not.
+pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().map_err(|_| format!("{text} is no address"))
+}
+
+fn mac_address(text: &str) -> Result<[u8; 6], String> {
+    let wrong = || format!("{text} is no hardware address");
+    let bytes = text.split(':').map(|part| match part.len() {
+        1 | 2 => u8::from_str_radix(part, 16).map_err(|_| wrong()),
+        _ => Err(wrong()),
+    });
+    let bytes = bytes.collect::<Result<Vec<u8>, _>>()?;
+    bytes.try_into().map_err(|_| wrong())
+}
+
+fn mtu(text: &str) -> Result<u32, String> {
+    let mtu = text.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
+    mtu.ok_or_else(|| format!("{text} is no MTU (68 to 65535)"))
+}
+
+/// `255.255.255.0` or `24`.
+fn prefix(text: &str, client: Option<IpAddr>) -> Result<u8, String> {
+    let most = if matches!(client, Some(IpAddr::V6(_))) { 128 } else { 32 };
+    let wrong = || format!("{text} is no netmask");
+    match text.parse::<Ipv4Addr>() {
+        Ok(mask) => {
+            let bits = mask.to_bits();
+            let ones = bits.leading_ones();
+            match bits.count_ones() == ones {
+                true => Ok(ones as u8),
+                false => Err(wrong()),
+            }
+        }
+        Err(_) => text.parse().ok().filter(|bits| *bits <= most).ok_or_else(wrong),
+    }
+}
+
+/// Where no netmask is given: that of the address's class, as the kernel does.
+fn usual_prefix(client: IpAddr) -> u8 {
+    match client {
+        IpAddr::V6(_) => 64,
+        IpAddr::V4(ip) => match ip.octets()[0] {
+            0..=127 => 8,
+            128..=191 => 16,
+            _ => 24,
+        },
+    }
+}
+
+/// What stands between the colons; those in brackets do not count.
+fn fields(text: &str) -> Result<Vec<&str>, String> {
+    let mut fields = Vec::new();
+    let (mut begin, mut inside) = (0, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            '[' => inside = true,
+            ']' => inside = false,
+            ':' if !inside => {
+                fields.push(text.get(begin..at).unwrap_or_default());
+                begin = at + 1;
+            }
+            _ => {}
+        }
+    }
+    fields.push(text.get(begin..).unwrap_or_default());
+    match inside {
+        true => Err("a bracket is not closed".into()),
+        false => Ok(fields),
+    }
+}

@@ -1,0 +1,72 @@
+//! `xget://HOST[:PORT]/PATH`, and hosts by themselves.
+
+use std::fmt;
+
+use crate::net::resolve::split_host_port;
+
+/// A server, by name or address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Name or address; an IPv6 one without its brackets.
+    pub name: String,
+    /// None: the usual port.
+    pub port: Option<u16>,
+}
+
+impl Host {
+    /// `HOST[:PORT]`; an IPv6 address stands in brackets where a port follows.
+    pub fn parse(text: &str) -> Result<Host, String> {
+        let (name, port) = split_host_port(text)?;
+        match (name.is_empty(), port) {
+            (true, _) => Err("a server has no name".into()),
+            (_, Some(0)) => Err("a server has port 0".into()),
+            _ => Ok(Host { name, port }),
+        }
+    }
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.name.contains(':'), self.port) {
+            (true, Some(port)) => write!(f, "[{}]:{port}", self.name),
+            (true, None) => write!(f, "[{}]", self.name),
+            (false, Some(port)) => write!(f, "{}:{port}", self.name),
+            (false, None) => write!(f, "{}", self.name),
+        }
+    }
+}
+
+/// A file or directory on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Url {
+    /// None: the server that was booted from.
+    pub host: Option<Host>,
+    /// Below the served root, without a slash in front; empty for all of it.
+    pub path: String,
+}
+
+impl Url {
+    /// `xget://[HOST[:PORT]]/PATH`; `%XX` stands for the byte XX.
+    pub fn parse(text: &str) -> Result<Url, String> {
+        let rest = text.strip_prefix("xget://").ok_or("it begins with xget://")?;
+        let (host, path) = rest.split_once('/').ok_or("a path is missing: xget://HOST/PATH")?;
+        let host = match host {
+            "" => None,
+            host => Some(Host::parse(host)?),
+        };
+        let path = decoded(path)?;
+        Ok(Url { host, path: path.trim_matches('/').to_owned() })
+    }
+}
+
+/// Without its percent signs.
+fn decoded(text: &str) -> Result<String, String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let code = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        bytes.push(code.ok_or("a % is followed by two hexadecimal digits")?);
+        bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
+    }
+    String::from_utf8(bytes).map_err(|_| "its path is not UTF-8".into())
+}

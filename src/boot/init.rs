@@ -1,0 +1,87 @@
+//! xget as `/init`, the first process, in an initramfs that holds little else.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::thread;
+use std::time::Duration;
+
+use crate::cli::Boot;
+use crate::error::reason;
+use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
+
+/// Modules that were put into the initramfs, in the order of their names.
+const MODULES: &str = "/lib/modules/xget";
+const RESCUE_SHELL: &str = "/bin/sh";
+/// How long a message can be read before the machine starts again.
+const RESTART_AFTER: Duration = Duration::from_secs(60);
+
+/// Whether this process is the system's first.
+pub fn is_init() -> bool {
+    std::process::id() == 1
+}
+
+/// Makes what every program expects of a system, then does what the kernel command line asks for. If
+/// that fails it says so and gives whoever sits there a shell, or starts the machine again.
+pub fn init() -> ExitCode {
+    prepare();
+    if let Err(error) = super::boot(&Boot { url: None }) {
+        say(&format!("{error}"));
+    }
+    rescue()
+}
+
+fn prepare() {
+    for (kind, target) in
+        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")]
+    {
+        let made = fs::create_dir_all(target);
+        let flags = MountFlags { read_only: false, no_privileges: kind != "devtmpfs" };
+        let mounted = made.and_then(|()| mount(kind.as_ref(), Path::new(target), kind, flags, ""));
+        match mounted {
+            // The kernel has mounted /dev by itself, or whoever started us has done all of it.
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+                say(&format!("cannot mount {target}: {}", reason(&error)));
+            }
+            _ => {}
+        }
+    }
+    for path in modules() {
+        if let Err(error) = File::open(&path).and_then(|file| load_module(&file)) {
+            say(&format!("cannot load {}: {}", path.display(), reason(&error)));
+        }
+    }
+}
+
+fn modules() -> Vec<PathBuf> {
+    let entries = fs::read_dir(MODULES).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "ko"));
+    paths.sort();
+    paths
+}
+
+fn rescue() -> ExitCode {
+    if Path::new(RESCUE_SHELL).exists() {
+        say("a shell; the machine starts again when it ends");
+        // As a child, so that its end is not that of the first process.
+        match Command::new(RESCUE_SHELL).arg0("-sh").status() {
+            Ok(_) => {}
+            Err(error) => say(&format!("cannot run {RESCUE_SHELL}: {}", reason(&error))),
+        }
+    } else {
+        say(&format!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
+        thread::sleep(RESTART_AFTER);
+    }
+    let error = restart_machine();
+    say(&format!("cannot restart: {}", reason(&error)));
+    loop {
+        thread::sleep(RESTART_AFTER);
+    }
+}
+
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "xget: {text}");
+}

@@ -1,0 +1,168 @@
+//! Making what was fetched the root file system: read-only as it came, and a tmpfs over it that takes
+//! the changes. What was fetched stays as it is, so that it can be served on.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::error::{Error, reason};
+use crate::report::Reporter;
+use crate::sys::boot::{MountFlags, mount};
+use crate::sys::loop_device;
+
+const LOWER: &str = "/run/xget/lower";
+const CHANGES: &str = "/run/xget/changes";
+
+/// A file system in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ImageKind {
+    Squashfs,
+    Erofs,
+    Ext4,
+}
+
+impl ImageKind {
+    /// How it begins says what it is: the magic numbers of linux/magic.h.
+    fn of(image: &File) -> io::Result<Option<ImageKind>> {
+        let mut bytes = [0; 4];
+        let mut at = |offset, magic: &[u8]| -> io::Result<bool> {
+            match image.read_exact_at(&mut bytes, offset) {
+                Ok(()) => Ok(bytes.starts_with(magic)),
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        Ok(if at(0, b"hsqs")? {
+            Some(ImageKind::Squashfs)
+        } else if at(1024, &0xE0F5_E1E2_u32.to_le_bytes())? {
+            Some(ImageKind::Erofs)
+        } else if at(1024 + 56, &0xEF53_u16.to_le_bytes())? {
+            Some(ImageKind::Ext4)
+        } else {
+            None
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            ImageKind::Squashfs => "squashfs",
+            ImageKind::Erofs => "erofs",
+            ImageKind::Ext4 => "ext4",
+        }
+    }
+}
+
+/// Mounts `fetched`, an image or a directory tree, with a tmpfs over it, on `new_root`.
+pub(super) fn make_root(fetched: &Path, new_root: &Path, report: &Reporter) -> Result<(), Error> {
+    let is_dir = fs::metadata(fetched).map_err(Error::file("look at", fetched))?.is_dir();
+    let lower = if is_dir { fetched } else { mount_image(fetched)? };
+    check_init(lower)?;
+    for dir in [Path::new(CHANGES), new_root] {
+        fs::create_dir_all(dir).map_err(Error::file("make", dir))?;
+    }
+    let flags = MountFlags::default();
+    mount("xget".as_ref(), Path::new(CHANGES), "tmpfs", flags, "mode=755")
+        .map_err(Error::file("mount a tmpfs on", CHANGES))?;
+    let [upper, work] = ["upper", "work"].map(|name| Path::new(CHANGES).join(name));
+    for dir in [&upper, &work] {
+        fs::create_dir(dir).map_err(Error::file("make", dir))?;
+    }
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        lower.display(),
+        upper.display(),
+        work.display()
+    );
+    mount_with_module("xget".as_ref(), new_root, "overlay", flags, &options)?;
+    report.say(format_args!("root is {} with an overlay in memory", fetched.display()));
+    Ok(())
+}
+
+fn mount_image(path: &Path) -> Result<&'static Path, Error> {
+    let image = File::open(path).map_err(Error::file("open", path))?;
+    let kind = ImageKind::of(&image).map_err(Error::file("read", path))?.ok_or_else(|| {
+        Error::Boot(format!("{} is neither squashfs nor erofs nor ext4", path.display()))
+    })?;
+    load("loop");
+    let (device, kept) = loop_device::attach(&image).map_err(|error| {
+        let why = reason(&error);
+        Error::Boot(format!("cannot make {} a block device: {why}", path.display()))
+    })?;
+    let lower = Path::new(LOWER);
+    fs::create_dir_all(lower).map_err(Error::file("make", lower))?;
+    let flags = MountFlags { read_only: true, no_privileges: false };
+    mount_with_module(device.as_os_str(), lower, kind.name(), flags, "")?;
+    drop(kept);
+    Ok(lower)
+}
+
+/// Mounts; where the kernel does not know that kind of file system it may be in a module.
+fn mount_with_module(
+    source: &std::ffi::OsStr,
+    target: &Path,
+    kind: &str,
+    flags: MountFlags,
+    options: &str,
+) -> Result<(), Error> {
+    let mut result = mount(source, target, kind, flags, options);
+    if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)) {
+        load(kind);
+        result = mount(source, target, kind, flags, options);
+    }
+    result.map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(libc::ENODEV) => "this kernel, or its initramfs, lacks that file system",
+            _ => &reason(&error),
+        };
+        Error::Boot(format!("cannot mount {kind} on {}: {why}", target.display()))
+    })
+}
+
+/// Loads a module by the initramfs's own program; what uses it says if it is not there.
+fn load(module: &str) {
+    let mut modprobe = Command::new("modprobe");
+    let _ = modprobe.args(["-q", module]).stdin(Stdio::null()).stderr(Stdio::null()).status();
+}
+
+/// Better said here than by a switch to a root that has nothing to run.
+fn check_init(root: &Path) -> Result<(), Error> {
+    let usual =
+        ["sbin/init", "usr/sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd", "init"];
+    let found = usual.iter().any(|path| fs::symlink_metadata(root.join(path)).is_ok());
+    match found {
+        true => Ok(()),
+        false => Err(Error::Boot("what was fetched is no root: it has no /sbin/init".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind_of(content: &[u8]) -> Option<ImageKind> {
+        let path = std::env::temp_dir().join(format!(
+            "xget-kind-{}-{}",
+            std::process::id(),
+            content.len()
+        ));
+        fs::write(&path, content).unwrap();
+        let kind = ImageKind::of(&File::open(&path).unwrap()).unwrap();
+        fs::remove_file(path).unwrap();
+        kind
+    }
+
+    #[test]
+    fn an_image_is_told_by_its_magic_number() {
+        let mut erofs = vec![0; 2000];
+        erofs[1024..1028].copy_from_slice(&[0xE2, 0xE1, 0xF5, 0xE0]);
+        let mut ext4 = vec![0; 2001];
+        ext4[1080..1082].copy_from_slice(&[0x53, 0xEF]);
+        assert_eq!(kind_of(b"hsqs and so on"), Some(ImageKind::Squashfs));
+        assert_eq!(kind_of(&erofs), Some(ImageKind::Erofs));
+        assert_eq!(kind_of(&ext4), Some(ImageKind::Ext4));
+        assert_eq!(kind_of(&vec![7; 3000]), None);
+        assert_eq!(kind_of(b""), None);
+    }
+}

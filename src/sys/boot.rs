@@ -1,0 +1,97 @@
+//! What a process does that boots a machine: mounts, modules, kexec.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// The next kernel gets no initrd: KEXEC_FILE_NO_INITRAMFS of linux/kexec.h.
+const NO_INITRAMFS: libc::c_ulong = 4;
+
+/// How a file system is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountFlags {
+    /// Nothing in it can be changed.
+    pub read_only: bool,
+    /// Neither devices nor set-user-ID programs work in it.
+    pub no_privileges: bool,
+}
+
+/// Mounts `source` on the directory `target`; `data` is the file system's own options (mount(2)).
+pub fn mount(
+    source: &OsStr,
+    target: &Path,
+    kind: &str,
+    flags: MountFlags,
+    data: &str,
+) -> io::Result<()> {
+    let (source, kind) = (CString::new(source.as_bytes())?, CString::new(kind)?);
+    let (target, data) = (CString::new(target.as_os_str().as_bytes())?, CString::new(data)?);
+    let mut bits = 0;
+    if flags.read_only {
+        bits |= libc::MS_RDONLY;
+    }
+    if flags.no_privileges {
+        bits |= libc::MS_NOSUID | libc::MS_NODEV;
+    }
+    // SAFETY: all four are C strings that outlive the call.
+    checked(unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), bits, data.as_ptr().cast())
+    })
+}
+
+/// Loads a kernel module from an open file (finit_module(2)). One that is there already is no error.
+pub fn load_module(file: &File) -> io::Result<()> {
+    // SAFETY: the descriptor is open, the options are an empty C string.
+    let result = unsafe {
+        libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0 as libc::c_int)
+    };
+    match checked(result as libc::c_int) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        result => result,
+    }
+}
+
+/// Makes a kernel the one to go on with (kexec_file_load(2)). [`start_loaded_kernel`] goes on.
+pub fn load_kernel(kernel: &File, initrd: Option<&File>, cmdline: &str) -> io::Result<()> {
+    let cmdline = CString::new(cmdline)?;
+    let flags = if initrd.is_some() { 0 } else { NO_INITRAMFS };
+    // SAFETY: the descriptors are open, or -1 with the flag for it; the command line is a C string,
+    // and its length counts the NUL.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initrd.map_or(-1, AsRawFd::as_raw_fd),
+            cmdline.as_bytes_with_nul().len(),
+            cmdline.as_ptr(),
+            flags,
+        )
+    };
+    checked(result as libc::c_int)
+}
+
+/// Ends everything here and starts the kernel that was loaded; returns only if that fails.
+pub fn start_loaded_kernel() -> io::Error {
+    restart(libc::LINUX_REBOOT_CMD_KEXEC)
+}
+
+/// Restarts the machine; returns only if that fails.
+pub fn restart_machine() -> io::Error {
+    restart(libc::RB_AUTOBOOT)
+}
+
+fn restart(how: libc::c_int) -> io::Error {
+    // SAFETY: both calls take no memory. What is in files is written first.
+    unsafe {
+        libc::sync();
+        libc::reboot(how);
+    }
+    io::Error::last_os_error()
+}
+
+fn checked(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,86 @@
+//! A file as a block device (loop(4)).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+
+/// LOOP_CTL_GET_FREE, LOOP_CONFIGURE and the flags of linux/loop.h.
+const GET_FREE: libc::c_ulong = 0x4C82;
+const CONFIGURE: libc::c_ulong = 0x4C0A;
+const READ_ONLY: u32 = 1;
+/// The device is free again when it is mounted no longer.
+const AUTOCLEAR: u32 = 4;
+/// How often another process may be faster to take the device that was found free.
+const ATTEMPTS: u32 = 16;
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of linux/loop.h.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+/// Makes `image` a block device that can be read only: its path, and the open device, which keeps it
+/// until it is mounted.
+pub fn attach(image: &File) -> io::Result<(PathBuf, File)> {
+    let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
+    for _ in 0..ATTEMPTS {
+        // SAFETY: the descriptor is open; this request takes no argument.
+        let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE as _) };
+        if number < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let path = PathBuf::from(format!("/dev/loop{number}"));
+        let device = OpenOptions::new().read(true).open(&path)?;
+        match configure(&device, image) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            result => return result.map(|()| (path, device)),
+        }
+    }
+    Err(io::Error::from_raw_os_error(libc::EBUSY))
+}
+
+fn configure(device: &File, image: &File) -> io::Result<()> {
+    let info = LoopInfo {
+        device: 0,
+        inode: 0,
+        rdevice: 0,
+        offset: 0,
+        size_limit: 0,
+        number: 0,
+        encrypt_type: 0,
+        encrypt_key_size: 0,
+        flags: READ_ONLY | AUTOCLEAR,
+        file_name: [0; 64],
+        crypt_name: [0; 64],
+        encrypt_key: [0; 32],
+        init: [0; 2],
+    };
+    let config = LoopConfig { fd: image.as_raw_fd() as u32, block_size: 0, info, reserved: [0; 8] };
+    // SAFETY: both descriptors are open; the structure is the kernel's and outlives the call.
+    match unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE as _, &raw const config) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
