@@ -29,7 +29,7 @@ mod resolver;
 mod rtnetlink;
 mod setup;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -203,12 +203,12 @@ impl Hands<'_> {
                 if let Some(mtu) = config.mtu {
                     told(&format!("set the MTU of {name} to {mtu}"), kernel.set_mtu(link, mtu));
                 }
-                kernel.set_address(link, &config).map_err(Error::system("set the address"))?;
-                told(&format!("set all routes of {name}"), kernel.set_routes(link, &config));
                 if config.address.is_ipv6() {
-                    // A later advertisement may add to it.
+                    // The link may have IPv6 turned off.
                     accept_advertisements(&name);
                 }
+                kernel.set_address(link, &config).map_err(Error::system("set the address"))?;
+                told(&format!("set all routes of {name}"), kernel.set_routes(link, &config));
             }
         }
         Ok(())
@@ -328,11 +328,6 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
 }
 
 fn without_repeats(addresses: &mut Vec<IpAddr>) {
-    let mut seen = Vec::new();
-    addresses.retain(|address| {
-        !seen.contains(address) && {
-            seen.push(*address);
-            true
-        }
-    });
+    let mut seen = HashSet::new();
+    addresses.retain(|&address| seen.insert(address));
 }
