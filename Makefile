@@ -10,6 +10,12 @@ build: ## build target/release/xget
 node: ## build it as for an initramfs: fetching and serving on, but no master
 	$(CARGO) build --release --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}/node"
 
+static: ## build target/static/xget and xget-node (no master), fully static; see docs/static.md
+	CARGO="$(CARGO)" static/build
+
+static-check: ## as root: prove that they are static and small, and work where nothing else is
+	tests/static.sh
+
 demo: build ## put a kernel and an initrd onto five nodes of this machine, and show who sent what
 	demo/demo.sh
 
@@ -28,6 +34,6 @@ clean: ## remove what was built, and what the tests have downloaded
 	$(CARGO) clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node demo test bench lint clean help
+.PHONY: build node static static-check demo test bench lint clean help

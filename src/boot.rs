@@ -3,6 +3,7 @@
 //! [`cmdline`] says what is wanted, [`address`] brings up the network, [`crate::get`] fetches, and
 //! [`kexec`] goes on with what was fetched. [`init`] is the same as process 1, which must never end.
 
+pub mod address;
 pub mod cmdline;
 mod init;
 mod kexec;
@@ -15,12 +16,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::cli::{self, DebugLevel};
 use crate::error::Error;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
-use cmdline::{Cmdline, Host, Kernel, Serve, Url};
+use address::Network;
+use cmdline::{Cmdline, Host, Kernel, Net, Serve, Url};
 pub use init::{init, is_init};
 
 const CMDLINE: &str = "/proc/cmdline";
@@ -47,7 +50,18 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     for word in &cmdline.unknown {
         report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
     }
-    let boot = Boot { cmdline, text, report };
+    if cmdline.net == Net::Own {
+        return Err(Error::Boot("rd.xget.net=own is not supported yet".into()));
+    }
+    let asks = options.url.is_some() || cmdline.asks();
+    let network = match asks {
+        true => {
+            let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+            address::bring_up(&cmdline.network, cmdline.net, &report, end)?
+        }
+        false => Network::default(),
+    };
+    let boot = Boot { cmdline, text, report, network };
     match (&options.url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
             let url = Url::parse(url).map_err(|why| Error::Usage(format!("{url}: {why}")))?;
@@ -72,6 +86,7 @@ struct Boot {
     cmdline: Cmdline,
     text: Vec<u8>,
     report: Reporter,
+    network: Network,
 }
 
 impl Boot {
@@ -86,12 +101,16 @@ impl Boot {
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
         kexec::load(&image, &initrds, &next)?;
         self.report.say(format_args!("starting {}: {next}", kernel.path));
+        // A card that is still at work would write into the next kernel's memory.
+        address::take_down(&self.network.brought_up, &self.report);
         Err(kexec::start())
     }
 
     /// Fetches a root file system and mounts it.
     fn mount_root(&self, url: &Url) -> Result<(), Error> {
         let fetched = self.fetch_url(url)?;
+        // The real root may have nobody who renews it.
+        address::keep(&self.network)?;
         let new_root = env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from);
         root::make_root(&fetched, &new_root, &self.report)
     }
@@ -136,16 +155,16 @@ impl Boot {
         resident::run(&arguments)
     }
 
-    /// Who serves, as `-n` takes it: who is named first of the kernel command line's own option, the
-    /// URL, and `ip=`.
+    /// Who serves, as `-n` takes it: who is named first: by the kernel command line's own option, by
+    /// the URL, by `ip=`, or by DHCP.
     fn server(&self, host: Option<&Host>) -> Result<String, Error> {
         let named = &self.cmdline.servers;
         let servers: Vec<String> = match (named.is_empty(), host) {
             (false, _) => named.iter().map(Host::to_string).collect(),
             (true, Some(host)) => vec![host.to_string()],
             (true, None) => {
-                let of_ip = self.cmdline.network.ips.iter().filter_map(|ip| ip.server);
-                of_ip.map(|ip| Host { name: ip.to_string(), port: None }.to_string()).collect()
+                let known = self.network.servers.iter();
+                known.map(|ip| Host { name: ip.to_string(), port: None }.to_string()).collect()
             }
         };
         match servers.is_empty() {

@@ -3,5 +3,7 @@
 pub mod boot;
 pub mod fs;
 pub mod loop_device;
+pub mod netlink;
+pub mod packet;
 pub mod poll;
 pub mod process;

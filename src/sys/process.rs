@@ -75,8 +75,12 @@ pub fn raise_file_limit() {
 /// A number that differs from run to run: the seed of random choices.
 pub fn seed() -> u64 {
     let mut bytes = [0; 8];
+    // Not libc::getrandom, which has no code in a static program made with fat LTO, and is called all
+    // the same (rust-lang/rust#154439).
     // SAFETY: the pointer and the length are those of the array.
-    let n = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) };
+    let n = unsafe {
+        libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), libc::GRND_NONBLOCK)
+    };
     match n {
         8 => u64::from_le_bytes(bytes),
         // Early in the boot there may be no randomness yet; the process and the clock differ, too.

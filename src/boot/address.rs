@@ -1,0 +1,333 @@
+//! How a node gets an address early in the boot.
+//!
+//! What the kernel or the initramfs has set is used as it is. Else every link that may have the
+//! servers behind it is brought up, DHCP runs on all of them at once, and the address, the routes
+//! and the MTU are given to the kernel, so that all else goes over ordinary sockets. The kernel
+//! gets IPv6 addresses from routers by itself, once it is allowed to.
+//!
+//! ```text
+//!  pure                                     I/O
+//!  setup       what is to be done next      this file   waits, and does it
+//!   ├ links    which links are meant        kernel      asks the kernel and tells it
+//!   ├ dhcp     who is asked, which offer    resolver    /etc/resolv.conf
+//!   └ config   what a link is to have       before      what the initramfs was told
+//!  rtnetlink   the kernel's bytes
+//! ```
+//!
+//! The kernel drops a leased address when the lease is over, unless somebody renews it: the real
+//! root's network manager. Where there is none, [`keep`] makes it permanent, which is what the
+//! kernel itself does with `ip=dhcp`: a node that is booted from the network by its hardware
+//! address gets the same one every time. There is no renewal: a process that did it would have to
+//! stay, and to know when somebody else has taken over.
+
+mod before;
+mod config;
+mod dhcp;
+mod kernel;
+mod links;
+mod resolver;
+mod rtnetlink;
+mod setup;
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::cmdline::{Net, NetworkWish};
+use crate::error::{Error, reason};
+use crate::report::Reporter;
+use crate::sys::netlink::Netlink;
+use crate::sys::packet::PacketSocket;
+use crate::sys::poll::{self, PollFd};
+use crate::sys::process;
+use dhcp::Lease;
+use kernel::Kernel;
+use setup::{Action, Found, Setup};
+
+/// Where DHCP clients listen (RFC 2131, section 4.1).
+const DHCP_CLIENT_PORT: u16 = 68;
+/// Room for one packet; none that was asked for is longer.
+const PACKET_BYTES: usize = 2048;
+/// Before the first line that says what is waited for, and between two of them.
+const FIRST_LINE: Duration = Duration::from_secs(2);
+const LINE_EVERY: Duration = Duration::from_secs(5);
+/// A look at the kernel is due after this time even if it has told of no change.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a node knows of its network once it has an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// The link that has the address.
+    pub link: Option<String>,
+    /// One that others can reach.
+    pub address: Option<IpAddr>,
+    /// Whom to boot from, best first: the server of `ip=`, what DHCP names as the next server
+    /// (`siaddr`), its TFTP server name (option 66) if that is an address, the DHCP server itself.
+    pub servers: Vec<IpAddr>,
+    /// Best first.
+    pub name_servers: Vec<IpAddr>,
+    /// The node's own name.
+    pub host_name: Option<String>,
+    /// Links that were brought up or made, to be taken down before a kexec.
+    pub brought_up: Vec<String>,
+    /// After this time the kernel drops the address, unless it is renewed or [`keep`] is called.
+    /// None: never.
+    pub lease: Option<Duration>,
+}
+
+/// Returns once there is an address.
+///
+/// `Net::Own` takes none that the kernel has, `Net::Kernel` no other. At most one line every 5 s
+/// says what is waited for. `/etc/resolv.conf` is written if it names no server.
+///
+/// # Errors
+/// [`Error::System`]: `give_up` is past, with what was tried on which link; or the kernel does not
+/// let this process ask for links, send packets on them or set addresses (it needs
+/// `CAP_NET_ADMIN` and `CAP_NET_RAW`).
+pub fn bring_up(
+    wish: &NetworkWish,
+    net: Net,
+    report: &Reporter,
+    give_up: Option<Instant>,
+) -> Result<Network, Error> {
+    let mut kernel = Kernel::open().map_err(Error::system("ask the kernel for its links"))?;
+    let changes = Kernel::changes().map_err(Error::system("watch the kernel's links"))?;
+    let mut setup = Setup::new(wish, net, process::seed());
+    let mut hands = Hands { report, sockets: BTreeMap::new(), brought_up: Vec::new() };
+    let mut next_line = Instant::now() + FIRST_LINE;
+    loop {
+        let now = Instant::now();
+        setup.observe(kernel.look().map_err(Error::system("ask the kernel for its links"))?, now);
+        for action in setup.poll(now) {
+            hands.act(&mut kernel, action)?;
+        }
+        if let Some(found) = setup.found() {
+            let network = network(found, wish, hands.brought_up);
+            announce(found, &network, report);
+            if !matches!(found, Found::Present { .. }) {
+                resolver::write(&network.name_servers, domain(found), report);
+            }
+            return Ok(network);
+        }
+        let missing = setup.missing(now);
+        if give_up.is_some_and(|at| now >= at) {
+            let missing: Vec<String> = missing.iter().map(|m| format!("no {}", m.what)).collect();
+            let why = io::Error::new(io::ErrorKind::TimedOut, missing.join("; "));
+            return Err(Error::System { action: "get an address", error: why });
+        }
+        if now >= next_line {
+            let missing = missing.iter().map(|m| format!("for {}{}", m.article, m.what));
+            report.say(format_args!("waiting {}", missing.collect::<Vec<_>>().join("; ")));
+            next_line = now + LINE_EVERY;
+        }
+        let until = setup.next_wake(now).into_iter().chain(give_up);
+        let until = until.fold(next_line.min(now + LOOK_EVERY), Instant::min);
+        hands.sockets.retain(|&link, _| setup.listens_on(link));
+        hands.wait(&changes, until).map_err(Error::system("wait for packets"))?;
+        changes.drain();
+        hands.receive(&mut setup);
+    }
+}
+
+/// Makes a leased address permanent, for a node on which nobody is going to renew it.
+///
+/// # Errors
+/// [`Error::System`]: the link or the address is not there any more, or this process may not.
+pub fn keep(network: &Network) -> Result<(), Error> {
+    let Network { link: Some(link), address: Some(address), lease: Some(_), .. } = network else {
+        return Ok(());
+    };
+    Kernel::open()
+        .and_then(|mut kernel| kernel.keep(link, *address))
+        .map_err(Error::system("keep the address"))
+}
+
+/// Takes links down, as is wanted before a kexec: the next kernel's driver finds the card at rest.
+pub fn take_down(links: &[String], report: &Reporter) {
+    let down = |name: &String| -> io::Result<()> {
+        let mut kernel = Kernel::open()?;
+        match kernel.look()?.links.iter().find(|link| link.name == *name) {
+            Some(link) => kernel.set_up(link.index, false),
+            None => Ok(()),
+        }
+    };
+    for name in links {
+        if let Err(error) = down(name) {
+            report.say(format_args!("cannot take {name} down: {}", reason(&error)));
+        }
+    }
+}
+
+/// What does the work.
+struct Hands<'a> {
+    report: &'a Reporter,
+    /// One for each link on which DHCP runs.
+    sockets: BTreeMap<u32, PacketSocket>,
+    brought_up: Vec<String>,
+}
+
+impl Hands<'_> {
+    /// What may work later, or is not needed, is told and passed over.
+    fn act(&mut self, kernel: &mut Kernel, action: Action) -> Result<(), Error> {
+        let report = self.report;
+        let told = |what: &str, done: io::Result<()>| match &done {
+            Ok(()) => true,
+            Err(error) => {
+                report.say(format_args!("cannot {what}: {}", reason(error)));
+                false
+            }
+        };
+        match action {
+            Action::MakeVlan { name, id, below } => {
+                let made = kernel.make_vlan(&name, id, below);
+                if told(&format!("make the VLAN {name}"), made) {
+                    self.brought_up.push(name);
+                }
+            }
+            Action::SetMac { link, mac } => {
+                told("set the hardware address", kernel.set_mac(link, mac));
+            }
+            Action::AcceptAdvertisements { name } => accept_advertisements(&name),
+            Action::Raise { link, name } => {
+                report.event(format_args!("brings {name} up"));
+                let raised = kernel.set_up(link, true);
+                if told(&format!("bring {name} up"), raised) && !self.brought_up.contains(&name) {
+                    self.brought_up.push(name);
+                }
+            }
+            Action::Send { link, packet } => self.send(link, &packet)?,
+            Action::Program { link, name, config } => {
+                if let Some(mtu) = config.mtu {
+                    told(&format!("set the MTU of {name} to {mtu}"), kernel.set_mtu(link, mtu));
+                }
+                if config.address.is_ipv6() {
+                    // The link may have IPv6 turned off.
+                    accept_advertisements(&name);
+                }
+                kernel.set_address(link, &config).map_err(Error::system("set the address"))?;
+                told(&format!("set all routes of {name}"), kernel.set_routes(link, &config));
+            }
+        }
+        Ok(())
+    }
+
+    /// A link that is down again, or gone, is no error: its loss will be seen.
+    fn send(&mut self, link: u32, packet: &[u8]) -> Result<(), Error> {
+        let sent = match self.sockets.get(&link) {
+            Some(socket) => socket.broadcast(packet),
+            None => PacketSocket::open(link, DHCP_CLIENT_PORT)
+                .and_then(|socket| self.sockets.entry(link).or_insert(socket).broadcast(packet)),
+        };
+        match sent {
+            Err(error) if is_lasting(&error) => {
+                Err(Error::System { action: "send DHCP packets", error })
+            }
+            Err(error) => {
+                self.report.event(format_args!("cannot send DHCP packets: {}", reason(&error)));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn wait(&self, changes: &Netlink, until: Instant) -> io::Result<()> {
+        let sockets = self.sockets.values().map(|socket| PollFd::new(socket.as_fd(), true, false));
+        let mut fds: Vec<PollFd> = sockets.collect();
+        fds.push(PollFd::new(changes.as_fd(), true, false));
+        poll::wait(&mut fds, Some(until.saturating_duration_since(Instant::now())))
+    }
+
+    fn receive(&self, setup: &mut Setup) {
+        let mut buffer = [0; PACKET_BYTES];
+        for (&link, socket) in &self.sockets {
+            // Whatever else goes wrong with a link, the kernel tells of it.
+            while let Ok((packet, checksum)) = socket.receive(&mut buffer) {
+                setup.receive(link, packet, checksum, Instant::now());
+            }
+        }
+    }
+}
+
+/// Whether trying again cannot help.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EAFNOSUPPORT))
+}
+
+/// Lets the kernel configure IPv6 on a link; one without IPv6 has no such files.
+fn accept_advertisements(link: &str) {
+    for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "1"), ("autoconf", "1")] {
+        let path = format!("/proc/sys/net/ipv6/conf/{link}/{name}");
+        // accept_ra may be 2, which is more.
+        let is_less = |old: String| name != "accept_ra" || old.trim() == "0";
+        if fs::read_to_string(&path).is_ok_and(is_less) {
+            let _ = fs::write(&path, value);
+        }
+    }
+}
+
+fn network(found: &Found, wish: &NetworkWish, brought_up: Vec<String>) -> Network {
+    let mut network = Network { brought_up, ..Network::default() };
+    network.servers.extend(wish.ips.iter().filter_map(|ip| ip.server));
+    network.name_servers.extend(&wish.name_servers);
+    network.name_servers.extend(wish.ips.iter().flat_map(|ip| &ip.name_servers));
+    network.host_name = wish.ips.iter().find_map(|ip| ip.host_name.clone());
+    let (link, address) = match found {
+        Found::Present { link, address } => {
+            network.servers.extend(before::boot_servers());
+            network.name_servers.extend(resolver::known());
+            (link, *address)
+        }
+        Found::Given { link, address } | Found::Advertised { link, address } => (link, *address),
+        Found::Leased { link, lease } => {
+            let servers = lease.boot_servers.iter().chain([&lease.server]);
+            network.servers.extend(servers.map(|&server| IpAddr::V4(server)));
+            network.name_servers.extend(&lease.name_servers);
+            network.host_name = network.host_name.or_else(|| lease.host_name.clone());
+            network.lease = lease.time;
+            (link, lease.address.into())
+        }
+    };
+    network.link = Some(link.clone());
+    network.address = Some(address);
+    without_repeats(&mut network.servers);
+    without_repeats(&mut network.name_servers);
+    network
+}
+
+fn domain(found: &Found) -> Option<&str> {
+    match found {
+        Found::Leased { lease: Lease { domain, .. }, .. } => domain.as_deref(),
+        _ => None,
+    }
+}
+
+fn announce(found: &Found, network: &Network, report: &Reporter) {
+    match found {
+        Found::Present { link, address } => {
+            report.say(format_args!("{link} has the address {address}"));
+        }
+        Found::Given { link, address } => {
+            report.say(format_args!("{link} gets the address {address} from ip="));
+        }
+        Found::Advertised { link, address } => {
+            report.say(format_args!("{link} has the address {address} from an IPv6 router"));
+        }
+        Found::Leased { link, lease } => {
+            let time = match network.lease {
+                Some(time) => format!(" for {} s", time.as_secs()),
+                None => String::new(),
+            };
+            let (address, server) = (lease.address, lease.server);
+            let text = format!("{link} gets the address {address} from the DHCP server {server}");
+            report.say(format_args!("{text}{time}"));
+        }
+    }
+}
+
+fn without_repeats(addresses: &mut Vec<IpAddr>) {
+    let mut seen = HashSet::new();
+    addresses.retain(|&address| seen.insert(address));
+}

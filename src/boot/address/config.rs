@@ -1,0 +1,83 @@
+//! What a link is to have, wherever it comes from.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use crate::boot::cmdline::Ip;
+
+use super::dhcp::Lease;
+use super::links::is_within;
+
+/// An address and what belongs to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Config {
+    pub(super) address: IpAddr,
+    /// In bits.
+    pub(super) prefix: u8,
+    pub(super) routes: Vec<Route>,
+    /// In bytes.
+    pub(super) mtu: Option<u32>,
+    /// How long the address may be used. None: for ever.
+    pub(super) lifetime: Option<Duration>,
+    /// By DHCP, not by hand.
+    pub(super) leased: bool,
+}
+
+/// A way to other networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Route {
+    pub(super) to: IpAddr,
+    /// In bits; 0 is everywhere.
+    pub(super) prefix: u8,
+    /// None: they are on the link itself.
+    pub(super) via: Option<IpAddr>,
+}
+
+impl Route {
+    /// The way to everywhere.
+    pub(super) fn default(via: IpAddr) -> Route {
+        let to = match via {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Route { to, prefix: 0, via: Some(via) }
+    }
+}
+
+impl Config {
+    /// What a static `ip=` says; None if it holds no address.
+    pub(super) fn given(ip: &Ip) -> Option<Config> {
+        let (address, prefix) = ip.address?;
+        let gateway = ip.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4());
+        Some(Config {
+            address,
+            prefix,
+            routes: gateway.map(Route::default).into_iter().collect(),
+            mtu: ip.mtu,
+            lifetime: None,
+            leased: false,
+        })
+    }
+
+    /// What a lease says, with what `ip=` says besides.
+    pub(super) fn leased(lease: &Lease, ip: Option<&Ip>) -> Config {
+        let mut config = Config {
+            address: lease.address.into(),
+            prefix: lease.prefix,
+            routes: lease.routes.clone(),
+            mtu: ip.and_then(|ip| ip.mtu).or(lease.mtu),
+            lifetime: lease.time,
+            leased: true,
+        };
+        if let Some(gateway) = ip.and_then(|ip| ip.gateway).filter(IpAddr::is_ipv4) {
+            config.routes.retain(|route| route.prefix != 0);
+            config.routes.push(Route::default(gateway));
+        }
+        config
+    }
+}
+
+/// Whether `ip` is in the address's own network.
+pub(super) fn is_on_link(config: &Config, ip: IpAddr) -> bool {
+    is_within(ip, config.address, config.prefix)
+}

@@ -1,0 +1,239 @@
+//! DHCPv4 on several links at once (RFC 2131, section 4.4): who is asked when, and which offer is
+//! taken. Packets and `now` in, packets out.
+
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use crate::sys::packet::Checksum;
+
+pub(super) use message::Lease;
+use message::{Asker, Reply, message_in};
+
+/// Waits for an answer, each 1 s longer or shorter by chance (RFC 2131, section 4.1); after the
+/// last it begins again, for ever.
+const RETRY: [Duration; 4] = [
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+    Duration::from_secs(16),
+    Duration::from_secs(32),
+];
+const JITTER: Duration = Duration::from_secs(1);
+/// How often an offer is asked for before it is given up.
+const REQUESTS: usize = 3;
+/// How long an offer waits for a better one.
+const BETTER_OFFER: Duration = Duration::from_secs(1);
+/// How soon it begins again after a server has taken back its offer.
+const AFTER_NAK: Duration = Duration::from_secs(1);
+
+/// The clients, one a link.
+#[derive(Debug)]
+pub(super) struct Dhcp {
+    seed: u64,
+    clients: BTreeMap<u32, Client>,
+    /// When one of the offers is taken.
+    choose_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Client {
+    asker: Asker,
+    began: Instant,
+    /// What the last DHCPDISCOVER said of the time since then.
+    secs: u16,
+    state: State,
+    /// When it speaks again if it hears nothing.
+    next: Instant,
+    asked: usize,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Asks all servers; the best offer waits to be taken.
+    Discovering { tries: usize, offer: Option<Lease> },
+    /// Has taken an offer. At most one client is here.
+    Requesting { tries: usize, offer: Lease },
+}
+
+impl Dhcp {
+    pub(super) fn new(seed: u64) -> Dhcp {
+        Dhcp { seed, clients: BTreeMap::new(), choose_at: None }
+    }
+
+    /// Runs on these links, which have carrier, and on no others. On a new one it asks at once.
+    pub(super) fn run_on(&mut self, links: &BTreeMap<u32, [u8; 6]>, now: Instant) {
+        self.clients.retain(|link, client| links.get(link) == Some(&client.asker.mac));
+        for (&link, &mac) in links {
+            // Without randomness early in the boot the seed may be that of other nodes, too.
+            let asker = Asker { mac, xid: random((self.seed, mac, link)) as u32 };
+            let state = State::Discovering { tries: 0, offer: None };
+            let client = Client { asker, began: now, secs: 0, state, next: now, asked: 0 };
+            self.clients.entry(link).or_insert(client);
+        }
+    }
+
+    pub(super) fn runs_on(&self, link: u32) -> bool {
+        self.clients.contains_key(&link)
+    }
+
+    /// How often somebody was asked on that link.
+    pub(super) fn asked(&self, link: u32) -> usize {
+        self.clients.get(&link).map_or(0, |client| client.asked)
+    }
+
+    /// Takes in an IPv4 packet. Returns the lease, if it is the one that was waited for.
+    pub(super) fn receive(
+        &mut self,
+        link: u32,
+        packet: &[u8],
+        checksum: Checksum,
+        now: Instant,
+    ) -> Option<Lease> {
+        let is_alone = self.clients.len() == 1;
+        let client = self.clients.get_mut(&link)?;
+        match (client.asker.read(message_in(packet, checksum)?)?, &mut client.state) {
+            (Reply::Offer(new), State::Discovering { offer, .. }) => {
+                let wait = match goodness(&new) {
+                    Goodness::NamesFile => Duration::ZERO,
+                    Goodness::NamesServer if is_alone => Duration::ZERO,
+                    _ => BETTER_OFFER,
+                };
+                let at = now + wait;
+                self.choose_at = Some(self.choose_at.map_or(at, |before| before.min(at)));
+                if offer.as_ref().is_none_or(|old| goodness(&new) > goodness(old)) {
+                    *offer = Some(new);
+                }
+                None
+            }
+            (Reply::Ack(lease), State::Requesting { offer, .. })
+                if lease.server == offer.server =>
+            {
+                Some(lease)
+            }
+            (Reply::Nak(server), State::Requesting { offer, .. })
+                if server.is_none_or(|server| server == offer.server) =>
+            {
+                client.state = State::Discovering { tries: 0, offer: None };
+                client.next = now + AFTER_NAK;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// The packets that are due, each with its link.
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<(u32, Vec<u8>)> {
+        self.choose(now);
+        let seed = self.seed;
+        let due = self.clients.iter_mut().filter(|(_, client)| client.next <= now);
+        due.map(|(&link, client)| (link, client.speak(seed, now))).collect()
+    }
+
+    /// When [`Dhcp::poll`] has something to do if nothing comes in.
+    pub(super) fn next_wake(&self) -> Option<Instant> {
+        let choose_at = self.choose_at.filter(|_| !self.is_requesting());
+        self.clients.values().map(|client| client.next).chain(choose_at).min()
+    }
+
+    /// The server whose offer has been taken, and waits for its word.
+    pub(super) fn requested_from(&self, link: u32) -> Option<Ipv4Addr> {
+        match &self.clients.get(&link)?.state {
+            State::Requesting { offer, .. } => Some(offer.server),
+            State::Discovering { .. } => None,
+        }
+    }
+
+    pub(super) fn is_requesting(&self) -> bool {
+        self.clients.values().any(|client| matches!(client.state, State::Requesting { .. }))
+    }
+
+    /// Takes the best offer, if it is time and none is taken yet.
+    fn choose(&mut self, now: Instant) {
+        if self.is_requesting() || self.choose_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let offered = self.clients.values_mut().filter_map(|client| match &mut client.state {
+            State::Discovering { offer, .. } => {
+                let good = goodness(offer.as_ref()?);
+                Some((good, client))
+            }
+            State::Requesting { .. } => None,
+        });
+        // Of equals the first link's.
+        let best = offered.min_by_key(|(good, _)| std::cmp::Reverse(*good));
+        let Some((_, client)) = best else {
+            self.choose_at = None;
+            return;
+        };
+        if let State::Discovering { offer, .. } = &mut client.state
+            && let Some(offer) = offer.take()
+        {
+            client.state = State::Requesting { tries: 0, offer };
+            client.next = now;
+        }
+        // The others stay for the case that this one is taken back.
+        let waits =
+            |client: &Client| matches!(client.state, State::Discovering { offer: Some(_), .. });
+        self.choose_at = self.clients.values().any(waits).then_some(now);
+    }
+}
+
+impl Client {
+    /// The packet that is due, and when the next one will be.
+    fn speak(&mut self, seed: u64, now: Instant) -> Vec<u8> {
+        if matches!(self.state, State::Requesting { tries, .. } if tries >= REQUESTS) {
+            self.state = State::Discovering { tries: 0, offer: None };
+        }
+        self.asked += 1;
+        let spread = random((seed, self.asker.mac, self.asker.xid, self.asked));
+        let (packet, tries) = match &mut self.state {
+            State::Discovering { tries, .. } => {
+                let secs = now.duration_since(self.began).as_secs();
+                self.secs = u16::try_from(secs).unwrap_or(u16::MAX);
+                (self.asker.discover(self.secs), tries)
+            }
+            State::Requesting { tries, offer } => (self.asker.request(self.secs, offer), tries),
+        };
+        self.next = now + wait(*tries, spread);
+        *tries += 1;
+        packet
+    }
+}
+
+/// How much an offer looks like that of the cluster's own server, the better the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Goodness {
+    /// It gives an address.
+    Plain,
+    /// It says whom to boot from; dnsmasq names itself to everybody.
+    NamesServer,
+    /// It says what to boot as well.
+    NamesFile,
+}
+
+fn goodness(offer: &Lease) -> Goodness {
+    match (offer.names_file, offer.boot_servers.is_empty()) {
+        (true, _) => Goodness::NamesFile,
+        (false, false) => Goodness::NamesServer,
+        (false, true) => Goodness::Plain,
+    }
+}
+
+/// How long to wait for an answer after `tries` waits before.
+fn wait(tries: usize, random: u64) -> Duration {
+    let wait = RETRY.get(tries % RETRY.len()).copied().unwrap_or(JITTER);
+    let millis = u64::try_from(JITTER.as_millis()).unwrap_or(1);
+    wait - JITTER + Duration::from_millis(random % (2 * millis))
+}
+
+/// The same for the same cause, but with no pattern.
+fn random(cause: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    cause.hash(&mut hasher);
+    hasher.finish()
+}

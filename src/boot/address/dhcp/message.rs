@@ -1,0 +1,318 @@
+//! DHCPv4 messages (RFC 2131, RFC 2132): what is asked, and what an answer says.
+//!
+//! smoltcp writes them, and finds the fields and options of what comes in.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpPacket, DhcpRepr,
+    EthernetAddress, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UDP_HEADER_LEN, UdpPacket,
+    UdpRepr,
+};
+
+use super::super::config::Route;
+use crate::sys::packet::Checksum;
+
+/// Numbers of options (RFC 2132, section 3 and 9; RFC 3442).
+const SUBNET_MASK: u8 = 1;
+const ROUTER: u8 = 3;
+const NAME_SERVER: u8 = 6;
+const HOST_NAME: u8 = 12;
+const DOMAIN_NAME: u8 = 15;
+const INTERFACE_MTU: u8 = 26;
+const LEASE_TIME: u8 = 51;
+const MESSAGE_TYPE: u8 = 53;
+const SERVER_IDENTIFIER: u8 = 54;
+const TFTP_SERVER_NAME: u8 = 66;
+const BOOT_FILE: u8 = 67;
+const CLASSLESS_ROUTES: u8 = 121;
+/// What is asked for; the classless routes stand before the router (RFC 3442).
+const ASKED_FOR: [u8; 9] = [
+    SUBNET_MASK,
+    CLASSLESS_ROUTES,
+    ROUTER,
+    NAME_SERVER,
+    HOST_NAME,
+    DOMAIN_NAME,
+    INTERFACE_MTU,
+    TFTP_SERVER_NAME,
+    BOOT_FILE,
+];
+/// What every DHCP message has before its options (RFC 2131, section 3).
+const MAGIC: u32 = 0x6382_5363;
+/// Relays may drop what is shorter than a BOOTP message (RFC 1542, section 2.1).
+const SHORTEST_BYTES: usize = 300;
+/// The longest message that is taken.
+const LONGEST_BYTES: u16 = 1500;
+/// The least MTU that is believed: what every host must take (RFC 791).
+const LEAST_MTU: u32 = 576;
+/// A lease of this many seconds does not end (RFC 2131, section 3.3).
+const FOR_EVER_S: u32 = u32::MAX;
+const HOP_LIMIT: u8 = 64;
+/// Longest host or domain name (RFC 1035, section 2.3.4).
+const LONGEST_NAME: usize = 253;
+
+/// What a server gives, or offers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::boot::address) struct Lease {
+    pub(in crate::boot::address) address: Ipv4Addr,
+    /// In bits.
+    pub(in crate::boot::address) prefix: u8,
+    /// The server that gives it.
+    pub(in crate::boot::address) server: Ipv4Addr,
+    pub(in crate::boot::address) routes: Vec<Route>,
+    pub(in crate::boot::address) name_servers: Vec<IpAddr>,
+    pub(in crate::boot::address) host_name: Option<String>,
+    pub(in crate::boot::address) domain: Option<String>,
+    /// In bytes.
+    pub(in crate::boot::address) mtu: Option<u32>,
+    /// None: it does not end.
+    pub(in crate::boot::address) time: Option<Duration>,
+    /// Whom to boot from, best first; those that the server names, without itself.
+    pub(in crate::boot::address) boot_servers: Vec<Ipv4Addr>,
+    /// It names a file to boot, as only servers for that do.
+    pub(in crate::boot::address) names_file: bool,
+}
+
+/// What a server says to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    Offer(Lease),
+    Ack(Lease),
+    /// From the server with this address, if it tells.
+    Nak(Option<Ipv4Addr>),
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    pub(super) mac: [u8; 6],
+    pub(super) xid: u32,
+}
+
+impl Asker {
+    /// The IPv4 packet that asks all servers for an offer (DHCPDISCOVER).
+    pub(super) fn discover(&self, secs: u16) -> Vec<u8> {
+        self.packet(&self.message(DhcpMessageType::Discover, secs))
+    }
+
+    /// The IPv4 packet that takes an offer, which all servers are to hear of (DHCPREQUEST).
+    pub(super) fn request(&self, secs: u16, offer: &Lease) -> Vec<u8> {
+        let mut message = self.message(DhcpMessageType::Request, secs);
+        message.requested_ip = Some(offer.address);
+        message.server_identifier = Some(offer.server);
+        self.packet(&message)
+    }
+
+    /// What `message` says; None if it is no answer for this one.
+    pub(super) fn read(&self, message: &[u8]) -> Option<Reply> {
+        let packet = DhcpPacket::new_checked(message).ok()?;
+        let is_answer = packet.opcode() == DhcpOpCode::Reply
+            && packet.magic_number() == MAGIC
+            && packet.transaction_id() == self.xid
+            && packet.client_hardware_address() == EthernetAddress(self.mac);
+        if !is_answer {
+            return None;
+        }
+        let options = Options(&packet);
+        let kind = options.of(MESSAGE_TYPE).first().copied()?;
+        match DhcpMessageType::from(kind) {
+            DhcpMessageType::Offer => options.lease().map(Reply::Offer),
+            DhcpMessageType::Ack => options.lease().map(Reply::Ack),
+            DhcpMessageType::Nak => Some(Reply::Nak(options.address(SERVER_IDENTIFIER))),
+            _ => None,
+        }
+    }
+
+    fn message(&self, message_type: DhcpMessageType, secs: u16) -> DhcpRepr<'static> {
+        DhcpRepr {
+            message_type,
+            transaction_id: self.xid,
+            secs,
+            client_hardware_address: EthernetAddress(self.mac),
+            client_ip: Ipv4Addr::UNSPECIFIED,
+            your_ip: Ipv4Addr::UNSPECIFIED,
+            server_ip: Ipv4Addr::UNSPECIFIED,
+            router: None,
+            subnet_mask: None,
+            relay_agent_ip: Ipv4Addr::UNSPECIFIED,
+            // The link has no address yet to which an answer could go.
+            broadcast: true,
+            requested_ip: None,
+            client_identifier: Some(EthernetAddress(self.mac)),
+            server_identifier: None,
+            parameter_request_list: Some(&ASKED_FOR),
+            dns_servers: None,
+            max_size: Some(LONGEST_BYTES),
+            lease_duration: None,
+            renew_duration: None,
+            rebind_duration: None,
+            additional_options: &[],
+        }
+    }
+
+    fn packet(&self, message: &DhcpRepr) -> Vec<u8> {
+        let length = message.buffer_len().max(SHORTEST_BYTES);
+        let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+        let udp = UdpRepr { src_port: DHCP_CLIENT_PORT, dst_port: DHCP_SERVER_PORT };
+        let ip = Ipv4Repr {
+            src_addr: from,
+            dst_addr: to,
+            next_header: IpProtocol::Udp,
+            payload_len: UDP_HEADER_LEN + length,
+            hop_limit: HOP_LIMIT,
+        };
+        let mut bytes = vec![0; ip.buffer_len() + ip.payload_len];
+        let mut packet = Ipv4Packet::new_unchecked(bytes.as_mut_slice());
+        let checksums = ChecksumCapabilities::default();
+        ip.emit(&mut packet, &checksums);
+        udp.emit(
+            &mut UdpPacket::new_unchecked(packet.payload_mut()),
+            &IpAddress::Ipv4(from),
+            &IpAddress::Ipv4(to),
+            length,
+            |payload| {
+                let written = message.emit(&mut DhcpPacket::new_unchecked(payload));
+                debug_assert!(written.is_ok(), "the packet is as long as the message needs");
+            },
+            &checksums,
+        );
+        bytes
+    }
+}
+
+/// The message in an IPv4 packet to the client's port; None if the packet is another, or damaged.
+pub(super) fn message_in(packet: &[u8], checksum: Checksum) -> Option<&[u8]> {
+    let ip = Ipv4Packet::new_checked(packet).ok()?;
+    let is_whole = ip.version() == 4 && !ip.more_frags() && ip.frag_offset() == 0;
+    if !is_whole || ip.next_header() != IpProtocol::Udp || !ip.verify_checksum() {
+        return None;
+    }
+    let udp = UdpPacket::new_checked(ip.payload()).ok()?;
+    let (from, to) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
+    let is_sound = checksum == Checksum::NotReady || udp.verify_checksum(&from, &to);
+    (udp.dst_port() == DHCP_CLIENT_PORT && is_sound).then(|| udp.payload())
+}
+
+/// A message's fields, by number.
+struct Options<'a>(&'a DhcpPacket<&'a [u8]>);
+
+impl Options<'_> {
+    /// All that is said under one number, which may come in several pieces (RFC 3396).
+    fn of(&self, number: u8) -> Vec<u8> {
+        let pieces = self.0.options().filter(|option| option.kind == number);
+        pieces.flat_map(|option| option.data.to_vec()).collect()
+    }
+
+    fn addresses(&self, number: u8) -> Vec<Ipv4Addr> {
+        let data = self.of(number);
+        let all = data.chunks_exact(4).filter_map(|four| four.first_chunk::<4>());
+        all.map(|&octets| Ipv4Addr::from(octets)).filter(|&ip| is_host(ip)).collect()
+    }
+
+    fn address(&self, number: u8) -> Option<Ipv4Addr> {
+        self.addresses(number).first().copied()
+    }
+
+    fn number(&self, number: u8) -> Option<u32> {
+        self.of(number).first_chunk().map(|&bytes| u32::from_be_bytes(bytes))
+    }
+
+    fn text(&self, number: u8) -> Option<String> {
+        let text = String::from_utf8(self.of(number)).ok()?;
+        Some(text.trim_end_matches('\0').to_owned())
+    }
+
+    /// A name of hosts; others could smuggle lines into `resolv.conf`.
+    fn name(&self, number: u8) -> Option<String> {
+        let in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let fits =
+            |name: &String| (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(in_names);
+        self.text(number).filter(fits)
+    }
+
+    /// None if there is no address in it that a node can have, or it does not say from whom.
+    fn lease(&self) -> Option<Lease> {
+        let address = Some(self.0.your_ip()).filter(|&ip| is_host(ip))?;
+        let server = self.address(SERVER_IDENTIFIER)?;
+        let next = Some(self.0.server_ip()).filter(|&ip| is_host(ip));
+        let named = self.text(TFTP_SERVER_NAME).and_then(|text| text.parse().ok());
+        let mut boot_servers: Vec<Ipv4Addr> =
+            next.into_iter().chain(named.filter(|&ip| is_host(ip))).collect();
+        boot_servers.dedup();
+        Some(Lease {
+            address,
+            prefix: self.prefix().unwrap_or_else(|| class_prefix(address)),
+            server,
+            routes: self.routes(),
+            name_servers: self.addresses(NAME_SERVER).into_iter().map(IpAddr::from).collect(),
+            host_name: self.name(HOST_NAME),
+            domain: self.name(DOMAIN_NAME),
+            mtu: self.mtu(),
+            time: self.time(),
+            boot_servers,
+            names_file: self.0.get_boot_file().is_ok() || !self.of(BOOT_FILE).is_empty(),
+        })
+    }
+
+    /// A mask is ones, then zeros.
+    fn prefix(&self) -> Option<u8> {
+        let mask = self.number(SUBNET_MASK)?;
+        let ones = mask.leading_ones();
+        (mask.count_ones() == ones && ones > 0).then_some(ones as u8)
+    }
+
+    /// Classless routes make the router one of no account (RFC 3442).
+    fn routes(&self) -> Vec<Route> {
+        let classless = classless_routes(&self.of(CLASSLESS_ROUTES)).filter(|r| !r.is_empty());
+        let router = || self.address(ROUTER).map(|router| Route::default(router.into()));
+        classless.unwrap_or_else(|| router().into_iter().collect())
+    }
+
+    fn mtu(&self) -> Option<u32> {
+        let bytes = self.of(INTERFACE_MTU);
+        let mtu = u32::from(u16::from_be_bytes(*bytes.first_chunk()?));
+        Some(mtu).filter(|&mtu| mtu >= LEAST_MTU)
+    }
+
+    fn time(&self) -> Option<Duration> {
+        let seconds = self.number(LEASE_TIME).filter(|s| !matches!(*s, 0 | FOR_EVER_S))?;
+        Some(Duration::from_secs(seconds.into()))
+    }
+}
+
+/// Prefix lengths, as many bytes of each network as that needs, and routers (RFC 3442); None if
+/// they are garbled.
+fn classless_routes(mut bytes: &[u8]) -> Option<Vec<Route>> {
+    let mut routes = Vec::new();
+    while let Some((&prefix, rest)) = bytes.split_first() {
+        let (network, rest) = rest.split_at_checked(usize::from(prefix).div_ceil(8))?;
+        let (&router, rest) = rest.split_first_chunk::<4>()?;
+        bytes = rest;
+        let mut octets = [0; 4];
+        octets.get_mut(..network.len())?.copy_from_slice(network);
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        let to = Ipv4Addr::from_bits(Ipv4Addr::from(octets).to_bits() & mask);
+        let router = Ipv4Addr::from(router);
+        let via = (!router.is_unspecified()).then_some(IpAddr::V4(router));
+        routes.push(Route { to: to.into(), prefix, via });
+    }
+    Some(routes)
+}
+
+/// Whether one host can have it.
+fn is_host(ip: Ipv4Addr) -> bool {
+    let [first, ..] = ip.octets();
+    (1..224).contains(&first) && !ip.is_loopback()
+}
+
+/// Where there is no mask (RFC 950).
+fn class_prefix(ip: Ipv4Addr) -> u8 {
+    match ip.octets() {
+        [0..=127, ..] => 8,
+        [128..=191, ..] => 16,
+        _ => 24,
+    }
+}

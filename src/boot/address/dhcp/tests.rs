@@ -1,0 +1,460 @@
+use std::net::IpAddr;
+
+use super::*;
+use crate::boot::address::config::Route;
+
+const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
+const OTHER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0b];
+const OFFER: u8 = 2;
+const ACK: u8 = 5;
+const NAK: u8 = 6;
+/// Subnet mask, router, a lease of an hour.
+const USUAL: [&[u8]; 3] =
+    [&[1, 4, 255, 255, 255, 0], &[3, 4, 192, 0, 2, 254], &[51, 4, 0, 0, 14, 16]];
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn v4(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+/// A server's message: 192.0.2.10 from 192.0.2.`server`, with these options behind the first two.
+fn message(asker: Asker, kind: u8, server: u8, next: Option<&str>, options: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = vec![0; 240];
+    bytes[..3].copy_from_slice(&[2, 1, 6]);
+    bytes[4..8].copy_from_slice(&asker.xid.to_be_bytes());
+    bytes[16..20].copy_from_slice(&[192, 0, 2, 10]);
+    bytes[20..24].copy_from_slice(&next.map_or([0; 4], |next| v4(next).octets()));
+    bytes[28..34].copy_from_slice(&asker.mac);
+    bytes[236..].copy_from_slice(&[0x63, 0x82, 0x53, 0x63]);
+    bytes.extend([53, 1, kind, 54, 4, 192, 0, 2, server]);
+    bytes.extend(options.concat());
+    bytes.push(255);
+    bytes
+}
+
+/// In a packet to the client's port, with checksums.
+fn packed(message: &[u8]) -> Vec<u8> {
+    use smoltcp::phy::ChecksumCapabilities;
+    use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv4Repr, UdpPacket, UdpRepr};
+    let (src_addr, dst_addr) = (v4("192.0.2.1"), Ipv4Addr::BROADCAST);
+    let payload_len = 8 + message.len();
+    let next_header = IpProtocol::Udp;
+    let header = Ipv4Repr { src_addr, dst_addr, next_header, payload_len, hop_limit: 64 };
+    let mut bytes = vec![0; 20 + payload_len];
+    let mut packet = Ipv4Packet::new_unchecked(&mut bytes[..]);
+    header.emit(&mut packet, &ChecksumCapabilities::default());
+    UdpRepr { src_port: 67, dst_port: 68 }.emit(
+        &mut UdpPacket::new_unchecked(packet.payload_mut()),
+        &src_addr.into(),
+        &dst_addr.into(),
+        message.len(),
+        |payload| payload.copy_from_slice(message),
+        &ChecksumCapabilities::default(),
+    );
+    bytes
+}
+
+fn asker() -> Asker {
+    Asker { mac: MAC, xid: 0x1234_5678 }
+}
+
+/// What an offer with these options says.
+fn offer(options: &[&[u8]]) -> Option<Lease> {
+    match asker().read(&message(asker(), OFFER, 1, None, options)) {
+        Some(Reply::Offer(lease)) => Some(lease),
+        _ => None,
+    }
+}
+
+/// The DHCP message in a packet that a client has sent, and the value of one of its options.
+fn option(packet: &[u8], number: u8) -> Option<Vec<u8>> {
+    let mut rest = &packet[20 + 8 + 240..];
+    while rest[0] != 255 {
+        let (kind, length) = (rest[0], usize::from(rest[1]));
+        if kind == number {
+            return Some(rest[2..2 + length].to_vec());
+        }
+        rest = &rest[2 + length..];
+    }
+    None
+}
+
+// ---- what is asked
+
+#[test]
+fn a_discover_goes_to_everybody_and_is_known_by_its_hardware_address() {
+    let packet = asker().discover(7);
+    assert_eq!(packet[12..20], [0, 0, 0, 0, 255, 255, 255, 255]);
+    assert_eq!(packet[20..24], [0, 68, 0, 67]);
+    assert_eq!(packet.len(), 20 + 8 + 300, "shorter ones are dropped by some relays");
+    let message = &packet[28..];
+    assert_eq!(message[..3], [1, 1, 6]);
+    assert_eq!(message[4..12], [0x12, 0x34, 0x56, 0x78, 0, 7, 0x80, 0], "number, time, broadcast");
+    assert_eq!(message[28..34], MAC);
+    assert_eq!(option(&packet, 53), Some(vec![1]));
+    assert_eq!(option(&packet, 61), Some([&[1], &MAC[..]].concat()));
+    assert_eq!(option(&packet, 55), Some(vec![1, 121, 3, 6, 12, 15, 26, 66, 67]));
+}
+
+#[test]
+fn a_request_names_the_offer_and_its_server() {
+    let packet = asker().request(7, &offer(&USUAL).unwrap());
+    assert_eq!(option(&packet, 53), Some(vec![3]));
+    assert_eq!(option(&packet, 50), Some(vec![192, 0, 2, 10]));
+    assert_eq!(option(&packet, 54), Some(vec![192, 0, 2, 1]));
+}
+
+// ---- what an answer says
+
+#[test]
+fn a_usual_offer_is_understood() {
+    let name_servers: &[u8] = &[6, 8, 192, 0, 2, 53, 192, 0, 2, 54];
+    let more: [&[u8]; 4] = [name_servers, b"\x0c\x02n1", b"\x0f\x0bexample.org", &[26, 2, 5, 120]];
+    let lease = offer(&[&USUAL[..], &more].concat()).unwrap();
+    assert_eq!(
+        (lease.address, lease.prefix, lease.server),
+        (v4("192.0.2.10"), 24, v4("192.0.2.1"))
+    );
+    assert_eq!(lease.routes, [Route::default(ip("192.0.2.254"))]);
+    assert_eq!(lease.name_servers, [ip("192.0.2.53"), ip("192.0.2.54")]);
+    assert_eq!(lease.host_name.as_deref(), Some("n1"));
+    assert_eq!(lease.domain.as_deref(), Some("example.org"));
+    assert_eq!((lease.mtu, lease.time), (Some(1400), Some(Duration::from_secs(3600))));
+    assert!(lease.boot_servers.is_empty());
+}
+
+#[test]
+fn boot_servers_are_the_next_server_then_a_tftp_server_that_is_an_address() {
+    for name in [&b"\x42\x09192.0.2.7"[..], b"\x42\x0a192.0.2.7\0"] {
+        let bytes = message(asker(), OFFER, 1, Some("192.0.2.6"), &[name]);
+        let Some(Reply::Offer(lease)) = asker().read(&bytes) else { panic!("it is an offer") };
+        assert_eq!(lease.boot_servers, [v4("192.0.2.6"), v4("192.0.2.7")]);
+    }
+    assert!(offer(&[b"\x42\x04boot"]).unwrap().boot_servers.is_empty(), "a name is no address");
+}
+
+#[test]
+fn classless_routes_stand_in_for_the_router() {
+    // 10.0.0.0/8 by .3, 198.51.100.0/25 on the link, everywhere by .4
+    let routes: &[u8] =
+        &[121, 20, 8, 10, 192, 0, 2, 3, 25, 198, 51, 100, 0, 0, 0, 0, 0, 0, 192, 0, 2, 4];
+    let lease = offer(&[&USUAL[..], &[routes]].concat()).unwrap();
+    let route = |to, prefix, via: Option<&str>| Route { to: ip(to), prefix, via: via.map(ip) };
+    let expected = [
+        route("10.0.0.0", 8, Some("192.0.2.3")),
+        route("198.51.100.0", 25, None),
+        route("0.0.0.0", 0, Some("192.0.2.4")),
+    ];
+    assert_eq!(lease.routes, expected);
+}
+
+#[test]
+fn garbled_classless_routes_leave_the_router() {
+    for garbled in [&[121, 3, 33, 1, 2][..], &[121, 5, 8, 10, 192, 0, 2], &[121, 1, 200]] {
+        let lease = offer(&[&USUAL[..], &[garbled]].concat()).unwrap();
+        assert_eq!(lease.routes, [Route::default(ip("192.0.2.254"))]);
+    }
+}
+
+#[test]
+fn an_option_in_several_pieces_is_one() {
+    let pieces: [&[u8]; 2] = [&[6, 2, 192, 0], &[6, 6, 2, 53, 192, 0, 2, 54]];
+    assert_eq!(offer(&pieces).unwrap().name_servers, [ip("192.0.2.53"), ip("192.0.2.54")]);
+}
+
+#[test]
+fn bad_values_are_as_good_as_none() {
+    // A mask with a hole, an MTU and names that cannot be, addresses of nobody.
+    let bad: [&[u8]; 6] = [
+        &[1, 4, 255, 0, 255, 0],
+        &[26, 2, 0, 68],
+        b"\x0c\x04a\nb ",
+        &[6, 8, 0, 0, 0, 0, 255, 255, 255, 255],
+        &[3, 4, 224, 0, 0, 1],
+        &[51, 4, 255, 255, 255, 255],
+    ];
+    let lease = offer(&bad).unwrap();
+    assert_eq!((lease.prefix, lease.mtu, lease.host_name), (24, None, None));
+    assert!(lease.name_servers.is_empty() && lease.routes.is_empty());
+    assert_eq!(lease.time, None, "for ever");
+}
+
+#[test]
+fn what_is_for_others_is_no_answer() {
+    let good = message(asker(), OFFER, 1, None, &USUAL);
+    assert!(asker().read(&good).is_some());
+    let spoilt = |at: usize, value: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = value;
+        asker().read(&bytes)
+    };
+    assert_eq!(spoilt(0, 1), None, "a request");
+    assert_eq!(spoilt(7, 0), None, "another number");
+    assert_eq!(spoilt(33, 0), None, "another node's");
+    assert_eq!(spoilt(236, 0), None, "no DHCP");
+    assert_eq!(spoilt(16, 0), None, "no address: 0.0.2.10");
+    assert_eq!(spoilt(242, 1), None, "a DHCPDISCOVER");
+}
+
+#[test]
+fn a_message_cut_off_anywhere_does_no_harm() {
+    let whole = message(asker(), OFFER, 1, Some("192.0.2.6"), &USUAL);
+    let packet = packed(&whole);
+    for length in 0..whole.len() {
+        let _ = asker().read(&whole[..length]);
+    }
+    for length in 0..packet.len() {
+        assert_eq!(message_in(&packet[..length], Checksum::Ready), None);
+    }
+    assert_eq!(message_in(&packet, Checksum::Ready), Some(&whole[..]));
+}
+
+#[test]
+fn a_checksum_counts_unless_the_sender_left_it_to_a_card() {
+    let mut packet = packed(&message(asker(), OFFER, 1, None, &USUAL));
+    packet[26] ^= 1;
+    assert_eq!(message_in(&packet, Checksum::Ready), None);
+    assert!(message_in(&packet, Checksum::NotReady).is_some());
+}
+
+// ---- what real servers say
+
+/// An offer of dnsmasq 2.89, as it arrived on a veth: its UDP checksum is left to a card. `0*N`
+/// are N zeros.
+const DNSMASQ: &str = "45c00173cdbc000040119fb00a4d0101ffffffff 00430044015f0cbe 02010600e3520608
+    00008000000000000a4d010f0a4d014100000000020000000001 0*10 0*64 626f6f742f78 0*122
+    63825363 350102 36040a4d0101 330400000e10 3a0400000708 3b0400000c4e 0104ffffff00 1c040a4d01ff
+    0c066e6f64653135 790b080a0a4d0103000a4d0104 420b31302e37372e312e363600 1a020578
+    0f07636c7573746572 06080a4d01350a4d0136 03040a4d01fe ff";
+/// An offer of busybox's udhcpd 1.35.
+const UDHCPD: &str = "4500014800000000 40116e580a4d0101ffffffff 0043004401345c2d 02010600ce42ba57
+    00008000000000000a4d011d0000000000000000020000000001 0*10 0*64 0*128
+    63825363 350102 36040a4d0101 330400000258 0104ffffff00 03040a4d01fe 06040a4d0135 ff 0*26";
+
+fn captured(text: &str) -> Vec<u8> {
+    let bytes = text.split_whitespace().flat_map(|word| match word.strip_prefix("0*") {
+        Some(count) => vec![0; count.parse().unwrap()],
+        None => {
+            let digits: Vec<char> = word.chars().collect();
+            let pair = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
+            digits.chunks(2).map(|digits| pair(digits).unwrap()).collect()
+        }
+    });
+    bytes.collect()
+}
+
+fn captured_offer(packet: &[u8], checksum: Checksum, xid: u32) -> Option<Lease> {
+    let asker = Asker { mac: [2, 0, 0, 0, 0, 1], xid };
+    match asker.read(message_in(packet, checksum)?)? {
+        Reply::Offer(lease) => Some(lease),
+        _ => None,
+    }
+}
+
+#[test]
+fn dnsmasqs_offer_is_understood() {
+    let packet = captured(DNSMASQ);
+    assert_eq!(packet.len(), 0x173);
+    assert_eq!(captured_offer(&packet, Checksum::Ready, 0xe352_0608), None);
+    let route = |to, prefix, via| Route { to: ip(to), prefix, via: Some(ip(via)) };
+    let expected = Lease {
+        address: v4("10.77.1.15"),
+        prefix: 24,
+        server: v4("10.77.1.1"),
+        routes: vec![route("10.0.0.0", 8, "10.77.1.3"), route("0.0.0.0", 0, "10.77.1.4")],
+        name_servers: vec![ip("10.77.1.53"), ip("10.77.1.54")],
+        host_name: Some("node15".into()),
+        domain: Some("cluster".into()),
+        mtu: Some(1400),
+        time: Some(Duration::from_secs(3600)),
+        boot_servers: vec![v4("10.77.1.65"), v4("10.77.1.66")],
+        names_file: true,
+    };
+    assert_eq!(captured_offer(&packet, Checksum::NotReady, 0xe352_0608), Some(expected));
+}
+
+#[test]
+fn udhcpds_offer_is_understood() {
+    let packet = captured(UDHCPD);
+    assert_eq!(packet.len(), 0x148);
+    let expected = Lease {
+        address: v4("10.77.1.29"),
+        prefix: 24,
+        server: v4("10.77.1.1"),
+        routes: vec![Route::default(ip("10.77.1.254"))],
+        name_servers: vec![ip("10.77.1.53")],
+        host_name: None,
+        domain: None,
+        mtu: None,
+        time: Some(Duration::from_secs(600)),
+        boot_servers: vec![],
+        names_file: false,
+    };
+    assert_eq!(captured_offer(&packet, Checksum::Ready, 0xce42_ba57), Some(expected));
+}
+
+// ---- when, and which
+
+/// Two links that are asked on, and a clock.
+struct Story {
+    dhcp: Dhcp,
+    now: Instant,
+}
+
+impl Story {
+    fn on(links: &[(u32, [u8; 6])]) -> Story {
+        let (mut dhcp, now) = (Dhcp::new(1), Instant::now());
+        dhcp.run_on(&links.iter().copied().collect(), now);
+        Story { dhcp, now }
+    }
+
+    /// The kinds of the messages that go out, each with its link.
+    fn sends(&mut self) -> Vec<(u32, u8)> {
+        let packets = self.dhcp.poll(self.now).into_iter();
+        packets.map(|(link, packet)| (link, option(&packet, 53).unwrap()[0])).collect()
+    }
+
+    fn after(&mut self, seconds: f64) -> &mut Story {
+        self.now += Duration::from_secs_f64(seconds);
+        self
+    }
+
+    fn answer(&mut self, link: u32, kind: u8, server: u8, next: Option<&str>) -> Option<Lease> {
+        let asker = self.dhcp.clients[&link].asker;
+        let packet = packed(&message(asker, kind, server, next, &USUAL));
+        self.dhcp.receive(link, &packet, Checksum::Ready, self.now)
+    }
+
+    /// The time until the next packet, and that packet.
+    fn silence(&mut self) -> (f64, Vec<(u32, u8)>) {
+        let wait = self.dhcp.next_wake().unwrap() - self.now;
+        self.now += wait;
+        (wait.as_secs_f64(), self.sends())
+    }
+}
+
+const DISCOVER: u8 = 1;
+const REQUEST: u8 = 3;
+const NEXT: Option<&str> = Some("192.0.2.6");
+
+#[test]
+fn a_server_is_asked_at_once_then_after_4_8_16_and_32_seconds_for_ever() {
+    let mut story = Story::on(&[(1, MAC)]);
+    assert_eq!(story.sends(), [(1, DISCOVER)]);
+    for expected in [4.0, 8.0, 16.0, 32.0, 4.0, 8.0, 16.0, 32.0, 4.0] {
+        let (waited, sent) = story.silence();
+        assert!((waited - expected).abs() <= 1.0, "{waited} s, not about {expected} s");
+        assert_eq!(sent, [(1, DISCOVER)]);
+    }
+    assert_eq!(story.dhcp.asked(1), 10);
+}
+
+#[test]
+fn nodes_that_start_together_do_not_ask_together_for_ever() {
+    let wait = |mac| {
+        let mut story = Story::on(&[(1, mac)]);
+        story.sends();
+        story.silence().0
+    };
+    assert_ne!(wait(MAC), wait(OTHER_MAC));
+}
+
+#[test]
+fn on_one_link_an_offer_that_names_a_boot_server_is_taken_at_once() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    assert_eq!(story.answer(1, OFFER, 1, NEXT), None);
+    assert_eq!(story.sends(), [(1, REQUEST)]);
+    assert_eq!(story.answer(1, ACK, 1, NEXT).unwrap().address, v4("192.0.2.10"));
+}
+
+#[test]
+fn one_that_names_none_waits_a_moment_for_a_better_one() {
+    let mut story = Story::on(&[(1, MAC), (2, OTHER_MAC)]);
+    assert_eq!(story.sends(), [(1, DISCOVER), (2, DISCOVER)]);
+    story.answer(1, OFFER, 1, None);
+    assert_eq!(story.sends(), []);
+    story.after(0.5).answer(2, OFFER, 2, NEXT);
+    assert_eq!(story.silence(), (0.5, vec![(2, REQUEST)]));
+}
+
+#[test]
+fn one_that_names_a_file_as_well_is_the_best() {
+    let mut story = Story::on(&[(1, MAC), (2, OTHER_MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    assert_eq!(story.sends(), [], "dnsmasq names itself to everybody");
+    let mut message = message(story.dhcp.clients[&2].asker, OFFER, 2, NEXT, &USUAL);
+    message[108..111].copy_from_slice(b"x.0");
+    story.dhcp.receive(2, &packed(&message), Checksum::Ready, story.now);
+    assert_eq!(story.sends(), [(2, REQUEST)]);
+}
+
+#[test]
+fn it_is_taken_if_no_better_one_comes() {
+    let mut story = Story::on(&[(1, MAC), (2, OTHER_MAC)]);
+    story.sends();
+    story.answer(2, OFFER, 1, None);
+    assert_eq!(story.silence(), (1.0, vec![(2, REQUEST)]));
+}
+
+#[test]
+fn the_better_one_may_come_on_the_same_link() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, None);
+    story.answer(1, OFFER, 2, NEXT);
+    story.answer(1, OFFER, 3, None);
+    assert_eq!(story.sends(), [(1, REQUEST)]);
+    assert_eq!(story.dhcp.requested_from(1), Some(v4("192.0.2.2")));
+    assert_eq!(story.answer(1, ACK, 3, None), None, "from whom nothing was requested");
+    assert!(story.answer(1, ACK, 2, NEXT).is_some());
+}
+
+#[test]
+fn a_refusal_begins_again_after_a_second() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    story.sends();
+    story.answer(1, NAK, 2, None);
+    assert!(story.dhcp.is_requesting(), "it was another server's");
+    story.answer(1, NAK, 1, None);
+    assert_eq!(story.silence(), (1.0, vec![(1, DISCOVER)]));
+}
+
+#[test]
+fn after_a_refusal_the_other_links_offer_is_taken() {
+    let mut story = Story::on(&[(1, MAC), (2, OTHER_MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    story.answer(2, OFFER, 2, NEXT);
+    assert_eq!(story.after(1.0).sends(), [(1, REQUEST)]);
+    story.answer(1, NAK, 1, None);
+    assert_eq!(story.sends(), [(2, REQUEST)]);
+}
+
+#[test]
+fn a_server_that_falls_silent_is_asked_three_times() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    assert_eq!(story.sends(), [(1, REQUEST)]);
+    assert_eq!(story.silence().1, [(1, REQUEST)]);
+    assert_eq!(story.silence().1, [(1, REQUEST)]);
+    assert_eq!(story.silence().1, [(1, DISCOVER)]);
+}
+
+#[test]
+fn a_link_without_carrier_falls_silent_and_asks_at_once_when_it_is_back() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    story.dhcp.run_on(&BTreeMap::new(), story.now);
+    assert_eq!((story.after(100.0).sends(), story.dhcp.next_wake()), (vec![], None));
+    let now = story.now;
+    story.dhcp.run_on(&[(1, MAC)].into(), now);
+    assert_eq!(story.sends(), [(1, DISCOVER)]);
+}

@@ -1,0 +1,198 @@
+//! What the kernel has: links, addresses, routes; and which links are for xget.
+
+use std::net::IpAddr;
+
+use crate::boot::cmdline::{Ip, Method, NetworkWish, Vlan};
+
+/// What stands for the card that was booted from where `ip=` names a link.
+const BOOTIF: &str = "BOOTIF";
+/// Kinds of links that are as good as a card: what a container or a test has.
+const LIKE_CARDS: [&str; 2] = ["veth", "macvlan"];
+
+/// All that the kernel has at one time.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Snapshot {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: Vec<Address>,
+    pub(super) routes: Vec<KnownRoute>,
+}
+
+/// A network link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: String,
+    /// It has been told to work.
+    pub(super) up: bool,
+    /// Somebody is at the other end of the cable.
+    pub(super) carrier: bool,
+    pub(super) loopback: bool,
+    /// It belongs to a bridge or a bond.
+    pub(super) enslaved: bool,
+    /// The hardware address, if it is an Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+    /// What it is if it is no card: `bridge`, `vlan`, `veth`...
+    pub(super) kind: Option<String>,
+}
+
+/// An address that a link has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) link: u32,
+    pub(super) ip: IpAddr,
+    /// Of its network, in bits.
+    pub(super) prefix: u8,
+    /// Others elsewhere can reach it, and nobody else was found to have it.
+    pub(super) usable: bool,
+}
+
+/// A route in the main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KnownRoute {
+    pub(super) to: IpAddr,
+    /// In bits; 0 is everywhere.
+    pub(super) prefix: u8,
+}
+
+impl Snapshot {
+    pub(super) fn link(&self, index: u32) -> Option<&Link> {
+        self.links.iter().find(|link| link.index == index)
+    }
+
+    /// The usable addresses of links that work, IPv4 first.
+    pub(super) fn usable(&self) -> Vec<(&Link, IpAddr)> {
+        let of_working = self.addresses.iter().filter(|address| address.usable).filter_map(|a| {
+            let link = self.link(a.link).filter(|link| link.carrier && !link.loopback)?;
+            Some((link, a.ip))
+        });
+        let mut usable: Vec<_> = of_working.collect();
+        usable.sort_by_key(|(_, ip)| ip.is_ipv6());
+        usable
+    }
+
+    /// Whether a route leads to `ip`.
+    pub(super) fn reaches(&self, ip: IpAddr) -> bool {
+        self.routes.iter().any(|route| is_within(ip, route.to, route.prefix))
+    }
+}
+
+/// Whether the first `prefix` bits of both addresses are the same.
+pub(super) fn is_within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let prefix = u32::from(prefix);
+    match (ip, network) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            (a.to_bits() ^ b.to_bits()).checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let differ = a.to_bits() ^ b.to_bits();
+            differ.checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+/// Hardware addresses as people write them.
+pub(super) fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Which links are meant, and how each gets its address.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    /// At least one.
+    ips: Vec<Ip>,
+    boot_mac: Option<[u8; 6]>,
+    vlans: Vec<String>,
+}
+
+impl Choice {
+    /// Where nothing is said, any link may have an address from wherever it can.
+    pub(super) fn new(wish: &NetworkWish) -> Choice {
+        let ips = match wish.ips.is_empty() {
+            true => vec![Ip { method: Method::Either, ..Ip::default() }],
+            false => wish.ips.clone(),
+        };
+        let vlans = wish.vlans.iter().map(|vlan| vlan.name.clone()).collect();
+        Choice { ips, boot_mac: wish.boot_mac, vlans }
+    }
+
+    pub(super) fn ips(&self) -> &[Ip] {
+        &self.ips
+    }
+
+    /// The numbers of the `ip=` that are about this link; none if it is to be left alone.
+    ///
+    /// An `ip=` that names a link is about that one, and others that name none are not. The rest
+    /// is about the card that was booted from, about the VLANs that were asked for, or else about
+    /// every link that is a card or like one.
+    pub(super) fn of(&self, link: &Link) -> Vec<usize> {
+        let indexed = || self.ips.iter().enumerate();
+        let naming = indexed().filter(|(_, ip)| self.names(ip, link));
+        let naming: Vec<usize> = naming.map(|(number, _)| number).collect();
+        let numbers = match naming.is_empty() {
+            false => naming,
+            true if self.is_default(link) => {
+                indexed().filter(|(_, ip)| ip.link.is_none()).map(|(number, _)| number).collect()
+            }
+            true => Vec::new(),
+        };
+        let wanted = |&n: &usize| self.ips.get(n).is_some_and(|ip| ip.method != Method::Off);
+        numbers.into_iter().filter(wanted).collect()
+    }
+
+    /// Whether `name`, of the command line, is this link.
+    pub(super) fn is_called(&self, link: &Link, name: &str) -> bool {
+        link.name == name || name == BOOTIF && link.mac.is_some() && self.is_booted_from(link)
+    }
+
+    /// The links that are not there, as in "waiting for a ...".
+    pub(super) fn absent(&self, links: &[Link], vlans: &[Vlan]) -> Vec<String> {
+        let is_there = |name: &str| links.iter().any(|link| self.is_called(link, name));
+        let missing = |name: &str| match self.boot_mac {
+            Some(mac) if name == BOOTIF => {
+                format!("link with the hardware address {}", mac_text(mac))
+            }
+            _ => format!("link called {name}"),
+        };
+        let wanted = self.ips.iter().filter(|ip| ip.method != Method::Off);
+        let named = wanted.filter_map(|ip| ip.link.as_deref());
+        // A VLAN is made where the link below it is.
+        let is_vlan = |name: &str| vlans.iter().any(|vlan| vlan.name == name);
+        let named = named.filter(|name| !is_vlan(name));
+        let below = vlans.iter().map(|vlan| vlan.link.as_str());
+        let absent = named.chain(below).filter(|name| !is_there(name));
+        let mut absent: Vec<String> = absent.map(missing).collect();
+        let to_make = vlans.iter().filter(|vlan| is_there(&vlan.link) && !is_there(&vlan.name));
+        absent.extend(to_make.map(|vlan| format!("VLAN called {}", vlan.name)));
+        absent.dedup();
+        if absent.is_empty() && !links.iter().any(|link| !self.of(link).is_empty()) {
+            absent.push(match self.boot_mac {
+                Some(_) => missing(BOOTIF),
+                None => "network link".to_owned(),
+            });
+        }
+        absent
+    }
+
+    fn names(&self, ip: &Ip, link: &Link) -> bool {
+        ip.link.as_deref().is_some_and(|name| self.is_called(link, name))
+    }
+
+    fn is_booted_from(&self, link: &Link) -> bool {
+        let is_card = link.kind.as_deref().is_none_or(|kind| LIKE_CARDS.contains(&kind));
+        self.boot_mac.is_some() && link.mac == self.boot_mac && is_card
+    }
+
+    fn is_default(&self, link: &Link) -> bool {
+        if link.loopback || link.enslaved || link.mac.is_none() {
+            return false;
+        }
+        if !self.vlans.is_empty() {
+            return self.vlans.contains(&link.name);
+        }
+        match self.boot_mac {
+            Some(_) => self.is_booted_from(link),
+            None => link.kind.as_deref().is_none_or(|kind| LIKE_CARDS.contains(&kind)),
+        }
+    }
+}

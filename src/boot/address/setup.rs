@@ -1,0 +1,374 @@
+//! What is to be done next for an address: what the kernel has, packets and `now` in, actions out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::config::Config;
+use super::dhcp::{Dhcp, Lease};
+use super::links::{Choice, Link, Snapshot};
+use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, Vlan};
+use crate::sys::packet::Checksum;
+
+/// What the kernel did not do is asked of it again after this time: a card's firmware may come late.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How long DHCP has a link to itself where IPv6 would do as well.
+const BEFORE_IPV6: Duration = Duration::from_secs(10);
+/// From then on a link without carrier is likely to stay so: spanning tree takes up to 50 s.
+const LONG_WITHOUT_CARRIER: Duration = Duration::from_secs(60);
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Make a link of this name for one VLAN of another.
+    MakeVlan { name: String, id: u16, below: u32 },
+    /// Give a link, taken down first, another hardware address.
+    SetMac { link: u32, mac: [u8; 6] },
+    /// Let the kernel take IPv6 addresses from routers on the link.
+    AcceptAdvertisements { name: String },
+    /// Bring the link up.
+    Raise { link: u32, name: String },
+    /// Send an IPv4 packet to everybody on the link.
+    Send { link: u32, packet: Vec<u8> },
+    /// Set an address and what belongs to it.
+    Program { link: u32, name: String, config: Config },
+}
+
+/// Where the node's address came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The kernel had it, on that link.
+    Present { link: String, address: IpAddr },
+    /// `ip=` gave it.
+    Given { link: String, address: IpAddr },
+    /// A DHCP server did.
+    Leased { link: String, lease: Lease },
+    /// An IPv6 router did.
+    Advertised { link: String, address: IpAddr },
+}
+
+/// One thing that there is none of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// "a ", "an " or nothing.
+    pub(super) article: &'static str,
+    pub(super) what: String,
+}
+
+/// The way to an address.
+#[derive(Debug)]
+pub(super) struct Setup {
+    net: Net,
+    choice: Choice,
+    vlans: Vec<Vlan>,
+    dhcp: Dhcp,
+    seen: Snapshot,
+    began: Option<Instant>,
+    carrier_since: BTreeMap<u32, Instant>,
+    /// When links were told to come up, and VLANs to be.
+    raised: BTreeMap<u32, Instant>,
+    vlans_made: BTreeMap<String, Instant>,
+    macs_set: BTreeSet<u32>,
+    advertisements_accepted: BTreeSet<u32>,
+    /// The static `ip=` that have been set, by their number.
+    given: BTreeMap<usize, (String, IpAddr)>,
+    /// What a server has given, until it is set.
+    leased: Option<(u32, Lease)>,
+    /// The address that is not static.
+    dynamic: Option<Found>,
+    found: Option<Found>,
+}
+
+impl Setup {
+    pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64) -> Setup {
+        Setup {
+            net,
+            choice: Choice::new(wish),
+            vlans: wish.vlans.clone(),
+            dhcp: Dhcp::new(seed),
+            seen: Snapshot::default(),
+            began: None,
+            carrier_since: BTreeMap::new(),
+            raised: BTreeMap::new(),
+            vlans_made: BTreeMap::new(),
+            macs_set: BTreeSet::new(),
+            advertisements_accepted: BTreeSet::new(),
+            given: BTreeMap::new(),
+            leased: None,
+            dynamic: None,
+            found: None,
+        }
+    }
+
+    /// Takes in what the kernel has now.
+    pub(super) fn observe(&mut self, seen: Snapshot, now: Instant) {
+        let is_first = self.began.is_none();
+        self.began.get_or_insert(now);
+        self.seen = seen;
+        let seen = &self.seen;
+        self.carrier_since.retain(|&link, _| seen.link(link).is_some_and(|link| link.carrier));
+        for link in seen.links.iter().filter(|link| link.carrier) {
+            self.carrier_since.entry(link.index).or_insert(now);
+        }
+        if self.found.is_none() {
+            self.found = self.present(is_first);
+        }
+    }
+
+    /// Takes in an IPv4 packet that came for a DHCP client.
+    pub(super) fn receive(&mut self, link: u32, packet: &[u8], checksum: Checksum, now: Instant) {
+        if let Some(lease) = self.dhcp.receive(link, packet, checksum, now) {
+            self.leased.get_or_insert((link, lease));
+        }
+    }
+
+    /// What is to be done, in this order. To be called after every [`Setup::observe`].
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.found.is_some() || self.only_waits() {
+            return actions;
+        }
+        self.make_vlans(now, &mut actions);
+        let mut ready = BTreeMap::new();
+        for link in self.seen.links.clone() {
+            let numbers = self.choice.of(&link);
+            if !numbers.is_empty() || self.carries_vlan(&link) {
+                self.prepare(&link, &numbers, now, &mut actions);
+            }
+            if link.carrier {
+                self.set_given(&link, &numbers, &mut actions);
+                let mac = link.mac.filter(|_| self.any(&numbers, by_dhcp));
+                ready.extend(mac.map(|mac| (link.index, mac)));
+            }
+        }
+        if self.dynamic.is_none() && self.leased.is_none() {
+            self.dhcp.run_on(&ready, now);
+            let packets = self.dhcp.poll(now).into_iter();
+            actions.extend(packets.map(|(link, packet)| Action::Send { link, packet }));
+        }
+        self.conclude(now, &mut actions);
+        actions
+    }
+
+    /// The address, once all that was asked for is there.
+    pub(super) fn found(&self) -> Option<&Found> {
+        self.found.as_ref()
+    }
+
+    /// Whether packets are waited for on this link.
+    pub(super) fn listens_on(&self, link: u32) -> bool {
+        self.dhcp.runs_on(link)
+    }
+
+    /// When [`Setup::poll`] has something to do if nothing happens.
+    pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let is_down = |index: u32| self.seen.link(index).is_some_and(|link| !link.up);
+        let raised = self.raised.iter().filter(|(link, _)| is_down(**link)).map(|(_, &at)| at);
+        let is_there = |name: &str| self.seen.links.iter().any(|link| link.name == name);
+        let made = self.vlans_made.iter().filter(|(name, _)| !is_there(name)).map(|(_, &at)| at);
+        let again = raised.chain(made).map(|at| at + AGAIN);
+        let ipv6 = self.carrier_since.values().map(|&at| at + BEFORE_IPV6);
+        let later = again.chain(ipv6).filter(|&at| at > now);
+        let is_asking = self.dynamic.is_none() && self.leased.is_none();
+        later.chain(self.dhcp.next_wake().filter(|_| is_asking)).min()
+    }
+
+    /// What there is none of yet.
+    pub(super) fn missing(&self, now: Instant) -> Vec<Missing> {
+        if self.only_waits() {
+            let what = "address from the kernel or the initramfs".to_owned();
+            return vec![Missing { article: "an ", what }];
+        }
+        let links = &self.seen.links;
+        let absent = self.choice.absent(links, &self.vlans);
+        let mut missing: Vec<Missing> =
+            absent.into_iter().map(|what| Missing { article: "a ", what }).collect();
+        let chosen: Vec<(&Link, Vec<usize>)> =
+            links.iter().map(|link| (link, self.choice.of(link))).collect();
+        let names = |counts: &dyn Fn(&Link, &[usize]) -> bool| {
+            let counting = chosen.iter().filter(|(link, numbers)| counts(link, numbers));
+            let names: Vec<&str> = counting.map(|(link, _)| link.name.as_str()).collect();
+            (!names.is_empty()).then(|| names.join(", "))
+        };
+        let is_without = |link: &Link, numbers: &[usize]| {
+            !link.carrier && (!numbers.is_empty() || self.carries_vlan(link))
+        };
+        if let Some(names) = names(&is_without) {
+            let waited = self.began.map_or(Duration::ZERO, |began| now.duration_since(began));
+            let any = chosen.iter().any(|(link, numbers)| link.carrier && !numbers.is_empty());
+            let long = match waited >= LONG_WITHOUT_CARRIER && !any {
+                true => format!(" for {} s: is the cable in?", waited.as_secs()),
+                false => String::new(),
+            };
+            missing.push(Missing { article: "", what: format!("carrier on {names}{long}") });
+        }
+        for (link, _) in &chosen {
+            if let Some(server) = self.dhcp.requested_from(link.index) {
+                let what = format!("word from the DHCP server {server} on {}", link.name);
+                missing.push(Missing { article: "", what });
+            }
+        }
+        let discovers = |link: &Link, _: &[usize]| {
+            self.dhcp.runs_on(link.index) && self.dhcp.requested_from(link.index).is_none()
+        };
+        if let Some(names) = names(&discovers) {
+            let asked = chosen.iter().map(|(link, _)| self.dhcp.asked(link.index)).max();
+            let times = match asked.unwrap_or(0) {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            };
+            let what = format!("DHCP offer on {names} (asked {times})");
+            missing.push(Missing { article: "a ", what });
+        }
+        let by_router =
+            |link: &Link, numbers: &[usize]| link.carrier && self.any(numbers, by_router);
+        if let Some(names) = names(&by_router) {
+            let what = format!("address from an IPv6 router on {names}");
+            missing.push(Missing { article: "an ", what });
+        }
+        if missing.is_empty() {
+            let what = "address: ip= asks for a static one and holds none".to_owned();
+            missing.push(Missing { article: "an ", what });
+        }
+        missing
+    }
+
+    /// Others bring the network up.
+    fn only_waits(&self) -> bool {
+        let is_off = |ip: &Ip| ip.method == Method::Off;
+        self.net == Net::Kernel || self.choice.ips().iter().all(is_off)
+    }
+
+    /// An address that others have set. One of IPv6 may be there since any link is up, and then
+    /// comes before IPv4's: it counts only if it was there before.
+    fn present(&self, is_first: bool) -> Option<Found> {
+        if self.net == Net::Own || self.dynamic.is_some() || !self.given.is_empty() {
+            return None;
+        }
+        let ips = self.choice.ips();
+        let ipv6_will_do = self.only_waits()
+            || is_first
+                && ips.iter().any(|ip| by_router(ip) || ip.address.is_some_and(|a| a.0.is_ipv6()));
+        let mut servers = ips.iter().filter_map(|ip| ip.server);
+        if !servers.all(|server| self.seen.reaches(server)) {
+            return None;
+        }
+        let usable = self.seen.usable();
+        let mut counting = usable.iter().filter(|(_, ip)| ip.is_ipv4() || ipv6_will_do);
+        let (link, address) = counting.next()?;
+        Some(Found::Present { link: link.name.clone(), address: *address })
+    }
+
+    fn carries_vlan(&self, link: &Link) -> bool {
+        self.vlans.iter().any(|vlan| self.choice.is_called(link, &vlan.link))
+    }
+
+    fn any(&self, numbers: &[usize], test: fn(&Ip) -> bool) -> bool {
+        numbers.iter().filter_map(|&number| self.choice.ips().get(number)).any(test)
+    }
+
+    fn make_vlans(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for vlan in &self.vlans {
+            let is_there = self.seen.links.iter().any(|link| link.name == vlan.name);
+            let below = self.seen.links.iter().find(|l| self.choice.is_called(l, &vlan.link));
+            let Some(below) = below.filter(|_| !is_there) else { continue };
+            if is_due(self.vlans_made.get(&vlan.name), now) {
+                self.vlans_made.insert(vlan.name.clone(), now);
+                let (name, id) = (vlan.name.clone(), vlan.id);
+                actions.push(Action::MakeVlan { name, id, below: below.index });
+            }
+        }
+    }
+
+    /// Makes a link ready to carry packets.
+    fn prepare(&mut self, link: &Link, ips: &[usize], now: Instant, actions: &mut Vec<Action>) {
+        let index = link.index;
+        let mac = ips.iter().find_map(|&number| self.choice.ips().get(number)?.mac);
+        let mac = mac.filter(|&mac| link.mac != Some(mac) && self.macs_set.insert(index));
+        actions.extend(mac.map(|mac| Action::SetMac { link: index, mac }));
+        if self.any(ips, by_router) && self.advertisements_accepted.insert(index) {
+            actions.push(Action::AcceptAdvertisements { name: link.name.clone() });
+        }
+        if mac.is_some() || !link.up && is_due(self.raised.get(&index), now) {
+            self.raised.insert(index, now);
+            actions.push(Action::Raise { link: index, name: link.name.clone() });
+        }
+    }
+
+    /// Sets the static addresses that are for a link, if no other link has got them.
+    fn set_given(&mut self, link: &Link, ips: &[usize], actions: &mut Vec<Action>) {
+        for &number in ips {
+            let ip = self.choice.ips().get(number).filter(|ip| ip.method == Method::Static);
+            let Some(config) = ip.and_then(Config::given) else { continue };
+            if self.given.contains_key(&number) {
+                continue;
+            }
+            let name = link.name.clone();
+            self.given.insert(number, (name.clone(), config.address));
+            actions.push(Action::Program { link: link.index, name, config });
+        }
+    }
+
+    /// Sees whether all that was asked for is there.
+    fn conclude(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.dynamic.is_none() {
+            self.dynamic = self.set_leased(actions).or_else(|| self.advertised(now));
+        }
+        let ips = || self.choice.ips().iter().enumerate();
+        let all_given = ips()
+            .filter(|(_, ip)| ip.method == Method::Static && ip.address.is_some())
+            .all(|(number, _)| self.given.contains_key(&number));
+        let wants_more = ips().any(|(_, ip)| by_dhcp(ip) || by_router(ip));
+        if !all_given || wants_more && self.dynamic.is_none() {
+            return;
+        }
+        let first_given = self.given.values().next().cloned();
+        let given = || first_given.map(|(link, address)| Found::Given { link, address });
+        self.found = self.dynamic.clone().or_else(given);
+    }
+
+    fn set_leased(&mut self, actions: &mut Vec<Action>) -> Option<Found> {
+        let (index, lease) = self.leased.take()?;
+        let link = self.seen.link(index)?;
+        let numbers = self.choice.of(link);
+        let mut ips = numbers.iter().filter_map(|&number| self.choice.ips().get(number));
+        let config = Config::leased(&lease, ips.find(|ip| by_dhcp(ip)));
+        actions.push(Action::Program { link: index, name: link.name.clone(), config });
+        Some(Found::Leased { link: link.name.clone(), lease })
+    }
+
+    /// An address that the kernel has from a router. Where IPv4 would do as well, that has a while
+    /// for itself.
+    fn advertised(&self, now: Instant) -> Option<Found> {
+        let is_given = |address| self.given.values().any(|(_, given)| *given == address);
+        let counts = |link: &Link| {
+            let numbers = self.choice.of(link);
+            let ipv4_had_its_time = || {
+                let since = self.carrier_since.get(&link.index);
+                !self.dhcp.is_requesting() && since.is_some_and(|&at| now >= at + BEFORE_IPV6)
+            };
+            self.any(&numbers, by_router) && (!self.any(&numbers, by_dhcp) || ipv4_had_its_time())
+        };
+        let usable = self.seen.usable();
+        let mut advertised =
+            usable.iter().filter(|(link, ip)| ip.is_ipv6() && !is_given(*ip) && counts(link));
+        let (link, address) = advertised.next()?;
+        Some(Found::Advertised { link: link.name.clone(), address: *address })
+    }
+}
+
+fn by_dhcp(ip: &Ip) -> bool {
+    matches!(ip.method, Method::Dhcp | Method::Either)
+}
+
+fn by_router(ip: &Ip) -> bool {
+    matches!(ip.method, Method::V6 | Method::Either)
+}
+
+/// Whether what was done then, if ever, is to be done again.
+fn is_due(done: Option<&Instant>, now: Instant) -> bool {
+    done.is_none_or(|&done| now >= done + AGAIN)
+}
+
+#[cfg(test)]
+mod tests;
