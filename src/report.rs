@@ -1,7 +1,10 @@
 //! What the program says while it works: messages and progress, on standard error.
 
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use crate::cli::DebugLevel;
@@ -22,7 +25,8 @@ pub struct Reporter {
 impl Reporter {
     /// Says what `level` allows; no progress if `quiet`.
     pub fn new(level: DebugLevel, quiet: bool) -> Reporter {
-        Reporter { level, quiet, terminal: std::io::stderr().is_terminal() }
+        let stderr = std::io::stderr();
+        Reporter { level, quiet, terminal: stderr.is_terminal() && !is_console(stderr.as_fd()) }
     }
 
     /// Something the user should know.
@@ -75,6 +79,13 @@ impl Reporter {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }
     }
+}
+
+/// The system's console, which often is a serial line and a log: nothing is rewritten there.
+fn is_console(output: BorrowedFd) -> bool {
+    const CONSOLE: (u32, u32) = (5, 1);
+    let found = output.try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    found.is_ok_and(|found| (libc::major(found.rdev()), libc::minor(found.rdev())) == CONSOLE)
 }
 
 /// Says when it is time for progress again.

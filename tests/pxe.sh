@@ -68,7 +68,7 @@ grub-mknetdir -d /usr/lib/grub/i386-pc --net-directory="$tftp" --subdir=grub > "
     fail "GRUB is made" "$work/grub.log"
 cp "$examples/tftp/grub/grub.cfg" "$tftp/grub/"
 stage1 tftp/stage1.img --modules "$version:$kernels/root" virtio_pci virtio_net \
-    --cmdline "rd.xget.kernel=vmlinuz rd.xget.initrd=initrd.img" > "$work/stage1.log" 2>&1 ||
+    --cmdline "rd.xget.kernel=vmlinuz rd.xget.initramfs=initrd.img" > "$work/stage1.log" 2>&1 ||
     fail "stage one for the machines is made" "$work/stage1.log"
 note "by TFTP: kernel $version, $(stat -c %s "$vmlinuz") bytes, and $(sed 's,.*/,,' "$work/stage1.log")"
 
@@ -107,7 +107,7 @@ master 0 "$boot" || { fail "the master starts" "$(log master)"; finish; }
 # ---- the machines
 
 loaders=(- ipxe pxelinux grub uefi)
-sed -i 's/ rd.xget.append=/ rd.xget.initrd=overlay.img&/' "$tftp/pxelinux.cfg/default"
+sed -i 's/ rd.xget.append=/ rd.xget.initramfs=overlay.img&/' "$tftp/pxelinux.cfg/default"
 cp /usr/share/OVMF/OVMF_VARS.fd "$work/"
 uefi=(-drive "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_CODE.fd"
     -drive "if=pflash,format=raw,file=$work/OVMF_VARS.fd" -global virtio-net-pci.romfile=)

@@ -54,7 +54,8 @@ pub struct Root {
     pub live: bool,
 }
 
-/// `rd.xget.kernel=`, `rd.xget.initrd=`, `rd.xget.append=`
+/// `rd.xget.kernel=`, `rd.xget.initramfs=` (or `rd.xget.initrd=`, which some loaders take for their own
+/// `initrd=`), `rd.xget.append=`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// The kernel's path on the server.
@@ -125,7 +126,7 @@ impl Cmdline {
                     cmdline.servers = hosts.collect::<Result<_, _>>().map_err(bad)?;
                 }
                 "rd.xget.kernel" => kernel = Some(needed()?.to_owned()),
-                "rd.xget.initrd" => {
+                "rd.xget.initramfs" | "rd.xget.initrd" => {
                     let paths = needed()?.split(',').filter(|path| !path.is_empty());
                     initrds.extend(paths.map(str::to_owned));
                 }
@@ -158,7 +159,7 @@ impl Cmdline {
             None => {
                 return Err(BadWord {
                     word: "rd.xget.kernel=".to_owned(),
-                    why: "it is missing, and rd.xget.initrd= or rd.xget.append= are for it".into(),
+                    why: "it is missing, and rd.xget.initramfs= or rd.xget.append= are for it".into(),
                 });
             }
         };

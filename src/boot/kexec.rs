@@ -1,7 +1,7 @@
 //! Going on with another kernel (kexec_file_load(2)).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, reason};
@@ -25,7 +25,8 @@ pub(super) fn load(kernel: &Path, initrds: &[PathBuf], cmdline: &str) -> Result<
             }
             _ => &reason(&error),
         };
-        Error::Boot(format!("cannot load {}: {why}", kernel.display()))
+        let with = if initrd.is_some() { " and what goes with it" } else { "" };
+        Error::Boot(format!("cannot load {}{with}: {why}", kernel.display()))
     })
 }
 
@@ -48,8 +49,9 @@ fn joined(initrds: &[PathBuf]) -> Result<Option<File>, Error> {
         append(&mut whole, &mut next).map_err(Error::file("append an initrd to", first))?;
         fs::remove_file(path).map_err(Error::file("remove", path))?;
     }
-    whole.rewind().map_err(Error::file("read", first))?;
-    Ok(Some(whole))
+    // The kernel takes no file that is open for writing.
+    drop(whole);
+    open(first).map(Some)
 }
 
 fn append(whole: &mut File, next: &mut File) -> io::Result<()> {

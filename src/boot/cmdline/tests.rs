@@ -49,7 +49,7 @@ fn the_last_root_counts() {
 
 #[test]
 fn a_kernel_has_initrds_and_a_command_line() {
-    let text = r#"rd.xget.kernel=k/vmlinuz rd.xget.initrd=a,b rd.xget.initrd=c rd.xget.append="x y=1" rd.xget.append=z"#;
+    let text = r#"rd.xget.kernel=k/vmlinuz rd.xget.initramfs=a,b rd.xget.initrd=c rd.xget.append="x y=1" rd.xget.append=z"#;
     let kernel = Kernel {
         path: "k/vmlinuz".into(),
         initrds: vec!["a".into(), "b".into(), "c".into()],
