@@ -24,7 +24,7 @@ before=$(made)
 build > /dev/null
 check "a second build does nothing" [ "$before" = "$(made)" ]
 check "it compiles nothing either" sh -c "! grep -q Compiling '$work/build.log'"
-check "blake3 has its assembly" grep 'hashing in assembly' "$work/build.log"
+check "BLAKE3 has its assembly" grep 'hashing in assembly' "$work/build.log"
 
 # ---- they are static, and small
 
