@@ -63,6 +63,16 @@ fn any_of_several_servers_will_do() {
 }
 
 #[test]
+fn ipv6_does_as_well() {
+    let temp = Temp::new();
+    let served = temp.tree();
+    let master = Master::with(&["--listen", "::1"], &served);
+    assert!(master.address.is_ipv6(), "{}", master.address);
+    master.fetch(&["."], temp.at("copy")).succeeds();
+    assert_same_tree(&served, &temp.at("copy"));
+}
+
+#[test]
 fn what_must_fit_and_does_not_is_not_begun() {
     let temp = Temp::new();
     fs::write(temp.dir("served").join("image"), noise(1, 2 * MIB)).unwrap();

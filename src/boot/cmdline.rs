@@ -159,7 +159,8 @@ impl Cmdline {
             None => {
                 return Err(BadWord {
                     word: "rd.xget.kernel=".to_owned(),
-                    why: "it is missing, and rd.xget.initramfs= or rd.xget.append= are for it".into(),
+                    why: "it is missing, and rd.xget.initramfs= or rd.xget.append= are for it"
+                        .into(),
                 });
             }
         };

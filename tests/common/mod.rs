@@ -260,7 +260,10 @@ pub(crate) fn node(server: SocketAddr, dest: impl AsRef<Path>) -> Running {
 
 /// The address in "serving PATH on ADDRESS: ...".
 pub(crate) fn address_in(said: &str) -> SocketAddr {
-    let rest = said.split_once(" on 127.0.0.1:").unwrap().1;
+    let host =
+        ["127.0.0.1", "[::1]"].into_iter().find(|host| said.contains(&format!(" on {host}:")));
+    let host = host.unwrap();
+    let rest = said.split_once(&format!(" on {host}:")).unwrap().1;
     let port = rest.split(':').next().unwrap();
-    format!("127.0.0.1:{port}").parse().unwrap()
+    format!("{host}:{port}").parse().unwrap()
 }
