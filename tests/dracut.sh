@@ -18,7 +18,7 @@ vmlinuz=$kernels/root/boot/vmlinuz-$version
 
 root=$work/root
 busybox_tree "$root"
-mkdir -p "$root"/{sbin,run,sysroot,etc}
+mkdir -p "$root"/{sbin,run,sysroot,etc,usr,var}
 cat > "$root/sbin/init" <<'INIT'
 #!/bin/busybox sh
 busybox=/bin/busybox
@@ -32,6 +32,8 @@ done
 while :; do $busybox sleep 1; done
 INIT
 chmod 755 "$root/sbin/init"
+# systemd switches to nothing that does not say what it is.
+echo NAME=node > "$root/etc/os-release"
 boot=$work/boot
 mkdir -p "$boot/images"
 mksquashfs "$root" "$boot/images/node.squashfs" -noappend -quiet -no-progress -all-root > "$work/squashfs.log" 2>&1 ||
@@ -53,6 +55,9 @@ initramfs() {
 }
 check "dracut makes an initramfs without systemd and without a network of its own" \
     initramfs plain.img "base bash udev-rules kernel-modules fs-lib xget"
+check "and one with systemd" \
+    initramfs systemd.img "base bash udev-rules kernel-modules fs-lib xget systemd systemd-initrd dracut-systemd \
+        systemd-udevd systemd-journald systemd-tmpfiles systemd-modules-load systemd-sysctl"
 
 # ---- a switch, a boot server, machines
 
@@ -73,18 +78,27 @@ machine() {
         -append "console=ttyS0 panic=-1 quiet rd.shell=0 rd.emergency=poweroff $4"
 }
 
-machine plain 1 plain.img "root=xget:///images/node.squashfs"
-if vm_prints 240 plain '^ROOT can be written'; then pass "a machine boots from its image"; else
-    fail "a machine boots from its image" "$(console plain)" "$(log plain)"
-fi
-check "its root is an overlay" vm_printed plain '^ROOT mount .* overlay '
-check "it can be written to" vm_printed plain '^ROOT can be written'
-check "the resident is there after the switch" vm_prints 30 plain '^ROOT has a resident'
+# boots NAME N
+boots() {
+    machine "$1" "$2" "$1.img" "root=xget:///images/node.squashfs"
+    if vm_prints 240 "$1" '^ROOT can be written'; then pass "$1: a machine boots from its image"; else
+        fail "$1: a machine boots from its image" "$(console "$1")" "$(log "$1")"
+    fi
+    check "$1: its root is an overlay" vm_printed "$1" '^ROOT mount .* overlay '
+    check "$1: the resident is there after the switch" vm_prints 30 "$1" '^ROOT has a resident'
+}
 
-# Only the first machine is left to fetch from.
-node_address() { sed -n "s/.*DHCPACK([^)]*) \([0-9.]*\) $(mac_of 1).*/\1/p" "$(log dnsmasq)" | tail -n 1; }
-ask_node() { nsenter "--net=/run/netns/$(ns 0)" timeout 60 "$xget" -n "$(node_address):$port" -q --serve no -r 2 images/node.squashfs "$work/copy"; }
+address_of() { sed -n "s/.*DHCPACK([^)]*) \([0-9.]*\) $(mac_of "$1").*/\1/p" "$(log dnsmasq)" | tail -n 1; }
+
+# fetches_from N: a copy of the image, from that machine
+fetches_from() {
+    nsenter "--net=/run/netns/$(ns 0)" timeout 60 "$xget" -n "$(address_of "$1"):$port" -q --serve no -r 2 \
+        images/node.squashfs "$work/copy$1" && cmp "$work/copy$1/node.squashfs" "$boot/images/node.squashfs"
+}
+
+boots plain 1
+boots systemd 2
 end TERM master
-check "with the master gone it serves its image" ask_node
-check "which is the same" cmp "$work/copy/node.squashfs" "$boot/images/node.squashfs"
+check "plain: with the master gone it serves its image" fetches_from 1
+check "systemd: with the master gone it serves its image" fetches_from 2
 finish
