@@ -1,0 +1,62 @@
+# shellcheck shell=bash
+# Helpers for tests of machines that boot a root from the network, after lib.sh beside this.
+
+# What the boot server serves: the image of a root whose init says where it is, and stays.
+boot=$work/boot
+image=images/node.squashfs
+
+make_image() {
+    local root=$work/root
+    busybox_tree "$root"
+    mkdir -p "$root"/{sbin,run,sysroot,etc,usr,var} "$boot/images"
+    # systemd switches to nothing that does not say what it is.
+    echo NAME=node > "$root/etc/os-release"
+    cat > "$root/sbin/init" <<'INIT'
+#!/bin/busybox sh
+busybox=/bin/busybox
+[ -e /proc/1 ] || $busybox mount -t proc proc /proc
+echo "ROOT is up"
+echo "ROOT mount $($busybox grep ' / ' /proc/mounts)"
+$busybox touch /written && echo "ROOT can be written"
+for process in /proc/[0-9]*; do
+    case $($busybox tr '\0' ' ' < $process/cmdline) in @xget*) echo "ROOT has a resident" ;; esac
+done
+while :; do $busybox sleep 1; done
+INIT
+    chmod 755 "$root/sbin/init"
+    mksquashfs "$root" "$boot/$image" -noappend -quiet -no-progress -all-root
+}
+
+# boot_server: a switch with a DHCP server and a master on host 0
+boot_server() {
+    make_image > "$work/image.log" 2>&1 || { fail "an image is made" "$work/image.log"; return 1; }
+    net_up 0 || { fail "a switch and a boot server are made"; return 1; }
+    cat > "$work/dnsmasq.conf" <<END
+port=0
+no-ping
+interface=eth0
+bind-interfaces
+dhcp-range=$(ip_of 100),$(ip_of 200),1h
+END
+    dnsmasq_on 0 "$work/dnsmasq.conf" || { fail "dnsmasq starts" "$(log dnsmasq)"; return 1; }
+    master 0 "$boot" || { fail "the master starts" "$(log master)"; return 1; }
+}
+
+# boots NAME N WORDS: machine N boots from the initramfs NAME.img with these words; judged by its console
+boots() {
+    vm_on_switch "$1" "$2" -m 768 -no-reboot -kernel "$vmlinuz" -initrd "$work/$1.img" \
+        -append "console=ttyS0 panic=-1 quiet rd.shell=0 rd.emergency=poweroff $3"
+    if vm_prints 240 "$1" '^ROOT can be written'; then pass "$1: a machine boots from its image"; else
+        fail "$1: a machine boots from its image" "$(console "$1")" "$(log "$1")"
+    fi
+    check "$1: its root is an overlay" vm_printed "$1" '^ROOT mount .* overlay '
+    check "$1: the resident is there after the switch" vm_prints 30 "$1" '^ROOT has a resident'
+}
+
+address_of() { sed -n "s/.*DHCPACK([^)]*) \([0-9.]*\) $(mac_of "$1").*/\1/p" "$(log dnsmasq)" | tail -n 1; }
+
+# fetches_from N: a copy of the image, from that machine
+fetches_from() {
+    nsenter "--net=/run/netns/$(ns 0)" timeout 60 "$xget" -n "$(address_of "$1"):$port" -q --serve no -r 2 \
+        "$image" "$work/copy$1" && cmp "$work/copy$1/node.squashfs" "$boot/$image"
+}
