@@ -29,6 +29,8 @@ pub use init::{init, is_init};
 const CMDLINE: &str = "/proc/cmdline";
 /// Words that the initramfs was made with; they come before the kernel's, which so can change them.
 const BUILT_IN_CMDLINE: &str = "/etc/xget/cmdline";
+/// A public key that the initramfs was made with.
+const BUILT_IN_KEY: &str = "/etc/xget/key.pub";
 /// Where what is fetched goes: a tmpfs of its own, as `/run` is small and often noexec.
 const FILES: &str = "/run/xget/files";
 /// Where the root file system is to be, unless the environment's `NEWROOT` says otherwise.
@@ -50,9 +52,7 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     for word in &cmdline.unknown {
         report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
     }
-    if cmdline.net == Net::Own {
-        return Err(Error::Boot("rd.xget.net=own is not supported yet".into()));
-    }
+    refuse_what_is_not_there(&cmdline)?;
     let asks = options.url.is_some() || cmdline.asks();
     let network = match asks {
         true => {
@@ -80,6 +80,18 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
                 .into(),
         )),
     }
+}
+
+/// Nobody is to believe that a signature is checked, or that the network is what was asked for.
+fn refuse_what_is_not_there(cmdline: &Cmdline) -> Result<(), Error> {
+    let asked = match cmdline {
+        Cmdline { net: Net::Own, .. } => "rd.xget.net=own".to_owned(),
+        Cmdline { hash: Some(_), .. } => "rd.xget.hash=".to_owned(),
+        Cmdline { keys, .. } if !keys.is_empty() => "rd.xget.key=".to_owned(),
+        _ if Path::new(BUILT_IN_KEY).exists() => format!("the key in {BUILT_IN_KEY}"),
+        _ => return Ok(()),
+    };
+    Err(Error::Boot(format!("this version of xget does not know yet what to do with {asked}")))
 }
 
 struct Boot {
@@ -221,6 +233,16 @@ fn level(cmdline: &Cmdline) -> DebugLevel {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nobody_is_booted_who_believes_that_a_signature_is_checked() {
+        let hash = format!("rd.xget.hash={}", "0".repeat(64));
+        for word in ["rd.xget.key=RWabc", &hash, "rd.xget.net=own"] {
+            let cmdline = Cmdline::parse(word.as_bytes()).unwrap();
+            let error = refuse_what_is_not_there(&cmdline).expect_err(word).to_string();
+            assert!(error.contains(word.split('=').next().unwrap()), "{error}");
+        }
+    }
 
     #[test]
     fn memory_is_what_the_kernel_calls_available() {

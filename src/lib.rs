@@ -22,7 +22,8 @@
 //!  │     ├ uploads                 │      │                                    │
 //!  │     └ members                 │      │ net       names, sockets, sendfile │
 //!  │                               │      │ sys       every unsafe line        │
-//!  │ tree ─ manifest ─ chunks ─ path      │ report    what people read         │
+//!  │ tree ─ manifest ─ chunks ─ path      │ boot      an initramfs             │
+//!  │                               │      │ report    what people read         │
 //!  └───────────────────────────────┘      └────────────────────────────────────┘
 //! ```
 //!
@@ -35,7 +36,9 @@
 //! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
 //! 5. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
 //! 6. `master`: the same sessions and the same hub for thousands of connections.
-//! 7. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
+//! 7. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and
+//!    kexec or a root to go on with.
+//! 8. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
 //!
 //! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
 //! through the code.
