@@ -3,6 +3,7 @@
 # All of it works with cargo alone too; this only remembers the commands.
 
 CARGO = cargo
+PREFIX = /usr/local
 
 build: ## build target/release/xget
 	$(CARGO) build --release --locked
@@ -15,6 +16,21 @@ static: ## build target/static/xget and xget-node (no master), fully static; see
 
 static-check: ## as root: prove that they are static and small, and work where nothing else is
 	tests/static.sh
+
+install: ## after make: install xget and its manual pages below DESTDIR and PREFIX (/usr/local)
+	install -D "$${CARGO_TARGET_DIR:-target}/release/xget" "$(DESTDIR)$(PREFIX)/bin/xget"
+	install -D -m 644 docs/xget.1 "$(DESTDIR)$(PREFIX)/share/man/man1/xget.1"
+	install -D -m 644 docs/xget.cmdline.7 "$(DESTDIR)$(PREFIX)/share/man/man7/xget.cmdline.7"
+
+install-node: ## after make static: install the static node, which an initramfs holds, as xget-node
+	install -D "$${CARGO_TARGET_DIR:-target}/static/xget-node" "$(DESTDIR)$(PREFIX)/bin/xget-node"
+
+install-dracut: ## install the dracut module below DESTDIR
+	install -D -t "$(DESTDIR)/usr/lib/dracut/modules.d/50xget" dracut-module/50xget/*.sh
+
+install-initramfs-tools: ## install the hook and the script of initramfs-tools below DESTDIR
+	install -D initramfs/initramfs-tools/hooks/xget "$(DESTDIR)/usr/share/initramfs-tools/hooks/xget"
+	install -D initramfs/initramfs-tools/scripts/xget "$(DESTDIR)/usr/share/initramfs-tools/scripts/xget"
 
 demo: build ## put a kernel and an initrd onto five nodes of this machine, and show who sent what
 	demo/demo.sh
@@ -34,6 +50,6 @@ clean: ## remove what was built, and what the tests have downloaded
 	$(CARGO) clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node static static-check demo test bench lint clean help
+.PHONY: build node static static-check install install-node install-dracut install-initramfs-tools demo test bench lint clean help
