@@ -53,8 +53,12 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
     }
     refuse_what_is_not_there(&cmdline)?;
-    let asks = options.url.is_some() || cmdline.asks();
-    let network = match asks {
+    let url = options
+        .url
+        .as_ref()
+        .map(|text| Url::parse(text).map_err(|why| Error::Usage(format!("{text}: {why}"))));
+    let url = url.transpose()?;
+    let network = match url.is_some() || cmdline.asks() {
         true => {
             let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
             address::bring_up(&cmdline.network, cmdline.net, &report, end)?
@@ -62,10 +66,9 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         false => Network::default(),
     };
     let boot = Boot { cmdline, text, report, network };
-    match (&options.url, &boot.cmdline.kernel, &boot.cmdline.root) {
+    match (&url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
-            let url = Url::parse(url).map_err(|why| Error::Usage(format!("{url}: {why}")))?;
-            let mut path = boot.fetch_url(&url)?.into_os_string().into_encoded_bytes();
+            let mut path = boot.fetch_url(url)?.into_os_string().into_encoded_bytes();
             path.push(b'\n');
             std::io::stdout().write_all(&path).map_err(Error::system("write to standard output"))
         }

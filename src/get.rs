@@ -346,7 +346,10 @@ impl Get<'_> {
     }
 
     fn check_room(&self, store: &Store, needed: u64) -> Result<(), Error> {
-        match store.room()?.filter(|room| self.options.must_fit && *room < needed) {
+        if !self.options.must_fit {
+            return Ok(());
+        }
+        match store.room()?.filter(|room| *room < needed) {
             Some(room) => Err(Error::NoRoom { path: self.options.dest.clone(), needed, room }),
             None => Ok(()),
         }

@@ -10,7 +10,7 @@ use xget::error::Error;
 fn main() -> ExitCode {
     if xget::boot::is_init() {
         // What the kernel passes on to it are words of its command line, not arguments.
-        return xget::boot::init();
+        xget::boot::init();
     }
     match cli::parse(std::env::args_os().skip(1)).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,

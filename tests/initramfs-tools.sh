@@ -4,16 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm/lib.sh"
 . "$(dirname "$0")/vm/root.sh"
-need_root
-need_taps
-need_vm ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base depmod:kmod zstd:zstd mksquashfs:squashfs-tools \
-    mkinitramfs:initramfs-tools-core unshare:util-linux
-need_xget
-need_static
-
-kernels=$target/test-kernel
-debian_kernel linux-image-cloud-amd64 "$kernels"
-vmlinuz=$kernels/root/boot/vmlinuz-$version
+need_machines mkinitramfs:initramfs-tools-core unshare:util-linux
 
 # ---- the initramfs
 

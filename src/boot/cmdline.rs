@@ -209,34 +209,21 @@ impl fmt::Display for Word {
 /// What is not UTF-8 is no word of ours, and comes out changed.
 fn words(text: &[u8]) -> Vec<Word> {
     let text = String::from_utf8_lossy(text);
-    let mut words = vec![String::new()];
     let mut quoted = false;
-    for c in text.chars() {
-        match c {
-            '"' => quoted = !quoted,
-            '\0' | '\n' => words.push(String::new()),
-            c if c.is_ascii_whitespace() && !quoted => words.push(String::new()),
-            c => words.extend_last(c),
+    let between = |c: char| match c {
+        '"' => {
+            quoted = !quoted;
+            false
         }
-    }
-    words.retain(|word| !word.is_empty());
+        '\0' | '\n' => true,
+        c => c.is_ascii_whitespace() && !quoted,
+    };
+    let words = text.split(between).map(|word| word.replace('"', ""));
     let split = |word: String| match word.split_once('=') {
         Some((name, value)) => Word { name: name.to_owned(), value: Some(value.to_owned()) },
         None => Word { name: word, value: None },
     };
-    words.into_iter().map(split).collect()
-}
-
-trait ExtendLast {
-    fn extend_last(&mut self, c: char);
-}
-
-impl ExtendLast for Vec<String> {
-    fn extend_last(&mut self, c: char) {
-        if let Some(last) = self.last_mut() {
-            last.push(c);
-        }
-    }
+    words.filter(|word| !word.is_empty()).map(split).collect()
 }
 
 /// `root=`'s value, if it is for xget.

@@ -1,15 +1,15 @@
 //! xget as `/init`, the first process, in an initramfs that holds little else.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::cli::Boot;
+use crate::cli::{Boot, DebugLevel};
 use crate::error::reason;
+use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
 
 /// Modules that were put into the initramfs, in the order of their names.
@@ -25,12 +25,16 @@ pub fn is_init() -> bool {
 
 /// Makes what every program expects of a system, then does what the kernel command line asks for. If
 /// that fails it says so and gives whoever sits there a shell, or starts the machine again.
-pub fn init() -> ExitCode {
+pub fn init() -> ! {
     prepare();
     if let Err(error) = super::boot(&Boot { url: None }) {
-        say(&format!("{error}"));
+        report().say(error);
     }
     rescue()
+}
+
+fn report() -> Reporter {
+    Reporter::new(DebugLevel::Normal, false)
 }
 
 fn prepare() {
@@ -43,14 +47,14 @@ fn prepare() {
         match mounted {
             // The kernel has mounted /dev by itself, or whoever started us has done all of it.
             Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
-                say(&format!("cannot mount {target}: {}", reason(&error)));
+                report().say(format_args!("cannot mount {target}: {}", reason(&error)));
             }
             _ => {}
         }
     }
     for path in modules() {
         if let Err(error) = File::open(&path).and_then(|file| load_module(&file)) {
-            say(&format!("cannot load {}: {}", path.display(), reason(&error)));
+            report().say(format_args!("cannot load {}: {}", path.display(), reason(&error)));
         }
     }
 }
@@ -63,25 +67,23 @@ fn modules() -> Vec<PathBuf> {
     paths
 }
 
-fn rescue() -> ExitCode {
+fn rescue() -> ! {
     if Path::new(RESCUE_SHELL).exists() {
-        say("a shell; the machine starts again when it ends");
+        report().say("a shell; the machine starts again when it ends");
         // As a child, so that its end is not that of the first process.
         match Command::new(RESCUE_SHELL).arg0("-sh").status() {
             Ok(_) => {}
-            Err(error) => say(&format!("cannot run {RESCUE_SHELL}: {}", reason(&error))),
+            Err(error) => {
+                report().say(format_args!("cannot run {RESCUE_SHELL}: {}", reason(&error)))
+            }
         }
     } else {
-        say(&format!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
+        report().say(format_args!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
         thread::sleep(RESTART_AFTER);
     }
     let error = restart_machine();
-    say(&format!("cannot restart: {}", reason(&error)));
+    report().say(format_args!("cannot restart: {}", reason(&error)));
     loop {
         thread::sleep(RESTART_AFTER);
     }
-}
-
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "xget: {text}");
 }

@@ -2,7 +2,8 @@
 //!
 //! It comes from the server that was named; but that sends it to few at a time, and lets few wait, or
 //! a whole cluster that starts at once would get nothing else for a while. Whom it refuses asks those
-//! that have it already. The server's word for the generation, which is the manifest's hash, makes that safe.
+//! that have it already. The server's word for the generation, which is the manifest's hash, makes that
+//! safe.
 
 use std::net::SocketAddr;
 use std::thread;

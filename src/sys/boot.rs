@@ -7,6 +7,8 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::checked;
+
 /// The next kernel gets no initrd: KEXEC_FILE_NO_INITRAMFS of linux/kexec.h.
 const NO_INITRAMFS: libc::c_ulong = 4;
 
@@ -90,8 +92,4 @@ fn restart(how: libc::c_int) -> io::Error {
         libc::reboot(how);
     }
     io::Error::last_os_error()
-}
-
-fn checked(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -8,6 +8,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
 
+use super::checked;
 use crate::manifest::{Mtime, Owner};
 
 /// Longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
@@ -143,8 +144,4 @@ pub fn room(file: &File) -> io::Result<Option<u64>> {
 pub fn effective_uid() -> u32 {
     // SAFETY: the call takes nothing and cannot fail.
     unsafe { libc::geteuid() }
-}
-
-fn checked(result: i32) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

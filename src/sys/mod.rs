@@ -7,3 +7,13 @@ pub mod netlink;
 pub mod packet;
 pub mod poll;
 pub mod process;
+
+/// What a call that returns a negative number on failure has come to.
+fn checked(result: i32) -> std::io::Result<()> {
+    if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The same of one that returns how many bytes it has moved, or a descriptor.
+fn counted(result: isize) -> std::io::Result<usize> {
+    usize::try_from(result).map_err(|_| std::io::Error::last_os_error())
+}

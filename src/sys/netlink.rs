@@ -4,6 +4,8 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::counted;
+
 /// A socket that speaks with the kernel and with nobody else.
 #[derive(Debug)]
 pub struct Netlink(OwnedFd);
@@ -14,20 +16,20 @@ impl Netlink {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: the call takes no memory.
         let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
-        checked(fd as isize)?;
+        counted(fd as isize)?;
         // SAFETY: the descriptor was just made and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let own = address(groups);
         let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
         // SAFETY: the address is a whole sockaddr_nl, and its length is given.
         let bound = unsafe { libc::bind(fd, (&raw const own).cast(), length) };
-        checked(bound as isize)?;
+        counted(bound as isize)?;
         if groups == 0 {
             // What other processes send to a connected socket never reaches it.
             let kernel = address(0);
             // SAFETY: as above.
             let connected = unsafe { libc::connect(fd, (&raw const kernel).cast(), length) };
-            checked(connected as isize)?;
+            counted(connected as isize)?;
         }
         Ok(Netlink(socket))
     }
@@ -36,7 +38,7 @@ impl Netlink {
     pub fn send(&self, request: &[u8]) -> io::Result<()> {
         let (at, length) = (request.as_ptr().cast(), request.len());
         // SAFETY: the pointer and the length are those of one slice.
-        checked(unsafe { libc::send(self.0.as_raw_fd(), at, length, 0) }).map(drop)
+        counted(unsafe { libc::send(self.0.as_raw_fd(), at, length, 0) }).map(drop)
     }
 
     /// Waits for a datagram; it holds one or more messages. One that does not fit is an error.
@@ -44,7 +46,7 @@ impl Netlink {
         let (at, room) = (buffer.as_mut_ptr().cast(), buffer.len());
         // SAFETY: the buffer is writable for the length that is given.
         let length = unsafe { libc::recv(self.0.as_raw_fd(), at, room, libc::MSG_TRUNC) };
-        let length = checked(length)?;
+        let length = counted(length)?;
         buffer.get(..length).ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))
     }
 
@@ -55,7 +57,7 @@ impl Netlink {
             let (fd, at) = (self.0.as_raw_fd(), byte.as_mut_ptr().cast());
             // SAFETY: the buffer is writable for the one byte that is given.
             let length = unsafe { libc::recv(fd, at, 1, libc::MSG_DONTWAIT) };
-            match checked(length) {
+            match counted(length) {
                 Ok(_) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(_) => return,
@@ -77,8 +79,4 @@ fn address(groups: u32) -> libc::sockaddr_nl {
     address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
     address.nl_groups = groups;
     address
-}
-
-fn checked(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -4,6 +4,8 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use super::counted;
+
 use socket2::{SockFilter, SockRef};
 
 /// The hardware address of everybody on an Ethernet.
@@ -38,7 +40,7 @@ impl PacketSocket {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: the call takes no memory. Protocol 0: nothing comes in before it is bound.
         let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-        checked(fd as isize)?;
+        counted(fd as isize)?;
         // SAFETY: the descriptor was just made and belongs to nobody else.
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         SockRef::from(&socket).attach_filter(&udp_to(port))?;
@@ -46,10 +48,10 @@ impl PacketSocket {
         let (level, option) = (libc::SOL_PACKET, libc::PACKET_AUXDATA);
         // SAFETY: the option is a c_int, and its length is given.
         let set = unsafe { libc::setsockopt(fd, level, option, (&raw const on).cast(), length) };
-        checked(set as isize)?;
+        counted(set as isize)?;
         let (address, length) = address(link);
         // SAFETY: the address is a whole sockaddr_ll, and its length is given.
-        checked(unsafe { libc::bind(fd, (&raw const address).cast(), length) } as isize)?;
+        counted(unsafe { libc::bind(fd, (&raw const address).cast(), length) } as isize)?;
         Ok(PacketSocket { socket, link })
     }
 
@@ -59,7 +61,7 @@ impl PacketSocket {
         let (fd, to) = (self.socket.as_raw_fd(), (&raw const address).cast());
         // SAFETY: the packet is one slice, the address a whole sockaddr_ll; both lengths are given.
         let sent = unsafe { libc::sendto(fd, packet.as_ptr().cast(), packet.len(), 0, to, length) };
-        checked(sent).map(drop)
+        counted(sent).map(drop)
     }
 
     /// The next IPv4 packet that has arrived; its end is cut off if the buffer is too small. If
@@ -75,7 +77,7 @@ impl PacketSocket {
         message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: the buffer and the control buffer are writable for the lengths that are given.
         let length = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, 0) };
-        let length = checked(length)?;
+        let length = counted(length)?;
         let packet = buffer.get(..length).unwrap_or_default();
         Ok((packet, checksum_of(&message)))
     }
@@ -146,8 +148,4 @@ fn udp_to(port: u16) -> [SockFilter; 9] {
         op(give, 0, 0, u32::MAX),
         op(give, 0, 0, 0),
     ]
-}
-
-fn checked(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -1,6 +1,18 @@
 # shellcheck shell=bash
 # Helpers for tests of machines that boot a root from the network, after lib.sh beside this.
 
+# need_machines COMMAND:PACKAGE...: what these tests need, and that; $kernels, $version and $vmlinuz
+need_machines() {
+    need_root
+    need_taps
+    need_vm ip:iproute2 nsenter:util-linux dnsmasq:dnsmasq-base depmod:kmod zstd:zstd mksquashfs:squashfs-tools "$@"
+    need_xget
+    need_static
+    kernels=$target/test-kernel
+    debian_kernel linux-image-cloud-amd64 "$kernels"
+    vmlinuz=$kernels/root/boot/vmlinuz-$version
+}
+
 # What the boot server serves: the image of a root whose init says where it is, and stays.
 boot=$work/boot
 image=images/node.squashfs
