@@ -23,7 +23,7 @@ use crate::error::Error;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
 use address::Network;
-use cmdline::{Cmdline, Host, Kernel, Net, Serve, Url};
+use cmdline::{Cmdline, Host, Ip, Kernel, Method, Net, Serve, Url};
 pub use init::{init, is_init};
 
 const CMDLINE: &str = "/proc/cmdline";
@@ -53,6 +53,7 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
     }
     refuse_what_is_not_there(&cmdline)?;
+    refuse_beside_own_net(&cmdline)?;
     let url = options
         .url
         .as_ref()
@@ -85,16 +86,29 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     }
 }
 
-/// Nobody is to believe that a signature is checked, or that the network is what was asked for.
+/// Nobody is to believe that a signature is checked.
 fn refuse_what_is_not_there(cmdline: &Cmdline) -> Result<(), Error> {
     let asked = match cmdline {
-        Cmdline { net: Net::Own, .. } => "rd.xget.net=own".to_owned(),
         Cmdline { hash: Some(_), .. } => "rd.xget.hash=".to_owned(),
         Cmdline { keys, .. } if !keys.is_empty() => "rd.xget.key=".to_owned(),
         _ if Path::new(BUILT_IN_KEY).exists() => format!("the key in {BUILT_IN_KEY}"),
         _ => return Ok(()),
     };
     Err(Error::Boot(format!("this version of xget does not know yet what to do with {asked}")))
+}
+
+/// The own network is one link with an IPv4 address.
+fn refuse_beside_own_net(cmdline: &Cmdline) -> Result<(), Error> {
+    let is_v6 = |ip: &Ip| ip.method == Method::V6 || ip.address.is_some_and(|(ip, _)| ip.is_ipv6());
+    let what = match cmdline {
+        Cmdline { net: Net::Auto | Net::Kernel, .. } => return Ok(()),
+        Cmdline { network, .. } if !network.vlans.is_empty() => "has no VLANs: leave out vlan=",
+        Cmdline { network, .. } if network.ips.iter().any(is_v6) => {
+            "has no IPv6: let ip= ask for IPv4"
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::Boot(format!("rd.xget.net=own {what}, or use rd.xget.net=auto")))
 }
 
 struct Boot {
@@ -156,9 +170,15 @@ impl Boot {
         if let Some(longest) = self.cmdline.retry {
             add("retry-wait", longest.as_secs().to_string());
         }
+        if let Some(own) = &self.network.own {
+            add("own-net", own.to_string());
+        }
         add(
             "serve",
             match serve {
+                // Only until the files are whole: whoever brings up the kernel's network afterwards
+                // gets the same address.
+                Serve::Yes if self.network.own.is_some() => "0".into(),
                 Serve::Yes => "forever".into(),
                 Serve::No => "no".into(),
                 Serve::Seconds(seconds) => seconds.to_string(),
@@ -240,11 +260,23 @@ mod tests {
     #[test]
     fn nobody_is_booted_who_believes_that_a_signature_is_checked() {
         let hash = format!("rd.xget.hash={}", "0".repeat(64));
-        for word in ["rd.xget.key=RWabc", &hash, "rd.xget.net=own"] {
+        for word in ["rd.xget.key=RWabc", &hash] {
             let cmdline = Cmdline::parse(word.as_bytes()).unwrap();
             let error = refuse_what_is_not_there(&cmdline).expect_err(word).to_string();
             assert!(error.contains(word.split('=').next().unwrap()), "{error}");
         }
+    }
+
+    #[test]
+    fn what_the_own_network_cannot_do_is_refused() {
+        let refused = |words: &str| {
+            let cmdline = Cmdline::parse(words.as_bytes()).unwrap();
+            refuse_beside_own_net(&cmdline).err().map(|error| error.to_string())
+        };
+        assert!(refused("rd.xget.net=own vlan=eth0.5:eth0").unwrap().contains("no VLANs"));
+        assert!(refused("rd.xget.net=own ip=auto6").unwrap().contains("no IPv6"));
+        assert_eq!(refused("rd.xget.net=own ip=dhcp"), None);
+        assert_eq!(refused("vlan=eth0.5:eth0 ip=auto6"), None);
     }
 
     #[test]

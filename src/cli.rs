@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::Error;
+use crate::net::own;
 use given::Given;
 use options::Form;
 pub use options::help;
@@ -111,6 +112,8 @@ pub struct Fetch {
     pub max_upload: Option<NonZeroU64>,
     /// Nothing is fetched for which there is no room; holes in files count as bytes.
     pub must_fit: bool,
+    /// Everything goes over an own network; None: over the kernel's.
+    pub own_net: Option<own::Config>,
     /// The command returns once the files are whole, while a resident serves on.
     pub background: bool,
     /// No progress is shown.
@@ -273,6 +276,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         must_fit: given.must_fit,
         serve_on: given.serve_on,
         max_upload: given.max_upload,
+        own_net: given.own_net,
         background: given.background,
         quiet: given.quiet,
         debug: given.debug,

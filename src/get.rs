@@ -1,6 +1,6 @@
 //! The client's command: fetches, then helps others for as long as it should.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::thread;
@@ -14,8 +14,9 @@ use crate::error::Error;
 use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
 use crate::net::call::{Call, CallError};
 use crate::net::manifest::read_manifest;
+use crate::net::own::Stack;
 use crate::net::resolve::{resolve, split_host_port};
-use crate::net::tcp;
+use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
 use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan};
@@ -49,13 +50,18 @@ pub fn get(options: &cli::Fetch) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
     background::run(options.background, report, |detach| {
         let end = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Get { options, report, end, detach }.run()
+        // Its thread is one of the process that stays.
+        let transport = match &options.own_net {
+            Some(config) => Transport::Own(Stack::start(config, process::seed())?),
+            None => Transport::Kernel,
+        };
+        Get { options, report, end, detach, transport }.run()
     })
 }
 
 /// What the server says of its state and its nodes: the lines of its file `status`.
 pub fn status(options: &cli::Status) -> Result<String, Error> {
-    let server = Server::named(&options.server, options.port)?;
+    let server = Server::named(&options.server, options.port, Transport::Kernel)?;
     let report = Reporter::new(options.debug, true);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
     let (text, _) = server.ask(Control::Status, &patience, &report)?;
@@ -69,6 +75,7 @@ struct Server {
     /// As the user wrote it.
     name: String,
     hosts: Vec<(String, u16)>,
+    transport: Transport,
 }
 
 /// How long a server is tried for.
@@ -81,7 +88,7 @@ struct Patience {
 }
 
 impl Server {
-    fn named(text: &str, usual_port: u16) -> Result<Server, Error> {
+    fn named(text: &str, usual_port: u16, transport: Transport) -> Result<Server, Error> {
         let mut hosts = Vec::new();
         for one in text.split(',') {
             let (host, port) = split_host_port(one).map_err(Error::Usage)?;
@@ -91,7 +98,7 @@ impl Server {
             }
             hosts.push((host, port));
         }
-        Ok(Server { name: text.to_owned(), hosts })
+        Ok(Server { name: text.to_owned(), hosts, transport })
     }
 
     /// Those of all hosts that can be found; the error of the last one if none can.
@@ -99,7 +106,7 @@ impl Server {
         let mut addresses = Vec::new();
         let mut missing = None;
         for (host, port) in &self.hosts {
-            match resolve(host, Instant::now() + RESOLVE_TIMEOUT) {
+            match resolve(&self.transport, host, Instant::now() + RESOLVE_TIMEOUT) {
                 Ok(found) => {
                     addresses.extend(found.into_iter().map(|ip| SocketAddr::from((ip, *port))))
                 }
@@ -159,8 +166,10 @@ impl Server {
                 }
             };
             let result = match file {
-                Control::Manifest => read_manifest(*address, process::seed(), &mut progress),
-                _ => Call::connect(*address, PATIENCE)
+                Control::Manifest => {
+                    read_manifest(&self.transport, *address, process::seed(), &mut progress)
+                }
+                _ => Call::connect(&self.transport, *address, PATIENCE)
                     .and_then(|mut call| call.read(file, MAX_MANIFEST_BYTES, &mut progress)),
             };
             report.end_progress();
@@ -186,13 +195,14 @@ struct Get<'a> {
     end: Option<Instant>,
     /// Released when the files are whole.
     detach: &'a mut Option<Detach>,
+    transport: Transport,
 }
 
 /// How far one generation has come.
 enum Outcome {
     Whole(Box<Node>),
     /// The server serves another generation; the listening socket is kept for it.
-    Stale(Option<TcpListener>),
+    Stale(Option<Listener>),
 }
 
 /// A generation of which the server can no longer send everything, as a file of it has changed.
@@ -204,7 +214,8 @@ struct Changed {
 
 impl Get<'_> {
     fn run(&mut self) -> Result<(), Error> {
-        let server = Server::named(&self.options.server, self.options.port)?;
+        let server =
+            Server::named(&self.options.server, self.options.port, self.transport.clone())?;
         let sources: Vec<TreePath> = self
             .options
             .sources
@@ -266,15 +277,11 @@ impl Get<'_> {
     }
 
     /// Where others fetch from us: the usual port, or any other if that is taken.
-    fn listen(&self) -> Result<Option<TcpListener>, Error> {
+    fn listen(&self) -> Result<Option<Listener>, Error> {
         if self.options.serve_on == ServeOn::No {
             return Ok(None);
         }
-        let bind = |port| match self.options.listen {
-            Some(ip) => tcp::bind((ip, port).into()),
-            None => tcp::bind_everywhere(port),
-        };
-        let listening = |port| bind(port).and_then(tcp::start_listening);
+        let listening = |port| self.transport.listen(self.options.listen, port);
         let port = self.options.port;
         let address = SocketAddr::new(self.options.listen.unwrap_or([0, 0, 0, 0].into()), port);
         listening(port)
@@ -289,7 +296,7 @@ impl Get<'_> {
         manifest: Arc<Manifest>,
         plan: Plan,
         home: Vec<SocketAddr>,
-        listener: Option<TcpListener>,
+        listener: Option<Listener>,
     ) -> Result<Outcome, Error> {
         let report = self.report;
         report.event(format_args!("generation {}", manifest.generation().to_hex()));
@@ -308,7 +315,9 @@ impl Get<'_> {
         let mut meter = Meter::new(&manifest, &store, &held);
         self.check_room(&store, meter.wanted.saturating_sub(meter.before))?;
         let (seed, max_upload) = (process::seed(), self.options.max_upload);
-        let start = Start { manifest, tree, store, held, home, listener, seed, max_upload };
+        let transport = self.transport.clone();
+        let start =
+            Start { manifest, tree, store, held, home, transport, listener, seed, max_upload };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {

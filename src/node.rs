@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::error::{Error, reason};
 use crate::fetch::{Fetch, Incoming, Output};
 use crate::manifest::{Manifest, Segment};
 use crate::net::send::{Files, Progress, Sending};
-use crate::net::tcp;
+use crate::net::transport::{Listener, Transport};
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session};
 use crate::report::Reporter;
@@ -51,7 +51,8 @@ pub struct Node {
     fetch: Fetch,
     hub: Hub,
     files: StoredFiles,
-    listener: Option<TcpListener>,
+    transport: Transport,
+    listener: Option<Listener>,
     clients: BTreeMap<Conn, Peer>,
     sources: BTreeMap<SourceId, Upstream>,
     last_conn: u64,
@@ -114,8 +115,10 @@ pub struct Start {
     pub held: ChunkSet,
     /// Addresses of the server that was named.
     pub home: Vec<SocketAddr>,
+    /// Whose network it is.
+    pub transport: Transport,
     /// Where others are served; None serves nobody.
-    pub listener: Option<TcpListener>,
+    pub listener: Option<Listener>,
     /// Drives all random choices.
     pub seed: u64,
     /// Most bytes a second that are sent to others.
@@ -125,10 +128,11 @@ pub struct Start {
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start { manifest, tree, store, held, home, listener, seed, max_upload } = start;
+        let Start { manifest, tree, store, held, home, transport, listener, seed, max_upload } =
+            start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
-        let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
+        let port = listener.as_ref().map_or(0, Listener::port);
         let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, rules, seed);
         if report.traces() {
             fetch.trace();
@@ -139,6 +143,7 @@ impl Node {
             fetch,
             hub,
             files: StoredFiles(store),
+            transport,
             listener,
             clients: BTreeMap::new(),
             sources: BTreeMap::new(),
@@ -172,7 +177,7 @@ impl Node {
     }
 
     /// The listening socket, for a node of the next generation.
-    pub fn into_listener(self) -> Option<TcpListener> {
+    pub fn into_listener(self) -> Option<Listener> {
         self.listener
     }
 
@@ -226,9 +231,9 @@ impl Node {
 
     fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Error> {
         let listener = self.listener.iter().map(|l| PollFd::new(l.as_fd(), true, false));
-        let sources = self.sources.values().map(|source| {
-            let connecting = source.connecting.is_some();
-            PollFd::new(source.stream.as_fd(), !connecting, connecting || source.blocked)
+        let sources = self.sources.values().map(|source| match source.connecting {
+            Some(_) => self.transport.awaits(&source.stream),
+            None => PollFd::new(source.stream.as_fd(), true, source.blocked),
         });
         let clients = self
             .clients
@@ -259,7 +264,7 @@ impl Node {
         }
         while let Some(order) = self.fetch.poll(now) {
             match order {
-                Output::Dial { source, address } => match tcp::connect(address) {
+                Output::Dial { source, address } => match self.transport.connect(address) {
                     Ok(stream) => {
                         let connecting = Some(now + CONNECT_TIMEOUT);
                         let upstream = Upstream { stream, address, connecting, blocked: false };
@@ -278,17 +283,10 @@ impl Node {
     fn source_ready(&mut self, id: SourceId, fd: &PollFd, now: Instant) -> Result<(), Error> {
         let Some(source) = self.sources.get_mut(&id) else { return Ok(()) };
         if source.connecting.is_some() {
-            if !fd.writable() {
-                return Ok(());
-            }
-            let made = match source.stream.take_error() {
-                Ok(None) => source.stream.local_addr(),
-                Ok(Some(error)) | Err(error) => Err(error),
-            };
-            match made {
+            match self.transport.made(&source.stream) {
                 Ok(own) => {
                     source.connecting = None;
-                    self.fetch.connected(id, own.ip().to_canonical(), now);
+                    self.fetch.connected(id, own, now);
                 }
                 Err(error) => self.lose(id, &reason(&error), now),
             }
@@ -418,19 +416,14 @@ impl Node {
 
     fn accept(&mut self, now: Instant) {
         loop {
-            let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept)
-            else {
-                return;
-            };
             let chunk_bytes = self.hub.layout().chunk_bytes();
-            let ready = stream
-                .set_nonblocking(true)
-                .and_then(|()| tcp::tune(&stream))
-                .and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
-            if self.clients.len() >= MAX_CLIENTS || ready.is_err() {
+            let next = self.listener.as_ref().and_then(|listener| listener.accept(chunk_bytes));
+            let Some(accepted) = next else { return };
+            let Some((stream, address)) =
+                accepted.ok().filter(|_| self.clients.len() < MAX_CLIENTS)
+            else {
                 continue;
-            }
-            let address = tcp::canonical(address);
+            };
             self.last_conn += 1;
             let conn = Conn(self.last_conn);
             let session = Session::new(conn, self.report.traces());

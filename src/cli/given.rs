@@ -12,6 +12,7 @@ use lexopt::{Arg, Parser};
 use super::options::{Form, Opt, Takes, options};
 use super::{Cache, Command, DEFAULT_PORT, DebugLevel, LONGEST_WAIT, Retries, ServeOn, usage};
 use crate::error::Error;
+use crate::net::own;
 use crate::path::shown;
 
 /// What stands on a command line, each value sound by itself; starts as the defaults.
@@ -36,6 +37,7 @@ pub(super) struct Given {
     pub(super) serve_on: ServeOn,
     pub(super) cache: Cache,
     pub(super) rescan: Option<Duration>,
+    pub(super) own_net: Option<own::Config>,
     pub(super) background: bool,
     pub(super) quiet: bool,
     pub(super) json: bool,
@@ -69,6 +71,7 @@ impl Default for Given {
             serve_on: ServeOn::WhileWanted,
             cache: Cache::Usual,
             rescan: interval(2),
+            own_net: None,
             background: false,
             quiet: false,
             json: false,

@@ -192,6 +192,19 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 help: "how long to serve other nodes once the files\n\
                        are whole (default: while they draw from it)",
             },
+            Opt {
+                short: None,
+                long: "own-net",
+                takes: Value {
+                    name: "LINK,ADDR/PREFIX[,NETWORK/PREFIX=ROUTER]...",
+                    kind: "a link, an IPv4 address with its prefix, and routes",
+                    set: |given, v| parsed(v).map(|config| given.own_net = Some(config)),
+                },
+                forms: &[Fetch],
+                help: "speak TCP without the kernel, as ADDR on LINK,\n\
+                       which is up and has no address (needs root);\n\
+                       mtu=BYTES may follow",
+            },
         ],
     ),
     (

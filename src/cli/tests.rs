@@ -40,6 +40,7 @@ fn the_original_way_to_fetch_everything() {
         must_fit: false,
         serve_on: ServeOn::WhileWanted,
         max_upload: None,
+        own_net: None,
         background: false,
         quiet: false,
         debug: DebugLevel::Normal,

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::error::reason;
+use crate::net::transport::Transport;
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
@@ -78,11 +79,14 @@ pub struct Call {
 
 impl Call {
     /// Calls the server at `address`, which gets `patience` to take the call.
-    pub fn connect(address: SocketAddr, patience: Duration) -> Result<Call, CallError> {
-        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECT_TIMEOUT))?;
+    pub fn connect(
+        transport: &Transport,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<Call, CallError> {
+        let stream = transport.call(address, patience.min(CONNECT_TIMEOUT))?;
         stream.set_read_timeout(Some(patience.min(SILENCE)))?;
         stream.set_write_timeout(Some(patience.min(SILENCE)))?;
-        stream.set_nodelay(true)?;
         let buffer = vec![0; READ_BYTES as usize];
         let mut call = Call { stream, client: Client::new(false), buffer };
         call.client.version(Token::Question);

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, CallError};
+use super::transport::Transport;
 use crate::fetch::parse_address;
 use crate::manifest::MAX_MANIFEST_BYTES;
 use crate::p9::errno::Errno;
@@ -30,6 +31,7 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// Reads the manifest of the server at `home`, or the same from a node. It is not looked into.
 pub fn read_manifest(
+    transport: &Transport,
     home: SocketAddr,
     seed: u64,
     progress: &mut dyn FnMut(u64),
@@ -37,7 +39,7 @@ pub fn read_manifest(
     let began = Instant::now();
     let mut random = seed | 1;
     let mut wait = AGAIN_FIRST;
-    let mut server = Call::connect(home, PATIENCE)?;
+    let mut server = Call::connect(transport, home, PATIENCE)?;
     loop {
         match server.read(Control::Manifest, MAX_MANIFEST_BYTES, progress) {
             Err(CallError::Refused(Errno::EBUSY | Errno::ESTALE))
@@ -55,7 +57,7 @@ pub fn read_manifest(
         for _ in 0..NODES_A_TURN.min(nodes.len()) {
             let chosen = next_random(&mut random) as usize % nodes.len();
             let node = nodes.swap_remove(chosen);
-            let answer = Call::connect(node, NODE_PATIENCE)
+            let answer = Call::connect(transport, node, NODE_PATIENCE)
                 .and_then(|mut node| node.read(Control::Manifest, MAX_MANIFEST_BYTES, progress));
             if let Ok(text) = answer
                 && blake3::hash(&text).to_hex().as_str() == generation

@@ -16,7 +16,7 @@ use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::str::SplitWhitespace;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use smoltcp::wire::{
     DnsRepr,
 };
 
+use super::transport::Transport;
 use crate::error::{Error, reason};
 
 const HOSTS: &str = "/etc/hosts";
@@ -60,7 +61,7 @@ const DATAGRAM_BYTES: usize = 2048;
 /// # Errors
 /// [`Error::Resolve`]: `host` is neither an address nor a name, no such name exists, it has no
 /// address, or no name server has told by `deadline`.
-pub fn resolve(host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
+pub fn resolve(transport: &Transport, host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
     let failed = |why: String| Error::Resolve { host: host.to_owned(), why };
     if let Some(address) = literal(host).map_err(|why| failed(why.to_owned()))? {
         return Ok(vec![address]);
@@ -72,9 +73,10 @@ pub fn resolve(host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
     if addresses.is_empty() {
         let config = Config::parse(&text_of(RESOLV_CONF), interface_index);
         let names = candidates(host, &config).ok_or_else(|| failed("it is no host name".into()))?;
-        addresses = look_up(&names, &config, deadline).map_err(|miss| failed(miss.to_string()))?;
+        let found = look_up(transport, &names, &config, deadline);
+        addresses = found.map_err(|miss| failed(miss.to_string()))?;
     }
-    Ok(best_first(addresses, has_route))
+    Ok(best_first(addresses, |address| transport.reaches(address)))
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address into the host,
@@ -120,29 +122,21 @@ fn interface_index(zone: &str) -> Option<u32> {
     zone.parse().ok().or_else(named)
 }
 
-/// Whether the kernel knows a way to `address`; sends nothing.
-fn has_route(address: IpAddr) -> bool {
-    UdpSocket::bind(any_port(address)).and_then(|s| s.connect((address, DNS_PORT))).is_ok()
-}
-
-/// The unspecified address of the same family, and a port that the kernel picks at random.
-fn any_port(address: IpAddr) -> SocketAddr {
-    match address {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
-}
-
 /// Unpredictable enough that an answer cannot be forged unseen: a hash under the system's keys.
 fn random_id() -> u16 {
     RandomState::new().build_hasher().finish() as u16
 }
 
 /// Asks for one name after the other, until one has addresses or no server speaks any more.
-fn look_up(names: &[Name], config: &Config, deadline: Instant) -> Result<Vec<IpAddr>, Miss> {
+fn look_up(
+    transport: &Transport,
+    names: &[Name],
+    config: &Config,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, Miss> {
     let mut worst = Miss::NoSuchName;
     for name in names {
-        match ask_servers(name, config, deadline) {
+        match ask_servers(transport, name, config, deadline) {
             Err(miss @ Miss::Silent(_)) => return Err(miss),
             Err(miss) => worst = worst.max(miss),
             found => return found,
@@ -152,7 +146,12 @@ fn look_up(names: &[Name], config: &Config, deadline: Instant) -> Result<Vec<IpA
 }
 
 /// Asks for one name, server after server, until one knows; in rounds, since datagrams get lost.
-fn ask_servers(name: &Name, config: &Config, deadline: Instant) -> Result<Vec<IpAddr>, Miss> {
+fn ask_servers(
+    transport: &Transport,
+    name: &Name,
+    config: &Config,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, Miss> {
     let mut problems = Vec::new();
     let mut any_answered = false;
     let rounds = (0..config.attempts).flat_map(|_| &config.servers);
@@ -161,7 +160,7 @@ fn ask_servers(name: &Name, config: &Config, deadline: Instant) -> Result<Vec<Ip
         if now >= deadline {
             break;
         }
-        let what = match ask(server, name, deadline.min(now + config.timeout)) {
+        let what = match ask(transport, server, name, deadline.min(now + config.timeout)) {
             Err(Miss::Silent(what)) => what,
             Err(Miss::Failed(what)) => {
                 any_answered = true;
@@ -182,20 +181,29 @@ fn ask_servers(name: &Name, config: &Config, deadline: Instant) -> Result<Vec<Ip
 }
 
 /// Asks one server for both families, and judges what it has answered by `until`.
-fn ask(server: SocketAddr, name: &Name, until: Instant) -> Result<Vec<IpAddr>, Miss> {
+fn ask(
+    transport: &Transport,
+    server: SocketAddr,
+    name: &Name,
+    until: Instant,
+) -> Result<Vec<IpAddr>, Miss> {
     let queries = [DnsQueryType::A, DnsQueryType::Aaaa].map(|kind| Query {
         id: random_id(),
         name: name.clone(),
         kind,
     });
-    exchange(server, &queries, until).map_err(|e| Miss::Silent(server_problem(&e))).and_then(judge)
+    let answers = exchange(transport, server, &queries, until);
+    answers.map_err(|e| Miss::Silent(server_problem(&e))).and_then(judge)
 }
 
-/// Sends all queries in datagrams and collects the answers. The socket is connected, so that the
-/// kernel drops what comes from anybody else and tells when nobody listens.
-fn exchange(server: SocketAddr, queries: &[Query], until: Instant) -> io::Result<Vec<Answer>> {
-    let socket = UdpSocket::bind(any_port(server.ip()))?;
-    socket.connect(server)?;
+/// Sends all queries in datagrams and collects the answers.
+fn exchange(
+    transport: &Transport,
+    server: SocketAddr,
+    queries: &[Query],
+    until: Instant,
+) -> io::Result<Vec<Answer>> {
+    let socket = transport.datagrams(server)?;
     for query in queries {
         socket.send(&query.encode())?;
     }
@@ -217,7 +225,7 @@ fn exchange(server: SocketAddr, queries: &[Query], until: Instant) -> io::Result
         let Some((at, mut answer)) = pending.iter().enumerate().find_map(read) else { continue };
         let query = pending.swap_remove(at);
         if answer == Answer::Truncated {
-            answer = ask_over_tcp(server, query, until).unwrap_or_else(|error| {
+            answer = ask_over_tcp(transport, server, query, until).unwrap_or_else(|error| {
                 Answer::Useless(format!("fails over TCP: {}", reason(&error)))
             });
         }
@@ -230,10 +238,15 @@ fn exchange(server: SocketAddr, queries: &[Query], until: Instant) -> io::Result
 }
 
 /// Asks for an answer that is too long for a datagram (RFC 1035, section 4.2.2; RFC 7766).
-fn ask_over_tcp(server: SocketAddr, query: &Query, until: Instant) -> io::Result<Answer> {
+fn ask_over_tcp(
+    transport: &Transport,
+    server: SocketAddr,
+    query: &Query,
+    until: Instant,
+) -> io::Result<Answer> {
     let message = query.encode();
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect_timeout(&server, left(until)?)?;
+    let mut stream = transport.call(server, left(until)?)?;
     stream.set_write_timeout(Some(left(until)?))?;
     stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat())?;
     let mut length = [0; 2];

@@ -116,6 +116,14 @@ impl Choice {
         Choice { ips, boot_mac: wish.boot_mac, vlans }
     }
 
+    /// The same without IPv6, where IPv4 will do as well.
+    pub(super) fn by_ipv4(mut self) -> Choice {
+        for ip in self.ips.iter_mut().filter(|ip| ip.method == Method::Either) {
+            ip.method = Method::Dhcp;
+        }
+        self
+    }
+
     pub(super) fn ips(&self) -> &[Ip] {
         &self.ips
     }
