@@ -68,10 +68,19 @@ measured() {
 }
 if [ -n "${OWN_ROUNDS:-}" ]; then
     mkdir "$work/tmpfs" && mount -t tmpfs tmpfs "$work/tmpfs"
-    for ((round = 0; round < OWN_ROUNDS; round++)); do
-        measured kernel 4
-        measured own 1 --own-net eth0,10.77.0.51/24
-    done
+    need ethtool:ethtool
+    rounds() {
+        local round
+        note "$1:"
+        for ((round = 0; round < OWN_ROUNDS; round++)); do
+            measured kernel 4
+            measured own 1 --own-net eth0,10.77.0.51/24
+        done
+    }
+    rounds "frames of up to 64 KiB, without checksums"
+    nsenter "--net=/run/netns/$(ns 0)" ethtool -K eth0 tso off gso off tx off > "$work/ethtool.log" 2>&1
+    rounds "frames of 1500 bytes, with checksums"
+    nsenter "--net=/run/netns/$(ns 0)" ethtool -K eth0 tso on gso on tx on > "$work/ethtool.log" 2>&1
     note "load: $(cut -d ' ' -f 1-3 /proc/loadavg)"
     umount "$work/tmpfs"
 fi

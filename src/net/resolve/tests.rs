@@ -1,6 +1,6 @@
 //! The pure half on texts and bytes, then all of it against a name server made of a thread.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::thread;
 
 use super::*;
