@@ -38,8 +38,8 @@ own() {
     local name=$1 host=$2 dest=$3; shift 3
     node "$name" "$host" "$server" "$dest" --own-net "eth0,10.77.0.5$host/24" "$@"
 }
-no_address() { [ -z "$(ip -n "$(ns "$1")" -4 addr show dev eth0 | grep inet)" ]; }
-no_route() { [ -z "$(ip -n "$(ns "$1")" route)" ]; }
+no_address() { ! ip -n "$(ns "$1")" -4 addr show dev eth0 | grep inet; }
+no_route() { ! ip -n "$(ns "$1")" route | grep .; }
 # ends_well NAME SECONDS TEXT: it fetched all it was to
 ends_well() {
     exit_of "$1" "$2"

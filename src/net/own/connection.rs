@@ -76,7 +76,7 @@ impl Connection {
         if self.phase == Phase::Open {
             let moved = self.deliver(socket).and_then(|()| self.take_in(socket, now));
             if moved.is_err() {
-                socket.abort();
+                self.phase = Phase::Leaving { until: now };
             }
         }
         if let Phase::Leaving { until } = self.phase
