@@ -11,7 +11,7 @@
 //!  TcpStream ◄── local socket ───►   └ connection ─ smoltcp
 //! ```
 //!
-//! Only IPv4. Everything that can be held is bounded: the connections, and the bytes of each.
+//! Only IPv4, and only TCP. What can be held is bounded: the connections, and the bytes of each.
 
 mod config;
 mod connection;
@@ -19,14 +19,14 @@ mod link;
 mod worker;
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use socket2::{Domain, Socket, Type};
+use socket2::SockRef;
 
 use crate::error::Error;
 use crate::sys::frames::FrameSocket;
@@ -54,8 +54,6 @@ struct Shared {
 enum Order {
     /// A connection; `end` is the thread's end of it.
     Dial { to: SocketAddrV4, end: UnixStream },
-    /// To pass datagrams on; each read or write of `end` is one.
-    Pass { to: SocketAddrV4, end: Socket },
     /// To accept connections.
     Listen { port: u16, queue: Sender<Accepted>, bell: UnixStream },
     /// To end.
@@ -100,16 +98,6 @@ impl Stack {
         let (stream, end) = pair()?;
         self.order(Order::Dial { to, end })?;
         Ok(OwnedFd::from(stream).into())
-    }
-
-    /// A socket that is as good as a UDP socket connected to `to`, for a few small datagrams. Blocking.
-    pub fn datagrams(&self, to: SocketAddr) -> io::Result<UdpSocket> {
-        let to = self.way_to(to)?;
-        // Unlike datagrams these tell when the other end is closed.
-        let (socket, end) = Socket::pair(Domain::UNIX, Type::SEQPACKET.cloexec(), None)?;
-        end.set_nonblocking(true)?;
-        self.order(Order::Pass { to, end })?;
-        Ok(OwnedFd::from(socket).into())
     }
 
     /// Lets connections come to `port`.
@@ -192,7 +180,7 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
     let (one, other) = UnixStream::pair()?;
     one.set_nonblocking(true)?;
     other.set_nonblocking(true)?;
-    socket2::SockRef::from(&one).set_send_buffer_size(WAITS_BYTES)?;
+    SockRef::from(&one).set_send_buffer_size(WAITS_BYTES)?;
     Ok((one, other))
 }
 

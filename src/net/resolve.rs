@@ -25,6 +25,7 @@ use smoltcp::wire::{
     DnsRepr,
 };
 
+use super::tcp;
 use super::transport::Transport;
 use crate::error::{Error, reason};
 
@@ -196,14 +197,18 @@ fn ask(
     answers.map_err(|e| Miss::Silent(server_problem(&e))).and_then(judge)
 }
 
-/// Sends all queries in datagrams and collects the answers.
+/// Sends all queries, in datagrams where there are any, and collects the answers.
 fn exchange(
     transport: &Transport,
     server: SocketAddr,
     queries: &[Query],
     until: Instant,
 ) -> io::Result<Vec<Answer>> {
-    let socket = transport.datagrams(server)?;
+    if let Transport::Own(_) = transport {
+        // It has no datagrams, and every name server takes connections (RFC 7766).
+        return queries.iter().map(|q| ask_over_tcp(transport, server, q, until)).collect();
+    }
+    let socket = tcp::datagrams(server)?;
     for query in queries {
         socket.send(&query.encode())?;
     }
@@ -593,7 +598,11 @@ impl Query {
             let name = Name::read(message, record.name)?;
             match record.data {
                 DnsRecordData::A(address) => addresses.push((name, IpAddr::V4(address))),
-                DnsRecordData::Aaaa(address) => addresses.push((name, IpAddr::V6(address))),
+                // smoltcp reads these itself only with its own IPv6, which nothing else here needs.
+                DnsRecordData::Other(DnsQueryType::Aaaa, address) => {
+                    let address = <[u8; 16]>::try_from(address).ok()?;
+                    addresses.push((name, address.into()));
+                }
                 DnsRecordData::Cname(target) => aliases.push((name, Name::read(message, target)?)),
                 DnsRecordData::Other(..) => {}
             }

@@ -1,7 +1,7 @@
 //! Whose network the connections go over: the kernel's, or this process's own.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -61,14 +61,6 @@ impl Transport {
                 stream.set_nonblocking(false)?;
                 return Ok(stream);
             }
-        }
-    }
-
-    /// A UDP socket that exchanges datagrams with `address` alone.
-    pub fn datagrams(&self, address: SocketAddr) -> io::Result<UdpSocket> {
-        match self {
-            Transport::Kernel => tcp::datagrams(address),
-            Transport::Own(stack) => stack.datagrams(address),
         }
     }
 

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use smoltcp::iface::{Config as InterfaceConfig, Interface, PollIngressSingleResult, PollResult};
 use smoltcp::iface::{SocketHandle, SocketSet};
-use smoltcp::socket::{tcp, udp};
-use smoltcp::wire::{IpAddress, IpCidr, IpEndpoint, Ipv4Cidr};
-use socket2::Socket;
+use smoltcp::socket::tcp;
+use smoltcp::wire::{IpAddress, IpCidr, Ipv4Cidr};
 
 use super::config::Config;
 use super::connection::{Buffers, Connection};
@@ -27,10 +26,6 @@ const MOST_ACCEPTED: usize = 16;
 const ACCEPTED: Buffers = Buffers { incoming: 32 << 10, outgoing: 256 << 10 };
 /// Sockets that wait for somebody to connect. Who comes when there is none is refused.
 const LISTENING: usize = 4;
-/// Exchanges of datagrams at a time, and how much each may hold.
-const MOST_EXCHANGES: usize = 4;
-const DATAGRAMS: usize = 4;
-const DATAGRAM_BYTES: usize = 2048;
 /// Frames that are taken before the connections have their turn.
 const FRAMES_A_TURN: usize = 64;
 /// Ports that connections come from (RFC 6335, section 6).
@@ -49,7 +44,6 @@ pub(super) struct Worker {
     port: u16,
     dialled: Vec<(SocketHandle, Connection)>,
     accepted: Vec<(SocketHandle, Connection)>,
-    exchanges: Vec<Exchange>,
     listening: Option<Listening>,
     /// Everything is to be over by then.
     end: Option<Instant>,
@@ -61,13 +55,6 @@ struct Listening {
     queue: Sender<Accepted>,
     bell: UnixStream,
     sockets: Vec<SocketHandle>,
-}
-
-/// Datagrams to one address and back.
-struct Exchange {
-    to: IpEndpoint,
-    end: Socket,
-    socket: SocketHandle,
 }
 
 impl Worker {
@@ -108,7 +95,6 @@ impl Worker {
             port: FIRST_PORT | (seed as u16),
             dialled: Vec::new(),
             accepted: Vec::new(),
-            exchanges: Vec::new(),
             listening: None,
             end: None,
         }
@@ -129,7 +115,6 @@ impl Worker {
             for (socket, connection) in all {
                 connection.turn(self.sockets.get_mut(*socket), now);
             }
-            self.exchanges.retain_mut(|exchange| exchange.turn(&mut self.sockets));
             self.send(now);
             self.bury();
             if self.wait().is_err() {
@@ -143,7 +128,6 @@ impl Worker {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Dial { to, end }) => self.dial(to, end),
-                Ok(Order::Pass { to, end }) => self.pass(to, end),
                 Ok(Order::Listen { port, queue, bell }) => {
                     self.stop_listening();
                     let sockets = Vec::new();
@@ -170,23 +154,6 @@ impl Worker {
         }
         self.ask_for(to);
         self.dialled.push((self.sockets.add(socket), Connection::dialled(end)));
-    }
-
-    fn pass(&mut self, to: SocketAddrV4, end: Socket) {
-        if self.exchanges.len() >= MOST_EXCHANGES {
-            return;
-        }
-        let buffer = || {
-            let about = vec![udp::PacketMetadata::EMPTY; DATAGRAMS];
-            udp::PacketBuffer::new(about, vec![0; DATAGRAMS * DATAGRAM_BYTES])
-        };
-        let mut socket = udp::Socket::new(buffer(), buffer());
-        if socket.bind(self.next_port()).is_err() {
-            return;
-        }
-        self.ask_for(to);
-        let (socket, to) = (self.sockets.add(socket), IpEndpoint::from(SocketAddr::V4(to)));
-        self.exchanges.push(Exchange { to, end, socket });
     }
 
     fn next_port(&mut self) -> u16 {
@@ -294,8 +261,6 @@ impl Worker {
         fds.extend(all.clone().filter_map(|(handle, connection)| {
             connection.waits_for(self.sockets.get::<tcp::Socket>(*handle))
         }));
-        let ends = self.exchanges.iter();
-        fds.extend(ends.map(|exchange| PollFd::new(exchange.end.as_fd(), true, false)));
         let deadlines = all.filter_map(|(_, connection)| connection.deadline()).chain(self.end);
         let until = deadlines.min().map(|at| at.saturating_duration_since(now));
         let stack = match self.link.is_blocked() {
@@ -305,32 +270,5 @@ impl Worker {
         };
         let stack = stack.map(Duration::from);
         poll::wait(&mut fds, until.into_iter().chain(stack).min())
-    }
-}
-
-impl Exchange {
-    /// Moves what can be moved; false once the program has closed its end.
-    fn turn(&mut self, sockets: &mut SocketSet<'static>) -> bool {
-        let socket = sockets.get_mut::<udp::Socket>(self.socket);
-        let mut bytes = [0; DATAGRAM_BYTES];
-        while let Ok((length, from)) = socket.recv_slice(&mut bytes) {
-            if from.endpoint == self.to {
-                // What there is no room for is lost.
-                let _ = self.end.send(bytes.get(..length).unwrap_or_default());
-            }
-        }
-        while socket.can_send() {
-            match std::io::Read::read(&mut self.end, &mut bytes) {
-                Ok(0) => {
-                    sockets.remove(self.socket);
-                    return false;
-                }
-                Ok(length) => {
-                    let _ = socket.send_slice(bytes.get(..length).unwrap_or_default(), self.to);
-                }
-                Err(_) => break,
-            }
-        }
-        true
     }
 }
