@@ -6,20 +6,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::error::reason;
+use crate::limits::{CONNECTING, MAX_FIRST_LINE_BYTES, SILENCE};
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::tree::Control;
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server may be silent.
-const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
-
-/// Most bytes up to the end of a first line; what follows it in the same reply counts as well.
-const MAX_LINE_BYTES: u64 = 256 << 10;
 
 const ROOT_FID: u32 = 0;
 const FILE_FID: u32 = 1;
@@ -79,7 +73,7 @@ pub struct Call {
 impl Call {
     /// Calls the server at `address`, which gets `patience` to take the call.
     pub fn connect(address: SocketAddr, patience: Duration) -> Result<Call, CallError> {
-        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECT_TIMEOUT))?;
+        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECTING))?;
         stream.set_read_timeout(Some(patience.min(SILENCE)))?;
         stream.set_write_timeout(Some(patience.min(SILENCE)))?;
         stream.set_nodelay(true)?;
@@ -126,7 +120,7 @@ impl Call {
                 let line = content.get(..end).unwrap_or_default();
                 return Ok(String::from_utf8_lossy(line).into_owned());
             }
-            if self.read_on(&mut content, MAX_LINE_BYTES, &mut |_| {})? == 0 {
+            if self.read_on(&mut content, MAX_FIRST_LINE_BYTES, &mut |_| {})? == 0 {
                 return Err(CallError::Broken(Broken::Count(0)));
             }
         }
