@@ -141,7 +141,11 @@ impl Boot {
         // The real root may have nobody who renews it.
         address::keep(&self.network)?;
         let new_root = env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from);
-        root::make_root(&fetched, &new_root, &self.report)
+        let became = root::make_root(&fetched, &new_root, &self.report)?;
+        if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
+            fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
+        }
+        Ok(())
     }
 
     /// Fetches it; where it is.
@@ -225,14 +229,18 @@ fn make_files_room(copies: u64) -> Result<(), Error> {
     if device(Path::new(FILES)) != Path::new(FILES).parent().and_then(device) {
         return Ok(());
     }
-    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = available_bytes(&meminfo).unwrap_or(0);
-    let size = available.saturating_sub(SPARE_BYTES) / copies;
+    let size = free_memory() / copies;
     let flags = MountFlags { read_only: false, no_privileges: true };
     // A size of 0 would be no limit.
     let options = format!("mode=755,size={}", size.max(4096));
     mount("xget".as_ref(), Path::new(FILES), "tmpfs", flags, &options)
         .map_err(Error::file("mount a tmpfs on", FILES))
+}
+
+/// How many bytes of memory files may take.
+fn free_memory() -> u64 {
+    let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    available_bytes(&meminfo).unwrap_or(0).saturating_sub(SPARE_BYTES)
 }
 
 /// `MemAvailable` of `/proc/meminfo`, in bytes (proc_meminfo(5)).

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The initramfs of initramfs-tools with the hook and the script of initramfs/: a machine boots from a
-# squashfs image by boot=xget, and goes on serving it from its real root.
+# squashfs image, or an archive, by boot=xget, and goes on serving it from its real root.
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm/lib.sh"
 . "$(dirname "$0")/vm/root.sh"
@@ -28,6 +28,8 @@ check "mkinitramfs makes an initramfs" initramfs debian.img
 
 boot_server || finish
 boots debian 1 "boot=xget root=xget:///$image"
+cp "$work/debian.img" "$work/archive.img"
+boots archive 2 "boot=xget root=xget:///$archive" tmpfs
 end TERM master
 check "debian: with the master gone it serves its image" fetches_from 1
 finish

@@ -1,16 +1,24 @@
 //! Making what was fetched the root file system: read-only as it came, and a tmpfs over it that takes
-//! the changes. What was fetched stays as it is, so that it can be served on.
+//! the changes. What was fetched stays as it is, so that it can be served on. An archive is unpacked
+//! into a tmpfs.
+
+mod archive;
+mod unpack;
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
 
+use super::free_memory;
 use crate::error::{Error, reason};
 use crate::report::Reporter;
-use crate::sys::boot::{MountFlags, mount};
+use crate::sys::boot::{MountFlags, confine_thread, mount};
 use crate::sys::loop_device;
+use archive::{Archive, Packing};
+use unpack::Unpacker;
 
 const LOWER: &str = "/run/xget/lower";
 const CHANGES: &str = "/run/xget/changes";
@@ -54,10 +62,87 @@ impl ImageKind {
     }
 }
 
-/// Mounts `fetched`, an image or a directory tree, with a tmpfs over it, on `new_root`.
-pub(super) fn make_root(fetched: &Path, new_root: &Path, report: &Reporter) -> Result<(), Error> {
-    let is_dir = fs::metadata(fetched).map_err(Error::file("look at", fetched))?.is_dir();
-    let lower = if is_dir { fetched } else { mount_image(fetched)? };
+/// What became of what was fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fetched {
+    /// The root stands on it.
+    InUse,
+    /// The root is a copy of it.
+    Copied,
+}
+
+/// Makes `fetched`, an image, an archive or a directory tree, the root file system on `new_root`.
+pub(super) fn make_root(
+    fetched: &Path,
+    new_root: &Path,
+    report: &Reporter,
+) -> Result<Fetched, Error> {
+    let found = fs::metadata(fetched).map_err(Error::file("look at", fetched))?;
+    if found.is_dir() {
+        overlay(fetched, fetched, new_root, report)?;
+        return Ok(Fetched::InUse);
+    }
+    let mut file = File::open(fetched).map_err(Error::file("open", fetched))?;
+    let head = archive::head(&mut file).map_err(Error::file("read", fetched))?;
+    match Packing::of(&head) {
+        Some(packing) => {
+            unpack_root(fetched, packing, found.len(), new_root, report).map(|()| Fetched::Copied)
+        }
+        None => overlay(fetched, mount_image(fetched)?, new_root, report).map(|()| Fetched::InUse),
+    }
+}
+
+/// Mounts a tmpfs on `new_root` and unpacks the archive there, which has `size` bytes.
+fn unpack_root(
+    path: &Path,
+    packing: Packing,
+    size: u64,
+    new_root: &Path,
+    report: &Reporter,
+) -> Result<(), Error> {
+    let room = free_memory();
+    let too_large = |bytes: u64, what: &str| {
+        let (mib, room) = (bytes >> 20, room >> 20);
+        Error::Boot(format!(
+            "{} does not fit into memory: {what} {mib} MiB, and there is room for {room} MiB",
+            path.display()
+        ))
+    };
+    if size > room {
+        return Err(too_large(size, "it has"));
+    }
+    let archive = Archive::open(path, packing).map_err(Error::file("unpack", path))?;
+    fs::create_dir_all(new_root).map_err(Error::file("make", new_root))?;
+    let options = format!("mode=755,size={room}");
+    mount("xget".as_ref(), new_root, "tmpfs", MountFlags::default(), &options)
+        .map_err(Error::file("mount a tmpfs on", new_root))?;
+    report.say(format_args!("unpacking {} into memory", path.display()));
+    let mut unpacker = Unpacker::new(Path::new("/"));
+    let unpack = || {
+        confine_thread(new_root)?;
+        archive.unpack(&mut unpacker)
+    };
+    let unpacked = thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, unpack)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("it cannot be understood")))
+    });
+    let bytes = unpacker.bytes();
+    unpacked.map_err(|error| match error.kind() {
+        io::ErrorKind::StorageFull => too_large(bytes, "its files have more than"),
+        _ => Error::Boot(format!(
+            "cannot unpack {}, at {}: {}",
+            path.display(),
+            unpacker.last().display(),
+            reason(&error)
+        )),
+    })?;
+    check_init(new_root)?;
+    report.say(format_args!("root is in memory: {} MiB from {}", bytes >> 20, path.display()));
+    Ok(())
+}
+
+/// Mounts `lower`, which is or came from `fetched`, on `new_root` with a tmpfs over it.
+fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> Result<(), Error> {
     check_init(lower)?;
     for dir in [Path::new(CHANGES), new_root] {
         fs::create_dir_all(dir).map_err(Error::file("make", dir))?;
@@ -83,7 +168,10 @@ pub(super) fn make_root(fetched: &Path, new_root: &Path, report: &Reporter) -> R
 fn mount_image(path: &Path) -> Result<&'static Path, Error> {
     let image = File::open(path).map_err(Error::file("open", path))?;
     let kind = ImageKind::of(&image).map_err(Error::file("read", path))?.ok_or_else(|| {
-        Error::Boot(format!("{} is neither squashfs nor erofs nor ext4", path.display()))
+        Error::Boot(format!(
+            "{} is neither squashfs, erofs nor ext4, and no tar or cpio archive",
+            path.display()
+        ))
     })?;
     load("loop");
     let (device, kept) = loop_device::attach(&image).map_err(|error| {

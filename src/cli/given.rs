@@ -11,6 +11,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{Form, Opt, Takes, options};
 use super::{Cache, Command, DEFAULT_PORT, DebugLevel, LONGEST_WAIT, Retries, ServeOn, usage};
+use crate::door::Allowed;
 use crate::error::Error;
 use crate::net::own;
 use crate::path::shown;
@@ -26,6 +27,7 @@ pub(super) struct Given {
     pub(super) server: Option<String>,
     pub(super) port: u16,
     pub(super) listen: Option<IpAddr>,
+    pub(super) allowed: Allowed,
     pub(super) max_fed: NonZeroUsize,
     pub(super) max_upload: Option<NonZeroU64>,
     pub(super) one_file_system: bool,
@@ -60,6 +62,7 @@ impl Default for Given {
             server: None,
             port: DEFAULT_PORT,
             listen: None,
+            allowed: Allowed::default(),
             max_fed: USUAL_MAX_FED,
             max_upload: None,
             one_file_system: false,

@@ -288,6 +288,18 @@ static SECTIONS: &[(&str, &[Opt])] = &[
             },
             Opt {
                 short: None,
+                long: "allow",
+                takes: Value {
+                    name: "NETWORK",
+                    kind: "a network, as 10.1.0.0/16, or an IP address",
+                    set: |given, v| parsed(v).map(|network| given.allowed.0.push(network)),
+                },
+                forms: &[Serve, Fetch],
+                help: "serve hosts of this network only (default: all);\n\
+                       may be given several times",
+            },
+            Opt {
+                short: None,
                 long: "max-upload",
                 takes: Value {
                     name: "RATE",

@@ -6,21 +6,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::error::reason;
+use crate::limits::{CONNECTING, MAX_FIRST_LINE_BYTES, SILENCE};
 use crate::net::transport::Transport;
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::tree::Control;
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server may be silent.
-const SILENCE: Duration = Duration::from_secs(10);
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
-
-/// Most bytes up to the end of a first line; what follows it in the same reply counts as well.
-const MAX_LINE_BYTES: u64 = 256 << 10;
 
 const ROOT_FID: u32 = 0;
 const FILE_FID: u32 = 1;
@@ -84,7 +78,7 @@ impl Call {
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Call, CallError> {
-        let stream = transport.call(address, patience.min(CONNECT_TIMEOUT))?;
+        let stream = transport.call(address, patience.min(CONNECTING))?;
         stream.set_read_timeout(Some(patience.min(SILENCE)))?;
         stream.set_write_timeout(Some(patience.min(SILENCE)))?;
         let buffer = vec![0; READ_BYTES as usize];
@@ -130,7 +124,7 @@ impl Call {
                 let line = content.get(..end).unwrap_or_default();
                 return Ok(String::from_utf8_lossy(line).into_owned());
             }
-            if self.read_on(&mut content, MAX_LINE_BYTES, &mut |_| {})? == 0 {
+            if self.read_on(&mut content, MAX_FIRST_LINE_BYTES, &mut |_| {})? == 0 {
                 return Err(CallError::Broken(Broken::Count(0)));
             }
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::call::{Call, CallError};
 use super::transport::Transport;
 use crate::fetch::parse_address;
-use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::limits::MAX_MANIFEST_BYTES;
 use crate::p9::errno::Errno;
 use crate::swarm::members::next_random;
 use crate::tree::Control;

@@ -44,6 +44,15 @@ pub fn mount(
     })
 }
 
+/// Makes `root` the root directory of this thread alone: no path and no symbolic link leads it out
+/// (unshare(2), chroot(2)).
+pub fn confine_thread(root: &Path) -> io::Result<()> {
+    // SAFETY: the call takes a number; other threads keep their own root and working directory.
+    checked(unsafe { libc::unshare(libc::CLONE_FS) })?;
+    std::os::unix::fs::chroot(root)?;
+    std::env::set_current_dir("/")
+}
+
 /// Loads a kernel module from an open file (finit_module(2)). One that is there already is no error.
 pub fn load_module(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open, the options are an empty C string.

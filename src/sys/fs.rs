@@ -6,7 +6,9 @@
 use std::ffi::{CStr, CString};
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsRawFd, FromRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use super::checked;
 use crate::manifest::{Mtime, Owner};
@@ -89,20 +91,38 @@ pub fn set_link_owner(dir: &File, name: &[u8], owner: Owner) -> io::Result<()> {
 /// Sets the mtime of a symbolic link itself; its atime stays.
 pub fn set_link_mtime(dir: &File, name: &[u8], mtime: Mtime) -> io::Result<()> {
     let name = CString::new(name)?;
-    set_times_at(
-        dir,
-        &name,
-        [
-            libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
-            libc::timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos as libc::c_long },
-        ],
-    )
+    set_mtime_at(dir.as_raw_fd(), &name, mtime)
 }
 
-fn set_times_at(dir: &File, name: &CStr, times: [libc::timespec; 2]) -> io::Result<()> {
-    let (fd, flags) = (dir.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
+fn set_mtime_at(dir: RawFd, name: &CStr, mtime: Mtime) -> io::Result<()> {
+    let times = [
+        libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT },
+        libc::timespec { tv_sec: mtime.secs, tv_nsec: mtime.nanos as libc::c_long },
+    ];
+    let flags = libc::AT_SYMLINK_NOFOLLOW;
     // SAFETY: the name is a C string, and `times` are the two that the call reads.
-    checked(unsafe { libc::utimensat(fd, name.as_ptr(), times.as_ptr(), flags) })
+    checked(unsafe { libc::utimensat(dir, name.as_ptr(), times.as_ptr(), flags) })
+}
+
+/// Sets the mtime of what is at `path`, and not of what it links to; its atime stays.
+pub fn set_mtime(path: &Path, mtime: Mtime) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    set_mtime_at(libc::AT_FDCWD, &path, mtime)
+}
+
+/// Makes a device or a fifo; `mode` has its kind and is subject to the umask (mknod(2)).
+pub fn make_node(path: &Path, mode: u32, major: u32, minor: u32) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path is a C string that outlives the call.
+    checked(unsafe { libc::mknod(path.as_ptr(), mode, libc::makedev(major, minor)) })
+}
+
+/// Sets an extended attribute of what is at `path`, and not of what it links to (setxattr(2)).
+pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
+    let (path, name) = (CString::new(path.as_os_str().as_bytes())?, CString::new(name)?);
+    let (at, len) = (value.as_ptr().cast(), value.len());
+    // SAFETY: both are C strings; the value is readable for the length that is given.
+    checked(unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), at, len, 0) })
 }
 
 /// How a file is locked against other processes.

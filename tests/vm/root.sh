@@ -13,9 +13,11 @@ need_machines() {
     vmlinuz=$kernels/root/boot/vmlinuz-$version
 }
 
-# What the boot server serves: the image of a root whose init says where it is, and stays.
+# What the boot server serves: the image of a root whose init says where it is, and stays; and the same
+# as an archive.
 boot=$work/boot
 image=images/node.squashfs
+archive=images/node.tar.gz
 
 make_image() {
     local root=$work/root
@@ -36,7 +38,8 @@ done
 while :; do $busybox sleep 1; done
 INIT
     chmod 755 "$root/sbin/init"
-    mksquashfs "$root" "$boot/$image" -noappend -quiet -no-progress -all-root
+    tar -C "$root" --owner=0 --group=0 -czf "$boot/$archive" . &&
+        mksquashfs "$root" "$boot/$image" -noappend -quiet -no-progress -all-root
 }
 
 # boot_server: a switch with a DHCP server and a master on host 0
@@ -54,14 +57,16 @@ END
     master 0 "$boot" || { fail "the master starts" "$(log master)"; return 1; }
 }
 
-# boots NAME N WORDS: machine N boots from the initramfs NAME.img with these words; judged by its console
+# boots NAME N WORDS [KIND]: machine N boots from the initramfs NAME.img with these words, to a root of
+# that kind (overlay); judged by its console
 boots() {
+    local kind=${4:-overlay}
     vm_on_switch "$1" "$2" -m 768 -no-reboot -kernel "$vmlinuz" -initrd "$work/$1.img" \
         -append "console=ttyS0 panic=-1 quiet rd.shell=0 rd.emergency=poweroff $3"
     if vm_prints 240 "$1" '^ROOT can be written'; then pass "$1: a machine boots from its image"; else
         fail "$1: a machine boots from its image" "$(console "$1")" "$(log "$1")"
     fi
-    check "$1: its root is an overlay" vm_printed "$1" '^ROOT mount .* overlay '
+    check "$1: its root is of the kind $kind" vm_printed "$1" "^ROOT mount .* $kind "
     check "$1: the resident is there after the switch" vm_prints 30 "$1" '^ROOT has a resident'
 }
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use crate::boot::cmdline::Ip;
 use crate::net::own;
+use crate::network::is_within;
 
 use super::dhcp::Lease;
-use super::links::is_within;
 
 /// An address and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::boot::cmdline::{Ip, Method, NetworkWish, Vlan};
+use crate::network::is_within;
 
 /// What stands for the card that was booted from where `ip=` names a link.
 const BOOTIF: &str = "BOOTIF";
@@ -73,21 +74,6 @@ impl Snapshot {
     /// Whether a route leads to `ip`.
     pub(super) fn reaches(&self, ip: IpAddr) -> bool {
         self.routes.iter().any(|route| is_within(ip, route.to, route.prefix))
-    }
-}
-
-/// Whether the first `prefix` bits of both addresses are the same.
-pub(super) fn is_within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
-    let prefix = u32::from(prefix);
-    match (ip, network) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            (a.to_bits() ^ b.to_bits()).checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let differ = a.to_bits() ^ b.to_bits();
-            differ.checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0) == 0
-        }
-        _ => false,
     }
 }
 

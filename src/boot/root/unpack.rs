@@ -1,0 +1,315 @@
+//! Writes an archive's entries below a directory: with their modes, owners, times, links, devices and
+//! extended attributes.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use crate::manifest::{Mtime, Owner};
+use crate::sys::fs::{make_node, set_mtime, set_xattr};
+
+/// What an entry is.
+pub(super) enum Kind<'a> {
+    Dir,
+    /// With this content.
+    File(&'a mut dyn Read),
+    /// The content of a file that is there already.
+    Content(&'a mut dyn Read),
+    /// To this target, whatever it is.
+    Symlink(&'a [u8]),
+    /// Another name of the file at this path.
+    HardLink(&'a [u8]),
+    Device {
+        block: bool,
+        major: u32,
+        minor: u32,
+    },
+    Fifo,
+}
+
+/// What belongs to an entry of any kind.
+pub(super) struct Attributes {
+    /// Permissions; the bits of the type do not count.
+    pub(super) mode: u32,
+    pub(super) owner: Owner,
+    pub(super) mtime: Mtime,
+    /// Names as `setxattr(2)` takes them, and values.
+    pub(super) xattrs: Vec<(String, Vec<u8>)>,
+}
+
+/// Writes entries below `base`.
+///
+/// Paths are taken as they are, through symbolic links: whoever cannot trust the archive confines the
+/// thread to `base` first ([`crate::sys::boot::confine_thread`]). `..` is refused.
+pub(super) struct Unpacker {
+    base: PathBuf,
+    /// Directories, whose times change with each entry in them and are set in the end.
+    dirs: Vec<(PathBuf, Mtime)>,
+    /// Bytes of files so far.
+    bytes: u64,
+    /// Where the entry that was the last to be begun is, for messages.
+    last: PathBuf,
+}
+
+impl Unpacker {
+    pub(super) fn new(base: &Path) -> Unpacker {
+        Unpacker { base: base.into(), dirs: Vec::new(), bytes: 0, last: PathBuf::new() }
+    }
+
+    /// Bytes of files written so far.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The path, below the base, of the entry that was begun last.
+    pub(super) fn last(&self) -> &Path {
+        &self.last
+    }
+
+    /// Adds an entry; what has its path already gives way to it, unless both are directories.
+    pub(super) fn add(
+        &mut self,
+        path: &[u8],
+        kind: Kind<'_>,
+        attributes: &Attributes,
+    ) -> io::Result<()> {
+        self.last = relative(path)?;
+        let place = self.base.join(&self.last);
+        if let Kind::Content(content) = kind {
+            let mut file = OpenOptions::new().write(true).truncate(true).open(&place)?;
+            self.bytes += io::copy(content, &mut file)?;
+            return set_attributes(&place, false, attributes);
+        }
+        let is_dir = matches!(kind, Kind::Dir);
+        make_way(&place, is_dir)?;
+        let mut has_mode = true;
+        match kind {
+            Kind::Dir => {
+                fs::create_dir_all(&place)?;
+                self.dirs.push((place.clone(), attributes.mtime));
+            }
+            Kind::File(content) => {
+                let mut file = File::create_new(&place)?;
+                self.bytes += io::copy(content, &mut file)?;
+            }
+            Kind::Symlink(target) => {
+                symlink(OsStr::from_bytes(target), &place)?;
+                has_mode = false;
+            }
+            // It has its attributes by its first name.
+            Kind::HardLink(target) => {
+                return fs::hard_link(self.base.join(relative(target)?), &place);
+            }
+            Kind::Device { block, major, minor } => {
+                let kind = if block { libc::S_IFBLK } else { libc::S_IFCHR };
+                make_node(&place, kind | 0o600, major, minor)?;
+            }
+            Kind::Fifo => make_node(&place, libc::S_IFIFO | 0o600, 0, 0)?,
+            Kind::Content(_) => {}
+        }
+        set_attributes(&place, !has_mode, attributes)
+    }
+
+    /// Sets what can only be set when all entries are there.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        self.dirs.drain(..).rev().try_for_each(|(place, mtime)| set_mtime(&place, mtime))
+    }
+}
+
+fn set_attributes(place: &Path, is_link: bool, attributes: &Attributes) -> io::Result<()> {
+    let Owner { uid, gid } = attributes.owner;
+    lchown(place, Some(uid), Some(gid))?;
+    if !is_link {
+        // After the owner, as changing that takes the set-id bits away.
+        fs::set_permissions(place, Permissions::from_mode(attributes.mode & 0o7777))?;
+    }
+    for (name, value) in &attributes.xattrs {
+        match set_xattr(place, name, value) {
+            // Not every file system and kernel has all kinds of them.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            other => other?,
+        }
+    }
+    set_mtime(place, attributes.mtime)
+}
+
+/// Makes the directories above `place`, and removes what is there unless a directory stays one.
+fn make_way(place: &Path, for_dir: bool) -> io::Result<()> {
+    if let Some(above) = place.parent() {
+        fs::create_dir_all(above)?;
+    }
+    match fs::symlink_metadata(place) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(found) if found.is_dir() && for_dir => Ok(()),
+        Ok(found) if found.is_dir() => Err(io::Error::other("a directory is in the way")),
+        // A directory that is a link elsewhere stays so.
+        Ok(_) if for_dir && place.is_dir() => Ok(()),
+        Ok(_) => fs::remove_file(place),
+    }
+}
+
+/// A path below the base: `./usr`, `/usr` and `usr` are the same.
+fn relative(path: &[u8]) -> io::Result<PathBuf> {
+    let mut below = PathBuf::new();
+    for part in Path::new(OsStr::from_bytes(path)).components() {
+        match part {
+            Component::Normal(name) => below.push(name),
+            Component::RootDir | Component::CurDir => {}
+            Component::ParentDir | Component::Prefix(_) => {
+                return Err(io::Error::other("a path in the archive has .. in it"));
+            }
+        }
+    }
+    Ok(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::process::Command;
+
+    use super::super::archive::{Archive, Packing, head};
+    use super::*;
+
+    /// A directory for one test, which goes with it.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let path =
+                std::env::temp_dir().join(format!("xget-unpack-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(&path).unwrap();
+            Dir(path)
+        }
+
+        /// Unpacks an archive below `root` in it.
+        fn unpack(&self, archive: &[u8]) -> io::Result<PathBuf> {
+            let (file, root) = (self.0.join("archive"), self.0.join("root"));
+            fs::write(&file, archive)?;
+            let packing = Packing::of(&head(&mut File::open(&file)?)?).expect("an archive");
+            let mut unpacker = Unpacker::new(&root);
+            Archive::open(&file, packing)?.unpack(&mut unpacker)?;
+            Ok(root)
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_mtime(1_000_000);
+        header.set_size(size as u64);
+        // Whoever runs the test may not give files away.
+        let me = fs::metadata("/proc/self").unwrap();
+        header.set_uid(me.uid().into());
+        header.set_gid(me.gid().into());
+        header
+    }
+
+    fn tar_archive() -> Vec<u8> {
+        let mut tar = tar::Builder::new(Vec::new());
+        use tar::EntryType::{Directory, Link, Regular, Symlink};
+        let mut dir = header(Directory, 0o751, 0);
+        tar.append_data(&mut dir, "./etc", io::empty()).unwrap();
+        let mut file = header(Regular, 0o4755, 5);
+        tar.append_data(&mut file, "./etc/motd", &b"hello"[..]).unwrap();
+        tar.append_link(&mut header(Symlink, 0o777, 0), "etc/link", "/no/where").unwrap();
+        tar.append_link(&mut header(Link, 0o644, 0), "etc/same", "./etc/motd").unwrap();
+        tar.into_inner().unwrap()
+    }
+
+    fn cpio_archive(entries: &[(&str, u32, u32, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (name, ino, mode, content) in entries {
+            let nlink = if mode & libc::S_IFMT == libc::S_IFREG { 2 } else { 1 };
+            let me = fs::metadata("/proc/self").unwrap();
+            let entry = cpio::newc::Builder::new(name).ino(*ino).mode(*mode).nlink(nlink);
+            let entry = entry.uid(me.uid()).gid(me.gid()).mtime(1_000_000);
+            let mut writer = entry.write(&mut bytes, content.len() as u32);
+            io::Write::write_all(&mut writer, content).unwrap();
+            writer.finish().unwrap();
+        }
+        cpio::newc::trailer(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_tar_archive_comes_out_with_modes_times_and_links() {
+        let dir = Dir::new("tar");
+        let root = dir.unpack(&tar_archive()).unwrap();
+        assert_eq!(fs::read(root.join("etc/motd")).unwrap(), b"hello");
+        let motd = fs::metadata(root.join("etc/motd")).unwrap();
+        assert_eq!((motd.mode() & 0o7777, motd.mtime(), motd.nlink()), (0o4755, 1_000_000, 2));
+        let etc = fs::metadata(root.join("etc")).unwrap();
+        assert_eq!((etc.mode() & 0o7777, etc.mtime()), (0o751, 1_000_000));
+        assert_eq!(fs::read_link(root.join("etc/link")).unwrap(), Path::new("/no/where"));
+    }
+
+    #[test]
+    fn an_archive_packed_by_a_program_comes_out_the_same() {
+        let dir = Dir::new("packed");
+        let plain = dir.0.join("plain");
+        fs::write(&plain, tar_archive()).unwrap();
+        let packed = Command::new("gzip").arg("-c").arg(&plain).output().unwrap().stdout;
+        let root = dir.unpack(&packed).unwrap();
+        assert_eq!(fs::read(root.join("etc/motd")).unwrap(), b"hello");
+        assert!(dir.unpack(&packed[..packed.len() / 2]).is_err());
+    }
+
+    #[test]
+    fn both_names_of_a_file_in_a_cpio_archive_have_its_content() {
+        let dir = Dir::new("cpio");
+        // The content comes with the last of the names, as the newc format has it.
+        let archive = cpio_archive(&[
+            ("bin", 1, 0o40755, b""),
+            ("bin/one", 2, 0o100755, b""),
+            ("bin/two", 2, 0o100755, b"program"),
+            ("bin/sh", 3, 0o120777, b"one"),
+        ]);
+        let root = dir.unpack(&archive).unwrap();
+        for name in ["bin/one", "bin/two", "bin/sh"] {
+            assert_eq!(fs::read(root.join(name)).unwrap(), b"program", "{name}");
+        }
+        assert_eq!(fs::metadata(root.join("bin/one")).unwrap().nlink(), 2);
+    }
+
+    #[test]
+    fn a_path_with_two_dots_is_refused() {
+        let dir = Dir::new("dots");
+        let archive = cpio_archive(&[("../outside", 1, 0o100644, b"x")]);
+        let error = dir.unpack(&archive).unwrap_err().to_string();
+        assert!(error.contains(".."), "{error}");
+        assert!(!dir.0.join("outside").exists());
+    }
+
+    #[test]
+    fn an_archive_that_is_cut_off_is_an_error() {
+        let dir = Dir::new("cut");
+        for whole in [tar_archive(), cpio_archive(&[("file", 1, 0o100644, &[7; 900])])] {
+            assert!(dir.unpack(&whole[..whole.len().min(1400) - 600]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_later_entry_takes_the_place_of_an_earlier_one() {
+        let dir = Dir::new("later");
+        let archive = cpio_archive(&[
+            ("sbin/init", 1, 0o120777, b"busybox"),
+            ("sbin/init", 2, 0o100755, b"systemd"),
+        ]);
+        let root = dir.unpack(&archive).unwrap();
+        assert!(!fs::symlink_metadata(root.join("sbin/init")).unwrap().is_symlink());
+        assert_eq!(fs::read(root.join("sbin/init")).unwrap(), b"systemd");
+    }
+}
