@@ -69,6 +69,6 @@ address_of() { sed -n "s/.*DHCPACK([^)]*) \([0-9.]*\) $(mac_of "$1").*/\1/p" "$(
 
 # fetches_from N: a copy of the image, from that machine
 fetches_from() {
-    nsenter "--net=/run/netns/$(ns 0)" timeout 60 "$xget" -n "$(address_of "$1"):$port" -q --serve no -r 2 \
+    nsenter "--net=/run/netns/$(ns 0)" timeout $((60 * ${XGET_PATIENCE:-1})) "$xget" -n "$(address_of "$1"):$port" -q --serve no -r 2 \
         "$image" "$work/copy$1" && cmp "$work/copy$1/node.squashfs" "$boot/$image"
 }
