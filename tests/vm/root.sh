@@ -56,8 +56,9 @@ END
 
 # boots NAME N WORDS: machine N boots from the initramfs NAME.img with these words; judged by its console
 boots() {
+    # Where others keep the processors busy the kernel finds the machine's timer broken, and gives up.
     vm_on_switch "$1" "$2" -m 768 -no-reboot -kernel "$vmlinuz" -initrd "$work/$1.img" \
-        -append "console=ttyS0 panic=-1 quiet rd.shell=0 rd.emergency=poweroff $3"
+        -append "console=ttyS0 no_timer_check panic=-1 quiet rd.shell=0 rd.emergency=poweroff $3"
     if vm_prints 240 "$1" '^ROOT can be written'; then pass "$1: a machine boots from its image"; else
         fail "$1: a machine boots from its image" "$(console "$1")" "$(log "$1")"
     fi
