@@ -6,10 +6,11 @@
 . "$(dirname "$0")/vm/lib.sh"
 . "$(dirname "$0")/vm/root.sh"
 . "$(dirname "$0")/vm/mkinitcpio.sh"
-need_machines switch_root:util-linux kmod:kmod udevadm:udev /usr/lib/systemd/systemd:systemd
+need_machines make:make switch_root:util-linux kmod:kmod udevadm:udev /usr/lib/systemd/systemd:systemd
 
 # ---- the initramfs
 
+check "the hooks are installed" install_hooks
 check "the hook xget makes an initramfs" mkinitcpio_initramfs busybox.img base xget
 check "the hook sd-xget makes one with systemd" mkinitcpio_initramfs sd.img systemd sd-xget
 

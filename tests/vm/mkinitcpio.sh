@@ -4,9 +4,12 @@
 # machine without disks needs them, and an init that calls runtime hooks in its order ("About runtime
 # hooks"). After root.sh beside this.
 
-mkinitcpio_hooks=$repo/initramfs/mkinitcpio
+mkinitcpio_hooks=$work/installed/usr/lib/initcpio
 
-# mkinitcpio_initramfs FILE HOOK...: names of hooks, those of initramfs/mkinitcpio and those below
+# install_hooks: where mkinitcpio looks for them
+install_hooks() { make -s -C "$repo" DESTDIR="$work/installed" install-mkinitcpio; }
+
+# mkinitcpio_initramfs FILE HOOK...: names of hooks, those that were installed and those below
 mkinitcpio_initramfs() (
     BUILDROOT=$work/$1.root
     declare -A runhooks=()
