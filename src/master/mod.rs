@@ -6,6 +6,7 @@ mod files;
 pub mod hash;
 pub mod scan;
 mod server;
+mod signature;
 mod watch;
 
 use std::net::SocketAddr;
@@ -20,11 +21,13 @@ use crate::sys::fs::effective_uid;
 use crate::sys::process;
 
 use scan::ScanOptions;
+use signature::SignatureFile;
 use watch::{State, Watcher};
 
 /// Serves `options.path` until the process is ended.
 pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
+    let signature = SignatureFile::of(options, report)?;
     // Before the hashing, which may take long: a port in use is an error at once.
     let socket = match options.listen {
         Some(ip) => tcp::bind((ip, options.port).into()),
@@ -38,6 +41,7 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     background::run(options.background, report, |detach| {
         let scanning = scanning(options.one_file_system, options.no_owner);
         let mut watcher = watcher(&options.path, scanning, &options.cache, report)?;
+        watcher.signature = signature;
         let first = watcher.first()?;
         process::raise_file_limit();
         let listener = tcp::start_listening(socket).map_err(cannot_listen)?;
