@@ -31,8 +31,9 @@ installkernel() {
 
 install() {
     inst_simple "$(xget_binary)" /usr/bin/xget
-    # And what an archive may be packed with.
-    inst_multiple -o /etc/xget/cmdline gzip xz zstd
+    inst_multiple -o /etc/xget/cmdline /etc/xget/key.pub
+    # What an archive may be packed with.
+    inst_multiple -o gzip xz zstd
     inst_hook cmdline 50 "$moddir/parse-xget.sh"
     inst_hook mount 50 "$moddir/mount-xget.sh"
     if dracut_module_included livenet; then
