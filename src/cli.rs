@@ -250,7 +250,8 @@ fn serve(mut given: Given) -> Result<Command, Error> {
     }
     if given.signature.is_none() != given.keys.is_empty() {
         return usage(
-            "--signature FILE and --key KEY|FILE go together when serving: only with the key can it be told whether the signature fits",
+            "--signature FILE and --key KEY|FILE go together when serving: only with the key can \
+             it be told whether the signature fits",
         );
     }
     Ok(Command::Serve(Serve {

@@ -134,21 +134,16 @@ impl fmt::Display for Error {
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
             Error::Untrusted { host, why } => {
-                write!(
-                    f,
-                    "{host} serves a manifest that cannot be trusted: {why}; nothing of it is used. "
-                )?;
-                match why {
-                    Distrust::OtherHash { .. } => write!(
-                        f,
-                        "Give the hash of what is to be fetched, or let {host} serve what was pinned"
-                    ),
-                    Distrust::OtherKey { .. } => write!(
-                        f,
-                        "Sign what {host} serves by a key that is trusted, or give this one if it is right"
-                    ),
-                    _ => write!(f, "Sign what {host} serves now, and give it the signature"),
-                }
+                write!(f, "the manifest of {host} is not trusted: {why}; nothing of it is used. ")?;
+                f.write_str(match why {
+                    Distrust::OtherHash { .. } => {
+                        "Give the hash of what is to be fetched, or serve what was pinned"
+                    }
+                    Distrust::OtherKey { .. } => {
+                        "Sign it by a key that is trusted, or give this one if it is right"
+                    }
+                    _ => "Sign what is served now, and give the master the signature",
+                })
             }
             Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
