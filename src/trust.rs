@@ -17,9 +17,6 @@ use std::fmt;
 use blake3::Hash;
 use minisign_verify::{PublicKey, Signature};
 
-/// Longest signature that is read, in bytes. minisign's comments have at most 1024 and 8192.
-pub const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
-
 /// A minisign public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {

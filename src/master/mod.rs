@@ -48,7 +48,9 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         let address = listener.local_addr().unwrap_or(address);
         say_what_is_served(&report, &options.path, &first, address);
         background::release(detach)?;
-        let missing = confine::confine(watcher.root(), watcher.cache_dir())
+        let signature_dirs = watcher.signature.as_ref().map(SignatureFile::dirs);
+        let signature_dirs = signature_dirs.unwrap_or_default();
+        let missing = confine::confine(watcher.root(), &signature_dirs, watcher.cache_dir())
             .map_err(Error::system("give up privileges"))?;
         missing.into_iter().for_each(|what| report.event(what));
         server::run(listener, first, watcher, options, report)

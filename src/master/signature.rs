@@ -8,11 +8,12 @@ use blake3::Hash;
 
 use crate::cli;
 use crate::error::{Error, reason};
+use crate::limits::MAX_SIGNATURE_BYTES;
 use crate::manifest::Manifest;
 use crate::path::shown;
 use crate::report::Reporter;
+use crate::trust::Trust;
 use crate::trust::files::{keys, read_at_most};
-use crate::trust::{MAX_SIGNATURE_BYTES, Trust};
 
 /// The file, and what came of it the last time.
 #[derive(Debug)]
@@ -43,6 +44,12 @@ impl SignatureFile {
             )));
         }
         Ok(Some(SignatureFile { path, trust, report, seen: None, fits: None }))
+    }
+
+    /// Where it is looked for: the directory that is named, and that of the file if it is a link.
+    pub(super) fn dirs(&self) -> Vec<PathBuf> {
+        let paths = [Some(self.path.clone()), self.path.canonicalize().ok()];
+        paths.iter().flatten().filter_map(|path| Some(path.parent()?.to_owned())).collect()
     }
 
     /// What the file holds, if it is a signature of this manifest. What is new about that is said.

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, CallError};
 use crate::fetch::parse_address;
-use crate::limits::MAX_MANIFEST_BYTES;
+use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES};
 use crate::p9::errno::Errno;
 use crate::swarm::members::next_random;
 use crate::tree::Control;
-use crate::trust::MAX_SIGNATURE_BYTES;
 
 /// First and longest wait before the server is asked again.
 const AGAIN_FIRST: Duration = Duration::from_millis(10);
