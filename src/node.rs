@@ -105,6 +105,8 @@ struct Ready {
 pub struct Start {
     /// What is fetched.
     pub manifest: Arc<Manifest>,
+    /// Its signature, for those who fetch from here.
+    pub signature: Option<Arc<[u8]>>,
     /// What of it is shown to 9P clients.
     pub tree: Tree,
     /// Where it is kept.
@@ -126,8 +128,18 @@ pub struct Start {
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start { manifest, tree, store, held, home, listener, seed, max_upload, allowed } =
-            start;
+        let Start {
+            manifest,
+            signature,
+            tree,
+            store,
+            held,
+            home,
+            listener,
+            seed,
+            max_upload,
+            allowed,
+        } = start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
@@ -137,6 +149,7 @@ impl Node {
         }
         let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
         max_upload.into_iter().for_each(|most| hub.limit_upload(most));
+        hub.sign(signature);
         Node {
             fetch,
             hub,
