@@ -15,6 +15,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blake3::Hash;
+
 use crate::door::Allowed;
 use crate::error::Error;
 use crate::net::own;
@@ -77,6 +79,10 @@ pub struct Serve {
     pub cache: Cache,
     /// How often the tree is looked at for changes; None is never.
     pub rescan: Option<Duration>,
+    /// The manifest's signature, if it is signed.
+    pub signature: Option<PathBuf>,
+    /// Who may have signed it: keys, or files of keys, as they were given; none without a signature.
+    pub keys: Vec<OsString>,
     /// The command returns once the tree is served.
     pub background: bool,
     /// No progress is shown.
@@ -101,6 +107,10 @@ pub struct Fetch {
     pub sources: Vec<OsString>,
     /// Where they go.
     pub dest: PathBuf,
+    /// Who must have signed the manifest: keys, or files of keys, as they were given. Any one will do.
+    pub keys: Vec<OsString>,
+    /// The only generation that may be fetched.
+    pub hash: Option<Hash>,
     /// Modes are left alone.
     pub no_mode: bool,
     /// Owners are left alone.
@@ -241,6 +251,12 @@ fn serve(mut given: Given) -> Result<Command, Error> {
     if !given.operands.is_empty() {
         return usage("one DIR or FILE is served; fetching needs -n HOST[:PORT]");
     }
+    if given.signature.is_none() != given.keys.is_empty() {
+        return usage(
+            "--signature FILE and --key KEY|FILE go together when serving: only with the key can \
+             it be told whether the signature fits",
+        );
+    }
     Ok(Command::Serve(Serve {
         path: path.into(),
         port: given.port,
@@ -252,6 +268,8 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         no_owner: given.no_owner,
         cache: given.cache,
         rescan: given.rescan,
+        signature: given.signature,
+        keys: given.keys,
         background: given.background,
         quiet: given.quiet,
         debug: given.debug,
@@ -275,6 +293,8 @@ fn fetch(given: Given) -> Result<Command, Error> {
         allowed: given.allowed,
         sources,
         dest: dest.into(),
+        keys: given.keys,
+        hash: given.hash,
         no_mode: given.no_mode,
         no_owner: given.no_owner,
         retries: given.retries,

@@ -12,6 +12,7 @@ use crate::boot::cmdline::BadWord;
 use crate::manifest;
 use crate::path::shown;
 use crate::report::bytes;
+use crate::trust::Distrust;
 
 /// What ended a run.
 #[derive(Debug)]
@@ -52,6 +53,13 @@ pub enum Error {
         host: String,
         /// What.
         why: String,
+    },
+    /// The manifest is not what the keys or the hash that were given ask for.
+    Untrusted {
+        /// Who serves it.
+        host: String,
+        /// What is wrong with it.
+        why: Distrust,
     },
     /// A manifest that cannot be used.
     Manifest(manifest::ManifestError),
@@ -109,6 +117,7 @@ impl Error {
             Error::NoRoom { .. } | Error::Boot(_) => 5,
             Error::Manifest(_) | Error::Peer { .. } => 6,
             Error::Listen { .. } => 7,
+            Error::Untrusted { .. } => 8,
         }
     }
 }
@@ -124,6 +133,18 @@ impl fmt::Display for Error {
             }
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
+            Error::Untrusted { host, why } => {
+                write!(f, "the manifest of {host} is not trusted: {why}; nothing of it is used. ")?;
+                f.write_str(match why {
+                    Distrust::OtherHash { .. } => {
+                        "Give the hash of what is to be fetched, or serve what was pinned"
+                    }
+                    Distrust::OtherKey { .. } => {
+                        "Sign it by a key that is trusted, or give this one if it is right"
+                    }
+                    _ => "Sign what is served now, and give the master the signature",
+                })
+            }
             Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
             Error::File { action, path, error } => {

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::limits::MAX_MANIFEST_BYTES;
 use crate::manifest::Manifest;
 use crate::net::call::{Call, CallError};
-use crate::net::manifest::read_manifest;
+use crate::net::manifest::{Signed, read_manifest};
 use crate::net::own::Stack;
 use crate::net::resolve::{resolve, split_host_port};
 use crate::net::transport::{Listener, Transport};
@@ -25,6 +25,7 @@ use crate::report::{Pace, Reporter, bytes, rate};
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach};
 use crate::tree::{Control, Tree};
+use crate::trust::{self, Trust};
 
 /// First wait before the server is called again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -49,6 +50,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::Fetch) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
+    let trust = Trust { keys: trust::files::keys(&options.keys)?, hash: options.hash };
     background::run(options.background, report, |detach| {
         let end = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         // Its thread is one of the process that stays.
@@ -56,7 +58,7 @@ pub fn get(options: &cli::Fetch) -> Result<(), Error> {
             Some(config) => Transport::Own(Stack::start(config, process::seed())?),
             None => Transport::Kernel,
         };
-        Get { options, report, end, detach, transport }.run()
+        Get { options, trust, report, end, detach, transport }.run()
     })
 }
 
@@ -65,7 +67,13 @@ pub fn status(options: &cli::Status) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port, Transport::Kernel)?;
     let report = Reporter::new(options.debug, true);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
-    let (text, _) = server.ask(Control::Status, &patience, &report)?;
+    let (text, _) = server.ask("status", &patience, &report, |address, progress| {
+        Call::connect(&Transport::Kernel, address, PATIENCE)?.read(
+            Control::Status,
+            MAX_MANIFEST_BYTES,
+            progress,
+        )
+    })?;
     // Whatever the server sends, it stays text on the terminal.
     let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
     Ok(lines.map(|line| shown(line) + "\n").collect())
@@ -120,18 +128,19 @@ impl Server {
         }
     }
 
-    /// Reads one of its control files, with patience; and the addresses it has.
-    fn ask(
+    /// Reads something there, with patience; and the addresses it has.
+    fn ask<T>(
         &self,
-        file: Control,
+        what: &str,
         patience: &Patience,
         report: &Reporter,
-    ) -> Result<(Vec<u8>, Vec<SocketAddr>), Error> {
+        mut read: impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
+    ) -> Result<(T, Vec<SocketAddr>), Error> {
         let mut failures = 0u32;
         let mut wait = RETRY_FIRST;
         loop {
             let error = match self.addresses() {
-                Ok(addresses) => match self.ask_any(file, &addresses, report)? {
+                Ok(addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
                     Ok(content) => return Ok((content, addresses)),
                     Err(why) => Error::Connect { host: self.name.clone(), why },
                 },
@@ -152,27 +161,22 @@ impl Server {
     }
 
     /// Asks one address after the other. The inner error is one that may pass.
-    fn ask_any(
+    fn ask_any<T>(
         &self,
-        file: Control,
+        what: &str,
         addresses: &[SocketAddr],
         report: &Reporter,
-    ) -> Result<Result<Vec<u8>, String>, Error> {
+        read: &mut impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
+    ) -> Result<Result<T, String>, Error> {
         let mut why = "it has no address".to_owned();
         for address in addresses {
             let mut pace = Pace::new(report, Instant::now());
             let mut progress = |n| {
                 if pace.is_due(Instant::now()) {
-                    report.progress(format_args!("reading the {}: {}", file.name(), bytes(n)));
+                    report.progress(format_args!("reading the {what}: {}", bytes(n)));
                 }
             };
-            let result = match file {
-                Control::Manifest => {
-                    read_manifest(&self.transport, *address, process::seed(), &mut progress)
-                }
-                _ => Call::connect(&self.transport, *address, PATIENCE)
-                    .and_then(|mut call| call.read(file, MAX_MANIFEST_BYTES, &mut progress)),
-            };
+            let result = read(*address, &mut progress);
             report.end_progress();
             match result {
                 Ok(content) => return Ok(Ok(content)),
@@ -191,6 +195,7 @@ impl Server {
 
 struct Get<'a> {
     options: &'a cli::Fetch,
+    trust: Trust,
     report: Reporter,
     /// When to give up.
     end: Option<Instant>,
@@ -229,7 +234,11 @@ impl Get<'_> {
         let (retries, longest_wait) = (self.options.retries, self.options.longest_wait);
         let patience = Patience { retries, longest_wait, end: self.end };
         loop {
-            let (text, home) = server.ask(Control::Manifest, &patience, &self.report)?;
+            let (Signed { text, signature }, home) =
+                server.ask("manifest", &patience, &self.report, |address, progress| {
+                    read_manifest(&server.transport, address, process::seed(), progress)
+                })?;
+            self.check_trust(&server, &text, signature.as_deref())?;
             let manifest = Arc::new(Manifest::parse(&text)?);
             let generation = manifest.generation();
             changed = self.after_change(&server, changed, generation)?;
@@ -238,7 +247,8 @@ impl Get<'_> {
             if listener.is_none() {
                 listener = self.listen()?;
             }
-            match self.fetch(&server, manifest, plan, home, listener.take())? {
+            let signature = signature.map(Arc::from);
+            match self.fetch(&server, manifest, signature, plan, home, listener.take())? {
                 Outcome::Whole(node) => return self.serve_on(*node),
                 Outcome::Stale(kept) => {
                     listener = kept;
@@ -247,6 +257,23 @@ impl Get<'_> {
                 }
             }
         }
+    }
+
+    /// Nothing of a manifest is looked at before this.
+    fn check_trust(
+        &self,
+        server: &Server,
+        text: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        match self.trust.check(text, signature) {
+            Ok(Some(by)) => {
+                self.report.event(format_args!("the manifest is signed by the key {by}"))
+            }
+            Ok(None) => {}
+            Err(why) => return Err(Error::Untrusted { host: server.name.clone(), why }),
+        }
+        Ok(())
     }
 
     /// Says that there is a new generation, or waits a little if there is not one yet: files may
@@ -295,6 +322,7 @@ impl Get<'_> {
         &mut self,
         server: &Server,
         manifest: Arc<Manifest>,
+        signature: Option<Arc<[u8]>>,
         plan: Plan,
         home: Vec<SocketAddr>,
         listener: Option<Listener>,
@@ -320,6 +348,7 @@ impl Get<'_> {
         let allowed = self.options.allowed.clone();
         let start = Start {
             manifest,
+            signature,
             tree,
             store,
             held,

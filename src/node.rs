@@ -106,6 +106,8 @@ struct Ready {
 pub struct Start {
     /// What is fetched.
     pub manifest: Arc<Manifest>,
+    /// Its signature, for those who fetch from here.
+    pub signature: Option<Arc<[u8]>>,
     /// What of it is shown to 9P clients.
     pub tree: Tree,
     /// Where it is kept.
@@ -131,6 +133,7 @@ impl Node {
     pub fn new(start: Start, report: Reporter) -> Node {
         let Start {
             manifest,
+            signature,
             tree,
             store,
             held,
@@ -150,6 +153,7 @@ impl Node {
         }
         let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
         max_upload.into_iter().for_each(|most| hub.limit_upload(most));
+        hub.sign(signature);
         Node {
             fetch,
             hub,

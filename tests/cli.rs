@@ -272,7 +272,7 @@ fn the_manifest_is_what_the_master_serves() {
     let served = temp.tree();
     let printed = manifest(&served);
     let master = Master::of(&served);
-    let read = read_manifest(&Transport::Kernel, master.address, 1, &mut |_| ()).unwrap();
+    let read = read_manifest(&Transport::Kernel, master.address, 1, &mut |_| ()).unwrap().text;
     assert!(printed == read, "printed and served manifests differ");
 }
 

@@ -4,9 +4,11 @@ use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use blake3::Hash;
 use lexopt::{Arg, Parser};
 
 use super::options::{Form, Opt, Takes, options};
@@ -32,6 +34,9 @@ pub(super) struct Given {
     pub(super) max_upload: Option<NonZeroU64>,
     pub(super) one_file_system: bool,
     pub(super) no_owner: bool,
+    pub(super) signature: Option<PathBuf>,
+    pub(super) keys: Vec<OsString>,
+    pub(super) hash: Option<Hash>,
     pub(super) no_mode: bool,
     pub(super) retries: Retries,
     pub(super) longest_wait: Duration,
@@ -67,6 +72,9 @@ impl Default for Given {
             max_upload: None,
             one_file_system: false,
             no_owner: false,
+            signature: None,
+            keys: Vec::new(),
+            hash: None,
             no_mode: false,
             retries: Retries::Times(5),
             longest_wait: LONGEST_WAIT,
@@ -162,6 +170,11 @@ pub(super) fn rate(value: &OsStr) -> Option<NonZeroU64> {
         _ => (text, 1),
     };
     NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(unit)?)
+}
+
+/// 64 hexadecimal digits.
+pub(super) fn hash(value: &OsStr) -> Option<Hash> {
+    Hash::from_hex(value.as_bytes()).ok()
 }
 
 pub(super) fn interval(secs: u64) -> Option<Duration> {

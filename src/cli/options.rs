@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::Command;
-use super::given::{Given, cache, debug_level, interval, parsed, rate, retries, seconds, serve_on};
+use super::given::{
+    Given, cache, debug_level, hash, interval, parsed, rate, retries, seconds, serve_on,
+};
 use Form::{Boot, Fetch, Manifest, Serve, Status};
 use Takes::{Nothing, Value};
 
@@ -208,6 +210,54 @@ static SECTIONS: &[(&str, &[Opt])] = &[
         ],
     ),
     (
+        "Trusting",
+        &[
+            Opt {
+                short: None,
+                long: "key",
+                takes: Value {
+                    name: "KEY|FILE",
+                    kind: "a key or a file",
+                    set: |given, v| {
+                        given.keys.push(v.to_owned());
+                        Some(())
+                    },
+                },
+                forms: &[Serve, Fetch],
+                help: "believe only what this minisign public key has\n\
+                       signed (RW..., or a file with one or several);\n\
+                       of several any will do",
+            },
+            Opt {
+                short: None,
+                long: "hash",
+                takes: Value {
+                    name: "GENERATION",
+                    kind: "a generation (64 hexadecimal digits)",
+                    set: |given, v| hash(v).map(|hash| given.hash = Some(hash)),
+                },
+                forms: &[Fetch],
+                help: "fetch only this generation: the BLAKE3 hash of\n\
+                       its manifest",
+            },
+            Opt {
+                short: None,
+                long: "signature",
+                takes: Value {
+                    name: "FILE",
+                    kind: "a file",
+                    set: |given, v| {
+                        given.signature = Some(v.into());
+                        Some(())
+                    },
+                },
+                forms: &[Serve],
+                help: "serve this minisign signature of the manifest,\n\
+                       which one of the keys has made",
+            },
+        ],
+    ),
+    (
         "Booting",
         &[Opt {
             short: None,
@@ -374,6 +424,7 @@ const EXIT_CODES: &str = "Exit codes:
   5  local file or system problem
   6  the peer sent what cannot be right, or verification failed
   7  cannot listen
+  8  a signature or a hash is missing or wrong
 ";
 
 pub(super) fn options() -> impl Iterator<Item = &'static Opt> {

@@ -26,7 +26,7 @@ pub enum CallError {
     Network(io::Error),
     /// The other side is no 9P2000.L server that can be understood.
     Broken(Broken),
-    /// A 9P server without xget's control files.
+    /// A 9P server without this control file, and so hardly xget's.
     NotXget,
     /// The server refused.
     Refused(Errno),

@@ -270,6 +270,14 @@ fn a_walk_whose_first_element_is_missing_is_an_error() {
 }
 
 #[test]
+fn a_control_file_that_the_host_does_not_have_is_not_found() {
+    let mut peer = Peer::new(Dialect::Linux);
+    peer.walk(1, ".xget");
+    assert_eq!(peer.refused(&walk(1, 2, &["manifest.minisig"])), Errno::ENOENT);
+    assert_eq!(steps(&peer.ask(&walk(1, 2, &["manifest"]))), 1);
+}
+
+#[test]
 fn names_that_no_file_can_have_are_not_found() {
     let mut peer = Peer::new(Dialect::Linux);
     let long = "x".repeat(5000);
