@@ -9,6 +9,7 @@ mod init;
 mod kexec;
 mod resident;
 mod root;
+mod switch;
 
 use std::env;
 use std::ffi::OsString;
@@ -39,8 +40,8 @@ const NEW_ROOT: &str = "/sysroot";
 /// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
 const SPARE_BYTES: u64 = 24 << 20;
 
-/// Does what the kernel command line asks for. Where that is to start another kernel, it does not
-/// return.
+/// Does what the kernel command line asks for: when it returns, what was wanted is fetched, or a root
+/// is mounted. Where that is to start another kernel, it does not return.
 ///
 /// # Errors
 ///
@@ -143,8 +144,7 @@ impl Boot {
         let fetched = self.fetch_url(url)?;
         // The real root may have nobody who renews it.
         address::keep(&self.network)?;
-        let new_root = env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from);
-        let became = root::make_root(&fetched, &new_root, &self.report)?;
+        let became = root::make_root(&fetched, &new_root(), &self.report)?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
         }
@@ -222,6 +222,10 @@ impl Boot {
             )),
         }
     }
+}
+
+fn new_root() -> PathBuf {
+    env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from)
 }
 
 /// Where a path of the server's is, once it was fetched.
