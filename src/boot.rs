@@ -61,14 +61,12 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         .as_ref()
         .map(|text| Url::parse(text).map_err(|why| Error::Usage(format!("{text}: {why}"))));
     let url = url.transpose()?;
+    let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let network = match url.is_some() || cmdline.asks() {
-        true => {
-            let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-            address::bring_up(&cmdline.network, cmdline.net, &report, end)?
-        }
+        true => address::bring_up(&cmdline.network, cmdline.net, &report, end)?,
         false => Network::default(),
     };
-    let boot = Boot { cmdline, keys, text, report, network };
+    let boot = Boot { cmdline, keys, text, report, network, end };
     match (&url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
             let mut path = boot.fetch_url(url)?.into_os_string().into_encoded_bytes();
@@ -120,6 +118,8 @@ struct Boot {
     text: Vec<u8>,
     report: Reporter,
     network: Network,
+    /// When to give up.
+    end: Option<Instant>,
 }
 
 impl Boot {
@@ -128,7 +128,12 @@ impl Boot {
         // To load a kernel the system makes a copy of it and of its initrds.
         make_files_room(2)?;
         let paths = || std::iter::once(&kernel.path).chain(&kernel.initrds);
-        self.fetch(paths().map(OsString::from), None, Serve::No)?;
+        // Others have what is here already while the rest still comes; nobody is waited for after that.
+        let serve = match self.cmdline.serve {
+            Serve::No => Serve::No,
+            Serve::Yes | Serve::Seconds(_) => Serve::Seconds(0),
+        };
+        self.fetch(paths().map(OsString::from), None, serve)?;
         let mut here = paths().map(|path| fetched(path));
         let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
@@ -183,8 +188,9 @@ impl Boot {
         self.cmdline.hash.iter().for_each(|hash| add("hash", hash.to_string()));
         add("retries", "forever".into());
         add("debug", (level(&self.cmdline) as u8).to_string());
-        if let Some(timeout) = self.cmdline.timeout {
-            add("timeout", timeout.as_secs().to_string());
+        if let Some(end) = self.end {
+            let left = end.saturating_duration_since(Instant::now());
+            add("timeout", left.as_secs().max(1).to_string());
         }
         if let Some(longest) = self.cmdline.retry {
             add("retry-wait", longest.as_secs().to_string());
@@ -294,6 +300,7 @@ mod tests {
             text: text.into(),
             report: Reporter::new(DebugLevel::Normal, true),
             network: Network::default(),
+            end: None,
         };
         match cli::parse(boot.arguments(["root.img".into()], "head".to_owned(), Serve::Yes)) {
             Ok(cli::Command::Fetch(fetch)) => fetch,
