@@ -86,7 +86,7 @@ alone() {
 # boots_alone NAME N MIB WORDS [OPTION...]: machine N boots from alone.img, or from $initrd
 boots_alone() {
     vm_on_switch "$1" "$2" "${@:5}" -m "$3" -no-reboot -kernel "$vmlinuz" -initrd "$work/${initrd:-alone.img}" \
-        -append "console=ttyS0 panic=-1 quiet $4"
+        -append "console=ttyS0 no_timer_check panic=-1 quiet $4"
 }
 
 # is_up NAME: does it boot from its image, in the time that a busy machine may need?
