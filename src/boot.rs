@@ -9,6 +9,7 @@ mod init;
 mod kexec;
 mod resident;
 mod root;
+mod switch;
 
 use std::env;
 use std::ffi::OsString;
@@ -39,8 +40,8 @@ const NEW_ROOT: &str = "/sysroot";
 /// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
 const SPARE_BYTES: u64 = 24 << 20;
 
-/// Does what the kernel command line asks for. Where that is to start another kernel, it does not
-/// return.
+/// Does what the kernel command line asks for: when it returns, what was wanted is fetched, or a root
+/// is mounted. Where that is to start another kernel, it does not return.
 ///
 /// # Errors
 ///
@@ -60,14 +61,12 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         .as_ref()
         .map(|text| Url::parse(text).map_err(|why| Error::Usage(format!("{text}: {why}"))));
     let url = url.transpose()?;
+    let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let network = match url.is_some() || cmdline.asks() {
-        true => {
-            let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-            address::bring_up(&cmdline.network, cmdline.net, &report, end)?
-        }
+        true => address::bring_up(&cmdline.network, cmdline.net, &report, end)?,
         false => Network::default(),
     };
-    let boot = Boot { cmdline, keys, text, report, network };
+    let boot = Boot { cmdline, keys, text, report, network, end };
     match (&url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
             let mut path = boot.fetch_url(url)?.into_os_string().into_encoded_bytes();
@@ -124,6 +123,8 @@ struct Boot {
     text: Vec<u8>,
     report: Reporter,
     network: Network,
+    /// When to give up.
+    end: Option<Instant>,
 }
 
 impl Boot {
@@ -132,7 +133,12 @@ impl Boot {
         // To load a kernel the system makes a copy of it and of its initrds.
         make_files_room(2)?;
         let paths = || std::iter::once(&kernel.path).chain(&kernel.initrds);
-        self.fetch(paths().map(OsString::from), None, Serve::No)?;
+        // Others have what is here already while the rest still comes; nobody is waited for after that.
+        let serve = match self.cmdline.serve {
+            Serve::No => Serve::No,
+            Serve::Yes | Serve::Seconds(_) => Serve::Seconds(0),
+        };
+        self.fetch(paths().map(OsString::from), None, serve)?;
         let mut here = paths().map(|path| fetched(path));
         let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
@@ -148,8 +154,7 @@ impl Boot {
         let fetched = self.fetch_url(url)?;
         // The real root may have nobody who renews it.
         address::keep(&self.network)?;
-        let new_root = env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from);
-        let became = root::make_root(&fetched, &new_root, &self.report)?;
+        let became = root::make_root(&fetched, &new_root(), &self.report)?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
         }
@@ -188,8 +193,9 @@ impl Boot {
         self.cmdline.hash.iter().for_each(|hash| add("hash", hash.to_string()));
         add("retries", "forever".into());
         add("debug", (level(&self.cmdline) as u8).to_string());
-        if let Some(timeout) = self.cmdline.timeout {
-            add("timeout", timeout.as_secs().to_string());
+        if let Some(end) = self.end {
+            let left = end.saturating_duration_since(Instant::now());
+            add("timeout", left.as_secs().max(1).to_string());
         }
         if let Some(longest) = self.cmdline.retry {
             add("retry-wait", longest.as_secs().to_string());
@@ -233,6 +239,10 @@ impl Boot {
             )),
         }
     }
+}
+
+fn new_root() -> PathBuf {
+    env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from)
 }
 
 /// Where a path of the server's is, once it was fetched.
@@ -301,6 +311,7 @@ mod tests {
             text: text.into(),
             report: Reporter::new(DebugLevel::Normal, true),
             network: Network::default(),
+            end: None,
         };
         match cli::parse(boot.arguments(["root.img".into()], "head".to_owned(), Serve::Yes)) {
             Ok(cli::Command::Fetch(fetch)) => fetch,

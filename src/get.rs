@@ -128,7 +128,7 @@ impl Server {
         }
     }
 
-    /// Reads something there, with patience; and the addresses it has.
+    /// Reads something there, with patience; and the addresses it has, first the one that has answered.
     fn ask<T>(
         &self,
         what: &str,
@@ -140,8 +140,11 @@ impl Server {
         let mut wait = RETRY_FIRST;
         loop {
             let error = match self.addresses() {
-                Ok(addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
-                    Ok(content) => return Ok((content, addresses)),
+                Ok(mut addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
+                    Ok((content, answered)) => {
+                        addresses.rotate_left(answered);
+                        return Ok((content, addresses));
+                    }
                     Err(why) => Error::Connect { host: self.name.clone(), why },
                 },
                 // A name that does not exist will hardly come to exist.
@@ -160,16 +163,17 @@ impl Server {
         }
     }
 
-    /// Asks one address after the other. The inner error is one that may pass.
+    /// Asks one address after the other; the answer, and whose it is. The inner error is one that may
+    /// pass.
     fn ask_any<T>(
         &self,
         what: &str,
         addresses: &[SocketAddr],
         report: &Reporter,
         read: &mut impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
-    ) -> Result<Result<T, String>, Error> {
+    ) -> Result<Result<(T, usize), String>, Error> {
         let mut why = "it has no address".to_owned();
-        for address in addresses {
+        for (i, address) in addresses.iter().enumerate() {
             let mut pace = Pace::new(report, Instant::now());
             let mut progress = |n| {
                 if pace.is_due(Instant::now()) {
@@ -179,10 +183,13 @@ impl Server {
             let result = read(*address, &mut progress);
             report.end_progress();
             match result {
-                Ok(content) => return Ok(Ok(content)),
+                Ok(content) => return Ok(Ok((content, i))),
                 Err(CallError::Network(error)) => {
                     why = CallError::Network(error).to_string();
-                    report.event(format_args!("{address}: {why}"));
+                    match addresses.get(i + 1).filter(|_| self.hosts.len() > 1) {
+                        Some(next) => report.say(format_args!("{address}: {why}; trying {next}")),
+                        None => report.event(format_args!("{address}: {why}")),
+                    }
                 }
                 Err(error) => {
                     return Err(Error::Peer { host: self.name.clone(), why: error.to_string() });

@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 use super::cmdline::{Net, NetworkWish};
 use crate::error::{Error, reason};
 use crate::net::own;
+use crate::net::resolve::name_servers;
 use crate::report::Reporter;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet::PacketSocket;
@@ -104,6 +105,7 @@ pub fn bring_up(
     let sockets = BTreeMap::new();
     let own = (net == Net::Own).then(Vec::new);
     let mut hands = Hands { report, sockets, own, brought_up: Vec::new() };
+    let mut advertised: Vec<IpAddr> = Vec::new();
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
         let now = Instant::now();
@@ -112,7 +114,7 @@ pub fn bring_up(
             hands.act(&mut kernel, action)?;
         }
         if let Some(found) = setup.found() {
-            let mut network = network(found, wish, hands.brought_up);
+            let mut network = network(found, wish, advertised, hands.brought_up);
             if let Some(own) = hands.own {
                 network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
                 network.lease = None;
@@ -120,6 +122,9 @@ pub fn bring_up(
             announce(found, &network, report);
             if !matches!(found, Found::Present { .. }) {
                 resolver::write(&network.name_servers, domain(found), report);
+                if let Err(error) = before::leave(&network.servers) {
+                    report.event(format_args!("the boot servers are not kept: {}", reason(&error)));
+                }
             }
             return Ok(network);
         }
@@ -138,7 +143,7 @@ pub fn bring_up(
         let until = until.fold(next_line.min(now + LOOK_EVERY), Instant::min);
         hands.sockets.retain(|&link, _| setup.listens_on(link));
         hands.wait(&changes, until).map_err(Error::system("wait for packets"))?;
-        changes.drain();
+        advertised.extend(kernel.name_servers(&changes).into_iter().map(IpAddr::from));
         hands.receive(&mut setup);
     }
 }
@@ -284,7 +289,12 @@ fn accept_advertisements(link: &str) {
     }
 }
 
-fn network(found: &Found, wish: &NetworkWish, brought_up: Vec<String>) -> Network {
+fn network(
+    found: &Found,
+    wish: &NetworkWish,
+    advertised: Vec<IpAddr>,
+    brought_up: Vec<String>,
+) -> Network {
     let mut network = Network { brought_up, ..Network::default() };
     network.servers.extend(wish.ips.iter().filter_map(|ip| ip.server));
     network.name_servers.extend(&wish.name_servers);
@@ -293,10 +303,14 @@ fn network(found: &Found, wish: &NetworkWish, brought_up: Vec<String>) -> Networ
     let (link, address) = match found {
         Found::Present { link, address } => {
             network.servers.extend(before::boot_servers());
-            network.name_servers.extend(resolver::known());
+            network.name_servers.extend(name_servers());
             (link, *address)
         }
-        Found::Given { link, address } | Found::Advertised { link, address } => (link, *address),
+        Found::Given { link, address } => (link, *address),
+        Found::Advertised { link, address } => {
+            network.name_servers.extend(advertised);
+            (link, *address)
+        }
         Found::Leased { link, lease } => {
             let servers = lease.boot_servers.iter().chain([&lease.server]);
             network.servers.extend(servers.map(|&server| IpAddr::V4(server)));

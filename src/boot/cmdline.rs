@@ -24,6 +24,8 @@ pub use url::{Host, Url};
 pub struct Cmdline {
     /// `root=`, if xget is to bring it.
     pub root: Option<Root>,
+    /// `init=`: the first program of that root, where xget is the initramfs's.
+    pub init: Option<String>,
     /// `rd.xget.kernel=`: a kernel to go on with.
     pub kernel: Option<Kernel>,
     /// `rd.xget.server=`: who serves, the best first.
@@ -124,6 +126,7 @@ impl Cmdline {
             match name.as_str() {
                 // Somebody else's root is none of ours.
                 "root" => cmdline.root = value().map(root).transpose().map_err(bad)?.flatten(),
+                "init" => cmdline.init = value().map(str::to_owned),
                 "rd.xget.server" => {
                     let hosts = needed()?.split(',').map(Host::parse);
                     cmdline.servers = hosts.collect::<Result<_, _>>().map_err(bad)?;

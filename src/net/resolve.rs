@@ -30,7 +30,8 @@ use super::transport::Transport;
 use crate::error::{Error, reason};
 
 const HOSTS: &str = "/etc/hosts";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the name servers are named (resolv.conf(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where name servers listen (RFC 1035, section 4.2).
 const DNS_PORT: u16 = 53;
 /// Servers, dots, seconds and rounds that `resolv.conf(5)` can ask for at most.
@@ -78,6 +79,13 @@ pub fn resolve(transport: &Transport, host: &str, deadline: Instant) -> Result<V
         addresses = found.map_err(|miss| failed(miss.to_string()))?;
     }
     Ok(best_first(addresses, |address| transport.reaches(address)))
+}
+
+/// The name servers that `/etc/resolv.conf` names, which may be none.
+pub fn name_servers() -> Vec<IpAddr> {
+    servers_in_resolv_conf(&text_of(RESOLV_CONF), interface_index)
+        .map(|server| server.ip())
+        .collect()
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address into the host,
@@ -406,7 +414,7 @@ impl Config {
     /// Reads a `resolv.conf`; what it does not say, or says wrongly, stands at its default.
     fn parse(text: &str, zone_index: impl Fn(&str) -> Option<u32>) -> Config {
         let mut config = Config {
-            servers: Vec::new(),
+            servers: servers_in_resolv_conf(text, zone_index).take(MAX_SERVERS).collect(),
             search: Vec::new(),
             ndots: 1,
             timeout: Duration::from_secs(5),
@@ -414,16 +422,11 @@ impl Config {
         };
         for mut words in lines_of_words(text) {
             match words.next() {
-                Some("nameserver") => {
-                    let server = words.next().and_then(|word| server_address(word, &zone_index));
-                    config.servers.extend(server);
-                }
                 Some("search" | "domain") => config.search = words.map(str::to_owned).collect(),
                 Some("options") => words.for_each(|option| config.set_option(option)),
                 _ => {}
             }
         }
-        config.servers.truncate(MAX_SERVERS);
         if config.servers.is_empty() {
             config.servers.push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
         }
@@ -442,6 +445,15 @@ impl Config {
             _ => {}
         }
     }
+}
+
+/// The servers that it names, however many.
+fn servers_in_resolv_conf(
+    text: &str,
+    zone_index: impl Fn(&str) -> Option<u32>,
+) -> impl Iterator<Item = SocketAddr> {
+    let named = lines_of_words(text).filter(|words| words.clone().next() == Some("nameserver"));
+    named.filter_map(move |mut words| server_address(words.nth(1)?, &zone_index))
 }
 
 fn server_address(text: &str, zone_index: impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
