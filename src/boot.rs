@@ -156,6 +156,9 @@ impl Boot {
         if let Some(longest) = self.cmdline.retry {
             add("retry-wait", longest.as_secs().to_string());
         }
+        if serve != Serve::No {
+            add("state", cli::USUAL_STATE.into());
+        }
         add(
             "serve",
             match serve {

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ pub(super) struct Given {
     pub(super) status: bool,
     pub(super) manifest: bool,
     pub(super) boot: bool,
+    pub(super) take_over: bool,
     pub(super) must_fit: bool,
     pub(super) server: Option<String>,
     pub(super) port: u16,
@@ -34,6 +36,7 @@ pub(super) struct Given {
     pub(super) longest_wait: Duration,
     pub(super) timeout: Option<Duration>,
     pub(super) serve_on: ServeOn,
+    pub(super) state: Option<PathBuf>,
     pub(super) cache: Cache,
     pub(super) rescan: Option<Duration>,
     pub(super) background: bool,
@@ -54,6 +57,7 @@ impl Default for Given {
             status: false,
             manifest: false,
             boot: false,
+            take_over: false,
             must_fit: false,
             server: None,
             port: DEFAULT_PORT,
@@ -67,6 +71,7 @@ impl Default for Given {
             longest_wait: LONGEST_WAIT,
             timeout: None,
             serve_on: ServeOn::WhileWanted,
+            state: None,
             cache: Cache::Usual,
             rescan: interval(2),
             background: false,
