@@ -17,10 +17,14 @@ static: ## build target/static/xget and xget-node (no master), fully static; see
 static-check: ## as root: prove that they are static and small, and work where nothing else is
 	tests/static.sh
 
-install: ## after make: install xget and its manual pages below DESTDIR and PREFIX (/usr/local)
+install: ## after make: install xget, its manual pages and systemd's units below DESTDIR and PREFIX (/usr/local)
 	install -D "$${CARGO_TARGET_DIR:-target}/release/xget" "$(DESTDIR)$(PREFIX)/bin/xget"
 	install -D -m 644 docs/xget.1 "$(DESTDIR)$(PREFIX)/share/man/man1/xget.1"
 	install -D -m 644 docs/xget.cmdline.7 "$(DESTDIR)$(PREFIX)/share/man/man7/xget.cmdline.7"
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
+	for unit in xget.service xget-master.service; do \
+		sed 's|/usr/bin/|$(PREFIX)/bin/|' "initramfs/systemd/$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit" || exit; \
+	done
 
 install-node: ## after make static: install the static node, which an initramfs holds, as xget-node
 	install -D "$${CARGO_TARGET_DIR:-target}/static/xget-node" "$(DESTDIR)$(PREFIX)/bin/xget-node"

@@ -202,6 +202,8 @@ impl Boot {
         }
         if let Some(own) = &self.network.own {
             add("own-net", own.to_string());
+        } else if serve != Serve::No {
+            add("state", cli::USUAL_STATE.into());
         }
         add(
             "serve",

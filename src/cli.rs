@@ -27,6 +27,9 @@ pub use options::help;
 /// The port of master and nodes unless another is named.
 pub const DEFAULT_PORT: u16 = 20004;
 
+/// Where a boot says what it serves on.
+pub const USUAL_STATE: &str = "/run/xget";
+
 /// Longest wait between two attempts to reach the master, unless something else is asked for.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
 
@@ -47,6 +50,8 @@ pub enum Command {
     Manifest(ManifestOf),
     /// Do what the kernel command line asks for.
     Boot(Boot),
+    /// Serve on in another process's place.
+    TakeOver(TakeOver),
 }
 
 /// `xget --boot [URL]`
@@ -54,6 +59,15 @@ pub enum Command {
 pub struct Boot {
     /// Only fetch this, from whom and as the kernel command line says, and print where it is.
     pub url: Option<String>,
+}
+
+/// `xget --take-over [DIR]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeOver {
+    /// Where the other process says what it serves.
+    pub state: PathBuf,
+    /// What is logged.
+    pub debug: DebugLevel,
 }
 
 /// `xget DIR|FILE`
@@ -123,6 +137,8 @@ pub struct Fetch {
     pub timeout: Option<Duration>,
     /// How long to serve others once the files are whole.
     pub serve_on: ServeOn,
+    /// Where it is said what is served on, and where another process may take over.
+    pub state: Option<PathBuf>,
     /// Most bytes a second that are sent to other nodes.
     pub max_upload: Option<NonZeroU64>,
     /// Nothing is fetched for which there is no room; holes in files count as bytes.
@@ -230,17 +246,26 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
         Form::Status => status(given),
         Form::Manifest => manifest(given),
         Form::Boot => boot(given),
+        Form::TakeOver => take_over(given),
     }
 }
 
 fn form_of(given: &Given) -> Result<Form, Error> {
-    match (given.status, given.manifest, given.boot) {
-        (true, false, false) => Ok(Form::Status),
-        (false, true, false) => Ok(Form::Manifest),
-        (false, false, true) => Ok(Form::Boot),
-        (false, false, false) if given.server.is_some() => Ok(Form::Fetch),
-        (false, false, false) => Ok(Form::Serve),
-        _ => usage("--status, --manifest and --boot exclude each other"),
+    let usual = if given.server.is_some() { Form::Fetch } else { Form::Serve };
+    let mut asked = [
+        (given.status, Form::Status),
+        (given.manifest, Form::Manifest),
+        (given.boot, Form::Boot),
+        (given.take_over, Form::TakeOver),
+    ]
+    .into_iter()
+    .filter_map(|(is_asked, form)| is_asked.then_some(form));
+    match (asked.next(), asked.next()) {
+        (None, _) => Ok(usual),
+        (Some(form), None) => Ok(form),
+        (Some(one), Some(other)) => {
+            usage(format!("{} and {} exclude each other", one.name(), other.name()))
+        }
     }
 }
 
@@ -302,6 +327,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         timeout: given.timeout,
         must_fit: given.must_fit,
         serve_on: given.serve_on,
+        state: given.state,
         max_upload: given.max_upload,
         own_net: given.own_net,
         background: given.background,
@@ -346,6 +372,15 @@ fn boot(given: Given) -> Result<Command, Error> {
         _ => return usage("--boot takes one URL, or nothing"),
     };
     Ok(Command::Boot(Boot { url }))
+}
+
+fn take_over(given: Given) -> Result<Command, Error> {
+    let state = match &given.operands[..] {
+        [] => USUAL_STATE.into(),
+        [dir] => dir.into(),
+        _ => return usage("--take-over takes one DIR, or nothing"),
+    };
+    Ok(Command::TakeOver(TakeOver { state, debug: given.debug }))
 }
 
 fn usage<T>(text: impl Into<String>) -> Result<T, Error> {

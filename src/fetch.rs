@@ -253,6 +253,16 @@ impl Fetch {
         &self.shares
     }
 
+    /// The addresses of the server that was named.
+    pub fn home(&self) -> &[SocketAddr] {
+        &self.home
+    }
+
+    /// The manifest of what is fetched.
+    pub fn manifest(&self) -> &Arc<Manifest> {
+        &self.manifest
+    }
+
     /// Is this one of the addresses of the server that was named?
     pub fn is_home(&self, address: &SocketAddr) -> bool {
         self.home.contains(address)

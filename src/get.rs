@@ -1,7 +1,7 @@
 //! The client's command: fetches, then helps others for as long as it should.
 
+use std::env;
 use std::net::SocketAddr;
-use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,9 +19,10 @@ use crate::net::own::Stack;
 use crate::net::resolve::{resolve, split_host_port};
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
-use crate::path::{TreePath, shown};
-use crate::plan::{DestIs, Plan, plan};
+use crate::path::shown;
+use crate::plan::{DestIs, Plan, plan, source_paths};
 use crate::report::{Pace, Reporter, bytes, rate};
+use crate::resident::Resident;
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach};
 use crate::tree::{Control, Tree};
@@ -33,10 +34,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the name servers may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A node that serves while it is wanted waits this long for somebody to want something.
-const LINGER: Duration = Duration::from_secs(2);
-/// Somebody who fetches from here and got nothing for this long does not count as wanting.
-const GIVEN_UP: Duration = Duration::from_secs(10);
 /// First wait for a server whose files have changed to serve the new generation; doubled each time.
 const CHANGE_FIRST: Duration = Duration::from_millis(250);
 /// Longest such wait.
@@ -44,8 +41,6 @@ const CHANGE_MOST: Duration = Duration::from_secs(2);
 /// All such waits together, unless the retries have no end. A master needs about a minute to leave
 /// out a file that never stops changing.
 const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
-/// How often it is looked whether anybody still wants something.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::Fetch) -> Result<(), Error> {
@@ -229,13 +224,7 @@ impl Get<'_> {
     fn run(&mut self) -> Result<(), Error> {
         let server =
             Server::named(&self.options.server, self.options.port, self.transport.clone())?;
-        let sources: Vec<TreePath> = self
-            .options
-            .sources
-            .iter()
-            .map(|source| TreePath::from_user(source.as_bytes()))
-            .collect::<Result<_, _>>()
-            .map_err(|bad| Error::Usage(bad.to_string()))?;
+        let sources = source_paths(&self.options.sources)?;
         let mut listener = None;
         let mut changed = None;
         let (retries, longest_wait) = (self.options.retries, self.options.longest_wait);
@@ -256,7 +245,14 @@ impl Get<'_> {
             }
             let signature = signature.map(Arc::from);
             match self.fetch(&server, manifest, signature, plan, home, listener.take())? {
-                Outcome::Whole(node) => return self.serve_on(*node),
+                Outcome::Whole(node) => {
+                    let (options, arguments) = (self.options, env::args_os().skip(1).collect());
+                    let resident =
+                        Resident::new(*node, options, arguments, Instant::now(), self.report);
+                    background::release(self.detach)?;
+                    resident.serve();
+                    return Ok(());
+                }
                 Outcome::Stale(kept) => {
                     listener = kept;
                     let (since, wait) = (Instant::now(), CHANGE_FIRST);
@@ -369,7 +365,7 @@ impl Get<'_> {
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {
-            node.turn(pace.deadline().into_iter().chain(self.end).min())?;
+            node.turn(pace.deadline().into_iter().chain(self.end).min(), &[])?;
             if node.is_stale() {
                 node.close();
                 return Ok(Outcome::Stale(node.into_listener()));
@@ -411,47 +407,6 @@ impl Get<'_> {
             None => Ok(()),
         }
     }
-
-    fn serve_on(&mut self, mut node: Node) -> Result<(), Error> {
-        background::release(self.detach)?;
-        let whole = Instant::now();
-        let mut wanted = whole;
-        let mut sent = node.hub().sent_bytes();
-        loop {
-            let now = Instant::now();
-            if node.hub().sent_bytes() != sent || is_wanted(&node, now) {
-                sent = node.hub().sent_bytes();
-                wanted = now;
-            }
-            let end = match self.options.serve_on {
-                ServeOn::No => Some(whole),
-                ServeOn::Forever => None,
-                ServeOn::Seconds(seconds) => whole.checked_add(Duration::from_secs(seconds)),
-                ServeOn::WhileWanted => Some(wanted + LINGER),
-            };
-            if end.is_some_and(|end| end <= now) {
-                break;
-            }
-            let look = match self.options.serve_on {
-                ServeOn::WhileWanted => Some(now + LOOK_EVERY),
-                _ => end,
-            };
-            // The files are whole: what goes wrong from here on is nobody's loss.
-            if let Err(error) = node.turn(look) {
-                self.report.event(error);
-            }
-        }
-        node.close();
-        Ok(())
-    }
-}
-
-/// Whether anybody fetches from this node, or could while it is still fetching.
-fn is_wanted(node: &Node, now: Instant) -> bool {
-    node.hub().is_drawn_from()
-        || node.hub().members().iter().any(|(_, member)| {
-            !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
-        })
 }
 
 /// Progress, rates and the summary.

@@ -15,7 +15,7 @@
 //!  │ fetch     asks others         │      │ node      poll(2)                  │
 //!  │  ├ p9::client                 │◄─────┤  ├ store  files at the destination │
 //!  │  └ swarm::scheduler           │      │  └ get    the client's command     │
-//!  │                               │      │                                    │
+//!  │                               │      │ resident  serves on, hands over    │
 //!  │ p9::server  is asked          │◄─────┤ master    tokio, one thread        │
 //!  │  └ swarm::hub                 │      │  ├ scan, hash, cache, watch        │
 //!  │     ├ grants   (master only)  │      │  └ files  the served tree          │
@@ -37,6 +37,7 @@
 //! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
 //! 5. [`door`] and [`limits`]: who may connect, and what anybody may cost.
 //! 6. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
+//!    [`resident`] is what it does once its files are whole, and how another process goes on with that.
 //! 7. `master`: the same sessions and the same hub for thousands of connections.
 //! 8. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and
 //!    kexec or a root to go on with.
@@ -70,6 +71,7 @@ pub mod p9;
 pub mod path;
 pub mod plan;
 pub mod report;
+pub mod resident;
 pub mod sim;
 pub mod status;
 pub mod store;

@@ -31,6 +31,7 @@ fn run(command: Command) -> Result<(), Error> {
         #[cfg(feature = "master")]
         Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
         Command::Boot(boot) => xget::boot::boot(&boot),
+        Command::TakeOver(take_over) => xget::resident::take_over(&take_over),
         Command::Fetch(fetch) => xget::get::get(&fetch),
         Command::Status(status) => {
             let text = xget::get::status(&status)?;

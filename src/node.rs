@@ -8,9 +8,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU64;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +60,7 @@ pub struct Node {
     /// Verified chunks that may not be in their files yet, each with the store's ticket for that.
     unwritten: VecDeque<(u64, ChunkId)>,
     stale: bool,
+    leaving: bool,
     report: Reporter,
 }
 
@@ -168,6 +169,7 @@ impl Node {
             requests: vec![0; REQUEST_BYTES],
             unwritten: VecDeque::new(),
             stale: false,
+            leaving: false,
             report,
         }
     }
@@ -197,10 +199,35 @@ impl Node {
         self.listener
     }
 
-    /// Does all that can be done, waits once, at most until `deadline`, and does what came of it.
+    /// Where others are served.
+    pub fn listener(&self) -> Option<&Listener> {
+        self.listener.as_ref()
+    }
+
+    /// Takes no newcomers and no requests from now on. Every client gets what is being sent to it, and
+    /// then the end of the connection.
+    pub fn leave(&mut self) {
+        self.leaving = true;
+        self.listener = None;
+        for peer in self.clients.values() {
+            peer.leave_if_done();
+        }
+    }
+
+    /// Whether anybody is connected who fetches from here, or did.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// Does all that can be done, waits once, at most until `deadline` or until there is something to
+    /// read from one of `others`, and does what came of it.
     ///
     /// An error is one of the store; those of the network are dealt with.
-    pub fn turn(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+    pub fn turn(
+        &mut self,
+        deadline: Option<Instant>,
+        others: &[BorrowedFd<'_>],
+    ) -> Result<(), Error> {
         let now = Instant::now();
         self.follow_orders(now);
         self.hub.tick(now);
@@ -222,7 +249,7 @@ impl Node {
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         // What is to be written is waited for only while there is nothing else to do.
         let timeout = if self.unwritten.is_empty() { timeout } else { Some(Duration::ZERO) };
-        let ready = self.wait(timeout)?;
+        let ready = self.wait(timeout, others)?;
 
         let now = Instant::now();
         if ready.sources.is_empty() && ready.clients.is_empty() {
@@ -249,7 +276,7 @@ impl Node {
         }
     }
 
-    fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Error> {
+    fn wait(&self, timeout: Option<Duration>, others: &[BorrowedFd<'_>]) -> Result<Ready, Error> {
         let listener = self.listener.iter().map(|l| PollFd::new(l.as_fd(), true, false));
         let sources = self.sources.values().map(|source| match source.connecting {
             Some(_) => self.transport.awaits(&source.stream),
@@ -259,7 +286,8 @@ impl Node {
             .clients
             .values()
             .map(|peer| PollFd::new(peer.stream.as_fd(), peer.session.wants_input(), peer.blocked));
-        let mut fds: Vec<PollFd> = listener.chain(sources).chain(clients).collect();
+        let others = others.iter().map(|other| PollFd::new(*other, true, false));
+        let mut fds: Vec<PollFd> = listener.chain(sources).chain(clients).chain(others).collect();
         poll::wait(&mut fds, timeout).map_err(Error::system("wait for the network"))?;
         let mut fds = fds.into_iter();
         let newcomers = self.listener.is_some() && fds.next().is_some_and(|fd| fd.readable());
@@ -464,6 +492,9 @@ impl Node {
         if fd.readable() && peer.session.wants_input() {
             match peer.stream.read(&mut self.requests) {
                 Ok(0) => return self.disconnect(conn, now),
+                // It is read all the same, or the end of the connection would take what was sent
+                // last with it.
+                Ok(_) if self.leaving => {}
                 Ok(n) => peer.session.receive(self.requests.get(..n).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return self.disconnect(conn, now),
@@ -501,6 +532,8 @@ impl Node {
         if let Err(error) = result {
             self.report.event(format_args!("{}: {}", peer.address, reason(&error)));
             self.disconnect(conn, now);
+        } else if self.leaving {
+            peer.leave_if_done();
         }
     }
 
@@ -542,6 +575,14 @@ impl Peer {
     /// Changes with every request that comes and every byte that leaves.
     fn progress(&self) -> (u64, Option<u64>) {
         (self.session.requests_so_far(), self.sending.as_ref().map(Sending::sent))
+    }
+
+    /// Ends the connection on this side if nothing is being sent.
+    fn leave_if_done(&self) {
+        if self.sending.is_none() {
+            // Where that fails there is no connection any more.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
     }
 
     fn advance(&mut self, hub: &mut Hub, files: &mut StoredFiles, at: At) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! The plan of a fetch: which entries of a manifest are wanted, and what each is called below the
 //! destination. Only [`DestIs::look`] touches the file system.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -49,6 +50,12 @@ pub struct Plan {
     places: Vec<Option<TreePath>>,
     /// The one file that a DEST which is a file is replaced by.
     replacement: Option<TreePath>,
+}
+
+/// The sources as a person wrote them.
+pub fn source_paths(sources: &[OsString]) -> Result<Vec<TreePath>, Error> {
+    let paths = sources.iter().map(|source| TreePath::from_user(source.as_bytes()));
+    paths.collect::<Result<_, _>>().map_err(|bad| Error::Usage(bad.to_string()))
 }
 
 /// Works out where the sources go.

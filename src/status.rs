@@ -35,7 +35,8 @@ fn is_number(text: &str) -> bool {
     digits(whole) && digits(part) && (whole == "0" || !whole.starts_with('0'))
 }
 
-fn string(text: &str) -> String {
+/// A string of JSON (RFC 8259, section 7).
+pub(crate) fn string(text: &str) -> String {
     let mut json = String::from("\"");
     for c in text.chars() {
         match c {

@@ -62,6 +62,15 @@ pub struct Counts {
     pub directories: u64,
 }
 
+/// Where the files of a fetch are that is whole.
+#[derive(Debug)]
+pub struct WholeFiles {
+    /// The directory that they are in.
+    pub directory: File,
+    /// Bytes of files that were not asked for, if there are any.
+    pub spill: Option<File>,
+}
+
 /// The files of one fetch.
 ///
 /// [`Store::open`], then once [`Store::verify`]; then [`Store::write`] for what arrives and
@@ -135,23 +144,65 @@ impl Store {
         options: StoreOptions,
     ) -> Result<Store, Error> {
         let dirs = Dirs::open(&plan.dir)?;
-        let mut store = Store {
+        let locked = lock_destination(&plan, &dirs)?;
+        let mut store = Store::new(plan, manifest, options, dirs, locked);
+        store.make_directories()?;
+        store.look_at_files()?;
+        Ok(store)
+    }
+
+    fn new(
+        plan: Plan,
+        manifest: Arc<Manifest>,
+        options: StoreOptions,
+        dirs: Dirs,
+        locked: Vec<File>,
+    ) -> Store {
+        let nothing = FileState { held: Held::Nothing, missing_chunks: 0 };
+        Store {
             attributes: Attributes::new(options),
-            locked: lock_destination(&plan, &dirs)?,
+            locked,
             dirs,
             wanted: plan.wanted(&manifest),
             verified: ChunkSet::empty(manifest.layout()),
-            files: Vec::new(),
+            files: vec![nothing; manifest.listing().entries().len()],
             open: OpenFiles::default(),
             spill: None,
             writer: Writer::default(),
             data_ends: HashMap::new(),
             plan: Rc::new(plan),
             manifest,
-        };
-        store.make_directories()?;
-        store.look_at_files()?;
+        }
+    }
+
+    /// What another process has fetched, in its directory and its spill, to be served and nothing
+    /// else: nothing is changed, and only the chunks that are right are wanted. It is all hashed once
+    /// more; `progress` is told after each chunk how many bytes were, and of how many.
+    pub fn taken_over(
+        plan: Plan,
+        manifest: Arc<Manifest>,
+        whole: WholeFiles,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Store, Error> {
+        let options = StoreOptions { keep_modes: false, keep_owners: false };
+        let dirs = Dirs::at(&plan.dir, whole.directory);
+        let mut store = Store::new(plan, manifest, options, dirs, Vec::new());
+        store.spill = whole.spill.map(Arc::new);
+        store.find_whole_files();
+        store.check(progress);
+        store.wanted = store.verified.clone();
         Ok(store)
+    }
+
+    /// What [`Store::taken_over`] needs in another process.
+    pub fn whole_files(&self) -> io::Result<WholeFiles> {
+        let spill = self.spill.as_ref().map(|spill| spill.try_clone()).transpose()?;
+        Ok(WholeFiles { directory: self.dirs.top().try_clone()?, spill })
+    }
+
+    /// What was asked for, and where it goes.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     /// The chunks that hold any byte of what was asked for.
@@ -279,8 +330,6 @@ impl Store {
 
     fn look_at_files(&mut self) -> Result<(), Error> {
         let layout = self.manifest.layout();
-        let none = FileState { held: Held::Nothing, missing_chunks: 0 };
-        self.files = vec![none; self.manifest.listing().entries().len()];
         for (i, entry, place) in chosen(&self.plan, &self.manifest) {
             if entry.content == Content::Directory {
                 continue;
@@ -294,6 +343,19 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Takes every file of the right size for what it should be, until it is hashed.
+    fn find_whole_files(&mut self) {
+        let (plan, manifest) = (self.plan.clone(), self.manifest.clone());
+        for (i, entry, place) in chosen(&plan, &manifest) {
+            let Content::File { bytes, .. } = entry.content else { continue };
+            let dir = self.dirs.parent(place).map_err(io::Error::other);
+            let found = dir.and_then(|dir| look_at(&dir, place.name())).ok().flatten();
+            if let Some(found) = found.filter(|found| found.is_file() && found.size() == bytes) {
+                self.set_held(i, Held::Whole(Inode::of(&found)));
+            }
+        }
     }
 
     /// The open file of an entry that was asked for, wherever it stands.

@@ -8,7 +8,7 @@ use super::Command;
 use super::given::{
     Given, cache, debug_level, hash, interval, parsed, rate, retries, seconds, serve_on,
 };
-use Form::{Boot, Fetch, Manifest, Serve, Status};
+use Form::{Boot, Fetch, Manifest, Serve, Status, TakeOver};
 use Takes::{Nothing, Value};
 
 /// Whether this build can be a master. The node build only fetches, serves on and looks.
@@ -22,11 +22,12 @@ pub(super) enum Form {
     Status,
     Manifest,
     Boot,
+    TakeOver,
 }
 
 impl Form {
     pub(super) fn is_built_in(self) -> bool {
-        HAS_MASTER || matches!(self, Fetch | Status | Boot)
+        HAS_MASTER || matches!(self, Fetch | Status | Boot | TakeOver)
     }
 
     pub(super) fn name(self) -> &'static str {
@@ -36,6 +37,7 @@ impl Form {
             Status => "--status",
             Manifest => "--manifest",
             Boot => "--boot",
+            TakeOver => "--take-over",
         }
     }
 }
@@ -64,7 +66,7 @@ pub(super) enum Takes {
     },
 }
 
-const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest, Boot];
+const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest, Boot, TakeOver];
 
 /// All options, as the help groups them.
 static SECTIONS: &[(&str, &[Opt])] = &[
@@ -196,6 +198,21 @@ static SECTIONS: &[(&str, &[Opt])] = &[
             },
             Opt {
                 short: None,
+                long: "state",
+                takes: Value {
+                    name: "DIR",
+                    kind: "a directory",
+                    set: |given, v| {
+                        given.state = Some(v.into());
+                        Some(())
+                    },
+                },
+                forms: &[Fetch],
+                help: "while serving on, say what is served in\n\
+                       DIR/state.json, and let --take-over take it",
+            },
+            Opt {
+                short: None,
                 long: "own-net",
                 takes: Value {
                     name: "LINK,ADDR/PREFIX[,NETWORK/PREFIX=ROUTER]...",
@@ -259,15 +276,26 @@ static SECTIONS: &[(&str, &[Opt])] = &[
     ),
     (
         "Booting",
-        &[Opt {
-            short: None,
-            long: "boot",
-            takes: Nothing(|given| given.boot = true),
-            forms: &[Boot],
-            help: "do what the kernel command line asks for, in\n\
-                   an initramfs; with a URL: only fetch that, from\n\
-                   whom and as it says, and print where it is",
-        }],
+        &[
+            Opt {
+                short: None,
+                long: "boot",
+                takes: Nothing(|given| given.boot = true),
+                forms: &[Boot],
+                help: "do what the kernel command line asks for, in\n\
+                       an initramfs; with a URL: only fetch that, from\n\
+                       whom and as it says, and print where it is",
+            },
+            Opt {
+                short: None,
+                long: "take-over",
+                takes: Nothing(|given| given.take_over = true),
+                forms: &[TakeOver],
+                help: "serve on in the place of who has served with\n\
+                       --state DIR so far (default /run/xget, where the\n\
+                       boot does); with nobody there: do nothing",
+            },
+        ],
     ),
     (
         "Looking",
@@ -405,6 +433,7 @@ static USAGE: &[(Form, &str)] = &[
     (Status, "xget --status -n HOST[:PORT] [--json]        who holds what"),
     (Manifest, "xget --manifest DIR|FILE [-x] [-o]           what would be served"),
     (Boot, "xget --boot [URL]                            boot, in an initramfs"),
+    (TakeOver, "xget --take-over [DIR]                       serve on what the boot fetched"),
 ];
 
 static EXAMPLES: &[(Form, &str)] = &[

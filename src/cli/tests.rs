@@ -42,6 +42,7 @@ fn the_original_way_to_fetch_everything() {
         timeout: None,
         must_fit: false,
         serve_on: ServeOn::WhileWanted,
+        state: None,
         max_upload: None,
         own_net: None,
         background: false,
@@ -275,7 +276,7 @@ fn a_status_needs_a_server_and_nothing_more() {
 
 #[test]
 fn two_forms_at_once_are_refused() {
-    refused("--status --manifest -n h", "--status, --manifest and --boot exclude each other");
+    refused("--status --manifest -n h", "--status and --manifest exclude each other");
 }
 
 #[test]

@@ -38,6 +38,11 @@ impl Dirs {
         Ok(Dirs { path: path.to_owned(), top, made, chain: Vec::new() })
     }
 
+    /// DEST, which is open already.
+    pub(super) fn at(path: &Path, top: File) -> Dirs {
+        Dirs { path: path.to_owned(), top: Rc::new(top), made: false, chain: Vec::new() }
+    }
+
     /// DEST itself.
     pub(super) fn top(&self) -> &File {
         &self.top

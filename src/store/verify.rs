@@ -18,6 +18,13 @@ impl Store {
     /// Parts of an older file that can be used are copied into a temporary file, as the older file
     /// keeps its name until the newer one is whole.
     pub fn verify(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<ChunkSet, Error> {
+        self.check(progress);
+        self.settle()?;
+        Ok(self.verified.clone())
+    }
+
+    /// Hashes what is there of the wanted chunks.
+    pub(super) fn check(&mut self, progress: &mut dyn FnMut(u64, u64)) {
         let manifest = self.manifest.clone();
         let layout = manifest.layout();
         let bytes = |chunk| layout.range(chunk).end - layout.range(chunk).start;
@@ -35,19 +42,17 @@ impl Store {
             checked += bytes(chunk);
             progress(checked, all);
         }
-        self.settle()?;
-        Ok(self.verified.clone())
     }
 
     /// Is there a file for every byte of a chunk?
     fn may_be_there(&self, chunk: ChunkId) -> bool {
-        let held = |segment: Segment| self.files.get(segment.entry).map(|state| state.held);
-        !self.verified.contains(chunk)
-            && self
-                .manifest
-                .listing()
-                .segments(self.manifest.layout().range(chunk))
-                .all(|segment| held(segment).is_some_and(|held| held != Held::Nothing))
+        let held = |segment: Segment| match self.plan.chosen(segment.entry) {
+            true => self.files.get(segment.entry).is_some_and(|state| state.held != Held::Nothing),
+            false => self.spill.is_some(),
+        };
+        let manifest = &self.manifest;
+        let mut segments = manifest.listing().segments(manifest.layout().range(chunk));
+        !self.verified.contains(chunk) && segments.all(held)
     }
 
     /// Puts a chunk together; false if a part cannot be read, which is then as good as missing.
@@ -57,8 +62,10 @@ impl Store {
             let start = buffer.len();
             buffer.resize(start.saturating_add(segment.len as usize), 0);
             let part = buffer.get_mut(start..).unwrap_or_default();
-            let file = self.file(segment.entry);
-            file.and_then(|file| file.read_exact_at(part, segment.offset)).is_ok()
+            let source = self.source(segment.entry);
+            source
+                .and_then(|(file, at)| file.read_exact_at(part, at.saturating_add(segment.offset)))
+                .is_ok()
         })
     }
 

@@ -127,6 +127,11 @@ impl Hub {
         self.allowance = Some(Allowance::new(bytes_per_s));
     }
 
+    /// The manifest's signature.
+    pub fn signature(&self) -> Option<&Arc<[u8]>> {
+        self.signature.as_ref()
+    }
+
     /// The manifest has this signature, or none, from now on.
     pub fn sign(&mut self, signature: Option<Arc<[u8]>>) {
         self.signature = signature;

@@ -17,6 +17,17 @@ impl Resident {
         Resident(wait_for("who listens there", || listener(address)))
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.0
+    }
+
+    /// Sends it this signal and waits for its end.
+    pub(crate) fn end(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.0.to_string()]).status();
+        assert!(sent.unwrap().success());
+        wait_for("the end of the resident", || (!self.is_running()).then_some(()));
+    }
+
     pub(crate) fn is_running(&self) -> bool {
         is_xget(self.0)
     }

@@ -1,0 +1,171 @@
+//! Serving on once the files are whole: for as long as was asked for, or until another process takes
+//! over.
+//!
+//! In a **state [`directory`]** others learn of it: [`state`] says what is served, and by a socket there
+//! comes who wants to serve in its place ([`take_over`]). It is offered the listening socket
+//! and the files, and looks at them while this process serves on; once it says that it has taken
+//! them, this process takes no more clients, sends to the end what it is sending, and ends. The socket
+//! listens all the time, so that nobody is refused meanwhile.
+
+mod directory;
+mod offer;
+mod state;
+mod take_over;
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::cli::{self, ServeOn};
+use crate::error::Error;
+use crate::node::Node;
+use crate::report::Reporter;
+use directory::Directory;
+use offer::Offer;
+use state::State;
+pub use take_over::take_over;
+
+/// A node that serves while it is wanted waits this long for somebody to want something.
+const LINGER: Duration = Duration::from_secs(2);
+/// Somebody who fetches from here and got nothing for this long does not count as wanting.
+const GIVEN_UP: Duration = Duration::from_secs(10);
+/// How often it is looked whether anybody still wants something.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long the clients of a process that was taken over may take for what they are being sent.
+const LEAVE: Duration = Duration::from_secs(10);
+
+/// A node whose files are whole.
+#[derive(Debug)]
+pub struct Resident<'a> {
+    node: Node,
+    options: &'a cli::Fetch,
+    report: Reporter,
+    /// When the files were whole.
+    whole: Instant,
+    arguments: Vec<OsString>,
+    directory: Option<Directory>,
+}
+
+impl Resident<'_> {
+    /// Says in the state directory, if there is one, that it serves. `arguments` are the command line
+    /// that `options` were made of.
+    ///
+    /// That nobody can learn of it or take over does not keep it from serving: it is only told.
+    pub fn new(
+        node: Node,
+        options: &cli::Fetch,
+        arguments: Vec<OsString>,
+        whole: Instant,
+        report: Reporter,
+    ) -> Resident<'_> {
+        let mut resident = Resident { node, options, report, whole, arguments, directory: None };
+        if let Some(dir) = options.state.as_ref().filter(|_| resident.node.listener().is_some()) {
+            match resident.open_directory(dir) {
+                Ok(directory) => resident.directory = Some(directory),
+                Err(error) => report.say(format_args!("nobody will be able to take over: {error}")),
+            }
+        }
+        resident
+    }
+
+    /// Serves until the time is over or another process has taken over.
+    pub fn serve(mut self) {
+        let mut wanted = self.whole;
+        let mut sent = self.node.hub().sent_bytes();
+        loop {
+            let now = Instant::now();
+            if self.node.hub().sent_bytes() != sent || is_wanted(&self.node, now) {
+                sent = self.node.hub().sent_bytes();
+                wanted = now;
+            }
+            let end = match self.options.serve_on {
+                ServeOn::WhileWanted => Some(wanted + LINGER),
+                limit => end_of(limit, self.whole),
+            };
+            if end.is_some_and(|end| end <= now) {
+                break;
+            }
+            let look = match self.options.serve_on {
+                ServeOn::WhileWanted => Some(now + LOOK_EVERY),
+                _ => end,
+            };
+            self.turn(look);
+            if self.is_taken_over() {
+                self.leave();
+                break;
+            }
+        }
+        self.node.close();
+    }
+
+    fn turn(&mut self, deadline: Option<Instant>) {
+        let others = self.directory.as_ref().map(Directory::descriptors).unwrap_or_default();
+        // The files are whole: what goes wrong from here on is nobody's loss.
+        if let Err(error) = self.node.turn(deadline, &others) {
+            self.report.event(error);
+        }
+    }
+
+    fn is_taken_over(&mut self) -> bool {
+        let Some(directory) = &mut self.directory else { return false };
+        if let Some(guest) = directory.newcomer() {
+            let served = self.whole.elapsed();
+            let offered = Offer::new(&self.node, served, &self.arguments)
+                .and_then(|offer| offer.send(guest.as_fd(), &mut self.node));
+            if let Err(error) = offered {
+                self.report.say(format_args!("cannot hand over: {error}"));
+                directory.turn_away();
+            }
+        }
+        directory.is_taken()
+    }
+
+    fn leave(&mut self) {
+        self.report.event("another process has taken over");
+        self.node.leave();
+        // What this process left in the directory is removed before the other leaves its own there.
+        self.directory = None;
+        let end = Instant::now() + LEAVE;
+        while self.node.has_clients() && Instant::now() < end {
+            self.turn(Some(end));
+        }
+    }
+
+    fn open_directory(&mut self, dir: &Path) -> Result<Directory, Error> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since = now.saturating_sub(self.whole.elapsed());
+        let seconds_left = end_of(self.options.serve_on, self.whole)
+            .map(|end| end.saturating_duration_since(self.whole));
+        let port = self.node.listener().map_or(0, |listener| listener.port());
+        let manifest = self.node.fetch().manifest().clone();
+        let state = State {
+            pid: std::process::id(),
+            port,
+            since_s: since.as_secs(),
+            until_s: seconds_left.map(|left| (since + left).as_secs()),
+            server: &self.options.server,
+            sources: &self.options.sources,
+            manifest: &manifest,
+            plan: self.node.store().plan(),
+        };
+        Directory::open(dir, &state.to_json())
+    }
+}
+
+/// When the serving ends that began at `whole`; None for never, or where that is not known yet.
+fn end_of(limit: ServeOn, whole: Instant) -> Option<Instant> {
+    match limit {
+        ServeOn::No => Some(whole),
+        ServeOn::Seconds(seconds) => whole.checked_add(Duration::from_secs(seconds)),
+        ServeOn::Forever | ServeOn::WhileWanted => None,
+    }
+}
+
+/// Whether anybody fetches from this node, or could while it is still fetching.
+fn is_wanted(node: &Node, now: Instant) -> bool {
+    node.hub().is_drawn_from()
+        || node.hub().members().iter().any(|(_, member)| {
+            !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
+        })
+}

@@ -1,0 +1,111 @@
+//! The state directory: what this process says there of itself, and the socket through which another
+//! one comes to take over.
+//!
+//! The directory is held open: after a switch of the root file system its path may lead nowhere.
+
+use std::ffi::CStr;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::error::Error;
+use crate::sys::descriptors::peer_user;
+use crate::sys::fs::{effective_uid, open_at, rename_at, unlink_at};
+use crate::sys::process::{keep_when_terminated, remove_when_terminated};
+
+const STATE: &CStr = c"state.json";
+/// What becomes it once it is whole.
+const NEW_STATE: &CStr = c".state.json.new";
+/// Packets keep the messages apart.
+pub(super) const SOCKET: &str = "take-over";
+/// What a guest sends once it has all it needs.
+pub(super) const TAKEN: &[u8] = b"taken";
+const LEFT_BEHIND: &[&CStr] = &[STATE, c"take-over"];
+
+/// What is in the directory is removed when this goes, and when a signal ends the process.
+#[derive(Debug)]
+pub(super) struct Directory {
+    dir: File,
+    socket: Socket,
+    /// Who was offered to take over, and has not answered yet.
+    guest: Option<Socket>,
+}
+
+impl Directory {
+    /// Makes the directory if there is none, and everything in it.
+    pub(super) fn open(path: &Path, state: &str) -> Result<Directory, Error> {
+        fs::create_dir_all(path).map_err(Error::file("make directory", path))?;
+        let dir = File::open(path).map_err(Error::file("open directory", path))?;
+        let at = path.join(SOCKET);
+        let make_socket = || {
+            // Of a process that was killed.
+            unlink_at(&dir, SOCKET.as_bytes())?;
+            let socket = Socket::new(Domain::UNIX, Type::SEQPACKET.cloexec(), None)?;
+            socket.set_nonblocking(true)?;
+            socket.bind(&SockAddr::unix(&at)?)?;
+            socket.listen(1)?;
+            remove_when_terminated(dir.try_clone()?, LEFT_BEHIND)?;
+            Ok(socket)
+        };
+        let socket = make_socket().map_err(Error::file("make the socket", &at))?;
+        let made = Directory { dir, socket, guest: None };
+        made.write(state.as_bytes()).map_err(Error::file("write state.json in", path))?;
+        Ok(made)
+    }
+
+    fn write(&self, state: &[u8]) -> std::io::Result<()> {
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+        open_at(&self.dir, NEW_STATE.to_bytes(), flags, 0o644)?.write_all(state)?;
+        rename_at(&self.dir, NEW_STATE.to_bytes(), STATE.to_bytes())
+    }
+
+    /// What there may be something to read from.
+    pub(super) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        std::iter::once(&self.socket).chain(&self.guest).map(AsFd::as_fd).collect()
+    }
+
+    /// Somebody who has come to take over, in the place of an earlier one. Only a process of the same
+    /// user may.
+    pub(super) fn newcomer(&mut self) -> Option<&Socket> {
+        let (guest, _) = self.socket.accept().ok()?;
+        let may = peer_user(guest.as_fd()).is_ok_and(|user| user == effective_uid());
+        if !may || guest.set_nonblocking(true).is_err() {
+            return None;
+        }
+        Some(self.guest.insert(guest))
+    }
+
+    /// Ends the connection of whoever has come.
+    pub(super) fn turn_away(&mut self) {
+        self.guest = None;
+    }
+
+    /// Whether the guest says that it has taken over.
+    pub(super) fn is_taken(&mut self) -> bool {
+        let Some(guest) = &self.guest else { return false };
+        let mut answer = [0; TAKEN.len()];
+        match std::io::Read::read(&mut &*guest, &mut answer) {
+            Ok(_) if answer == TAKEN => true,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
+            // It is gone, or something else.
+            _ => {
+                self.guest = None;
+                false
+            }
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        for name in LEFT_BEHIND {
+            // There is nothing that could be done about it.
+            let _ = unlink_at(&self.dir, name.to_bytes());
+        }
+        // From here on they are another's.
+        let _ = keep_when_terminated();
+    }
+}

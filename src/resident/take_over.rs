@@ -1,0 +1,125 @@
+//! The other side: serving on in the place of another process.
+//!
+//! What it hands over is not believed: the manifest must have the hash that it names, and every chunk
+//! is hashed once more. Nobody waits for that, as the other process serves meanwhile.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::Resident;
+use super::directory::{SOCKET, TAKEN};
+use super::offer::{Handed, Offer};
+use crate::cli::{self, Command};
+use crate::error::Error;
+use crate::net::transport::{Listener, Transport};
+use crate::node::{Node, Start};
+use crate::plan::{DestIs, plan, source_paths};
+use crate::report::Reporter;
+use crate::store::Store;
+use crate::sys::process;
+use crate::tree::Tree;
+
+/// How long the other process may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Takes over from whoever serves with this state directory, and serves on. With nobody there it does
+/// nothing.
+///
+/// # Errors
+///
+/// There is somebody, but what it offers cannot be used; it serves on then.
+pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
+    let report = Reporter::new(options.debug, true);
+    let dir = &options.state;
+    let Some(other) = call(dir).map_err(Error::file("connect to", dir.join(SOCKET)))? else {
+        let text = format_args!("nobody serves with {}: nothing to take over", dir.display());
+        report.say(text);
+        return Ok(());
+    };
+    let unusable = |error: io::Error| Error::Peer {
+        host: format!("who serves with {}", dir.display()),
+        why: format!("cannot be taken over: {error}"),
+    };
+    let (offer, handed) = Offer::receive(other.as_fd()).map_err(unusable)?;
+    let Command::Fetch(mut fetch) = cli::parse(offer.arguments.iter().cloned())? else {
+        return Err(unusable(io::Error::other("it does not fetch")));
+    };
+    fetch.state = Some(dir.clone());
+    let whole = Instant::now().checked_sub(offer.served).unwrap_or_else(Instant::now);
+    let arguments = offer.arguments.clone();
+    let node = node(&fetch, offer, handed, &report)?;
+    confirm(&other).map_err(unusable)?;
+    report.say(format_args!("serving in the place of the process that was started before"));
+    Resident::new(node, &fetch, arguments, whole, report).serve();
+    Ok(())
+}
+
+/// Connects to the other process; None if there is none.
+fn call(dir: &Path) -> io::Result<Option<Socket>> {
+    let other = Socket::new(Domain::UNIX, Type::SEQPACKET.cloexec(), None)?;
+    other.set_read_timeout(Some(PATIENCE))?;
+    match other.connect(&SockAddr::unix(dir.join(SOCKET))?) {
+        Ok(()) => Ok(Some(other)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// A node that serves what was handed over, as far as it is right.
+fn node(
+    fetch: &cli::Fetch,
+    offer: Offer,
+    mut handed: Handed,
+    report: &Reporter,
+) -> Result<Node, Error> {
+    let manifest = handed.manifest(offer.generation).map_err(Error::system("take over"))?;
+    let dest = &fetch.dest;
+    let sources = source_paths(&fetch.sources)?;
+    let plan = plan(&manifest, &sources, dest, DestIs::look(dest)?, &fetch.server)?;
+    let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
+    let wanted = plan.wanted(&manifest).len();
+    let signature = handed.signature().map_err(Error::system("take over"))?;
+    let store = Store::taken_over(plan, manifest.clone(), handed.files, &mut |_, _| {})?;
+    let held = store.wanted().clone();
+    match held.len() {
+        0 if wanted > 0 => return Err(Error::Boot("none of its files is right any more".into())),
+        right if right < wanted => report.say(format_args!(
+            "{right} of {wanted} chunks are right; the others have changed and are not served"
+        )),
+        _ => {}
+    }
+    let start = Start {
+        manifest,
+        signature,
+        tree,
+        store,
+        held,
+        home: offer.home,
+        transport: Transport::Kernel,
+        listener: Some(Listener::Kernel(handed.listener)),
+        seed: process::seed(),
+        max_upload: fetch.max_upload,
+        allowed: fetch.allowed.clone(),
+    };
+    Ok(Node::new(start, *report))
+}
+
+/// Says that all is here, and waits until the other process has let go of it.
+fn confirm(other: &Socket) -> io::Result<()> {
+    (&*other).write_all(TAKEN)?;
+    match (&*other).read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("it says what makes no sense")),
+    }
+}
