@@ -204,11 +204,15 @@ impl Node {
         self.listener.as_ref()
     }
 
-    /// Takes no newcomers and no requests from now on. Every client gets what is being sent to it, and
-    /// then the end of the connection.
+    /// Takes no newcomers from now on.
+    pub fn stop_listening(&mut self) {
+        self.listener = None;
+    }
+
+    /// Takes no requests from now on. Every client gets what is being sent to it, and then the end of
+    /// the connection.
     pub fn leave(&mut self) {
         self.leaving = true;
-        self.listener = None;
         for peer in self.clients.values() {
             peer.leave_if_done();
         }

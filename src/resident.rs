@@ -32,7 +32,10 @@ const LINGER: Duration = Duration::from_secs(2);
 const GIVEN_UP: Duration = Duration::from_secs(10);
 /// How often it is looked whether anybody still wants something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How long the clients of a process that was taken over may take for what they are being sent.
+/// How long the clients of a process that was taken over are answered still: who has connected to it a
+/// moment ago, or has asked half of what it wants to know, is not to be cut off.
+const ANSWER: Duration = Duration::from_secs(1);
+/// How long they may then take for what they are being sent.
 const LEAVE: Duration = Duration::from_secs(10);
 
 /// A node whose files are whole.
@@ -123,10 +126,17 @@ impl Resident<'_> {
 
     fn leave(&mut self) {
         self.report.event("another process has taken over");
-        self.node.leave();
+        self.node.stop_listening();
         // What this process left in the directory is removed before the other leaves its own there.
         self.directory = None;
-        let end = Instant::now() + LEAVE;
+        self.serve_clients_for(ANSWER);
+        self.node.leave();
+        self.serve_clients_for(LEAVE);
+    }
+
+    /// Serves those who are connected, at most for so long.
+    fn serve_clients_for(&mut self, longest: Duration) {
+        let end = Instant::now() + longest;
         while self.node.has_clients() && Instant::now() < end {
             self.turn(Some(end));
         }
