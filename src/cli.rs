@@ -95,6 +95,8 @@ pub struct Fetch {
     pub sources: Vec<OsString>,
     /// Where they go.
     pub dest: PathBuf,
+    /// The server is not xget's, and this is what it calls the tree to fetch from.
+    pub aname: Option<String>,
     /// Modes are left alone.
     pub no_mode: bool,
     /// Owners are left alone.
@@ -265,6 +267,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         listen: given.listen,
         sources,
         dest: dest.into(),
+        aname: given.aname,
         no_mode: given.no_mode,
         no_owner: given.no_owner,
         retries: given.retries,

@@ -53,6 +53,11 @@ pub enum Error {
         /// What.
         why: String,
     },
+    /// The other side is a 9P server, but not xget's.
+    NotXget {
+        /// Who.
+        host: String,
+    },
     /// A manifest that cannot be used.
     Manifest(manifest::ManifestError),
     /// The served tree cannot be described.
@@ -107,7 +112,7 @@ impl Error {
             Error::NotServed { .. } => 4,
             Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
             Error::NoRoom { .. } | Error::Boot(_) => 5,
-            Error::Manifest(_) | Error::Peer { .. } => 6,
+            Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
             Error::Listen { .. } => 7,
         }
     }
@@ -124,6 +129,7 @@ impl fmt::Display for Error {
             }
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
+            Error::NotXget { host } => write!(f, "{host}: a 9P server, but not xget's"),
             Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
             Error::File { action, path, error } => {

@@ -1,5 +1,7 @@
 //! The client's command: fetches, then helps others for as long as it should.
 
+mod plain;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
@@ -58,7 +60,9 @@ pub fn status(options: &cli::Status) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port)?;
     let report = Reporter::new(options.debug, true);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
-    let (text, _) = server.ask(Control::Status, &patience, &report)?;
+    let (text, _) = server.ask("status", &patience, &report, |address, progress| {
+        Call::connect(address, PATIENCE)?.read(Control::Status, MAX_MANIFEST_BYTES, progress)
+    })?;
     // Whatever the server sends, it stays text on the terminal.
     let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
     Ok(lines.map(|line| shown(line) + "\n").collect())
@@ -112,18 +116,19 @@ impl Server {
         }
     }
 
-    /// Reads one of its control files, with patience; and the addresses it has.
-    fn ask(
+    /// Reads something there, with patience; and the addresses it has.
+    fn ask<T>(
         &self,
-        file: Control,
+        what: &str,
         patience: &Patience,
         report: &Reporter,
-    ) -> Result<(Vec<u8>, Vec<SocketAddr>), Error> {
+        mut read: impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
+    ) -> Result<(T, Vec<SocketAddr>), Error> {
         let mut failures = 0u32;
         let mut wait = RETRY_FIRST;
         loop {
             let error = match self.addresses() {
-                Ok(addresses) => match self.ask_any(file, &addresses, report)? {
+                Ok(addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
                     Ok(content) => return Ok((content, addresses)),
                     Err(why) => Error::Connect { host: self.name.clone(), why },
                 },
@@ -144,31 +149,31 @@ impl Server {
     }
 
     /// Asks one address after the other. The inner error is one that may pass.
-    fn ask_any(
+    fn ask_any<T>(
         &self,
-        file: Control,
+        what: &str,
         addresses: &[SocketAddr],
         report: &Reporter,
-    ) -> Result<Result<Vec<u8>, String>, Error> {
+        read: &mut impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
+    ) -> Result<Result<T, String>, Error> {
         let mut why = "it has no address".to_owned();
         for address in addresses {
             let mut pace = Pace::new(report, Instant::now());
             let mut progress = |n| {
                 if pace.is_due(Instant::now()) {
-                    report.progress(format_args!("reading the {}: {}", file.name(), bytes(n)));
+                    report.progress(format_args!("reading the {what}: {}", bytes(n)));
                 }
             };
-            let result = match file {
-                Control::Manifest => read_manifest(*address, process::seed(), &mut progress),
-                _ => Call::connect(*address, PATIENCE)
-                    .and_then(|mut call| call.read(file, MAX_MANIFEST_BYTES, &mut progress)),
-            };
+            let result = read(*address, &mut progress);
             report.end_progress();
             match result {
                 Ok(content) => return Ok(Ok(content)),
                 Err(CallError::Network(error)) => {
                     why = CallError::Network(error).to_string();
                     report.event(format_args!("{address}: {why}"));
+                }
+                Err(CallError::NotXget) => {
+                    return Err(Error::NotXget { host: self.name.clone() });
                 }
                 Err(error) => {
                     return Err(Error::Peer { host: self.name.clone(), why: error.to_string() });
@@ -216,8 +221,19 @@ impl Get<'_> {
         let mut changed = None;
         let (retries, longest_wait) = (self.options.retries, self.options.longest_wait);
         let patience = Patience { retries, longest_wait, end: self.end };
+        if self.options.aname.is_some() {
+            return self.fetch_unverified(&server, &sources, &patience);
+        }
         loop {
-            let (text, home) = server.ask(Control::Manifest, &patience, &self.report)?;
+            let asked = server.ask("manifest", &patience, &self.report, |address, progress| {
+                read_manifest(address, process::seed(), progress)
+            });
+            let (text, home) = match asked {
+                Err(Error::NotXget { .. }) => {
+                    return self.fetch_unverified(&server, &sources, &patience);
+                }
+                asked => asked?,
+            };
             let manifest = Arc::new(Manifest::parse(&text)?);
             let generation = manifest.generation();
             changed = self.after_change(&server, changed, generation)?;
@@ -235,6 +251,16 @@ impl Get<'_> {
                 }
             }
         }
+    }
+
+    /// Every fetch of what cannot be verified comes through here.
+    fn fetch_unverified(
+        &mut self,
+        server: &Server,
+        sources: &[TreePath],
+        patience: &Patience,
+    ) -> Result<(), Error> {
+        plain::fetch(self, server, sources, patience)
     }
 
     /// Says that there is a new generation, or waits a little if there is not one yet: files may
@@ -343,6 +369,15 @@ impl Get<'_> {
         report.end_progress();
         meter.summary(&node, &report);
         Ok(Outcome::Whole(Box::new(node)))
+    }
+
+    fn check_time(&self, server: &Server) -> Result<(), Error> {
+        match self.end.is_some_and(|end| end <= Instant::now()) {
+            true => {
+                Err(Error::Connect { host: server.name.clone(), why: "the time is over".into() })
+            }
+            false => Ok(()),
+        }
     }
 
     fn check_room(&self, store: &Store, needed: u64) -> Result<(), Error> {

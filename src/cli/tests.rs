@@ -32,6 +32,7 @@ fn the_original_way_to_fetch_everything() {
         listen: None,
         sources: vec![".".into()],
         dest: "/tmp/download".into(),
+        aname: None,
         no_mode: false,
         no_owner: false,
         retries: Retries::Times(5),
