@@ -22,7 +22,7 @@ use crate::p9::wire::{List, MAX_WALK_ELEMENTS, Text};
 use crate::path::{PARTIAL_PREFIX, TreePath};
 
 /// How many files are looked at or read at once.
-pub(super) const MOST_AT_ONCE: usize = 16;
+pub(super) const MOST_AT_ONCE: usize = 32;
 /// Bytes asked for by one read.
 const READ_BYTES: u32 = 256 << 10;
 /// Bytes that are asked for and have not come, in at least two reads and at most so many.
