@@ -39,6 +39,9 @@ pub struct Arrived<'a> {
 /// What to ask for when an event is dealt with, and what to remember of it.
 pub type Next<T> = Option<(T, Message<'static>)>;
 
+/// Deals with an event.
+pub type Take<'t, T, E> = dyn FnMut(Event<'_, '_, T>, Arrived<'_>) -> Result<Next<T>, E> + 't;
+
 impl<T: Copy> Connection<T> {
     /// Calls the server at `address`, which gets `patience` to take the call, and attaches to the
     /// tree that it has under the name `aname`. `token` stands for that, and is used no further.
@@ -70,10 +73,7 @@ impl<T: Copy> Connection<T> {
     /// asks for is sent as well.
     ///
     /// Fails as `take` does, and if the server cannot be understood or is silent for too long.
-    pub fn exchange<E: From<CallError>>(
-        &mut self,
-        take: &mut dyn FnMut(Event<'_, '_, T>, Arrived<'_>) -> Result<Next<T>, E>,
-    ) -> Result<(), E> {
+    pub fn exchange<E: From<CallError>>(&mut self, take: &mut Take<'_, T, E>) -> Result<(), E> {
         loop {
             self.stream.write_all(self.client.output()).map_err(CallError::Network)?;
             self.client.output().clear();

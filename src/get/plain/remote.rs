@@ -41,6 +41,9 @@ const LISTED_FID: u32 = 2;
 /// The first of as many as there are files at once.
 const FIRST_FID: u32 = 3;
 
+/// Takes bytes of a file: where in the image they belong, and which part of a buffer they are.
+pub(super) type Take<'t> = dyn FnMut(u64, &Arc<Vec<u8>>, Range<usize>) -> Result<(), Error> + 't;
+
 #[derive(Clone, Copy)]
 enum Token {
     /// One of the questions that were asked together, by its number.
@@ -157,7 +160,7 @@ impl Remote {
     pub(super) fn read(
         &mut self,
         files: &[(usize, Entry)],
-        take: &mut dyn FnMut(u64, &Arc<Vec<u8>>, Range<usize>) -> Result<(), Error>,
+        take: &mut Take<'_>,
     ) -> Result<(), Error> {
         let paths: Vec<&TreePath> = files.iter().map(|(_, entry)| &entry.path).collect();
         let fids: Vec<(u32, &TreePath)> = (FIRST_FID..).zip(paths.iter().copied()).collect();
@@ -179,11 +182,7 @@ impl Remote {
         self.clunk(FIRST_FID, files.len())
     }
 
-    fn read_open(
-        &mut self,
-        files: &[(usize, Entry)],
-        take: &mut dyn FnMut(u64, &Arc<Vec<u8>>, Range<usize>) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    fn read_open(&mut self, files: &[(usize, Entry)], take: &mut Take<'_>) -> Result<(), Error> {
         let ranges: Vec<Range<u64>> = files.iter().map(|(_, e)| e.image_range()).collect();
         let most_bytes = READ_BYTES.min(self.connection.client().max_read_bytes());
         let mut reads = Reads::new(ranges.iter().map(|range| range.end - range.start), most_bytes);
