@@ -55,6 +55,13 @@ fn the_original_way_to_fetch_one_file() {
 }
 
 #[test]
+fn the_tree_of_another_server_is_named() {
+    let given = fetch("-n head:564 --aname=/srv/boot . /boot");
+    assert_eq!(given.aname.as_deref(), Some("/srv/boot"));
+    assert_eq!(fetch("-n head . /boot").aname, None);
+}
+
+#[test]
 fn what_is_sent_a_second_can_be_limited() {
     for (written, bytes) in
         [("1000", 1000), ("800K", 800 << 10), ("50m", 50 << 20), ("1G", 1 << 30)]
