@@ -28,6 +28,11 @@ install-node: ## after make static: install the static node, which an initramfs 
 install-dracut: ## install the dracut module below DESTDIR
 	install -D -t "$(DESTDIR)/usr/lib/dracut/modules.d/50xget" dracut-module/50xget/*.sh
 
+install-mkinitcpio: ## install the hooks xget and sd-xget of mkinitcpio below DESTDIR
+	install -D -m 644 -t "$(DESTDIR)/usr/lib/initcpio/install" initramfs/mkinitcpio/install/*
+	install -D -m 644 -t "$(DESTDIR)/usr/lib/initcpio/hooks" initramfs/mkinitcpio/hooks/*
+	install -D -t "$(DESTDIR)/usr/lib/initcpio/xget" initramfs/mkinitcpio/xget/*
+
 install-initramfs-tools: ## install the hook and the script of initramfs-tools below DESTDIR
 	install -D initramfs/initramfs-tools/hooks/xget "$(DESTDIR)/usr/share/initramfs-tools/hooks/xget"
 	install -D initramfs/initramfs-tools/scripts/xget "$(DESTDIR)/usr/share/initramfs-tools/scripts/xget"
@@ -52,4 +57,4 @@ clean: ## remove what was built, and what the tests have downloaded
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node static static-check install install-node install-dracut install-initramfs-tools demo test bench lint clean help
+.PHONY: build node static static-check install install-node install-dracut install-mkinitcpio install-initramfs-tools demo test bench lint clean help

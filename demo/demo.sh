@@ -44,6 +44,7 @@ room=$(df -Pk "$work" | awk 'NR == 2 { print $4 }')
 
 src=$work/boot
 mkdir "$src" "$src/empty" "$src/etc"
+# shellcheck disable=SC2012  # find does not sort
 newest() { ls -t "$@" 2>/dev/null | head -n 1; }
 kernel=$(newest /boot/vmlinuz-* /boot/vmlinux-*)
 initrd=$(newest /boot/initrd.img-* /boot/initramfs-*.img /boot/initrd-*)

@@ -15,6 +15,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::door::Allowed;
 use crate::error::Error;
 use given::Given;
 use options::Form;
@@ -61,6 +62,8 @@ pub struct Serve {
     pub port: u16,
     /// Address to listen on; None is all.
     pub listen: Option<IpAddr>,
+    /// Who may connect.
+    pub allowed: Allowed,
     /// How many nodes the master itself feeds at once.
     pub max_fed: NonZeroUsize,
     /// Most bytes a second that are sent.
@@ -91,6 +94,8 @@ pub struct Fetch {
     pub port: u16,
     /// Address to serve on; None is all.
     pub listen: Option<IpAddr>,
+    /// Who may fetch from this node.
+    pub allowed: Allowed,
     /// Paths on the master, at least one, as they were given.
     pub sources: Vec<OsString>,
     /// Where they go.
@@ -239,6 +244,7 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         path: path.into(),
         port: given.port,
         listen: given.listen,
+        allowed: given.allowed,
         max_fed: given.max_fed,
         max_upload: given.max_upload,
         one_file_system: given.one_file_system,
@@ -265,6 +271,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         server,
         port: given.port,
         listen: given.listen,
+        allowed: given.allowed,
         sources,
         dest: dest.into(),
         aname: given.aname,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chunks::{ChunkId, ChunkSet, parse_run};
+use crate::limits::MAX_ADDRESSES;
 use crate::manifest::Manifest;
 use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
@@ -26,8 +27,6 @@ use crate::tree::Control;
 pub(crate) use link::parse_address;
 use link::{Arrived, Link, Token, runs_lines};
 
-/// Addresses of nodes that are remembered.
-const MAX_ADDRESSES: usize = 256;
 /// Wait before a node is dialled again after a failure; doubled each time.
 const REDIAL_PEER: Duration = Duration::from_secs(2);
 /// Wait before the named server is dialled again; doubled each time.

@@ -13,7 +13,8 @@ use blake3::Hash;
 use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
-use crate::manifest::{MAX_MANIFEST_BYTES, Manifest};
+use crate::limits::MAX_MANIFEST_BYTES;
+use crate::manifest::Manifest;
 use crate::net::call::{Call, CallError};
 use crate::net::manifest::read_manifest;
 use crate::net::resolve::{resolve, split_host_port};
@@ -334,7 +335,9 @@ impl Get<'_> {
         let mut meter = Meter::new(&manifest, &store, &held);
         self.check_room(&store, meter.wanted.saturating_sub(meter.before))?;
         let (seed, max_upload) = (process::seed(), self.options.max_upload);
-        let start = Start { manifest, tree, store, held, home, listener, seed, max_upload };
+        let allowed = self.options.allowed.clone();
+        let start =
+            Start { manifest, tree, store, held, home, listener, seed, max_upload, allowed };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {

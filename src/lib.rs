@@ -21,7 +21,7 @@
 //!  │     ├ grants   (master only)  │      │  └ files  the served tree          │
 //!  │     ├ uploads                 │      │                                    │
 //!  │     └ members                 │      │ net       names, sockets, sendfile │
-//!  │                               │      │ sys       every unsafe line        │
+//!  │ door        who may ask       │      │ sys       every unsafe line        │
 //!  │ tree ─ manifest ─ chunks ─ path      │ boot      an initramfs             │
 //!  │                               │      │ report    what people read         │
 //!  └───────────────────────────────┘      └────────────────────────────────────┘
@@ -34,11 +34,12 @@
 //! 2. [`p9::message`], then [`p9::server`]: one table of messages; a session that is fed bytes.
 //! 3. [`tree`]: what a 9P client sees, and the control files below `.xget`.
 //! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
-//! 5. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
-//! 6. `master`: the same sessions and the same hub for thousands of connections.
-//! 7. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and
+//! 5. [`door`] and [`limits`]: who may connect, and what anybody may cost.
+//! 6. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
+//! 7. `master`: the same sessions and the same hub for thousands of connections.
+//! 8. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and
 //!    kexec or a root to go on with.
-//! 8. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
+//! 9. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
 //!
 //! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
 //! through the code.
@@ -53,9 +54,11 @@ pub mod background;
 pub mod boot;
 pub mod chunks;
 pub mod cli;
+pub mod door;
 pub mod error;
 pub mod fetch;
 pub mod get;
+pub mod limits;
 pub mod manifest;
 #[cfg(feature = "master")]
 pub mod master;

@@ -15,8 +15,6 @@ use crate::path::{BadPath, TreePath, escape, unescape};
 
 /// First line of the text; its number is the version of format and protocol.
 const HEADING: &str = "xget manifest 1";
-/// Longest manifest that is read, in bytes: a million files take about 100 MB.
-pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 /// Longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
 pub const MAX_TARGET_BYTES: usize = 4095;
 

@@ -17,13 +17,15 @@ use std::time::{Duration, Instant};
 use socket2::SockRef;
 
 use crate::chunks::{ChunkId, ChunkSet};
+use crate::door::{Allowed, Door};
 use crate::error::{Error, reason};
 use crate::fetch::{Fetch, Incoming, Output};
+use crate::limits::{CONNECTING, NODE_CONNECTIONS};
 use crate::manifest::{Manifest, Segment};
 use crate::net::send::{Files, Progress, Sending};
 use crate::net::tcp;
 use crate::p9::errno::Errno;
-use crate::p9::server::{At, Conn, Host, Session};
+use crate::p9::server::{At, Conn, Host, Session, Wait};
 use crate::report::Reporter;
 use crate::store::Store;
 use crate::swarm::hub::Hub;
@@ -32,8 +34,6 @@ use crate::swarm::scheduler::SourceId;
 use crate::sys::poll::{self, PollFd};
 use crate::tree::Tree;
 
-/// Connections that are accepted at a time; one more is closed at once.
-const MAX_CLIENTS: usize = 512;
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 << 10;
 /// Buffers of that size: one is filled and hashed while the bytes of the others are written.
@@ -42,8 +42,6 @@ const BUFFERS: usize = 8;
 const REQUEST_BYTES: usize = 64 << 10;
 /// Reads from one socket before the others have their turn.
 const READS_A_TURN: usize = 4;
-/// A connection that is not made by then is given up.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One fetch of one generation, and the serving that goes with it.
 #[derive(Debug)]
@@ -52,6 +50,7 @@ pub struct Node {
     hub: Hub,
     files: StoredFiles,
     listener: Option<TcpListener>,
+    door: Door,
     clients: BTreeMap<Conn, Peer>,
     sources: BTreeMap<SourceId, Upstream>,
     last_conn: u64,
@@ -120,12 +119,15 @@ pub struct Start {
     pub seed: u64,
     /// Most bytes a second that are sent to others.
     pub max_upload: Option<NonZeroU64>,
+    /// Who may fetch from here.
+    pub allowed: Allowed,
 }
 
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start { manifest, tree, store, held, home, listener, seed, max_upload } = start;
+        let Start { manifest, tree, store, held, home, listener, seed, max_upload, allowed } =
+            start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
@@ -140,6 +142,7 @@ impl Node {
             hub,
             files: StoredFiles(store),
             listener,
+            door: Door::new(NODE_CONNECTIONS, allowed),
             clients: BTreeMap::new(),
             sources: BTreeMap::new(),
             last_conn: 0,
@@ -183,6 +186,9 @@ impl Node {
         let now = Instant::now();
         self.follow_orders(now);
         self.hub.tick(now);
+        for conn in self.door.late(now) {
+            self.dismiss(conn, now);
+        }
         self.serve_the_woken(now);
         self.send_requests(now);
         self.tell();
@@ -191,6 +197,7 @@ impl Node {
             deadline,
             self.fetch.deadline(),
             self.hub.deadline(now),
+            self.door.deadline(),
             self.sources.values().filter_map(|source| source.connecting).min(),
         ];
         let timeout = deadlines.into_iter().flatten().min();
@@ -261,7 +268,7 @@ impl Node {
             match order {
                 Output::Dial { source, address } => match tcp::connect(address) {
                     Ok(stream) => {
-                        let connecting = Some(now + CONNECT_TIMEOUT);
+                        let connecting = Some(now + CONNECTING);
                         let upstream = Upstream { stream, address, connecting, blocked: false };
                         self.sources.insert(source, upstream);
                     }
@@ -427,12 +434,19 @@ impl Node {
                 .set_nonblocking(true)
                 .and_then(|()| tcp::tune(&stream))
                 .and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
-            if self.clients.len() >= MAX_CLIENTS || ready.is_err() {
+            if ready.is_err() {
                 continue;
             }
             let address = tcp::canonical(address);
             self.last_conn += 1;
             let conn = Conn(self.last_conn);
+            match self.door.knock(conn, address.ip(), now) {
+                Ok(gives_way) => gives_way.into_iter().for_each(|conn| self.dismiss(conn, now)),
+                Err(refusal) => {
+                    self.report.event(format_args!("{address}: {refusal}"));
+                    continue;
+                }
+            }
             let session = Session::new(conn, self.report.traces());
             let peer = Peer { stream, address, session, sending: None, blocked: false };
             self.clients.insert(conn, peer);
@@ -475,7 +489,10 @@ impl Node {
     /// Answers a client's requests and sends replies until neither is possible.
     fn serve(&mut self, conn: Conn, now: Instant) {
         let Some(peer) = self.clients.get_mut(&conn) else { return };
+        let before = peer.progress();
         let result = peer.advance(&mut self.hub, &mut self.files, At { conn, now });
+        let waits = if peer.blocked { Some(Wait::Taking) } else { peer.session.waits() };
+        self.door.observe(conn, peer.progress() != before, waits, now);
         for line in peer.session.take_trace() {
             self.report.trace(peer.address, &line);
         }
@@ -485,7 +502,16 @@ impl Node {
         }
     }
 
+    /// Ends a connection that the door wants to be ended.
+    fn dismiss(&mut self, conn: Conn, now: Instant) {
+        if let Some((peer, refusal)) = self.clients.get(&conn).zip(self.door.refusal(conn)) {
+            self.report.event(format_args!("{}: {refusal}", peer.address));
+        }
+        self.disconnect(conn, now);
+    }
+
     fn disconnect(&mut self, conn: Conn, now: Instant) {
+        self.door.left(conn);
         let Some(mut peer) = self.clients.remove(&conn) else { return };
         if let Some(range) = peer.sending.take().and_then(|sending| sending.paced_range()) {
             self.hub.sent(At { conn, now }, &range);
@@ -511,6 +537,11 @@ impl Node {
 }
 
 impl Peer {
+    /// Changes with every request that comes and every byte that leaves.
+    fn progress(&self) -> (u64, Option<u64>) {
+        (self.session.requests_so_far(), self.sending.as_ref().map(Sending::sent))
+    }
+
     fn advance(&mut self, hub: &mut Hub, files: &mut StoredFiles, at: At) -> io::Result<()> {
         loop {
             self.session.process(hub, at.now).map_err(io::Error::other)?;

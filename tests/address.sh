@@ -23,7 +23,7 @@ machines() {
     for name in $hosts_up; do
         ip netns add "$(ns $name)" && ip -n "$(ns $name)" link set lo up || return 1
     done
-    rm -rf "$work/etc"; mkdir "$work/etc"
+    rm -rf "${work:?}/etc"; mkdir "$work/etc"
 }
 
 # cable N: the node's ethN, which is down, and the server's pN with 10.77.N.1, which is up

@@ -44,7 +44,7 @@ fetch middle 4 $port . --serve forever
 clients=()
 for i in 1 2 3 4 5 6 7 8 9 10; do
     fetch client$i $((10 + i)) $((port + 4)) image-1 --serve no -r forever
-    clients+=(client$i)
+    clients+=("client$i")
 done
 if all_whole 60 middle "${clients[@]}"; then pass "a node fetches 1 GiB while it serves 10 clients"; else
     fail "a node fetches 1 GiB while it serves 10 clients" "$(log middle)" "$(log client1)"; fi

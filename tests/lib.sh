@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Helpers for the system tests, which are bash scripts: . "$(dirname "$0")/lib.sh"
 #
 # A test says `need`, then does things and judges them with `check`, `pass` and `fail`, one line
@@ -5,7 +6,8 @@
 # so are the network namespaces of `net_up` and the work directory.
 #
 # The last line of every script is `NAME: N passed, N failed, N skipped`; exit codes are 0, 1 for
-# failures and 77 if nothing at all could be tested. XGET names another program to test.
+# failures and 77 if nothing at all could be tested. XGET names another program to test; XGET_PATIENCE=3
+# waits three times as long for what is to happen, on a machine that has much else to do.
 
 set -u -o pipefail
 export LC_ALL=C
@@ -92,7 +94,7 @@ now() { date +%s.%N; }
 
 # wait_for SECONDS COMMAND...: until it succeeds
 wait_for() {
-    local end=$((SECONDS + $1)); shift
+    local end=$((SECONDS + $1 * ${XGET_PATIENCE:-1})); shift
     until "$@" > /dev/null 2>&1; do
         [ $SECONDS -lt $end ] || return 1
         sleep 0.05

@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC2154  # dracut sets moddir, initdir and others
 # dracut module: the root file system by xget.
 #
 #   root=xget://HOST/PATH        xget fetches it and mounts it
@@ -31,13 +32,16 @@ installkernel() {
 
 install() {
     inst_simple "$(xget_binary)" /usr/bin/xget
-    # And what an archive may be packed with.
-    inst_multiple -o /etc/xget/cmdline gzip xz zstd
+    inst_multiple -o /etc/xget/cmdline /etc/xget/key.pub
+    # What an archive may be packed with.
+    inst_multiple -o gzip xz zstd
     inst_hook cmdline 50 "$moddir/parse-xget.sh"
     inst_hook mount 50 "$moddir/mount-xget.sh"
-    if dracut_module_included livenet; then
+    if dracut_module_included url-lib; then
+        # Whoever fetches reads url-lib.sh, in a process of its own, and so is to find the handler there.
+        inst_simple "$(dracut_module_path url-lib)/url-lib.sh" /lib/url-lib.sh
         inst_simple "$moddir/url-xget.sh" /lib/url-xget.sh
-        inst_hook cmdline 28 "$moddir/url-xget.sh"
+        echo '. /lib/url-xget.sh' >> "$initdir/lib/url-lib.sh"
     fi
     if dracut_module_included systemd; then
         inst_script "$moddir/xget-generator.sh" "$systemdutildir/system-generators/dracut-xget-generator"

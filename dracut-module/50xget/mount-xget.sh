@@ -1,4 +1,5 @@
 #!/bin/sh
+# shellcheck disable=SC2154  # dracut sets root
 # mount hook: fetches the root and mounts it. It may be called again and again; one failure is final.
 
 case $root in

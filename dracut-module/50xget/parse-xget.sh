@@ -4,6 +4,7 @@
 [ -n "$root" ] || root=$(getarg root=)
 case $root in
     xget://*)
+        # shellcheck disable=SC2034  # dracut reads it
         rootok=1
         # Where dracut's own network is here it is to be up before the mount; else xget brings it up.
         if [ -e /sbin/ifup ] || [ -e /usr/libexec/nm-initrd-generator ] || [ -e /usr/lib/systemd/systemd-networkd ]; then

@@ -1,18 +1,18 @@
 #!/bin/sh
+# shellcheck shell=dash  # dracut's own need `local` too
 # Lets everything in dracut that takes a URL take xget://... as well; so root=live:xget://... works.
+# It is read at the end of dracut's url-lib.sh.
 
-command -v add_url_handler > /dev/null || . /lib/url-lib.sh
-
-# xget_fetch_url URL [FILE]: prints where it is
+# xget_fetch_url URL [FILE]: prints where it is, or lets FILE be it
 xget_fetch_url() {
     local fetched
     fetched=$(/usr/bin/xget --boot "$1") || return 1
-    [ -e "$fetched" ] || return 253
+    [ -f "$fetched" ] || return 253
     if [ -n "$2" ]; then
-        ln -sf "$fetched" "$2" || return 1
-        fetched=$2
+        ln -sf "$fetched" "$2"
+    else
+        echo "$fetched"
     fi
-    echo "$fetched"
 }
 
 add_url_handler xget_fetch_url xget

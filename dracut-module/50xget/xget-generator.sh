@@ -1,8 +1,13 @@
 #!/bin/sh
-# Keeps systemd from making a mount unit of root=xget://..., which is no device.
-# $2 is the directory for units that come before all others (systemd.generator(7)).
+# Keeps systemd from making a mount unit of root=xget://..., which is no device, and has it make the
+# usual one of root=live:xget://.... $2 is the directory for units that come before all others
+# (systemd.generator(7)).
 
+# shellcheck source=/dev/null  # it is dracut's
 command -v getarg > /dev/null || . /lib/dracut-lib.sh
+livenet=${0%/*}/dracut-livenet-generator
 case $(getarg root=) in
     xget://*) ln -sf /dev/null "$2/sysroot.mount" ;;
+    # What livenet mounts does not depend on where it comes from, but its generator knows a few schemes only.
+    live:xget://*) [ ! -x "$livenet" ] || root=live:http://xget exec "$livenet" "$@" ;;
 esac

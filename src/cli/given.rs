@@ -8,9 +8,11 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser};
+use smoltcp::wire::IpCidr;
 
 use super::options::{Form, Opt, Takes, options};
 use super::{Cache, Command, DEFAULT_PORT, DebugLevel, LONGEST_WAIT, Retries, ServeOn, usage};
+use crate::door::Allowed;
 use crate::error::Error;
 use crate::path::shown;
 
@@ -26,6 +28,7 @@ pub(super) struct Given {
     pub(super) aname: Option<String>,
     pub(super) port: u16,
     pub(super) listen: Option<IpAddr>,
+    pub(super) allowed: Allowed,
     pub(super) max_fed: NonZeroUsize,
     pub(super) max_upload: Option<NonZeroU64>,
     pub(super) one_file_system: bool,
@@ -60,6 +63,7 @@ impl Default for Given {
             aname: None,
             port: DEFAULT_PORT,
             listen: None,
+            allowed: Allowed::default(),
             max_fed: USUAL_MAX_FED,
             max_upload: None,
             one_file_system: false,
@@ -141,6 +145,12 @@ fn no_value_taken<T>(given: &Given) -> Result<T, Error> {
 
 pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
     value.to_str()?.parse().ok()
+}
+
+/// A network, or one address of it.
+pub(super) fn network(value: &OsStr) -> Option<IpCidr> {
+    let address = |ip: IpAddr| IpCidr::new(ip.into(), if ip.is_ipv4() { 32 } else { 128 });
+    parsed(value).or_else(|| parsed(value).map(address))
 }
 
 /// At most `u32::MAX`, so that a deadline made of it cannot overflow.

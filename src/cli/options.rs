@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::Command;
-use super::given::{Given, cache, debug_level, interval, parsed, rate, retries, seconds, serve_on};
+use super::given::{
+    Given, cache, debug_level, interval, network, parsed, rate, retries, seconds, serve_on,
+};
 use Form::{Boot, Fetch, Manifest, Serve, Status};
 use Takes::{Nothing, Value};
 
@@ -284,6 +286,18 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 },
                 forms: &[Serve, Fetch],
                 help: "serve on this address only (default: all)",
+            },
+            Opt {
+                short: None,
+                long: "allow",
+                takes: Value {
+                    name: "NETWORK",
+                    kind: "a network, as 10.1.0.0/16, or an IP address",
+                    set: |given, v| network(v).map(|network| given.allowed.0.push(network)),
+                },
+                forms: &[Serve, Fetch],
+                help: "serve hosts of this network only (default: all);\n\
+                       may be given several times",
             },
             Opt {
                 short: None,

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::chunks::{ChunkId, ChunkSet};
+use crate::limits::{MAX_LINE_BYTES, MAX_REPORT_BYTES};
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
@@ -14,10 +15,6 @@ use crate::tree::Control;
 
 /// How much of `have` or `redir` is read at a time, in bytes.
 const TEXT_BYTES: u32 = 64 << 10;
-/// A line of `have` or `redir` is never longer.
-const MAX_LINE_BYTES: usize = 256;
-/// Longest text of a report, in bytes.
-const MAX_REPORT_BYTES: usize = 4096;
 
 const ROOT_FID: u32 = 0;
 const REDIR_FID: u32 = 100;

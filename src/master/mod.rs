@@ -1,6 +1,7 @@
 //! The master: scans and hashes a tree, and serves it to everybody, many connections on one thread.
 
 pub mod cache;
+mod confine;
 mod files;
 pub mod hash;
 pub mod scan;
@@ -43,6 +44,9 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         let address = listener.local_addr().unwrap_or(address);
         say_what_is_served(&report, &options.path, &first, address);
         background::release(detach)?;
+        let missing = confine::confine(watcher.root(), watcher.cache_dir())
+            .map_err(Error::system("give up privileges"))?;
+        missing.into_iter().for_each(|what| report.event(what));
         server::run(listener, first, watcher, options, report)
     })
 }

@@ -23,19 +23,19 @@ use tokio::task::{LocalSet, spawn_local};
 use super::files::ServedFiles;
 use super::watch::{State, Watcher};
 use crate::cli;
+use crate::door::Door;
 use crate::error::Error;
+use crate::limits::MASTER_CONNECTIONS;
 use crate::net::send::{Progress, Sending};
 use crate::net::tcp;
 use crate::p9::errno::Errno;
-use crate::p9::server::{At, Conn, Host, Session};
+use crate::p9::server::{At, Conn, Host, Session, Wait};
 use crate::report::Reporter;
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;
 use crate::sys::process;
 use crate::tree::Tree;
 
-/// Most connections at a time; one more is closed at once, so that the others are served.
-const MAX_CONNECTIONS: usize = 16_384;
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 64 << 10;
 /// Wait after the process ran out of descriptors.
@@ -66,6 +66,7 @@ pub(super) fn run(
         hub: RefCell::new(hub),
         files: RefCell::new(files),
         slots,
+        door: RefCell::new(Door::new(MASTER_CONNECTIONS, options.allowed.clone())),
         bells: RefCell::new(HashMap::new()),
         ticker: Bell::default(),
         buffer: RefCell::new(vec![0; READ_BYTES]),
@@ -88,6 +89,7 @@ struct Shared {
     hub: RefCell<Hub>,
     files: RefCell<ServedFiles>,
     slots: usize,
+    door: RefCell<Door>,
     bells: RefCell<HashMap<Conn, Rc<Bell>>>,
     ticker: Bell,
     buffer: RefCell<Vec<u8>>,
@@ -105,9 +107,19 @@ impl Shared {
         wakes.iter().filter_map(|conn| bells.get(conn)).for_each(|bell| bell.ring());
         log.iter().for_each(|(peer, line)| self.report.say(format_args!("{peer} says: {line}")));
         joined.iter().for_each(|node| self.report.event(format_args!("{node} has joined")));
-        if self.hub.borrow().deadline(Instant::now()).is_some() {
+        if self.deadline().is_some() {
             self.ticker.ring();
         }
+    }
+
+    /// When something is due by the clock.
+    fn deadline(&self) -> Option<Instant> {
+        let hub = self.hub.borrow().deadline(Instant::now());
+        [hub, self.door.borrow().deadline()].into_iter().flatten().min()
+    }
+
+    fn ring(&self, conn: Conn) {
+        self.bells.borrow().get(&conn).into_iter().for_each(|bell| bell.ring());
     }
 }
 
@@ -150,13 +162,16 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
                 continue;
             }
         };
-        if shared.bells.borrow().len() >= MAX_CONNECTIONS {
-            shared.report.event(format_args!("{peer}: turned away, {MAX_CONNECTIONS} are here"));
-            continue;
-        }
         last += 1;
-        let peer = tcp::canonical(peer);
-        spawn_local(connection(shared.clone(), stream, peer, Conn(last)));
+        let (peer, conn) = (tcp::canonical(peer), Conn(last));
+        let knocked = shared.door.borrow_mut().knock(conn, peer.ip(), Instant::now());
+        match knocked {
+            Ok(gives_way) => {
+                gives_way.into_iter().for_each(|conn| shared.ring(conn));
+                spawn_local(connection(shared.clone(), stream, peer, conn));
+            }
+            Err(refusal) => shared.report.event(format_args!("{peer}: {refusal}")),
+        }
     }
 }
 
@@ -181,10 +196,12 @@ async fn publish_states(shared: Rc<Shared>, mut states: mpsc::UnboundedReceiver<
 async fn tick(shared: Rc<Shared>) {
     loop {
         poll_fn(|cx| shared.ticker.poll(cx)).await;
-        let deadline = shared.hub.borrow().deadline(Instant::now());
-        let Some(deadline) = deadline else { continue };
+        let Some(deadline) = shared.deadline() else { continue };
         tokio::time::sleep_until(deadline.into()).await;
-        shared.hub.borrow_mut().tick(Instant::now());
+        let now = Instant::now();
+        shared.hub.borrow_mut().tick(now);
+        let late = shared.door.borrow_mut().late(now);
+        late.into_iter().for_each(|conn| shared.ring(conn));
         shared.distribute();
     }
 }
@@ -212,6 +229,7 @@ async fn connection(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr, con
         _ => {}
     }
     shared.bells.borrow_mut().remove(&conn);
+    shared.door.borrow_mut().left(conn);
     connection.end(&shared);
     shared.distribute();
 }
@@ -228,7 +246,14 @@ impl Connection {
     /// Answers until the other side hangs up (Ok) or something goes wrong.
     async fn serve(&mut self, shared: &Shared, stream: &TcpStream, bell: &Bell) -> io::Result<()> {
         loop {
+            let before = self.progress();
             let blocked = self.advance(shared, stream)?;
+            let waits = if blocked { Some(Wait::Taking) } else { self.session.waits() };
+            {
+                let mut door = shared.door.borrow_mut();
+                door.observe(self.conn, self.progress() != before, waits, Instant::now());
+                door.refusal(self.conn).map_or(Ok(()), |why| Err(io::Error::other(why)))?;
+            }
             shared.distribute();
             let reads = self.session.wants_input();
             let (woken, readable) = poll_fn(|cx| {
@@ -248,6 +273,11 @@ impl Connection {
                 return Ok(());
             }
         }
+    }
+
+    /// Changes with every request that comes and every byte that leaves.
+    fn progress(&self) -> (u64, Option<u64>) {
+        (self.session.requests_so_far(), self.sending.as_ref().map(Sending::sent))
     }
 
     /// Reads what there is; 0 when the other side has hung up.

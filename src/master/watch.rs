@@ -1,7 +1,7 @@
 //! Watches the served tree: scans it, hashes what is new, and says when there is another state.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -60,6 +60,16 @@ impl Watcher {
         options.cache_dir = cache_path.as_ref().and_then(|path| Some(path.parent()?.to_owned()));
         let failures = BTreeMap::new();
         Watcher { root, options, cache, cache_path, report, warned: Vec::new(), failures }
+    }
+
+    /// What is watched, an absolute path.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the hashes are kept.
+    pub(super) fn cache_dir(&self) -> Option<&Path> {
+        self.cache_path.as_ref()?.parent()
     }
 
     /// The present state. A tree that changes meanwhile is looked at again until it holds still.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, ROOT_FID};
 use crate::error::reason;
+use crate::limits::MAX_FIRST_LINE_BYTES;
 use crate::p9::client::{Broken, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
@@ -14,9 +15,6 @@ use crate::tree::Control;
 
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
-
-/// Most bytes up to the end of a first line; what follows it in the same reply counts as well.
-const MAX_LINE_BYTES: u64 = 256 << 10;
 
 const FILE_FID: u32 = 1;
 
@@ -121,7 +119,7 @@ impl Call {
                 let line = content.get(..end).unwrap_or_default();
                 return Ok(String::from_utf8_lossy(line).into_owned());
             }
-            if self.read_on(&mut content, MAX_LINE_BYTES, &mut |_| {})? == 0 {
+            if self.read_on(&mut content, MAX_FIRST_LINE_BYTES, &mut |_| {})? == 0 {
                 return Err(CallError::Broken(Broken::Count(0)));
             }
         }

@@ -7,14 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::CallError;
+use crate::limits::{CONNECTING, SILENCE};
 use crate::p9::client::{Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the server may be silent.
-const SILENCE: Duration = Duration::from_secs(10);
 /// Most bytes that are received at a time.
 const RECEIVED_BYTES: usize = 128 << 10;
 
@@ -51,7 +48,7 @@ impl<T: Copy> Connection<T> {
         aname: &[u8],
         token: T,
     ) -> Result<Connection<T>, CallError> {
-        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECT_TIMEOUT))?;
+        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECTING))?;
         stream.set_read_timeout(Some(patience.min(SILENCE)))?;
         stream.set_write_timeout(Some(patience.min(SILENCE)))?;
         stream.set_nodelay(true)?;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, CallError};
 use crate::fetch::parse_address;
-use crate::manifest::MAX_MANIFEST_BYTES;
+use crate::limits::MAX_MANIFEST_BYTES;
 use crate::p9::errno::Errno;
 use crate::swarm::members::next_random;
 use crate::tree::Control;

@@ -70,6 +70,11 @@ impl Sending {
         self.data.as_ref().filter(|data| data.paced).map(|data| data.range.clone())
     }
 
+    /// Grows with every byte that has left.
+    pub fn sent(&self) -> u64 {
+        self.head_sent as u64 + self.at
+    }
+
     /// Sends as much as the socket takes.
     ///
     /// An error means that the connection has to be ended: a reply that was begun cannot be taken

@@ -2,19 +2,14 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-/// Connections that may wait to be accepted: a whole cluster is powered on at once.
-const BACKLOG: i32 = 4096;
+use crate::limits::{BACKLOG, KEEPALIVE, USER_TIMEOUT};
+
 /// Shortest and longest limit of what may wait in a socket's queue, in bytes.
 const MIN_UNSENT_BYTES: u64 = 32 << 10;
 const MAX_UNSENT_BYTES: u64 = 256 << 10;
-/// A peer that has lost its power is noticed after about this long, though nothing is to be sent.
-const KEEPALIVE: Duration = Duration::from_secs(20);
-/// Bytes sent and not acknowledged for this long mean that the peer is gone.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Takes `address` for listening later; `[::]` takes IPv4 as well. Non-blocking.
 pub fn bind(address: SocketAddr) -> io::Result<Socket> {

@@ -11,13 +11,9 @@ use super::errno::Errno;
 use super::message::{
     Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID, NOTAG, RREAD, RREAD_HEADER_BYTES,
 };
-use super::server::MAX_MSIZE;
-use super::wire::{DecodeError, Dialect, List, MAX_WALK_ELEMENTS, NumericId, Text};
+use super::wire::{DecodeError, Dialect, List, NumericId, Text};
+use crate::limits::{MAX_IN_FLIGHT, MAX_MSIZE, MAX_REPLY_BYTES, MAX_WALK_ELEMENTS, MIN_MSIZE};
 
-/// Most requests in flight on one connection; one more is an error of the caller.
-pub const MAX_IN_FLIGHT: usize = 64;
-/// Longest reply that is not an Rread, in bytes.
-const MAX_REPLY_BYTES: usize = 128 << 10;
 const TVERSION: u8 = 100;
 const TREAD: u8 = 116;
 const RLERROR: u8 = 7;
@@ -393,7 +389,7 @@ impl<T: Copy> Client<T> {
                 Ordering::Greater => Err(Broken::Count(wqid.len() as u32)),
             },
             Message::Rversion { msize, version } => {
-                let useful = (super::server::MIN_MSIZE..=self.msize).contains(&msize);
+                let useful = (MIN_MSIZE..=self.msize).contains(&msize);
                 if version.0 != Dialect::Linux.name().as_bytes() || !useful {
                     return Err(Broken::Version);
                 }

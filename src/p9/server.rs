@@ -21,6 +21,10 @@ use std::time::Instant;
 use super::errno::Errno;
 use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
 use super::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
+use crate::limits::{
+    MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
+    MAX_REQUEST_BYTES, MIN_MSIZE,
+};
 use crate::manifest::Content;
 use crate::tree::{Control, Node, ROOT, Tree};
 
@@ -28,24 +32,16 @@ use access::Access;
 pub use host::{Answer, At, Conn, Host};
 pub use output::{Data, Output};
 
-/// Largest message that is negotiated, in bytes: the largest chunk fits into one Rread.
-pub const MAX_MSIZE: u32 = (4 << 20) + IO_HEADER_BYTES;
-/// Smallest message size that is accepted, in bytes.
-pub const MIN_MSIZE: u32 = 256;
-/// Longest request that is read, in bytes. Only Twrite could be longer, and nothing is written here.
-pub const MAX_REQUEST_BYTES: usize = 64 << 10;
-/// Most fids on one connection. A kernel client holds one for each file it has in its cache.
-pub const MAX_FIDS: usize = 1 << 16;
-/// Most requests of one connection that wait; more are refused, since to stop reading would keep out
-/// the Tflush or Tclunk that ends the waiting.
-pub const MAX_PARKED: usize = 1024;
-/// Most replies of one connection that wait to be sent; no request is looked at meanwhile.
-pub const MAX_OUTPUTS: usize = 64;
-/// Most bytes of such replies, those of the image not counted: what a connection that asks and never
-/// reads can make the server hold.
-const MAX_OUTPUT_BYTES: usize = 256 << 10;
-/// Longest reply that is built in memory, in bytes: of directories and control files.
-const MAX_BUILT_BYTES: u32 = 128 << 10;
+/// What a connection keeps the server waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The first message.
+    Greeting,
+    /// The rest of a message.
+    Message,
+    /// The other side takes nothing of what is sent to it.
+    Taking,
+}
 
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +125,8 @@ pub struct Session {
     taken: usize,
     /// Bytes of an oversized request that are still to be thrown away.
     skip: usize,
+    /// How many requests have come.
+    requests: u64,
     trace: Option<Vec<String>>,
 }
 
@@ -147,6 +145,7 @@ impl Session {
             input: Vec::new(),
             taken: 0,
             skip: 0,
+            requests: 0,
             trace: trace.then(Vec::new),
         }
     }
@@ -194,6 +193,22 @@ impl Session {
         for parked in parked {
             self.attempt(parked, host, now);
         }
+    }
+
+    /// What the other side keeps this one waiting for, as far as its messages tell.
+    pub fn waits(&self) -> Option<Wait> {
+        if self.msize == 0 {
+            Some(Wait::Greeting)
+        } else if self.skip > 0 || (self.taken < self.input.len() && self.has_room()) {
+            Some(Wait::Message)
+        } else {
+            None
+        }
+    }
+
+    /// How many requests have come so far.
+    pub fn requests_so_far(&self) -> u64 {
+        self.requests
     }
 
     /// The next thing to send.
@@ -247,6 +262,7 @@ impl Session {
             }
             let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
             *rest = after;
+            self.requests += 1;
             self.request(frame, host, now);
         }
         Ok(())

@@ -7,8 +7,7 @@ use std::fmt;
 
 use heapless::Vec as Bounded;
 
-/// Most path elements in one Twalk (`MAXWELEM` of intro(5)).
-pub const MAX_WALK_ELEMENTS: usize = 16;
+use crate::limits::MAX_WALK_ELEMENTS;
 
 /// The dialect that Tversion settled on; it decides which optional fields a message has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

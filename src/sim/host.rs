@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::content::{Image, Misuse, Record};
 use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
 use crate::chunks::{ChunkId, ChunkSet};
 use crate::fetch::{Fetch, Incoming, Output as Order};
+use crate::limits::CONNECTING;
 use crate::manifest::Manifest;
 use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};
@@ -18,8 +19,6 @@ use crate::swarm::rules::Rules;
 use crate::swarm::scheduler::SourceId;
 use crate::tree::Tree;
 
-/// A connection that is not made by then is given up, as in `node.rs`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A node never has more requests than this waiting for one connection, in bytes.
 const MOST_UNSENT_BYTES: usize = 256 << 10;
 
@@ -250,7 +249,7 @@ impl Host {
             match order {
                 Order::Dial { source, address } => match net.dial(self.id, address) {
                     Some(link) => {
-                        let connecting = Some(now + CONNECT_TIMEOUT);
+                        let connecting = Some(now + CONNECTING);
                         let upstream = Upstream { source, connecting, blocked: false };
                         fetcher.sources.insert(link, upstream);
                     }

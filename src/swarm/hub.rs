@@ -20,15 +20,11 @@ use super::readers::{Readers, Turn};
 use super::rules::Rules;
 use super::uploads::Uploads;
 use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
+use crate::limits::{MAX_LOG_LINE_BYTES, MAX_LOG_LINES};
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Conn, Host};
 use crate::path::shown;
 use crate::tree::{Control, Tree};
-
-/// Longest line that is taken from a node's log, in bytes.
-const MAX_LOG_LINE_BYTES: usize = 256;
-/// Most lines of nodes' logs that are kept for the driver.
-const MAX_LOG_LINES: usize = 64;
 
 /// In the first line of `have`: this server grants chunks through `next`.
 pub const HAVE_MASTER: &str = "master";

@@ -6,6 +6,8 @@ pub mod loop_device;
 pub mod netlink;
 pub mod packet;
 pub mod poll;
+#[cfg(feature = "master")]
+pub mod privileges;
 pub mod process;
 
 /// What a call that returns a negative number on failure has come to.

@@ -12,13 +12,14 @@ use std::time::Duration;
 use super::listing::{self, Attributes, Kind};
 use super::reads::{Read, Reads};
 use crate::error::Error;
+use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS};
 use crate::manifest::Entry;
 use crate::net::call::CallError;
 use crate::net::connection::{Connection, ROOT_FID};
 use crate::p9::client::Event;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
-use crate::p9::wire::{List, MAX_WALK_ELEMENTS, Text};
+use crate::p9::wire::{List, Text};
 use crate::path::{PARTIAL_PREFIX, TreePath};
 
 /// How many files are looked at or read at once.
@@ -30,8 +31,6 @@ const ON_THEIR_WAY_BYTES: u32 = 2 << 20;
 const MOST_READS: u32 = 32;
 /// Bytes of a directory asked for by one read.
 const LISTED_BYTES: u32 = 64 << 10;
-/// Most entries that are listed: no tree is endless.
-const MAX_ENTRIES: u64 = 4 << 20;
 /// How long the server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 

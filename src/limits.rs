@@ -1,0 +1,77 @@
+//! Every limit of what others can make this program hold, do or wait for, in one place.
+//!
+//! `docs/limits.md` says what happens at each, and which test shows it.
+
+use std::time::Duration;
+
+// ---- connections
+
+/// Most connections of a master at a time, and of a node that serves others. A newcomer beyond them gets
+/// a place of the host that has most of them, or none ([`crate::door`]).
+pub const MASTER_CONNECTIONS: usize = 16_384;
+/// Likewise of a node.
+pub const NODE_CONNECTIONS: usize = 512;
+/// Connections that may wait to be accepted: a whole cluster is powered on at once.
+pub const BACKLOG: i32 = 4096;
+/// How long a connection may stay without its first message.
+pub const GREETING: Duration = Duration::from_secs(10);
+/// How long a message may take from its first byte to its last, while no other becomes whole.
+pub const MESSAGE: Duration = Duration::from_secs(30);
+/// How long somebody may take nothing of what it has asked for.
+pub const TAKING: Duration = Duration::from_secs(30);
+/// A peer that has lost its power is noticed after about this long, though nothing is to be sent.
+pub const KEEPALIVE: Duration = Duration::from_secs(20);
+/// Bytes sent and not acknowledged for this long mean that the peer is gone.
+pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+// ---- what is asked of a server
+
+/// Largest message that is negotiated, in bytes: the largest chunk fits into one Rread.
+pub const MAX_MSIZE: u32 = (4 << 20) + 24;
+/// Smallest message size that is accepted, in bytes.
+pub const MIN_MSIZE: u32 = 256;
+/// Longest request that is read, in bytes, before a message size is negotiated and after. Only Twrite
+/// could be longer, and nothing is written here.
+pub const MAX_REQUEST_BYTES: usize = 64 << 10;
+/// Most fids on one connection. A kernel client holds one for each file it has in its cache.
+pub const MAX_FIDS: usize = 1 << 16;
+/// Most names that a Twalk goes down (intro(5)).
+pub const MAX_WALK_ELEMENTS: usize = 16;
+/// Most requests of one connection that wait; more are refused, since to stop reading would keep out
+/// the Tflush or Tclunk that ends the waiting.
+pub const MAX_PARKED: usize = 1024;
+/// Most replies of one connection that wait to be sent; no request is looked at meanwhile.
+pub const MAX_OUTPUTS: usize = 64;
+/// Most bytes of such replies, those of the image not counted: what a connection that asks and never
+/// reads can make the server hold.
+pub const MAX_OUTPUT_BYTES: usize = 256 << 10;
+/// Longest reply that is built in memory, in bytes: of directories and control files.
+pub const MAX_BUILT_BYTES: u32 = 128 << 10;
+
+/// Longest line that is taken from a node's log, in bytes.
+pub const MAX_LOG_LINE_BYTES: usize = 256;
+/// Most lines of nodes' logs that are kept for the driver.
+pub const MAX_LOG_LINES: usize = 64;
+
+// ---- what is asked of others
+
+/// Most requests on their way on one connection.
+pub const MAX_IN_FLIGHT: usize = 64;
+/// Longest reply that is taken, in bytes, but for those that carry file contents.
+pub const MAX_REPLY_BYTES: usize = 128 << 10;
+/// How long a connection may take to be made.
+pub const CONNECTING: Duration = Duration::from_secs(5);
+/// How long a server may be silent to a question that is answered at once.
+pub const SILENCE: Duration = Duration::from_secs(10);
+/// Longest manifest that is read, in bytes: a million files take about 100 MB.
+pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+/// Most entries that are listed at a server that is not xget's: no tree is endless.
+pub const MAX_ENTRIES: u64 = 4 << 20;
+/// Most bytes of a control file that are read for its first line.
+pub const MAX_FIRST_LINE_BYTES: u64 = 256 << 10;
+/// A line of `have` or `redir` is never longer, in bytes.
+pub const MAX_LINE_BYTES: usize = 256;
+/// Longest text of a report to the server, in bytes.
+pub const MAX_REPORT_BYTES: usize = 4096;
+/// Addresses of nodes that are remembered.
+pub const MAX_ADDRESSES: usize = 256;

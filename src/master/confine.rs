@@ -1,0 +1,137 @@
+//! Least privilege: what a master that has begun to serve can still do.
+//!
+//! It reads below the directory that holds what is served, writes its cache, and no more: no other
+//! file, no program, no connection to anybody. A mistake in what the network reaches then opens
+//! nothing. Older kernels enforce what they know of it, or nothing.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+};
+
+use crate::sys::privileges;
+
+/// The newest rights that are known here; a kernel that lacks some of them enforces the others.
+const RIGHTS: ABI = ABI::V6;
+
+/// Gives up, for this thread and those that it starts, whatever serving `served` does not need.
+/// Returns what the kernel could not do, for the log.
+///
+/// # Errors
+///
+/// The kernel refuses what it should be able to do.
+pub(super) fn confine(served: &Path, cache: Option<&Path>) -> io::Result<Option<&'static str>> {
+    privileges::no_new_privileges()?;
+    privileges::keep_only_reading()?;
+    let status = restrict(&readable(served), cache).map_err(io::Error::other)?;
+    Ok(match status {
+        RulesetStatus::FullyEnforced => None,
+        RulesetStatus::PartiallyEnforced => Some("this kernel's landlock knows some rules only"),
+        RulesetStatus::NotEnforced => Some("this kernel has no landlock"),
+    })
+}
+
+/// The directories to read below: that above the served one, as trees are replaced as a whole, by a
+/// rename or by another target of a link. That may not be everything.
+fn readable(served: &Path) -> Vec<PathBuf> {
+    let canonical = served.canonicalize().unwrap_or_else(|_| served.into());
+    let above = |path: &Path| match path.parent() {
+        Some(above) if above.parent().is_some() => above.to_owned(),
+        _ => path.to_owned(),
+    };
+    vec![above(served), above(&canonical)]
+}
+
+fn restrict(read: &[PathBuf], cache: Option<&Path>) -> Result<RulesetStatus, RulesetError> {
+    let cache_rights = AccessFs::from_read(RIGHTS)
+        | AccessFs::WriteFile
+        | AccessFs::MakeReg
+        | AccessFs::RemoveFile
+        | AccessFs::Truncate;
+    let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+    let enforced = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(RIGHTS))?
+        .handle_access(AccessNet::from_all(RIGHTS))?
+        .scope(Scope::from_all(RIGHTS))?
+        .create()?
+        .add_rules(path_beneath_rules(read, reading))?
+        .add_rules(path_beneath_rules(cache, cache_rights))?
+        .restrict_self()?;
+    Ok(enforced.ruleset)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::ErrorKind;
+    use std::net::{TcpListener, TcpStream};
+    use std::thread;
+
+    use super::*;
+
+    /// What a thread that is confined to serve `DIR/tree/served` finds of the rest of `DIR`.
+    fn confined(name: &str, look: impl FnOnce(&Path) + Send) {
+        let dir = std::env::temp_dir().join(format!("xget-confine-{name}-{}", std::process::id()));
+        fs::create_dir_all(dir.join("tree/served")).unwrap();
+        fs::create_dir_all(dir.join("cache")).unwrap();
+        for file in ["tree/served/kernel", "outside"] {
+            fs::write(dir.join(file), "x").unwrap();
+        }
+        // On a kernel without landlock there is nothing to see.
+        let enforced = thread::scope(|scope| {
+            let confined = || {
+                let not = confine(&dir.join("tree/served"), Some(&dir.join("cache"))).unwrap();
+                if not.is_none() {
+                    look(&dir);
+                }
+                not
+            };
+            scope.spawn(confined).join().unwrap()
+        });
+        fs::remove_dir_all(&dir).unwrap();
+        if let Some(why) = enforced {
+            eprintln!("SKIP  {why}");
+        }
+    }
+
+    #[test]
+    fn what_is_served_can_be_read_and_not_written() {
+        confined("read", |dir| {
+            assert_eq!(fs::read(dir.join("tree/served/kernel")).unwrap(), b"x");
+            let error = fs::write(dir.join("tree/served/new"), "x").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        });
+    }
+
+    #[test]
+    fn no_other_file_can_be_read_and_no_program_run() {
+        confined("outside", |dir| {
+            let error = File::open(dir.join("outside")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            assert!(std::process::Command::new("/bin/true").status().is_err());
+        });
+    }
+
+    #[test]
+    fn the_cache_can_be_replaced() {
+        confined("cache", |dir| {
+            let (new, cache) = (dir.join("cache/new"), dir.join("cache/hashes"));
+            fs::write(&new, "x").unwrap();
+            fs::rename(new, cache).unwrap();
+        });
+    }
+
+    #[test]
+    fn nobody_can_be_called() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        confined("net", |_| {
+            let error = TcpStream::connect(address).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        });
+    }
+}
