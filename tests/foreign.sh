@@ -97,4 +97,5 @@ check "and is not there" eval "! ls '$work/short/short'"
 check "a file that changes is refused" refused "$work/changes" 6 'has changed while it was read' changes
 check "and is not there either" eval "! ls '$work/changes/changes'"
 check "a directory without an end is refused" refused "$work/endless" 3 'the time is over' --timeout 2 endless
+end TERM liar
 finish
