@@ -13,7 +13,7 @@ use super::listing::{self, Attributes, Kind};
 use super::reads::{Read, Reads};
 use crate::error::Error;
 use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS};
-use crate::manifest::Entry;
+use crate::manifest::{Content, Entry};
 use crate::net::call::CallError;
 use crate::net::connection::{Connection, ROOT_FID};
 use crate::p9::client::Event;
@@ -34,11 +34,10 @@ const LISTED_BYTES: u32 = 64 << 10;
 /// How long the server may take for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const DIR_FID: u32 = 1;
-/// A directory is read by another fid than it is walked from, as walk(5) has it.
-const LISTED_FID: u32 = 2;
+/// The fid of the directory that is listed.
+const LISTED_FID: u32 = 1;
 /// The first of as many as there are files at once.
-const FIRST_FID: u32 = 3;
+const FIRST_FID: u32 = 2;
 
 /// Takes bytes of a file: where in the image they belong, and which part of a buffer they are.
 pub(super) type Take<'t> = dyn FnMut(u64, &Arc<Vec<u8>>, Range<usize>) -> Result<(), Error> + 't;
@@ -101,20 +100,19 @@ impl Remote {
                 above = dir.parent();
                 entries.entry(dir.clone()).or_insert_with(|| listing::on_the_way(dir));
             }
-            let [found] = &self.look_at(ROOT_FID, std::slice::from_ref(source))?[..] else {
-                continue;
-            };
-            match found {
-                Looked::Missing => {
-                    let (path, host) = (source.to_string(), self.host.clone());
-                    return Err(Error::NotServed { path, host });
-                }
-                Looked::Other => return Err(self.bad(source, "is no file, directory or link")),
-                Looked::Entry(entry, kind) => {
-                    if *kind == Kind::Directory {
+            match self.look_at(std::slice::from_ref(source))?.pop() {
+                Some(Looked::Entry(entry)) => {
+                    if entry.content == Content::Directory {
                         todo.push(source.clone());
                     }
-                    entries.insert(source.clone(), entry.clone());
+                    entries.insert(source.clone(), entry);
+                }
+                Some(Looked::Other) => {
+                    return Err(self.bad(source, "is no file, directory or link"));
+                }
+                Some(Looked::Missing) | None => {
+                    let (path, host) = (source.to_string(), self.host.clone());
+                    return Err(Error::NotServed { path, host });
                 }
             }
         }
@@ -132,16 +130,14 @@ impl Remote {
                 })?;
                 paths.push(path);
             }
-            self.walk(&[(DIR_FID, &dir)])
-                .and_then(|walked| self.succeeded(&[&dir], "look at", walked))?;
             for paths in paths.chunks(MOST_AT_ONCE) {
-                for (path, found) in paths.iter().zip(self.look_at(DIR_FID, paths)?) {
+                for (path, found) in paths.iter().zip(self.look_at(paths)?) {
                     match found {
                         // It is gone again.
                         Looked::Missing => {}
                         Looked::Other => left_out += 1,
-                        Looked::Entry(entry, kind) => {
-                            if kind == Kind::Directory {
+                        Looked::Entry(entry) => {
+                            if entry.content == Content::Directory {
                                 todo.push(path.clone());
                             }
                             entries.insert(path.clone(), entry);
@@ -149,7 +145,6 @@ impl Remote {
                     }
                 }
             }
-            self.clunk(DIR_FID, 1)?;
         }
         Ok(Found { entries: entries.into_values().collect(), left_out })
     }
@@ -171,14 +166,15 @@ impl Remote {
         self.succeeded(&paths, "open", opened)?;
         self.read_open(files, take)?;
         // Else parts of two states of a file would pass for a file.
-        let after = self.attributes(files.len())?;
+        let fids: Vec<u32> = (FIRST_FID..).take(files.len()).collect();
+        let after = self.attributes(&fids)?;
         for ((_, entry), after) in files.iter().zip(after) {
             let size = entry.image_range().end - entry.image_range().start;
             if !after.is_ok_and(|now| now.bytes == size && now.mtime == entry.mtime) {
                 return Err(self.bad(&entry.path, "has changed while it was read; fetch it again"));
             }
         }
-        self.clunk(FIRST_FID, files.len())
+        self.clunk(&fids)
     }
 
     fn read_open(&mut self, files: &[(usize, Entry)], take: &mut Take<'_>) -> Result<(), Error> {
@@ -247,42 +243,24 @@ impl Remote {
                 _ => break,
             }
         }
-        self.clunk(LISTED_FID, 1)?;
+        self.clunk(&[LISTED_FID])?;
         Ok(names)
     }
 
-    /// What there is at some paths, at most [`MOST_AT_ONCE`], which `from` is the root or the
-    /// directory of.
-    fn look_at(&mut self, from: u32, paths: &[TreePath]) -> Result<Vec<Looked>, Error> {
-        let fids = (FIRST_FID..).zip(paths);
-        let walked = match from {
-            ROOT_FID => self.walk(&fids.collect::<Vec<_>>())?,
-            _ => {
-                let walks: Vec<_> = fids
-                    .map(|(newfid, path)| Message::Twalk {
-                        fid: from,
-                        newfid,
-                        wname: [Text(path.name())].into_iter().collect(),
-                    })
-                    .collect();
-                self.ask(&walks, |_| Some(()))?
-            }
-        };
-        // Which fids there are now.
-        let there: Vec<usize> =
-            walked.iter().enumerate().filter(|(_, w)| w.is_ok()).map(|(i, _)| i).collect();
-        let fids: Vec<u32> = there.iter().map(|i| FIRST_FID.saturating_add(*i as u32)).collect();
-        let stats: Vec<_> = fids.iter().map(|fid| getattr(*fid)).collect();
-        let stats = self.ask(&stats, |reply| Attributes::of(&reply))?;
-        let links: Vec<_> = fids.iter().map(|fid| Message::Treadlink { fid: *fid }).collect();
+    /// What there is at some paths, at most [`MOST_AT_ONCE`].
+    fn look_at(&mut self, paths: &[TreePath]) -> Result<Vec<Looked>, Error> {
+        let fids: Vec<(u32, &TreePath)> = (FIRST_FID..).zip(paths).collect();
+        let walked = self.walk(&fids)?;
+        let there = fids.iter().zip(&walked).filter(|(_, walked)| walked.is_ok());
+        let there: Vec<u32> = there.map(|((fid, _), _)| *fid).collect();
+        let stats = self.attributes(&there)?;
         let is_link = |stat: &Result<Attributes, Errno>| {
             stat.as_ref().is_ok_and(|stat| stat.kind == Kind::Link)
         };
-        let links: Vec<_> =
-            links.into_iter().zip(&stats).filter(|(_, s)| is_link(s)).map(|(l, _)| l).collect();
+        let links = there.iter().zip(&stats).filter(|(_, stat)| is_link(stat));
+        let links: Vec<_> = links.map(|(fid, _)| Message::Treadlink { fid: *fid }).collect();
         let mut targets = self.ask(&links, |reply| listing::target(&reply))?.into_iter();
-        let clunks: Vec<_> = fids.iter().map(|fid| Message::Tclunk { fid: *fid }).collect();
-        self.ask(&clunks, |_| Some(()))?;
+        self.clunk(&there)?;
         let mut stats = stats.into_iter();
         let mut looked = Vec::new();
         for (path, walked) in paths.iter().zip(walked) {
@@ -300,7 +278,7 @@ impl Remote {
                         _ => None,
                     };
                     match stat.entry(path.clone(), target) {
-                        Some(entry) => Looked::Entry(entry, stat.kind),
+                        Some(entry) => Looked::Entry(entry),
                         None => Looked::Other,
                     }
                 }
@@ -329,23 +307,31 @@ impl Remote {
             if walks.is_empty() {
                 return Ok(results);
             }
-            for (i, result) in asked.into_iter().zip(self.ask(&walks, |_| Some(()))?) {
+            let answers = self.ask(&walks, |_| Some(()))?;
+            let mut stranded = Vec::new();
+            for (i, result) in asked.into_iter().zip(answers) {
+                if step > 0 && result.is_err() {
+                    stranded.extend(fids.get(i).map(|(fid, _)| *fid));
+                }
                 if let Some(place) = results.get_mut(i) {
                     *place = result;
                 }
             }
+            // Half-way there: only a walk that begins at the root makes no fid when it fails.
+            self.clunk(&stranded)?;
             step += 1;
         }
     }
 
-    /// The attributes of the first `n` fids.
-    fn attributes(&mut self, n: usize) -> Result<Vec<Result<Attributes, Errno>>, Error> {
-        let stats: Vec<_> = (FIRST_FID..).take(n).map(getattr).collect();
-        self.ask(&stats, |reply| Attributes::of(&reply))
+    fn attributes(&mut self, fids: &[u32]) -> Result<Vec<Result<Attributes, Errno>>, Error> {
+        /// All that stat(2) has (`P9_STATS_BASIC`).
+        const BASIC: u64 = 0x7ff;
+        let stats = fids.iter().map(|fid| Message::Tgetattr { fid: *fid, request_mask: BASIC });
+        self.ask(&stats.collect::<Vec<_>>(), |reply| Attributes::of(&reply))
     }
 
-    fn clunk(&mut self, first: u32, n: usize) -> Result<(), Error> {
-        let clunks: Vec<_> = (first..).take(n).map(|fid| Message::Tclunk { fid }).collect();
+    fn clunk(&mut self, fids: &[u32]) -> Result<(), Error> {
+        let clunks: Vec<_> = fids.iter().map(|fid| Message::Tclunk { fid: *fid }).collect();
         self.ask(&clunks, |_| Some(())).map(drop)
     }
 
@@ -405,13 +391,7 @@ enum Looked {
     Missing,
     /// What cannot be fetched.
     Other,
-    Entry(Entry, Kind),
-}
-
-fn getattr(fid: u32) -> Message<'static> {
-    /// All that stat(2) has (`P9_STATS_BASIC`).
-    const BASIC: u64 = 0x7ff;
-    Message::Tgetattr { fid, request_mask: BASIC }
+    Entry(Entry),
 }
 
 fn tread(Read { file, offset, count }: Read) -> Message<'static> {
