@@ -18,7 +18,7 @@ use crate::background;
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, Manifest, Problem};
 use crate::path::TreePath;
-use crate::plan::{DestIs, plan};
+use crate::plan::{DestIs, plan, refuse_collisions};
 use crate::report::{Pace, bytes, rate};
 use crate::store::{Store, StoreOptions};
 use reads::Unread;
@@ -34,6 +34,7 @@ pub(super) fn fetch(
     patience: &Patience,
 ) -> Result<(), Error> {
     let (options, report) = (get.options, get.report);
+    refuse_collisions(sources, &options.dest)?;
     let aname = options.aname.as_deref().unwrap_or_default();
     let host = &server.name;
     report.say(format_args!(

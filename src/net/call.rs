@@ -3,9 +3,10 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::connection::{Connection, ROOT_FID};
+use super::connection::{Connection, ROOT_FID, Token};
 use crate::error::reason;
 use crate::limits::MAX_FIRST_LINE_BYTES;
 use crate::p9::client::{Broken, Event};
@@ -62,27 +63,18 @@ impl From<io::Error> for CallError {
     }
 }
 
-impl From<io::ErrorKind> for CallError {
-    fn from(kind: io::ErrorKind) -> CallError {
-        CallError::Network(kind.into())
-    }
-}
-
-/// What a request belongs to.
-#[derive(Clone, Copy)]
-enum Token {
-    Question,
-    /// The end of a question, for which nobody waits and which may fail if the beginning has.
-    Close,
-}
+/// The token of a question.
+const QUESTION: Token = 0;
+/// The token of the end of a question, for which nobody waits and which may fail if the beginning has.
+const CLOSE: Token = 1;
 
 /// A connection on which one question at a time is asked and waited for.
-pub struct Call(Connection<Token>);
+pub struct Call(Connection);
 
 impl Call {
     /// Calls the server at `address`, which gets `patience` to take the call.
     pub fn connect(address: SocketAddr, patience: Duration) -> Result<Call, CallError> {
-        Connection::open(address, patience, b"", Token::Question).map(Call)
+        Connection::open(address, patience, b"").map(Call)
     }
 
     /// Reads all of `.xget/FILE`, at most `most` bytes; `progress` hears the bytes so far.
@@ -128,12 +120,12 @@ impl Call {
     /// Queues it; the first read goes out with it.
     fn open(&mut self, file: Control) {
         let path = [".xget", file.name()];
-        self.0.client().open(Token::Question, ROOT_FID, FILE_FID, &path, 0);
+        self.0.client().open(QUESTION, ROOT_FID, FILE_FID, &path, 0);
     }
 
     /// Queues it; it goes out with the next question, if there is one.
     fn close(&mut self) {
-        self.0.client().send(Token::Close, &Message::Tclunk { fid: FILE_FID });
+        self.0.client().send(CLOSE, &Message::Tclunk { fid: FILE_FID });
     }
 
     /// Reads what follows `content`; how many bytes came.
@@ -146,7 +138,7 @@ impl Call {
         let before = content.len();
         let count = READ_BYTES.min(self.0.client().max_read_bytes());
         let offset = before as u64;
-        self.0.client().send(Token::Question, &Message::Tread { fid: FILE_FID, offset, count });
+        self.0.client().send(QUESTION, &Message::Tread { fid: FILE_FID, offset, count });
         self.exchange(&mut |bytes| {
             content.extend_from_slice(bytes);
             progress(content.len() as u64);
@@ -166,21 +158,27 @@ impl Call {
         let mut result = Ok(());
         self.0.exchange(&mut |event, _| {
             let error = match event {
-                Event::Data { bytes, .. } => return take(bytes).map(|()| None),
-                Event::Reply(Token::Close, _) => return Ok(None),
+                Event::Data { bytes, .. } => match take(bytes) {
+                    Ok(()) => return ControlFlow::Continue(None),
+                    Err(error) => {
+                        result = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                },
+                Event::Reply(CLOSE, _) => return ControlFlow::Continue(None),
                 Event::Reply(_, Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
                     CallError::NotXget
                 }
                 Event::Reply(_, Err(Errno::ENOENT)) => CallError::NotXget,
                 Event::Reply(_, Err(errno)) => CallError::Refused(errno),
-                Event::Reply(_, Ok(_)) | Event::End(..) => return Ok(None),
+                Event::Reply(_, Ok(_)) | Event::End(..) => return ControlFlow::Continue(None),
             };
             // Of a walk, an open and a read in one breath all fail. The walk's error says why; other
             // servers may send it after those.
             if result.is_ok() || matches!(error, CallError::NotXget) {
                 result = Err(error);
             }
-            Ok(None)
+            ControlFlow::Continue(None)
         })?;
         result
     }

@@ -3,6 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +19,13 @@ const RECEIVED_BYTES: usize = 128 << 10;
 /// The fid of the root, once a connection is open.
 pub const ROOT_FID: u32 = 0;
 
-/// A connection on which 9P2000.L is spoken. `T` is what the caller remembers of a request.
-pub struct Connection<T> {
+/// What the caller remembers of a request.
+pub type Token = u32;
+
+/// A connection on which 9P2000.L is spoken.
+pub struct Connection {
     stream: TcpStream,
-    client: Client<T>,
+    client: Client<Token>,
     buffer: Arc<Vec<u8>>,
 }
 
@@ -33,46 +37,45 @@ pub struct Arrived<'a> {
     pub end: usize,
 }
 
-/// What to ask for when an event is dealt with, and what to remember of it.
-pub type Next<T> = Option<(T, Message<'static>)>;
+/// What to ask for when an event is dealt with.
+pub type Next = Option<(Token, Message<'static>)>;
 
-/// Deals with an event.
-pub type Take<'t, T, E> = dyn FnMut(Event<'_, '_, T>, Arrived<'_>) -> Result<Next<T>, E> + 't;
+/// Deals with an event, or breaks off.
+pub type Take<'t> = dyn FnMut(Event<'_, '_, Token>, Arrived<'_>) -> ControlFlow<(), Next> + 't;
 
-impl<T: Copy> Connection<T> {
+impl Connection {
     /// Calls the server at `address`, which gets `patience` to take the call, and attaches to the
-    /// tree that it has under the name `aname`. `token` stands for that, and is used no further.
+    /// tree that it has under the name `aname`.
     pub fn open(
         address: SocketAddr,
         patience: Duration,
         aname: &[u8],
-        token: T,
-    ) -> Result<Connection<T>, CallError> {
+    ) -> Result<Connection, CallError> {
         let stream = TcpStream::connect_timeout(&address, patience.min(CONNECTING))?;
         stream.set_read_timeout(Some(patience.min(SILENCE)))?;
         stream.set_write_timeout(Some(patience.min(SILENCE)))?;
         stream.set_nodelay(true)?;
         let buffer = Arc::new(vec![0; RECEIVED_BYTES]);
         let mut opened = Connection { stream, client: Client::new(false), buffer };
-        opened.client.version(token);
-        opened.all_succeed(CallError::Refused)?;
-        opened.client.attach(token, ROOT_FID, aname);
-        opened.all_succeed(CallError::NoTree)?;
+        opened.client.version(0);
+        opened.succeeds(CallError::Refused)?;
+        opened.client.attach(0, ROOT_FID, aname);
+        opened.succeeds(CallError::NoTree)?;
         Ok(opened)
     }
 
     /// Where requests are queued.
-    pub fn client(&mut self) -> &mut Client<T> {
+    pub fn client(&mut self) -> &mut Client<Token> {
         &mut self.client
     }
 
-    /// Sends what is queued, and hands `take` what comes until everything has its reply; what `take`
-    /// asks for is sent as well.
+    /// Sends what is queued, and hands `take` what comes until everything has its reply, or until it
+    /// breaks off; what `take` asks for is sent as well.
     ///
-    /// Fails as `take` does, and if the server cannot be understood or is silent for too long.
-    pub fn exchange<E: From<CallError>>(&mut self, take: &mut Take<'_, T, E>) -> Result<(), E> {
+    /// Fails if the server cannot be understood or is silent for too long.
+    pub fn exchange(&mut self, take: &mut Take<'_>) -> Result<(), CallError> {
         loop {
-            self.stream.write_all(self.client.output()).map_err(CallError::Network)?;
+            self.stream.write_all(self.client.output())?;
             self.client.output().clear();
             if self.client.in_flight() == 0 {
                 return Ok(());
@@ -82,30 +85,38 @@ impl<T: Copy> Connection<T> {
                 self.buffer = Arc::new(vec![0; RECEIVED_BYTES]);
             }
             let space = Arc::get_mut(&mut self.buffer).map(Vec::as_mut_slice).unwrap_or_default();
-            let n = match self.stream.read(space).map_err(CallError::Network)? {
-                0 => return Err(CallError::from(io::ErrorKind::UnexpectedEof).into()),
+            let n = match self.stream.read(space)? {
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
                 n => n,
             };
             let mut rest = self.buffer.get(..n).unwrap_or_default();
             loop {
-                let next = match self.client.receive(&mut rest).map_err(CallError::Broken)? {
+                let dealt = match self.client.receive(&mut rest).map_err(CallError::Broken)? {
                     Some(event) => {
-                        take(event, Arrived { buffer: &self.buffer, end: n - rest.len() })?
+                        take(event, Arrived { buffer: &self.buffer, end: n - rest.len() })
                     }
                     None => break,
                 };
-                if let Some((token, message)) = next {
-                    self.client.send(token, &message);
+                match dealt {
+                    ControlFlow::Continue(None) => {}
+                    ControlFlow::Continue(Some((token, message))) => {
+                        self.client.send(token, &message);
+                    }
+                    ControlFlow::Break(()) => return Ok(()),
                 }
             }
         }
     }
 
-    /// Waits for replies of which only the errors matter.
-    fn all_succeed(&mut self, refused: fn(Errno) -> CallError) -> Result<(), CallError> {
-        self.exchange(&mut |event, _| match event {
-            Event::Reply(_, Err(errno)) => Err(refused(errno)),
-            _ => Ok(None),
-        })
+    /// Waits for a reply of which only an error matters.
+    fn succeeds(&mut self, refused: fn(Errno) -> CallError) -> Result<(), CallError> {
+        let mut result = Ok(());
+        self.exchange(&mut |event, _| {
+            if let Event::Reply(_, Err(errno)) = event {
+                result = Err(refused(errno));
+            }
+            ControlFlow::Continue(None)
+        })?;
+        result
     }
 }

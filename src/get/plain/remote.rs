@@ -3,8 +3,8 @@
 //! Such a server may carry out requests in any order, so that nothing is asked for that needs another
 //! request before it has its reply. What makes up for it is that several files are asked for at once.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,25 +42,6 @@ const FIRST_FID: u32 = 2;
 /// Takes bytes of a file: where in the image they belong, and which part of a buffer they are.
 pub(super) type Take<'t> = dyn FnMut(u64, &Arc<Vec<u8>>, Range<usize>) -> Result<(), Error> + 't;
 
-#[derive(Clone, Copy)]
-enum Token {
-    /// One of the questions that were asked together, by its number.
-    Question(usize),
-    Read(Read),
-}
-
-/// Why an exchange ended: by the server, or by what was to be done with what it sent.
-enum Failure {
-    Call(CallError),
-    Here(Error),
-}
-
-impl From<CallError> for Failure {
-    fn from(error: CallError) -> Failure {
-        Failure::Call(error)
-    }
-}
-
 /// What there is to fetch.
 #[derive(Default)]
 pub(super) struct Found {
@@ -73,14 +54,14 @@ pub(super) struct Found {
 
 /// A connection to the server.
 pub(super) struct Remote {
-    connection: Connection<Token>,
+    connection: Connection,
     host: String,
 }
 
 impl Remote {
     /// Attaches to the tree `aname` of the server at `address`, which people call `host`.
     pub(super) fn open(address: SocketAddr, aname: &[u8], host: &str) -> Result<Remote, CallError> {
-        let connection = Connection::open(address, PATIENCE, aname, Token::Question(0))?;
+        let connection = Connection::open(address, PATIENCE, aname)?;
         Ok(Remote { connection, host: host.to_owned() })
     }
 
@@ -90,22 +71,27 @@ impl Remote {
         sources: &[TreePath],
         progress: &mut dyn FnMut(u64) -> Result<(), Error>,
     ) -> Result<Found, Error> {
-        let mut entries = BTreeMap::new();
+        let mut entries: Vec<Entry> = Vec::new();
         let mut left_out = 0;
         let mut seen = 0u64;
         let mut todo = Vec::new();
-        for source in sources {
+        for (i, source) in sources.iter().enumerate() {
+            if sources.iter().take(i).any(|earlier| earlier == source) {
+                continue;
+            }
             let mut above = source.parent();
             while let Some(dir) = above {
                 above = dir.parent();
-                entries.entry(dir.clone()).or_insert_with(|| listing::on_the_way(dir));
+                if !entries.iter().any(|entry| entry.path == dir) {
+                    entries.push(listing::on_the_way(dir));
+                }
             }
             match self.look_at(std::slice::from_ref(source))?.pop() {
                 Some(Looked::Entry(entry)) => {
                     if entry.content == Content::Directory {
                         todo.push(source.clone());
                     }
-                    entries.insert(source.clone(), entry);
+                    entries.push(entry);
                 }
                 Some(Looked::Other) => {
                     return Err(self.bad(source, "is no file, directory or link"));
@@ -140,13 +126,13 @@ impl Remote {
                             if entry.content == Content::Directory {
                                 todo.push(path.clone());
                             }
-                            entries.insert(path.clone(), entry);
+                            entries.push(entry);
                         }
                     }
                 }
             }
         }
-        Ok(Found { entries: entries.into_values().collect(), left_out })
+        Ok(Found { entries, left_out })
     }
 
     /// Reads files whole, at most [`MOST_AT_ONCE`], and hands over what comes with where in the image
@@ -162,7 +148,7 @@ impl Remote {
         self.succeeded(&paths, "find", walked)?;
         let opens: Vec<_> =
             fids.iter().map(|(fid, _)| Message::Tlopen { fid: *fid, flags: 0 }).collect();
-        let opened = self.ask(&opens, |_| Some(()))?;
+        let opened = self.ask(&opens, &mut |_, _| true)?;
         self.succeeded(&paths, "open", opened)?;
         self.read_open(files, take)?;
         // Else parts of two states of a file would pass for a file.
@@ -182,35 +168,46 @@ impl Remote {
         let most_bytes = READ_BYTES.min(self.connection.client().max_read_bytes());
         let mut reads = Reads::new(ranges.iter().map(|range| range.end - range.start), most_bytes);
         let at_once = (ON_THEIR_WAY_BYTES / most_bytes.max(1)).clamp(2, MOST_READS);
-        for read in std::iter::from_fn(|| reads.next()).take(at_once as usize) {
-            self.connection.client().send(Token::Read(read), &tread(read));
+        // Those on their way, by their tokens.
+        let mut made: Vec<Read> =
+            std::iter::from_fn(|| reads.next()).take(at_once as usize).collect();
+        for (token, read) in (0..).zip(&made) {
+            self.connection.client().send(token, &tread(*read));
         }
-        let host = self.host.clone();
-        let bad = |read: Read, why: String| {
-            let path = files.get(read.file).map(|(_, entry)| entry.path.to_string());
+        let mut failed = None;
+        let exchanged = self.connection.exchange(&mut |event, arrived| {
+            let (Event::Data { token, .. } | Event::End(token, _) | Event::Reply(token, _)) = event;
+            let Some(made) = made.get_mut(token as usize) else { return ControlFlow::Break(()) };
+            let why = match event {
+                Event::Data { at, bytes, .. } => {
+                    let start = ranges.get(made.file).map_or(0, |range| range.start);
+                    let at = start.saturating_add(made.offset).saturating_add(u64::from(at));
+                    let range = arrived.end.saturating_sub(bytes.len())..arrived.end;
+                    match take(at, arrived.buffer, range) {
+                        Ok(()) => return ControlFlow::Continue(None),
+                        Err(error) => {
+                            failed = Some(error);
+                            return ControlFlow::Break(());
+                        }
+                    }
+                }
+                Event::End(_, came) if reads.came(*made, came) => {
+                    return ControlFlow::Continue(reads.next().map(|next| {
+                        *made = next;
+                        (token, tread(next))
+                    }));
+                }
+                Event::End(..) => "has become shorter while it was read".to_owned(),
+                Event::Reply(_, Err(errno)) => format!("cannot be read: {errno}"),
+                Event::Reply(_, Ok(_)) => "cannot be read".to_owned(),
+            };
+            let path = files.get(made.file).map(|(_, entry)| entry.path.to_string());
             let why = format!("{} {why}", path.unwrap_or_default());
-            Failure::Here(Error::Peer { host: host.clone(), why })
-        };
-        let done = self.connection.exchange(&mut |event, arrived| match event {
-            Event::Data { token: Token::Read(read), at, bytes } => {
-                let start = ranges.get(read.file).map_or(0, |range| range.start);
-                let at = start.saturating_add(read.offset).saturating_add(u64::from(at));
-                let range = arrived.end.saturating_sub(bytes.len())..arrived.end;
-                take(at, arrived.buffer, range).map(|()| None).map_err(Failure::Here)
-            }
-            Event::End(Token::Read(read), came) => match reads.came(read, came) {
-                true => Ok(reads.next().map(|read| (Token::Read(read), tread(read)))),
-                false => Err(bad(read, "has become shorter while it was read".into())),
-            },
-            Event::Reply(Token::Read(read), Err(errno)) => {
-                Err(bad(read, format!("cannot be read: {errno}")))
-            }
-            _ => Ok(None),
+            failed = Some(Error::Peer { host: self.host.clone(), why });
+            ControlFlow::Break(())
         });
-        done.map_err(|failure| match failure {
-            Failure::Call(error) => self.lost(error),
-            Failure::Here(error) => error,
-        })
+        exchanged.map_err(|error| self.lost(error))?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// The names in a directory, `seen` more of all that were listed.
@@ -222,15 +219,21 @@ impl Remote {
     ) -> Result<Vec<Box<[u8]>>, Error> {
         let walked = self.walk(&[(LISTED_FID, dir)])?;
         self.succeeded(&[dir], "find", walked)?;
-        let opened = self.ask(&[Message::Tlopen { fid: LISTED_FID, flags: 0 }], |_| Some(()))?;
+        let opened =
+            self.ask(&[Message::Tlopen { fid: LISTED_FID, flags: 0 }], &mut |_, _| true)?;
         self.succeeded(&[dir], "open", opened)?;
         let count = LISTED_BYTES.min(self.connection.client().max_read_bytes());
         let mut names = Vec::new();
         let mut offset = 0;
         loop {
             let list = Message::Treaddir { fid: LISTED_FID, offset, count };
-            let listed = self.ask(&[list], |reply| listing::part(&reply))?;
-            let [part] = &mut self.succeeded(&[dir], "list", listed)?[..] else { break };
+            let mut part = None;
+            let listed = self.ask(&[list], &mut |_, reply| {
+                part = listing::part(reply);
+                part.is_some()
+            })?;
+            self.succeeded(&[dir], "list", listed)?;
+            let Some(mut part) = part else { break };
             *seen = seen.saturating_add(part.names.len().max(1) as u64);
             progress(*seen)?;
             if *seen > MAX_ENTRIES {
@@ -259,7 +262,16 @@ impl Remote {
         };
         let links = there.iter().zip(&stats).filter(|(_, stat)| is_link(stat));
         let links: Vec<_> = links.map(|(fid, _)| Message::Treadlink { fid: *fid }).collect();
-        let mut targets = self.ask(&links, |reply| listing::target(&reply))?.into_iter();
+        let mut targets = vec![None; links.len()];
+        self.ask(&links, &mut |i, reply| {
+            let target = listing::target(reply);
+            let good = target.is_some();
+            if let Some(place) = targets.get_mut(i) {
+                *place = target;
+            }
+            good
+        })?;
+        let mut targets = targets.into_iter();
         self.clunk(&there)?;
         let mut stats = stats.into_iter();
         let mut looked = Vec::new();
@@ -270,13 +282,16 @@ impl Remote {
                 Ok(()) => {
                     let stat = stats.next().unwrap_or(Err(Errno::EPROTO));
                     let stat = stat.map_err(|errno| self.failed(path, "look at", errno))?;
-                    let target = match stat.kind {
-                        Kind::Link => {
-                            let target = targets.next().unwrap_or(Err(Errno::EPROTO));
-                            Some(target.map_err(|errno| self.failed(path, "read link", errno))?)
-                        }
-                        _ => None,
-                    };
+                    let target =
+                        match stat.kind {
+                            Kind::Link => {
+                                let target = targets.next().flatten();
+                                Some(target.ok_or_else(|| {
+                                    self.bad(path, "is a link that cannot be read")
+                                })?)
+                            }
+                            _ => None,
+                        };
                     match stat.entry(path.clone(), target) {
                         Some(entry) => Looked::Entry(entry),
                         None => Looked::Other,
@@ -307,7 +322,7 @@ impl Remote {
             if walks.is_empty() {
                 return Ok(results);
             }
-            let answers = self.ask(&walks, |_| Some(()))?;
+            let answers = self.ask(&walks, &mut |_, _| true)?;
             let mut stranded = Vec::new();
             for (i, result) in asked.into_iter().zip(answers) {
                 if step > 0 && result.is_err() {
@@ -327,45 +342,59 @@ impl Remote {
         /// All that stat(2) has (`P9_STATS_BASIC`).
         const BASIC: u64 = 0x7ff;
         let stats = fids.iter().map(|fid| Message::Tgetattr { fid: *fid, request_mask: BASIC });
-        self.ask(&stats.collect::<Vec<_>>(), |reply| Attributes::of(&reply))
+        let mut found = vec![None; fids.len()];
+        let answers = self.ask(&stats.collect::<Vec<_>>(), &mut |i, reply| {
+            let attributes = Attributes::of(reply);
+            let good = attributes.is_some();
+            if let Some(place) = found.get_mut(i) {
+                *place = attributes;
+            }
+            good
+        })?;
+        let found = answers.into_iter().zip(found);
+        Ok(found.map(|(answer, found)| answer.and(found.ok_or(Errno::EPROTO))).collect())
     }
 
     fn clunk(&mut self, fids: &[u32]) -> Result<(), Error> {
         let clunks: Vec<_> = fids.iter().map(|fid| Message::Tclunk { fid: *fid }).collect();
-        self.ask(&clunks, |_| Some(())).map(drop)
+        self.ask(&clunks, &mut |_, _| true).map(drop)
     }
 
-    /// Asks several questions at once; the answers in their order. An answer that `take` makes
-    /// nothing of counts as an error.
-    fn ask<R>(
+    /// Asks several questions at once; in their order, whether each has a good answer: one that `take`,
+    /// which is told the question's number, can use.
+    fn ask(
         &mut self,
         questions: &[Message<'_>],
-        take: impl Fn(Message<'_>) -> Option<R>,
-    ) -> Result<Vec<Result<R, Errno>>, Error> {
-        let mut answers: Vec<_> = questions.iter().map(|_| Err(Errno::EPROTO)).collect();
-        for (i, question) in questions.iter().enumerate() {
-            self.connection.client().send(Token::Question(i), question);
+        take: &mut dyn FnMut(usize, &Message<'_>) -> bool,
+    ) -> Result<Vec<Result<(), Errno>>, Error> {
+        let mut answers = vec![Err(Errno::EPROTO); questions.len()];
+        for (token, question) in (0..).zip(questions) {
+            self.connection.client().send(token, question);
         }
-        let asked = self.connection.exchange::<CallError>(&mut |event, _| {
-            if let Event::Reply(Token::Question(i), reply) = event
-                && let Some(answer) = answers.get_mut(i)
+        let asked = self.connection.exchange(&mut |event, _| {
+            if let Event::Reply(token, reply) = event
+                && let Some(answer) = answers.get_mut(token as usize)
             {
-                *answer = reply.and_then(|reply| take(reply).ok_or(Errno::EPROTO));
+                *answer = match reply {
+                    Ok(reply) if take(token as usize, &reply) => Ok(()),
+                    Ok(_) => Err(Errno::EPROTO),
+                    Err(errno) => Err(errno),
+                };
             }
-            Ok(None)
+            ControlFlow::Continue(None)
         });
         asked.map(|()| answers).map_err(|error| self.lost(error))
     }
 
-    /// The answers, if all of them are good.
-    fn succeeded<R>(
+    /// Fails if one of the answers is not good.
+    fn succeeded(
         &self,
         paths: &[&TreePath],
         action: &str,
-        answers: Vec<Result<R, Errno>>,
-    ) -> Result<Vec<R>, Error> {
-        let answers = answers.into_iter().zip(paths);
-        answers.map(|(a, path)| a.map_err(|errno| self.failed(path, action, errno))).collect()
+        answers: Vec<Result<(), Errno>>,
+    ) -> Result<(), Error> {
+        let mut answers = answers.into_iter().zip(paths);
+        answers.try_for_each(|(a, path)| a.map_err(|errno| self.failed(path, action, errno)))
     }
 
     fn failed(&self, path: &TreePath, action: &str, errno: Errno) -> Error {
