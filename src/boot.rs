@@ -9,6 +9,7 @@ mod init;
 mod kexec;
 mod resident;
 mod root;
+mod switch;
 
 use std::env;
 use std::ffi::OsString;
@@ -22,14 +23,15 @@ use crate::cli::{self, DebugLevel};
 use crate::error::Error;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
+use crate::trust::{self, Key};
 use address::Network;
-use cmdline::{Cmdline, Host, Kernel, Net, Serve, Url};
+use cmdline::{Cmdline, Host, Ip, Kernel, Method, Net, Serve, Url};
 pub use init::{init, is_init};
 
 const CMDLINE: &str = "/proc/cmdline";
 /// Words that the initramfs was made with; they come before the kernel's, which so can change them.
 const BUILT_IN_CMDLINE: &str = "/etc/xget/cmdline";
-/// A public key that the initramfs was made with.
+/// Public keys that the initramfs was made with.
 const BUILT_IN_KEY: &str = "/etc/xget/key.pub";
 /// Where what is fetched goes: a tmpfs of its own, as `/run` is small and often noexec.
 const FILES: &str = "/run/xget/files";
@@ -38,8 +40,8 @@ const NEW_ROOT: &str = "/sysroot";
 /// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
 const SPARE_BYTES: u64 = 24 << 20;
 
-/// Does what the kernel command line asks for. Where that is to start another kernel, it does not
-/// return.
+/// Does what the kernel command line asks for: when it returns, what was wanted is fetched, or a root
+/// is mounted. Where that is to start another kernel, it does not return.
 ///
 /// # Errors
 ///
@@ -52,20 +54,19 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     for word in &cmdline.unknown {
         report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
     }
-    refuse_what_is_not_there(&cmdline)?;
+    refuse_beside_own_net(&cmdline)?;
+    let keys = keys(built_in_keys()?, &cmdline)?;
     let url = options
         .url
         .as_ref()
         .map(|text| Url::parse(text).map_err(|why| Error::Usage(format!("{text}: {why}"))));
     let url = url.transpose()?;
+    let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let network = match url.is_some() || cmdline.asks() {
-        true => {
-            let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-            address::bring_up(&cmdline.network, cmdline.net, &report, end)?
-        }
+        true => address::bring_up(&cmdline.network, cmdline.net, &report, end)?,
         false => Network::default(),
     };
-    let boot = Boot { cmdline, text, report, network };
+    let boot = Boot { cmdline, keys, text, report, network, end };
     match (&url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
             let mut path = boot.fetch_url(url)?.into_os_string().into_encoded_bytes();
@@ -85,23 +86,45 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     }
 }
 
-/// Nobody is to believe that a signature is checked, or that the network is what was asked for.
-fn refuse_what_is_not_there(cmdline: &Cmdline) -> Result<(), Error> {
-    let asked = match cmdline {
-        Cmdline { net: Net::Own, .. } => "rd.xget.net=own".to_owned(),
-        Cmdline { hash: Some(_), .. } => "rd.xget.hash=".to_owned(),
-        Cmdline { keys, .. } if !keys.is_empty() => "rd.xget.key=".to_owned(),
-        _ if Path::new(BUILT_IN_KEY).exists() => format!("the key in {BUILT_IN_KEY}"),
+/// The own network is one link with an IPv4 address.
+fn refuse_beside_own_net(cmdline: &Cmdline) -> Result<(), Error> {
+    let is_v6 = |ip: &Ip| ip.method == Method::V6 || ip.address.is_some_and(|(ip, _)| ip.is_ipv6());
+    let what = match cmdline {
+        Cmdline { net: Net::Auto | Net::Kernel, .. } => return Ok(()),
+        Cmdline { network, .. } if !network.vlans.is_empty() => "has no VLANs: leave out vlan=",
+        Cmdline { network, .. } if network.ips.iter().any(is_v6) => {
+            "has no IPv6: let ip= ask for IPv4"
+        }
         _ => return Ok(()),
     };
-    Err(Error::Boot(format!("this version of xget does not know yet what to do with {asked}")))
+    Err(Error::Boot(format!("rd.xget.net=own {what}, or use rd.xget.net=auto")))
+}
+
+/// The keys that the initramfs was made with, if it has any.
+fn built_in_keys() -> Result<Option<Vec<Key>>, Error> {
+    let path = Path::new(BUILT_IN_KEY);
+    path.symlink_metadata().is_ok().then(|| trust::files::key_file(path)).transpose()
+}
+
+/// The keys of which one must have signed. Whoever can write the kernel command line may not be able
+/// to change the initramfs: what is built in is not added to, but chosen from.
+fn keys(built_in: Option<Vec<Key>>, cmdline: &Cmdline) -> Result<Vec<Key>, Error> {
+    trust::narrowed(built_in, &cmdline.keys).map_err(|other| {
+        Error::Boot(format!(
+            "rd.xget.key={other} is none of the keys in {BUILT_IN_KEY}, which this initramfs was \
+             made with and which alone are trusted"
+        ))
+    })
 }
 
 struct Boot {
     cmdline: Cmdline,
+    keys: Vec<Key>,
     text: Vec<u8>,
     report: Reporter,
     network: Network,
+    /// When to give up.
+    end: Option<Instant>,
 }
 
 impl Boot {
@@ -110,7 +133,12 @@ impl Boot {
         // To load a kernel the system makes a copy of it and of its initrds.
         make_files_room(2)?;
         let paths = || std::iter::once(&kernel.path).chain(&kernel.initrds);
-        self.fetch(paths().map(OsString::from), None, Serve::No)?;
+        // Others have what is here already while the rest still comes; nobody is waited for after that.
+        let serve = match self.cmdline.serve {
+            Serve::No => Serve::No,
+            Serve::Yes | Serve::Seconds(_) => Serve::Seconds(0),
+        };
+        self.fetch(paths().map(OsString::from), None, serve)?;
         let mut here = paths().map(|path| fetched(path));
         let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
@@ -126,8 +154,7 @@ impl Boot {
         let fetched = self.fetch_url(url)?;
         // The real root may have nobody who renews it.
         address::keep(&self.network)?;
-        let new_root = env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from);
-        let became = root::make_root(&fetched, &new_root, &self.report)?;
+        let became = root::make_root(&fetched, &new_root(), &self.report)?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
         }
@@ -149,20 +176,39 @@ impl Boot {
         host: Option<&Host>,
         serve: Serve,
     ) -> Result<(), Error> {
-        let mut arguments: Vec<OsString> = vec!["-n".into(), self.server(host)?.into()];
+        resident::run(&self.arguments(sources, self.server(host)?, serve))
+    }
+
+    /// Those of an xget that fetches, with all that the kernel command line says about it.
+    fn arguments(
+        &self,
+        sources: impl IntoIterator<Item = OsString>,
+        server: String,
+        serve: Serve,
+    ) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["-n".into(), server.into()];
         let mut add =
             |option: &str, value: String| arguments.push(format!("--{option}={value}").into());
+        self.keys.iter().for_each(|key| add("key", key.to_string()));
+        self.cmdline.hash.iter().for_each(|hash| add("hash", hash.to_string()));
         add("retries", "forever".into());
         add("debug", (level(&self.cmdline) as u8).to_string());
-        if let Some(timeout) = self.cmdline.timeout {
-            add("timeout", timeout.as_secs().to_string());
+        if let Some(end) = self.end {
+            let left = end.saturating_duration_since(Instant::now());
+            add("timeout", left.as_secs().max(1).to_string());
         }
         if let Some(longest) = self.cmdline.retry {
             add("retry-wait", longest.as_secs().to_string());
         }
+        if let Some(own) = &self.network.own {
+            add("own-net", own.to_string());
+        }
         add(
             "serve",
             match serve {
+                // Only until the files are whole: whoever brings up the kernel's network afterwards
+                // gets the same address.
+                Serve::Yes if self.network.own.is_some() => "0".into(),
                 Serve::Yes => "forever".into(),
                 Serve::No => "no".into(),
                 Serve::Seconds(seconds) => seconds.to_string(),
@@ -171,7 +217,7 @@ impl Boot {
         arguments.extend(["--must-fit", "--background", "--"].map(OsString::from));
         arguments.extend(sources);
         arguments.push(FILES.into());
-        resident::run(&arguments)
+        arguments
     }
 
     /// Who serves, as `-n` takes it: who is named first: by the kernel command line's own option, by
@@ -193,6 +239,10 @@ impl Boot {
             )),
         }
     }
+}
+
+fn new_root() -> PathBuf {
+    env::var_os("NEWROOT").map_or(NEW_ROOT.into(), PathBuf::from)
 }
 
 /// Where a path of the server's is, once it was fetched.
@@ -245,14 +295,64 @@ fn level(cmdline: &Cmdline) -> DebugLevel {
 mod tests {
     use super::*;
 
-    #[test]
-    fn nobody_is_booted_who_believes_that_a_signature_is_checked() {
-        let hash = format!("rd.xget.hash={}", "0".repeat(64));
-        for word in ["rd.xget.key=RWabc", &hash, "rd.xget.net=own"] {
-            let cmdline = Cmdline::parse(word.as_bytes()).unwrap();
-            let error = refuse_what_is_not_there(&cmdline).expect_err(word).to_string();
-            assert!(error.contains(word.split('=').next().unwrap()), "{error}");
+    const KEY: &str = "RWREtj0BI47rNz1eO6cA29KwkopMvwwALS4j0xELTu9jyDY9u7R1wrvm";
+    const OTHER_KEY: &str = "RWR/UDnyyQ8qMzZCd0lj5DmxqAJwMNp/SiRFW1m9qkgiEQJPB1JTleDu";
+
+    fn parsed(text: &str) -> Cmdline {
+        Cmdline::parse(text.as_bytes()).unwrap()
+    }
+
+    /// The fetch that a kernel command line comes to, in an initramfs with these keys.
+    fn fetch(text: &str, built_in: Option<Vec<Key>>) -> cli::Fetch {
+        let cmdline = parsed(text);
+        let boot = Boot {
+            keys: keys(built_in, &cmdline).unwrap(),
+            cmdline,
+            text: text.into(),
+            report: Reporter::new(DebugLevel::Normal, true),
+            network: Network::default(),
+            end: None,
+        };
+        match cli::parse(boot.arguments(["root.img".into()], "head".to_owned(), Serve::Yes)) {
+            Ok(cli::Command::Fetch(fetch)) => fetch,
+            other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_the_own_network_cannot_do_is_refused() {
+        let refused = |words: &str| {
+            let cmdline = Cmdline::parse(words.as_bytes()).unwrap();
+            refuse_beside_own_net(&cmdline).err().map(|error| error.to_string())
+        };
+        assert!(refused("rd.xget.net=own vlan=eth0.5:eth0").unwrap().contains("no VLANs"));
+        assert!(refused("rd.xget.net=own ip=auto6").unwrap().contains("no IPv6"));
+        assert_eq!(refused("rd.xget.net=own ip=dhcp"), None);
+        assert_eq!(refused("vlan=eth0.5:eth0 ip=auto6"), None);
+    }
+
+    #[test]
+    fn keys_and_hash_of_the_kernel_command_line_are_those_of_the_fetch() {
+        let hash = "5".repeat(64);
+        let text = format!("rd.xget.key={KEY} rd.xget.hash={hash} rd.xget.key={OTHER_KEY}");
+        let fetch = fetch(&text, None);
+        assert_eq!(fetch.keys, [KEY, OTHER_KEY]);
+        assert_eq!(fetch.hash.unwrap().to_string(), hash);
+    }
+
+    #[test]
+    fn without_keys_on_the_kernel_command_line_those_of_the_initramfs_count() {
+        let built_in = Key::parse_file(format!("{KEY}\n{OTHER_KEY}\n").as_bytes()).unwrap();
+        assert_eq!(fetch("quiet", Some(built_in)).keys, [KEY, OTHER_KEY]);
+        assert_eq!(fetch("quiet", None).keys, [""; 0]);
+    }
+
+    #[test]
+    fn a_kernel_command_line_cannot_add_to_the_keys_of_the_initramfs() {
+        let built_in = Some(vec![Key::parse(KEY).unwrap()]);
+        let cmdline = parsed(&format!("rd.xget.key={OTHER_KEY}"));
+        let error = keys(built_in, &cmdline).unwrap_err().to_string();
+        assert!(error.contains(OTHER_KEY) && error.contains(BUILT_IN_KEY), "{error}");
     }
 
     #[test]

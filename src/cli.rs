@@ -15,8 +15,11 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use blake3::Hash;
+
 use crate::door::Allowed;
 use crate::error::Error;
+use crate::net::own;
 use given::Given;
 use options::Form;
 pub use options::help;
@@ -76,6 +79,10 @@ pub struct Serve {
     pub cache: Cache,
     /// How often the tree is looked at for changes; None is never.
     pub rescan: Option<Duration>,
+    /// The manifest's signature, if it is signed.
+    pub signature: Option<PathBuf>,
+    /// Who may have signed it: keys, or files of keys, as they were given; none without a signature.
+    pub keys: Vec<OsString>,
     /// The command returns once the tree is served.
     pub background: bool,
     /// No progress is shown.
@@ -102,6 +109,10 @@ pub struct Fetch {
     pub dest: PathBuf,
     /// The server is not xget's, and this is what it calls the tree to fetch from.
     pub aname: Option<String>,
+    /// Who must have signed the manifest: keys, or files of keys, as they were given. Any one will do.
+    pub keys: Vec<OsString>,
+    /// The only generation that may be fetched.
+    pub hash: Option<Hash>,
     /// Modes are left alone.
     pub no_mode: bool,
     /// Owners are left alone.
@@ -118,6 +129,8 @@ pub struct Fetch {
     pub max_upload: Option<NonZeroU64>,
     /// Nothing is fetched for which there is no room; holes in files count as bytes.
     pub must_fit: bool,
+    /// Everything goes over an own network; None: over the kernel's.
+    pub own_net: Option<own::Config>,
     /// The command returns once the files are whole, while a resident serves on.
     pub background: bool,
     /// No progress is shown.
@@ -240,6 +253,12 @@ fn serve(mut given: Given) -> Result<Command, Error> {
     if !given.operands.is_empty() {
         return usage("one DIR or FILE is served; fetching needs -n HOST[:PORT]");
     }
+    if given.signature.is_none() != given.keys.is_empty() {
+        return usage(
+            "--signature FILE and --key KEY|FILE go together when serving: only with the key can \
+             it be told whether the signature fits",
+        );
+    }
     Ok(Command::Serve(Serve {
         path: path.into(),
         port: given.port,
@@ -251,6 +270,8 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         no_owner: given.no_owner,
         cache: given.cache,
         rescan: given.rescan,
+        signature: given.signature,
+        keys: given.keys,
         background: given.background,
         quiet: given.quiet,
         debug: given.debug,
@@ -275,6 +296,8 @@ fn fetch(given: Given) -> Result<Command, Error> {
         sources,
         dest: dest.into(),
         aname: given.aname,
+        keys: given.keys,
+        hash: given.hash,
         no_mode: given.no_mode,
         no_owner: given.no_owner,
         retries: given.retries,
@@ -283,6 +306,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         must_fit: given.must_fit,
         serve_on: given.serve_on,
         max_upload: given.max_upload,
+        own_net: given.own_net,
         background: given.background,
         quiet: given.quiet,
         debug: given.debug,

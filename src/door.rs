@@ -14,9 +14,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use smoltcp::wire::IpCidr;
-
 use crate::limits::{GREETING, MESSAGE, TAKING};
+use crate::network::IpNetwork;
 use crate::p9::server::{Conn, Wait};
 
 /// How often those who keep the server waiting are looked at.
@@ -66,11 +65,11 @@ impl std::error::Error for Refusal {}
 
 /// The networks whose hosts may connect; without any, all may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allowed(pub Vec<IpCidr>);
+pub struct Allowed(pub Vec<IpNetwork>);
 
 impl Allowed {
     fn allows(&self, ip: IpAddr) -> bool {
-        self.0.is_empty() || self.0.iter().any(|network| network.contains_addr(&ip.into()))
+        self.0.is_empty() || self.0.iter().any(|network| network.contains(ip))
     }
 }
 

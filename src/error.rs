@@ -12,6 +12,7 @@ use crate::boot::cmdline::BadWord;
 use crate::manifest;
 use crate::path::shown;
 use crate::report::bytes;
+use crate::trust::Distrust;
 
 /// What ended a run.
 #[derive(Debug)]
@@ -57,6 +58,13 @@ pub enum Error {
     NotXget {
         /// Who.
         host: String,
+    },
+    /// The manifest is not what the keys or the hash that were given ask for.
+    Untrusted {
+        /// Who serves it.
+        host: String,
+        /// What is wrong with it.
+        why: Distrust,
     },
     /// A manifest that cannot be used.
     Manifest(manifest::ManifestError),
@@ -114,6 +122,7 @@ impl Error {
             Error::NoRoom { .. } | Error::Boot(_) => 5,
             Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
             Error::Listen { .. } => 7,
+            Error::Untrusted { .. } => 8,
         }
     }
 }
@@ -130,6 +139,18 @@ impl fmt::Display for Error {
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
             Error::NotXget { host } => write!(f, "{host}: a 9P server, but not xget's"),
+            Error::Untrusted { host, why } => {
+                write!(f, "the manifest of {host} is not trusted: {why}; nothing of it is used. ")?;
+                f.write_str(match why {
+                    Distrust::OtherHash { .. } => {
+                        "Give the hash of what is to be fetched, or serve what was pinned"
+                    }
+                    Distrust::OtherKey { .. } => {
+                        "Sign it by a key that is trusted, or give this one if it is right"
+                    }
+                    _ => "Sign what is served now, and give the master the signature",
+                })
+            }
             Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
             Error::File { action, path, error } => {

@@ -2,7 +2,7 @@
 
 mod plain;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::thread;
@@ -16,9 +16,10 @@ use crate::error::Error;
 use crate::limits::MAX_MANIFEST_BYTES;
 use crate::manifest::Manifest;
 use crate::net::call::{Call, CallError};
-use crate::net::manifest::read_manifest;
+use crate::net::manifest::{Signed, read_manifest};
+use crate::net::own::Stack;
 use crate::net::resolve::{resolve, split_host_port};
-use crate::net::tcp;
+use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
 use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan};
@@ -26,6 +27,7 @@ use crate::report::{Pace, Reporter, bytes, rate};
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach};
 use crate::tree::{Control, Tree};
+use crate::trust::{self, Trust};
 
 /// First wait before the server is called again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -50,19 +52,29 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::Fetch) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
+    let trust = Trust { keys: trust::files::keys(&options.keys)?, hash: options.hash };
     background::run(options.background, report, |detach| {
         let end = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Get { options, report, end, detach }.run()
+        // Its thread is one of the process that stays.
+        let transport = match &options.own_net {
+            Some(config) => Transport::Own(Stack::start(config, process::seed())?),
+            None => Transport::Kernel,
+        };
+        Get { options, trust, report, end, detach, transport }.run()
     })
 }
 
 /// What the server says of its state and its nodes: the lines of its file `status`.
 pub fn status(options: &cli::Status) -> Result<String, Error> {
-    let server = Server::named(&options.server, options.port)?;
+    let server = Server::named(&options.server, options.port, Transport::Kernel)?;
     let report = Reporter::new(options.debug, true);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
     let (text, _) = server.ask("status", &patience, &report, |address, progress| {
-        Call::connect(address, PATIENCE)?.read(Control::Status, MAX_MANIFEST_BYTES, progress)
+        Call::connect(&Transport::Kernel, address, PATIENCE)?.read(
+            Control::Status,
+            MAX_MANIFEST_BYTES,
+            progress,
+        )
     })?;
     // Whatever the server sends, it stays text on the terminal.
     let lines = text.split(|&b| b == b'\n').filter(|line| !line.is_empty());
@@ -74,6 +86,7 @@ struct Server {
     /// As the user wrote it.
     name: String,
     hosts: Vec<(String, u16)>,
+    transport: Transport,
 }
 
 /// How long a server is tried for.
@@ -86,7 +99,7 @@ struct Patience {
 }
 
 impl Server {
-    fn named(text: &str, usual_port: u16) -> Result<Server, Error> {
+    fn named(text: &str, usual_port: u16, transport: Transport) -> Result<Server, Error> {
         let mut hosts = Vec::new();
         for one in text.split(',') {
             let (host, port) = split_host_port(one).map_err(Error::Usage)?;
@@ -96,7 +109,7 @@ impl Server {
             }
             hosts.push((host, port));
         }
-        Ok(Server { name: text.to_owned(), hosts })
+        Ok(Server { name: text.to_owned(), hosts, transport })
     }
 
     /// Those of all hosts that can be found; the error of the last one if none can.
@@ -104,7 +117,7 @@ impl Server {
         let mut addresses = Vec::new();
         let mut missing = None;
         for (host, port) in &self.hosts {
-            match resolve(host, Instant::now() + RESOLVE_TIMEOUT) {
+            match resolve(&self.transport, host, Instant::now() + RESOLVE_TIMEOUT) {
                 Ok(found) => {
                     addresses.extend(found.into_iter().map(|ip| SocketAddr::from((ip, *port))))
                 }
@@ -117,7 +130,7 @@ impl Server {
         }
     }
 
-    /// Reads something there, with patience; and the addresses it has.
+    /// Reads something there, with patience; and the addresses it has, first the one that has answered.
     fn ask<T>(
         &self,
         what: &str,
@@ -129,8 +142,11 @@ impl Server {
         let mut wait = RETRY_FIRST;
         loop {
             let error = match self.addresses() {
-                Ok(addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
-                    Ok(content) => return Ok((content, addresses)),
+                Ok(mut addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
+                    Ok((content, answered)) => {
+                        addresses.rotate_left(answered);
+                        return Ok((content, addresses));
+                    }
                     Err(why) => Error::Connect { host: self.name.clone(), why },
                 },
                 // A name that does not exist will hardly come to exist.
@@ -149,16 +165,17 @@ impl Server {
         }
     }
 
-    /// Asks one address after the other. The inner error is one that may pass.
+    /// Asks one address after the other; the answer, and whose it is. The inner error is one that may
+    /// pass.
     fn ask_any<T>(
         &self,
         what: &str,
         addresses: &[SocketAddr],
         report: &Reporter,
         read: &mut impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
-    ) -> Result<Result<T, String>, Error> {
+    ) -> Result<Result<(T, usize), String>, Error> {
         let mut why = "it has no address".to_owned();
-        for address in addresses {
+        for (i, address) in addresses.iter().enumerate() {
             let mut pace = Pace::new(report, Instant::now());
             let mut progress = |n| {
                 if pace.is_due(Instant::now()) {
@@ -168,10 +185,13 @@ impl Server {
             let result = read(*address, &mut progress);
             report.end_progress();
             match result {
-                Ok(content) => return Ok(Ok(content)),
+                Ok(content) => return Ok(Ok((content, i))),
                 Err(CallError::Network(error)) => {
                     why = CallError::Network(error).to_string();
-                    report.event(format_args!("{address}: {why}"));
+                    match addresses.get(i + 1).filter(|_| self.hosts.len() > 1) {
+                        Some(next) => report.say(format_args!("{address}: {why}; trying {next}")),
+                        None => report.event(format_args!("{address}: {why}")),
+                    }
                 }
                 Err(CallError::NotXget) => {
                     return Err(Error::NotXget { host: self.name.clone() });
@@ -187,18 +207,20 @@ impl Server {
 
 struct Get<'a> {
     options: &'a cli::Fetch,
+    trust: Trust,
     report: Reporter,
     /// When to give up.
     end: Option<Instant>,
     /// Released when the files are whole.
     detach: &'a mut Option<Detach>,
+    transport: Transport,
 }
 
 /// How far one generation has come.
 enum Outcome {
     Whole(Box<Node>),
     /// The server serves another generation; the listening socket is kept for it.
-    Stale(Option<TcpListener>),
+    Stale(Option<Listener>),
 }
 
 /// A generation of which the server can no longer send everything, as a file of it has changed.
@@ -210,7 +232,8 @@ struct Changed {
 
 impl Get<'_> {
     fn run(&mut self) -> Result<(), Error> {
-        let server = Server::named(&self.options.server, self.options.port)?;
+        let server =
+            Server::named(&self.options.server, self.options.port, self.transport.clone())?;
         let sources: Vec<TreePath> = self
             .options
             .sources
@@ -227,14 +250,15 @@ impl Get<'_> {
         }
         loop {
             let asked = server.ask("manifest", &patience, &self.report, |address, progress| {
-                read_manifest(address, process::seed(), progress)
+                read_manifest(&server.transport, address, process::seed(), progress)
             });
-            let (text, home) = match asked {
+            let (Signed { text, signature }, home) = match asked {
                 Err(Error::NotXget { .. }) => {
                     return self.fetch_unverified(&server, &sources, &patience);
                 }
                 asked => asked?,
             };
+            self.check_trust(&server, &text, signature.as_deref())?;
             let manifest = Arc::new(Manifest::parse(&text)?);
             let generation = manifest.generation();
             changed = self.after_change(&server, changed, generation)?;
@@ -243,7 +267,8 @@ impl Get<'_> {
             if listener.is_none() {
                 listener = self.listen()?;
             }
-            match self.fetch(&server, manifest, plan, home, listener.take())? {
+            let signature = signature.map(Arc::from);
+            match self.fetch(&server, manifest, signature, plan, home, listener.take())? {
                 Outcome::Whole(node) => return self.serve_on(*node),
                 Outcome::Stale(kept) => {
                     listener = kept;
@@ -254,14 +279,32 @@ impl Get<'_> {
         }
     }
 
-    /// Every fetch of what cannot be verified comes through here.
+    /// Every fetch of what cannot be verified comes through here: what is to be trusted has a manifest.
     fn fetch_unverified(
         &mut self,
         server: &Server,
         sources: &[TreePath],
         patience: &Patience,
     ) -> Result<(), Error> {
+        self.check_trust(server, b"", None)?;
         plain::fetch(self, server, sources, patience)
+    }
+
+    /// Nothing of a manifest is looked at before this.
+    fn check_trust(
+        &self,
+        server: &Server,
+        text: &[u8],
+        signature: Option<&[u8]>,
+    ) -> Result<(), Error> {
+        match self.trust.check(text, signature) {
+            Ok(Some(by)) => {
+                self.report.event(format_args!("the manifest is signed by the key {by}"))
+            }
+            Ok(None) => {}
+            Err(why) => return Err(Error::Untrusted { host: server.name.clone(), why }),
+        }
+        Ok(())
     }
 
     /// Says that there is a new generation, or waits a little if there is not one yet: files may
@@ -293,15 +336,11 @@ impl Get<'_> {
     }
 
     /// Where others fetch from us: the usual port, or any other if that is taken.
-    fn listen(&self) -> Result<Option<TcpListener>, Error> {
+    fn listen(&self) -> Result<Option<Listener>, Error> {
         if self.options.serve_on == ServeOn::No {
             return Ok(None);
         }
-        let bind = |port| match self.options.listen {
-            Some(ip) => tcp::bind((ip, port).into()),
-            None => tcp::bind_everywhere(port),
-        };
-        let listening = |port| bind(port).and_then(tcp::start_listening);
+        let listening = |port| self.transport.listen(self.options.listen, port);
         let port = self.options.port;
         let address = SocketAddr::new(self.options.listen.unwrap_or([0, 0, 0, 0].into()), port);
         listening(port)
@@ -314,9 +353,10 @@ impl Get<'_> {
         &mut self,
         server: &Server,
         manifest: Arc<Manifest>,
+        signature: Option<Arc<[u8]>>,
         plan: Plan,
         home: Vec<SocketAddr>,
-        listener: Option<TcpListener>,
+        listener: Option<Listener>,
     ) -> Result<Outcome, Error> {
         let report = self.report;
         report.event(format_args!("generation {}", manifest.generation().to_hex()));
@@ -335,9 +375,21 @@ impl Get<'_> {
         let mut meter = Meter::new(&manifest, &store, &held);
         self.check_room(&store, meter.wanted.saturating_sub(meter.before))?;
         let (seed, max_upload) = (process::seed(), self.options.max_upload);
+        let transport = self.transport.clone();
         let allowed = self.options.allowed.clone();
-        let start =
-            Start { manifest, tree, store, held, home, listener, seed, max_upload, allowed };
+        let start = Start {
+            manifest,
+            signature,
+            tree,
+            store,
+            held,
+            home,
+            transport,
+            listener,
+            seed,
+            max_upload,
+            allowed,
+        };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {

@@ -32,7 +32,8 @@
 //! 1. [`manifest`] and [`chunks`]: what travels. A tree becomes one image, cut into equal chunks,
 //!    each with its hash.
 //! 2. [`p9::message`], then [`p9::server`]: one table of messages; a session that is fed bytes.
-//! 3. [`tree`]: what a 9P client sees, and the control files below `.xget`.
+//! 3. [`tree`]: what a 9P client sees, and the control files below `.xget`; [`trust`]: whether a
+//!    manifest is to be believed.
 //! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
 //! 5. [`door`] and [`limits`]: who may connect, and what anybody may cost.
 //! 6. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
@@ -63,6 +64,7 @@ pub mod manifest;
 #[cfg(feature = "master")]
 pub mod master;
 pub mod net;
+pub mod network;
 pub mod node;
 pub mod p9;
 pub mod path;
@@ -75,3 +77,4 @@ pub mod swarm;
 #[allow(unsafe_code, reason = "the one place for it")]
 pub mod sys;
 pub mod tree;
+pub mod trust;

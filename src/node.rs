@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::fetch::{Fetch, Incoming, Output};
 use crate::limits::{CONNECTING, NODE_CONNECTIONS};
 use crate::manifest::{Manifest, Segment};
 use crate::net::send::{Files, Progress, Sending};
-use crate::net::tcp;
+use crate::net::transport::{Listener, Transport};
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
 use crate::report::Reporter;
@@ -49,7 +49,8 @@ pub struct Node {
     fetch: Fetch,
     hub: Hub,
     files: StoredFiles,
-    listener: Option<TcpListener>,
+    transport: Transport,
+    listener: Option<Listener>,
     door: Door,
     clients: BTreeMap<Conn, Peer>,
     sources: BTreeMap<SourceId, Upstream>,
@@ -105,6 +106,8 @@ struct Ready {
 pub struct Start {
     /// What is fetched.
     pub manifest: Arc<Manifest>,
+    /// Its signature, for those who fetch from here.
+    pub signature: Option<Arc<[u8]>>,
     /// What of it is shown to 9P clients.
     pub tree: Tree,
     /// Where it is kept.
@@ -113,8 +116,10 @@ pub struct Start {
     pub held: ChunkSet,
     /// Addresses of the server that was named.
     pub home: Vec<SocketAddr>,
+    /// Whose network it is.
+    pub transport: Transport,
     /// Where others are served; None serves nobody.
-    pub listener: Option<TcpListener>,
+    pub listener: Option<Listener>,
     /// Drives all random choices.
     pub seed: u64,
     /// Most bytes a second that are sent to others.
@@ -126,21 +131,34 @@ pub struct Start {
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start { manifest, tree, store, held, home, listener, seed, max_upload, allowed } =
-            start;
+        let Start {
+            manifest,
+            signature,
+            tree,
+            store,
+            held,
+            home,
+            transport,
+            listener,
+            seed,
+            max_upload,
+            allowed,
+        } = start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
-        let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
+        let port = listener.as_ref().map_or(0, Listener::port);
         let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, rules, seed);
         if report.traces() {
             fetch.trace();
         }
         let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
         max_upload.into_iter().for_each(|most| hub.limit_upload(most));
+        hub.sign(signature);
         Node {
             fetch,
             hub,
             files: StoredFiles(store),
+            transport,
             listener,
             door: Door::new(NODE_CONNECTIONS, allowed),
             clients: BTreeMap::new(),
@@ -175,7 +193,7 @@ impl Node {
     }
 
     /// The listening socket, for a node of the next generation.
-    pub fn into_listener(self) -> Option<TcpListener> {
+    pub fn into_listener(self) -> Option<Listener> {
         self.listener
     }
 
@@ -233,9 +251,9 @@ impl Node {
 
     fn wait(&self, timeout: Option<Duration>) -> Result<Ready, Error> {
         let listener = self.listener.iter().map(|l| PollFd::new(l.as_fd(), true, false));
-        let sources = self.sources.values().map(|source| {
-            let connecting = source.connecting.is_some();
-            PollFd::new(source.stream.as_fd(), !connecting, connecting || source.blocked)
+        let sources = self.sources.values().map(|source| match source.connecting {
+            Some(_) => self.transport.awaits(&source.stream),
+            None => PollFd::new(source.stream.as_fd(), true, source.blocked),
         });
         let clients = self
             .clients
@@ -266,7 +284,7 @@ impl Node {
         }
         while let Some(order) = self.fetch.poll(now) {
             match order {
-                Output::Dial { source, address } => match tcp::connect(address) {
+                Output::Dial { source, address } => match self.transport.connect(address) {
                     Ok(stream) => {
                         let connecting = Some(now + CONNECTING);
                         let upstream = Upstream { stream, address, connecting, blocked: false };
@@ -285,17 +303,10 @@ impl Node {
     fn source_ready(&mut self, id: SourceId, fd: &PollFd, now: Instant) -> Result<(), Error> {
         let Some(source) = self.sources.get_mut(&id) else { return Ok(()) };
         if source.connecting.is_some() {
-            if !fd.writable() {
-                return Ok(());
-            }
-            let made = match source.stream.take_error() {
-                Ok(None) => source.stream.local_addr(),
-                Ok(Some(error)) | Err(error) => Err(error),
-            };
-            match made {
+            match self.transport.made(&source.stream) {
                 Ok(own) => {
                     source.connecting = None;
-                    self.fetch.connected(id, own.ip().to_canonical(), now);
+                    self.fetch.connected(id, own, now);
                 }
                 Err(error) => self.lose(id, &reason(&error), now),
             }
@@ -425,19 +436,10 @@ impl Node {
 
     fn accept(&mut self, now: Instant) {
         loop {
-            let Some(Ok((stream, address))) = self.listener.as_ref().map(TcpListener::accept)
-            else {
-                return;
-            };
             let chunk_bytes = self.hub.layout().chunk_bytes();
-            let ready = stream
-                .set_nonblocking(true)
-                .and_then(|()| tcp::tune(&stream))
-                .and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
-            if ready.is_err() {
-                continue;
-            }
-            let address = tcp::canonical(address);
+            let next = self.listener.as_ref().and_then(|listener| listener.accept(chunk_bytes));
+            let Some(accepted) = next else { return };
+            let Ok((stream, address)) = accepted else { continue };
             self.last_conn += 1;
             let conn = Conn(self.last_conn);
             match self.door.knock(conn, address.ip(), now) {

@@ -21,6 +21,8 @@ pub const S_IFLNK: u32 = 0o120_000;
 pub enum Control {
     /// The manifest's text.
     Manifest,
+    /// The manifest's signature; it is absent where there is none.
+    Signature,
     /// The bytes of the image; a read of what is still on its way waits.
     Image,
     /// The chunks held here, in the order in which they came; a read at its end waits.
@@ -38,8 +40,9 @@ pub enum Control {
 }
 
 impl Control {
-    const ALL: [(Control, &'static str, u32); 8] = [
+    const ALL: [(Control, &'static str, u32); 9] = [
         (Control::Manifest, "manifest", 0o444),
+        (Control::Signature, "manifest.minisig", 0o444),
         (Control::Image, "image", 0o444),
         (Control::Have, "have", 0o444),
         (Control::Avail, "avail", 0o222),

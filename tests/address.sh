@@ -23,7 +23,7 @@ machines() {
     for name in $hosts_up; do
         ip netns add "$(ns $name)" && ip -n "$(ns $name)" link set lo up || return 1
     done
-    rm -rf "${work:?}/etc"; mkdir "$work/etc"
+    rm -rf "${work:?}/etc" "${work:?}/run"; mkdir "$work/etc" "$work/run"
 }
 
 # cable N: the node's ethN, which is down, and the server's pN with 10.77.N.1, which is up
@@ -47,10 +47,10 @@ dhcp() {
     wait_for 5 grep -q 'DHCP, ' "$(log "dhcp$n")"
 }
 
-# boot CMDLINE [WORD...]: starts the node, which has an /etc of its own
+# boot CMDLINE [WORD...]: starts the node, which has an /etc and a /run of its own
 boot() {
-    start node node unshare -m sh -c 'mount --bind "$1" /etc && shift && exec "$@"' sh \
-        "$work/etc" "$address" "$@"
+    start node node unshare -m sh -c 'mount --bind "$1" /etc && mount --bind "$2" /run && shift 2 && exec "$@"' sh \
+        "$work/etc" "$work/run" "$address" "$@"
 }
 
 # has_address SECONDS TEXT: the node's program ends well
@@ -100,6 +100,8 @@ echo "nameserver 192.0.2.9" > "$work/etc/resolv.conf"
 boot "quiet ip=dhcp"
 has_address 5 "what the network has already is used"
 after=$(on node addr; on node route; on node -6 route)
+check "whom to boot from is known from the first run" \
+    [ "$(sed -n 's/^server //p' "$work/node.out" | xargs)" = "10.77.1.65 10.77.1.66 10.77.1.1" ]
 check "and nothing is touched" diff <(sed 's/_lft [0-9]*sec//g' <<< "$before") <(sed 's/_lft [0-9]*sec//g' <<< "$after")
 check "no link was brought up" lacks '^brought-up' "$work/node.out"
 check "resolv.conf stays as it is, and is believed" said "name-server 192.0.2.9"
@@ -230,7 +232,7 @@ router() {
     on server addr add 2001:db8:77::1/64 dev p1 nodad
     start router server dnsmasq --no-daemon --conf-file=/dev/null --pid-file= --port=0 --user=root \
         --no-resolv --no-hosts --leasefile-ro --bind-interfaces --interface=p1 --except-interface=lo \
-        --enable-ra --dhcp-range=2001:db8:77::,ra-only
+        --enable-ra --dhcp-range=2001:db8:77::,ra-only --dhcp-option=option6:dns-server,[2001:db8:77::53]
 }
 
 machines && cable 1 && router
@@ -238,6 +240,8 @@ boot "ip=auto6"
 has_address 20 "an address from an IPv6 router"
 check "it is of its network" grep -q '^address 2001:db8:77:' "$work/node.out"
 check "the kernel has the route" kernel_has "-6 route" '^default via fe80::'
+check "resolv.conf names the router's name server" \
+    diff "$work/etc/resolv.conf" <(echo 'nameserver 2001:db8:77::53')
 
 boot "rd.xget.net=kernel"
 has_address 5 "an IPv6 address that is there"

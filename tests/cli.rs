@@ -16,6 +16,7 @@ use common::resident::Resident;
 use common::road::Road;
 use common::{MASTER, Master, Running, address_in, client, node, program, skipped, wait_for, xget};
 use xget::net::manifest::read_manifest;
+use xget::net::transport::Transport;
 
 const MIB: usize = 1 << 20;
 
@@ -271,7 +272,7 @@ fn the_manifest_is_what_the_master_serves() {
     let served = temp.tree();
     let printed = manifest(&served);
     let master = Master::of(&served);
-    let read = read_manifest(master.address, 1, &mut |_| ()).unwrap();
+    let read = read_manifest(&Transport::Kernel, master.address, 1, &mut |_| ()).unwrap().text;
     assert!(printed == read, "printed and served manifests differ");
 }
 

@@ -3,7 +3,8 @@
 //! What the kernel or the initramfs has set is used as it is. Else every link that may have the
 //! servers behind it is brought up, DHCP runs on all of them at once, and the address, the routes
 //! and the MTU are given to the kernel, so that all else goes over ordinary sockets. The kernel
-//! gets IPv6 addresses from routers by itself, once it is allowed to.
+//! gets IPv6 addresses from routers by itself, once it is allowed to. With `rd.xget.net=own` it is told
+//! of none of these: [`crate::net::own`] has them.
 //!
 //! ```text
 //!  pure                                     I/O
@@ -38,6 +39,8 @@ use std::time::{Duration, Instant};
 
 use super::cmdline::{Net, NetworkWish};
 use crate::error::{Error, reason};
+use crate::net::own;
+use crate::net::resolve::name_servers;
 use crate::report::Reporter;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet::PacketSocket;
@@ -73,6 +76,8 @@ pub struct Network {
     pub host_name: Option<String>,
     /// Links that were brought up or made, to be taken down before a kexec.
     pub brought_up: Vec<String>,
+    /// What xget's own network is to have, which the kernel has not been told of.
+    pub own: Option<own::Config>,
     /// After this time the kernel drops the address, unless it is renewed or [`keep`] is called.
     /// None: never.
     pub lease: Option<Duration>,
@@ -80,7 +85,8 @@ pub struct Network {
 
 /// Returns once there is an address.
 ///
-/// `Net::Own` takes none that the kernel has, `Net::Kernel` no other. At most one line every 5 s
+/// `Net::Own` takes none that the kernel has, and tells the kernel of none; `Net::Kernel` takes no other.
+/// At most one line every 5 s
 /// says what is waited for. `/etc/resolv.conf` is written if it names no server.
 ///
 /// # Errors
@@ -96,7 +102,10 @@ pub fn bring_up(
     let mut kernel = Kernel::open().map_err(Error::system("ask the kernel for its links"))?;
     let changes = Kernel::changes().map_err(Error::system("watch the kernel's links"))?;
     let mut setup = Setup::new(wish, net, process::seed());
-    let mut hands = Hands { report, sockets: BTreeMap::new(), brought_up: Vec::new() };
+    let sockets = BTreeMap::new();
+    let own = (net == Net::Own).then(Vec::new);
+    let mut hands = Hands { report, sockets, own, brought_up: Vec::new() };
+    let mut advertised: Vec<IpAddr> = Vec::new();
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
         let now = Instant::now();
@@ -105,10 +114,17 @@ pub fn bring_up(
             hands.act(&mut kernel, action)?;
         }
         if let Some(found) = setup.found() {
-            let network = network(found, wish, hands.brought_up);
+            let mut network = network(found, wish, advertised, hands.brought_up);
+            if let Some(own) = hands.own {
+                network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
+                network.lease = None;
+            }
             announce(found, &network, report);
             if !matches!(found, Found::Present { .. }) {
                 resolver::write(&network.name_servers, domain(found), report);
+                if let Err(error) = before::leave(&network.servers) {
+                    report.event(format_args!("the boot servers are not kept: {}", reason(&error)));
+                }
             }
             return Ok(network);
         }
@@ -127,7 +143,7 @@ pub fn bring_up(
         let until = until.fold(next_line.min(now + LOOK_EVERY), Instant::min);
         hands.sockets.retain(|&link, _| setup.listens_on(link));
         hands.wait(&changes, until).map_err(Error::system("wait for packets"))?;
-        changes.drain();
+        advertised.extend(kernel.name_servers(&changes).into_iter().map(IpAddr::from));
         hands.receive(&mut setup);
     }
 }
@@ -166,6 +182,8 @@ struct Hands<'a> {
     report: &'a Reporter,
     /// One for each link on which DHCP runs.
     sockets: BTreeMap<u32, PacketSocket>,
+    /// What the kernel is not to be told of, if it is not.
+    own: Option<Vec<own::Config>>,
     brought_up: Vec<String>,
 }
 
@@ -199,6 +217,9 @@ impl Hands<'_> {
                 }
             }
             Action::Send { link, packet } => self.send(link, &packet)?,
+            Action::Program { name, config, .. } if self.own.is_some() => {
+                self.own.iter_mut().for_each(|own| own.extend(config.own(&name)));
+            }
             Action::Program { link, name, config } => {
                 if let Some(mtu) = config.mtu {
                     told(&format!("set the MTU of {name} to {mtu}"), kernel.set_mtu(link, mtu));
@@ -268,7 +289,12 @@ fn accept_advertisements(link: &str) {
     }
 }
 
-fn network(found: &Found, wish: &NetworkWish, brought_up: Vec<String>) -> Network {
+fn network(
+    found: &Found,
+    wish: &NetworkWish,
+    advertised: Vec<IpAddr>,
+    brought_up: Vec<String>,
+) -> Network {
     let mut network = Network { brought_up, ..Network::default() };
     network.servers.extend(wish.ips.iter().filter_map(|ip| ip.server));
     network.name_servers.extend(&wish.name_servers);
@@ -277,10 +303,14 @@ fn network(found: &Found, wish: &NetworkWish, brought_up: Vec<String>) -> Networ
     let (link, address) = match found {
         Found::Present { link, address } => {
             network.servers.extend(before::boot_servers());
-            network.name_servers.extend(resolver::known());
+            network.name_servers.extend(name_servers());
             (link, *address)
         }
-        Found::Given { link, address } | Found::Advertised { link, address } => (link, *address),
+        Found::Given { link, address } => (link, *address),
+        Found::Advertised { link, address } => {
+            network.name_servers.extend(advertised);
+            (link, *address)
+        }
         Found::Leased { link, lease } => {
             let servers = lease.boot_servers.iter().chain([&lease.server]);
             network.servers.extend(servers.map(|&server| IpAddr::V4(server)));
@@ -305,12 +335,13 @@ fn domain(found: &Found) -> Option<&str> {
 }
 
 fn announce(found: &Found, network: &Network, report: &Reporter) {
+    let whose = if network.own.is_some() { ", for xget alone" } else { "" };
     match found {
         Found::Present { link, address } => {
             report.say(format_args!("{link} has the address {address}"));
         }
         Found::Given { link, address } => {
-            report.say(format_args!("{link} gets the address {address} from ip="));
+            report.say(format_args!("{link} gets the address {address} from ip={whose}"));
         }
         Found::Advertised { link, address } => {
             report.say(format_args!("{link} has the address {address} from an IPv6 router"));
@@ -322,7 +353,7 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
             };
             let (address, server) = (lease.address, lease.server);
             let text = format!("{link} gets the address {address} from the DHCP server {server}");
-            report.say(format_args!("{text}{time}"));
+            report.say(format_args!("{text}{time}{whose}"));
         }
     }
 }

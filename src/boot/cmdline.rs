@@ -13,6 +13,9 @@ mod url;
 use std::fmt;
 use std::time::Duration;
 
+use blake3::Hash;
+
+use crate::trust::Key;
 pub use network::{Ip, Method, NetworkWish, Vlan};
 pub use url::{Host, Url};
 
@@ -21,14 +24,16 @@ pub use url::{Host, Url};
 pub struct Cmdline {
     /// `root=`, if xget is to bring it.
     pub root: Option<Root>,
+    /// `init=`: the first program of that root, where xget is the initramfs's.
+    pub init: Option<String>,
     /// `rd.xget.kernel=`: a kernel to go on with.
     pub kernel: Option<Kernel>,
     /// `rd.xget.server=`: who serves, the best first.
     pub servers: Vec<Host>,
     /// `rd.xget.key=`: public keys, one of which must have signed.
-    pub keys: Vec<String>,
+    pub keys: Vec<Key>,
     /// `rd.xget.hash=`: the only generation that is right.
-    pub hash: Option<String>,
+    pub hash: Option<Hash>,
     /// `rd.xget.net=`: whose network it is.
     pub net: Net,
     /// `rd.xget.serve=`: how long to serve others.
@@ -121,6 +126,7 @@ impl Cmdline {
             match name.as_str() {
                 // Somebody else's root is none of ours.
                 "root" => cmdline.root = value().map(root).transpose().map_err(bad)?.flatten(),
+                "init" => cmdline.init = value().map(str::to_owned),
                 "rd.xget.server" => {
                     let hosts = needed()?.split(',').map(Host::parse);
                     cmdline.servers = hosts.collect::<Result<_, _>>().map_err(bad)?;
@@ -134,7 +140,7 @@ impl Cmdline {
                     let space = if append.is_empty() { "" } else { " " };
                     append += &format!("{space}{}", value().unwrap_or_default());
                 }
-                "rd.xget.key" => cmdline.keys.push(needed()?.to_owned()),
+                "rd.xget.key" => cmdline.keys.push(key(needed()?).map_err(bad)?),
                 "rd.xget.hash" => cmdline.hash = Some(hash(needed()?).map_err(bad)?),
                 "rd.xget.net" => cmdline.net = net(needed()?).map_err(bad)?,
                 "rd.xget.serve" => cmdline.serve = serve(needed()?).map_err(bad)?,
@@ -239,12 +245,13 @@ fn root(value: &str) -> Result<Option<Root>, String> {
     Ok(Some(Root { url, live }))
 }
 
-fn hash(value: &str) -> Result<String, String> {
-    let hex = value.len() == 64 && value.bytes().all(|byte| byte.is_ascii_hexdigit());
-    match hex {
-        true => Ok(value.to_ascii_lowercase()),
-        false => Err("a generation has 64 hexadecimal digits".into()),
-    }
+fn key(value: &str) -> Result<Key, String> {
+    Key::parse(value)
+        .ok_or_else(|| "a minisign public key is RW... and has 56 characters".to_owned())
+}
+
+fn hash(value: &str) -> Result<Hash, String> {
+    Hash::from_hex(value).map_err(|_| "a generation has 64 hexadecimal digits".into())
 }
 
 fn net(value: &str) -> Result<Net, String> {

@@ -7,6 +7,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use super::cmdline::Cmdline;
+use super::switch::switch_root;
 use crate::cli::{Boot, DebugLevel};
 use crate::error::reason;
 use crate::report::Reporter;
@@ -23,14 +25,22 @@ pub fn is_init() -> bool {
     std::process::id() == 1
 }
 
-/// Makes what every program expects of a system, then does what the kernel command line asks for. If
-/// that fails it says so and gives whoever sits there a shell, or starts the machine again.
+/// Makes what every program expects of a system, then does what the kernel command line asks for, and
+/// goes on in the root that was mounted. If something fails it says so and gives whoever sits there a
+/// shell, or starts the machine again.
 pub fn init() -> ! {
     prepare();
-    if let Err(error) = super::boot(&Boot { url: None }) {
-        report().say(error);
-    }
+    let error = match super::boot(&Boot { url: None }) {
+        Ok(()) => switch_root(&super::new_root(), wanted_init().as_deref()),
+        Err(error) => error,
+    };
+    report().say(error);
     rescue()
+}
+
+/// `init=` of the kernel command line, which could be understood before.
+fn wanted_init() -> Option<String> {
+    Cmdline::parse(&super::command_line().ok()?).ok()?.init
 }
 
 fn report() -> Reporter {

@@ -22,6 +22,9 @@ use unpack::Unpacker;
 
 const LOWER: &str = "/run/xget/lower";
 const CHANGES: &str = "/run/xget/changes";
+/// Where a root has its first program, below itself.
+pub(super) const INITS: [&str; 5] =
+    ["sbin/init", "usr/sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd", "init"];
 
 /// A file system in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -216,9 +219,7 @@ fn load(module: &str) {
 
 /// Better said here than by a switch to a root that has nothing to run.
 fn check_init(root: &Path) -> Result<(), Error> {
-    let usual =
-        ["sbin/init", "usr/sbin/init", "lib/systemd/systemd", "usr/lib/systemd/systemd", "init"];
-    let found = usual.iter().any(|path| fs::symlink_metadata(root.join(path)).is_ok());
+    let found = INITS.iter().any(|path| fs::symlink_metadata(root.join(path)).is_ok());
     match found {
         true => Ok(()),
         false => Err(Error::Boot("what was fetched is no root: it has no /sbin/init".into())),

@@ -4,16 +4,18 @@ use std::ffi::{OsStr, OsString};
 use std::net::IpAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use blake3::Hash;
 use lexopt::{Arg, Parser};
-use smoltcp::wire::IpCidr;
 
 use super::options::{Form, Opt, Takes, options};
 use super::{Cache, Command, DEFAULT_PORT, DebugLevel, LONGEST_WAIT, Retries, ServeOn, usage};
 use crate::door::Allowed;
 use crate::error::Error;
+use crate::net::own;
 use crate::path::shown;
 
 /// What stands on a command line, each value sound by itself; starts as the defaults.
@@ -33,6 +35,9 @@ pub(super) struct Given {
     pub(super) max_upload: Option<NonZeroU64>,
     pub(super) one_file_system: bool,
     pub(super) no_owner: bool,
+    pub(super) signature: Option<PathBuf>,
+    pub(super) keys: Vec<OsString>,
+    pub(super) hash: Option<Hash>,
     pub(super) no_mode: bool,
     pub(super) retries: Retries,
     pub(super) longest_wait: Duration,
@@ -40,6 +45,7 @@ pub(super) struct Given {
     pub(super) serve_on: ServeOn,
     pub(super) cache: Cache,
     pub(super) rescan: Option<Duration>,
+    pub(super) own_net: Option<own::Config>,
     pub(super) background: bool,
     pub(super) quiet: bool,
     pub(super) json: bool,
@@ -68,6 +74,9 @@ impl Default for Given {
             max_upload: None,
             one_file_system: false,
             no_owner: false,
+            signature: None,
+            keys: Vec::new(),
+            hash: None,
             no_mode: false,
             retries: Retries::Times(5),
             longest_wait: LONGEST_WAIT,
@@ -75,6 +84,7 @@ impl Default for Given {
             serve_on: ServeOn::WhileWanted,
             cache: Cache::Usual,
             rescan: interval(2),
+            own_net: None,
             background: false,
             quiet: false,
             json: false,
@@ -147,12 +157,6 @@ pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
     value.to_str()?.parse().ok()
 }
 
-/// A network, or one address of it.
-pub(super) fn network(value: &OsStr) -> Option<IpCidr> {
-    let address = |ip: IpAddr| IpCidr::new(ip.into(), if ip.is_ipv4() { 32 } else { 128 });
-    parsed(value).or_else(|| parsed(value).map(address))
-}
-
 /// At most `u32::MAX`, so that a deadline made of it cannot overflow.
 pub(super) fn seconds(value: &OsStr) -> Option<u64> {
     parsed::<u32>(value).map(u64::from)
@@ -168,6 +172,11 @@ pub(super) fn rate(value: &OsStr) -> Option<NonZeroU64> {
         _ => (text, 1),
     };
     NonZeroU64::new(digits.parse::<u64>().ok()?.checked_mul(unit)?)
+}
+
+/// 64 hexadecimal digits.
+pub(super) fn hash(value: &OsStr) -> Option<Hash> {
+    Hash::from_hex(value.as_bytes()).ok()
 }
 
 pub(super) fn interval(secs: u64) -> Option<Duration> {

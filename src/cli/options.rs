@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Command;
 use super::given::{
-    Given, cache, debug_level, interval, network, parsed, rate, retries, seconds, serve_on,
+    Given, cache, debug_level, hash, interval, parsed, rate, retries, seconds, serve_on,
 };
 use Form::{Boot, Fetch, Manifest, Serve, Status};
 use Takes::{Nothing, Value};
@@ -206,6 +206,67 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 help: "how long to serve other nodes once the files\n\
                        are whole (default: while they draw from it)",
             },
+            Opt {
+                short: None,
+                long: "own-net",
+                takes: Value {
+                    name: "LINK,ADDR/PREFIX[,NETWORK/PREFIX=ROUTER]...",
+                    kind: "a link, an IPv4 address with its prefix, and routes",
+                    set: |given, v| parsed(v).map(|config| given.own_net = Some(config)),
+                },
+                forms: &[Fetch],
+                help: "speak TCP without the kernel, as ADDR on LINK,\n\
+                       which is up and has no address (needs root);\n\
+                       mtu=BYTES may follow",
+            },
+        ],
+    ),
+    (
+        "Trusting",
+        &[
+            Opt {
+                short: None,
+                long: "key",
+                takes: Value {
+                    name: "KEY|FILE",
+                    kind: "a key or a file",
+                    set: |given, v| {
+                        given.keys.push(v.to_owned());
+                        Some(())
+                    },
+                },
+                forms: &[Serve, Fetch],
+                help: "believe only what this minisign public key has\n\
+                       signed (RW..., or a file with one or several);\n\
+                       of several any will do",
+            },
+            Opt {
+                short: None,
+                long: "hash",
+                takes: Value {
+                    name: "GENERATION",
+                    kind: "a generation (64 hexadecimal digits)",
+                    set: |given, v| hash(v).map(|hash| given.hash = Some(hash)),
+                },
+                forms: &[Fetch],
+                help: "fetch only this generation: the BLAKE3 hash of\n\
+                       its manifest",
+            },
+            Opt {
+                short: None,
+                long: "signature",
+                takes: Value {
+                    name: "FILE",
+                    kind: "a file",
+                    set: |given, v| {
+                        given.signature = Some(v.into());
+                        Some(())
+                    },
+                },
+                forms: &[Serve],
+                help: "serve this minisign signature of the manifest,\n\
+                       which one of the keys has made",
+            },
         ],
     ),
     (
@@ -293,7 +354,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 takes: Value {
                     name: "NETWORK",
                     kind: "a network, as 10.1.0.0/16, or an IP address",
-                    set: |given, v| network(v).map(|network| given.allowed.0.push(network)),
+                    set: |given, v| parsed(v).map(|network| given.allowed.0.push(network)),
                 },
                 forms: &[Serve, Fetch],
                 help: "serve hosts of this network only (default: all);\n\
@@ -375,6 +436,7 @@ const EXIT_CODES: &str = "Exit codes:
   5  local file or system problem
   6  the peer sent what cannot be right, or verification failed
   7  cannot listen
+  8  a signature or a hash is missing or wrong
 ";
 
 pub(super) fn options() -> impl Iterator<Item = &'static Opt> {

@@ -34,6 +34,8 @@ fn the_original_way_to_fetch_everything() {
         sources: vec![".".into()],
         dest: "/tmp/download".into(),
         aname: None,
+        keys: Vec::new(),
+        hash: None,
         no_mode: false,
         no_owner: false,
         retries: Retries::Times(5),
@@ -42,6 +44,7 @@ fn the_original_way_to_fetch_everything() {
         must_fit: false,
         serve_on: ServeOn::WhileWanted,
         max_upload: None,
+        own_net: None,
         background: false,
         quiet: false,
         debug: DebugLevel::Normal,
@@ -77,6 +80,22 @@ fn a_limit_that_is_none_is_refused() {
     for written in ["0", "K", "-1", "1.5M", "99999999999G", "10MB"] {
         let refused = run(&format!("-n head --max-upload {written} . /boot")).unwrap_err();
         assert!(refused.to_string().contains("--max-upload"), "{refused}");
+    }
+}
+
+#[test]
+fn keys_add_up_and_may_be_files() {
+    assert_eq!(fetch("-n head --key RWabc --key=/etc/key.pub . d").keys, ["RWabc", "/etc/key.pub"]);
+}
+
+#[test]
+fn a_hash_has_64_hexadecimal_digits() {
+    let hash = "0123456789abcdef".repeat(4);
+    let given = fetch(&format!("-n head --hash {hash} . d")).hash;
+    assert_eq!(given.map(|given| given.to_string()), Some(hash.clone()));
+    for wrong in [&hash[1..], &format!("{hash}0"), "latest"] {
+        let text = format!("--hash: {wrong} is not a generation (64 hexadecimal digits)");
+        refused(&format!("-n head --hash {wrong} . d"), &text);
     }
 }
 
@@ -313,11 +332,24 @@ mod with_a_master {
             no_owner: false,
             cache: Cache::Usual,
             rescan: Some(Duration::from_secs(2)),
+            signature: None,
+            keys: Vec::new(),
             background: false,
             quiet: false,
             debug: DebugLevel::Normal,
         };
         assert_eq!(run("/tmp/dirtoserve"), Ok(Command::Serve(expected)));
+    }
+
+    #[test]
+    fn a_signature_is_served_with_a_key_that_it_fits() {
+        let given = serve("--signature m.minisig --key RWabc /srv/boot");
+        assert_eq!(given.signature, Some("m.minisig".into()));
+        assert_eq!(given.keys, ["RWabc"]);
+        for half in ["--signature m.minisig /srv/boot", "--key RWabc /srv/boot"] {
+            let error = run(half).expect_err(half);
+            assert!(error.contains("--signature FILE and --key KEY|FILE go together"), "{error}");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub(super) fn fetch(
          served on"
     ));
     let (mut remote, _) = server.ask("tree", patience, &report, |address, _| {
-        Remote::open(address, aname.as_bytes(), host)
+        Remote::open(&server.transport, address, aname.as_bytes(), host)
     })?;
     let began = Instant::now();
     let mut pace = Pace::new(&report, began);

@@ -1,7 +1,7 @@
 //! Least privilege: what a master that has begun to serve can still do.
 //!
-//! It reads below the directory that holds what is served, writes its cache, and no more: no other
-//! file, no program, no connection to anybody. A mistake in what the network reaches then opens
+//! It reads below the directory that holds what is served and in those of its signature, writes its
+//! cache, and no more: no other file, no program, no connection to anybody. A mistake in what the network reaches then opens
 //! nothing. Older kernels enforce what they know of it, or nothing.
 
 use std::io;
@@ -23,10 +23,15 @@ const RIGHTS: ABI = ABI::V6;
 /// # Errors
 ///
 /// The kernel refuses what it should be able to do.
-pub(super) fn confine(served: &Path, cache: Option<&Path>) -> io::Result<Option<&'static str>> {
+pub(super) fn confine(
+    served: &Path,
+    signature_dirs: &[PathBuf],
+    cache: Option<&Path>,
+) -> io::Result<Option<&'static str>> {
     privileges::no_new_privileges()?;
     privileges::keep_only_reading()?;
-    let status = restrict(&readable(served), cache).map_err(io::Error::other)?;
+    let read = [&readable(served), signature_dirs].concat();
+    let status = restrict(&read, cache).map_err(io::Error::other)?;
     Ok(match status {
         RulesetStatus::FullyEnforced => None,
         RulesetStatus::PartiallyEnforced => Some("this kernel's landlock knows some rules only"),
@@ -78,13 +83,16 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("xget-confine-{name}-{}", std::process::id()));
         fs::create_dir_all(dir.join("tree/served")).unwrap();
         fs::create_dir_all(dir.join("cache")).unwrap();
-        for file in ["tree/served/kernel", "outside"] {
+        fs::create_dir_all(dir.join("signature")).unwrap();
+        for file in ["tree/served/kernel", "signature/minisig", "outside"] {
             fs::write(dir.join(file), "x").unwrap();
         }
         // On a kernel without landlock there is nothing to see.
         let enforced = thread::scope(|scope| {
             let confined = || {
-                let not = confine(&dir.join("tree/served"), Some(&dir.join("cache"))).unwrap();
+                let signature_dirs = [dir.join("signature")];
+                let cache = dir.join("cache");
+                let not = confine(&dir.join("tree/served"), &signature_dirs, Some(&cache)).unwrap();
                 if not.is_none() {
                     look(&dir);
                 }
@@ -102,6 +110,7 @@ mod tests {
     fn what_is_served_can_be_read_and_not_written() {
         confined("read", |dir| {
             assert_eq!(fs::read(dir.join("tree/served/kernel")).unwrap(), b"x");
+            assert_eq!(fs::read(dir.join("signature/minisig")).unwrap(), b"x");
             let error = fs::write(dir.join("tree/served/new"), "x").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
         });

@@ -6,6 +6,7 @@ mod files;
 pub mod hash;
 pub mod scan;
 mod server;
+mod signature;
 mod watch;
 
 use std::net::SocketAddr;
@@ -20,11 +21,13 @@ use crate::sys::fs::effective_uid;
 use crate::sys::process;
 
 use scan::ScanOptions;
+use signature::SignatureFile;
 use watch::{State, Watcher};
 
 /// Serves `options.path` until the process is ended.
 pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     let report = Reporter::new(options.debug, options.quiet);
+    let signature = SignatureFile::of(options, report)?;
     // Before the hashing, which may take long: a port in use is an error at once.
     let socket = match options.listen {
         Some(ip) => tcp::bind((ip, options.port).into()),
@@ -38,13 +41,16 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     background::run(options.background, report, |detach| {
         let scanning = scanning(options.one_file_system, options.no_owner);
         let mut watcher = watcher(&options.path, scanning, &options.cache, report)?;
+        watcher.signature = signature;
         let first = watcher.first()?;
         process::raise_file_limit();
         let listener = tcp::start_listening(socket).map_err(cannot_listen)?;
         let address = listener.local_addr().unwrap_or(address);
         say_what_is_served(&report, &options.path, &first, address);
         background::release(detach)?;
-        let missing = confine::confine(watcher.root(), watcher.cache_dir())
+        let signature_dirs = watcher.signature.as_ref().map(SignatureFile::dirs);
+        let signature_dirs = signature_dirs.unwrap_or_default();
+        let missing = confine::confine(watcher.root(), &signature_dirs, watcher.cache_dir())
             .map_err(Error::system("give up privileges"))?;
         missing.into_iter().for_each(|what| report.event(what));
         server::run(listener, first, watcher, options, report)

@@ -50,9 +50,10 @@ pub(super) fn run(
     report: Reporter,
 ) -> Result<(), Error> {
     let (publish, states) = mpsc::unbounded_channel();
-    let tree = Arc::new(Tree::new(Arc::new(first.manifest.clone())));
+    let tree = Arc::new(Tree::new(first.manifest.clone()));
     let mut files = ServedFiles::default();
     files.publish(tree.clone(), first.scan.clone());
+    let signature = first.signature.clone();
     if let Some(interval) = options.rescan {
         thread::Builder::new()
             .name("watch".into())
@@ -62,6 +63,7 @@ pub(super) fn run(
     let slots = options.max_fed.get();
     let mut hub = Hub::master(tree, slots, Rules::default(), process::seed());
     options.max_upload.into_iter().for_each(|most| hub.limit_upload(most));
+    hub.sign(signature);
     let shared = Rc::new(Shared {
         hub: RefCell::new(hub),
         files: RefCell::new(files),
@@ -176,18 +178,22 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
 }
 
 async fn publish_states(shared: Rc<Shared>, mut states: mpsc::UnboundedReceiver<State>) {
-    while let Some(State { manifest, scan }) = states.recv().await {
+    while let Some(State { manifest, signature, scan }) = states.recv().await {
         let served = shared.hub.borrow().tree().clone();
         if manifest.generation() == served.manifest().generation() {
             shared.files.borrow_mut().publish(served, scan);
+            shared.hub.borrow_mut().sign(signature);
             continue;
         }
         let generation = manifest.generation().to_hex();
         shared.report.say(format_args!("the tree has changed: generation {generation}"));
-        let tree = Arc::new(Tree::new(Arc::new(manifest)));
+        let tree = Arc::new(Tree::new(manifest));
         shared.files.borrow_mut().publish(tree.clone(), scan);
         let seed = process::seed();
-        shared.hub.borrow_mut().publish(tree, shared.slots, seed, Instant::now());
+        let mut hub = shared.hub.borrow_mut();
+        hub.publish(tree, shared.slots, seed, Instant::now());
+        hub.sign(signature);
+        drop(hub);
         shared.distribute();
     }
 }

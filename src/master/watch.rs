@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::cache::Cache;
 use super::hash::{HashError, Progress, hash};
 use super::scan::{Scan, ScanOptions, Warning, scan};
+use super::signature::SignatureFile;
 use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::report::{Pace, Reporter, bytes, rate};
@@ -24,9 +25,11 @@ const SCAN_SHARE: u32 = 20;
 const MAX_MOVES: u32 = 25;
 
 /// A state of the tree that can be served.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State {
-    pub(super) manifest: Manifest,
+    pub(super) manifest: Arc<Manifest>,
+    /// The manifest's signature, if there is one that fits.
+    pub(super) signature: Option<Arc<[u8]>>,
     pub(super) scan: Arc<Scan>,
 }
 
@@ -37,6 +40,8 @@ pub(super) struct Watcher {
     options: ScanOptions,
     cache: Cache,
     cache_path: Option<PathBuf>,
+    /// Where the signature is to be looked for, if it is signed.
+    pub(super) signature: Option<SignatureFile>,
     report: Reporter,
     warned: Vec<Warning>,
     failures: BTreeMap<PathBuf, u32>,
@@ -58,8 +63,16 @@ impl Watcher {
             report.event(format_args!("no hashes from {}: {problem}", path.display()));
         }
         options.cache_dir = cache_path.as_ref().and_then(|path| Some(path.parent()?.to_owned()));
-        let failures = BTreeMap::new();
-        Watcher { root, options, cache, cache_path, report, warned: Vec::new(), failures }
+        Watcher {
+            root,
+            options,
+            cache,
+            cache_path,
+            signature: None,
+            report,
+            warned: Vec::new(),
+            failures: BTreeMap::new(),
+        }
     }
 
     /// What is watched, an absolute path.
@@ -84,7 +97,8 @@ impl Watcher {
     }
 
     /// Looks at the tree every `interval` and hands on each new state, until `publish` says no. A
-    /// state may be new and have the same manifest: a file may have got another link, say.
+    /// state may be new and have the same manifest: a file may have got another link, say, or the
+    /// manifest a signature.
     ///
     /// A change is hashed when two scans in a row agree on it, so that a file that is being written
     /// is not hashed over and over.
@@ -94,6 +108,7 @@ impl Watcher {
         interval: Duration,
         mut publish: impl FnMut(State) -> bool,
     ) {
+        let mut state = first.clone();
         let mut last = first.scan.clone();
         let mut young = !last.is_settled();
         let mut stale = false;
@@ -109,13 +124,20 @@ impl Watcher {
             // What was young when it was hashed may have changed once more without a trace.
             stale |= moved || (young && last.is_settled());
             moves = if moved { moves + 1 } else { 0 };
-            if !stale || (moved && moves < MAX_MOVES) {
+            if !stale {
+                if self.sign(&mut state) && !publish(state.clone()) {
+                    return;
+                }
+                continue;
+            }
+            if moved && moves < MAX_MOVES {
                 continue;
             }
             match self.hash(last.clone()) {
                 Ok(None) => continue,
-                Ok(Some(state)) => {
-                    if !publish(state) {
+                Ok(Some(next)) => {
+                    state = next;
+                    if !publish(state.clone()) {
                         return;
                     }
                 }
@@ -123,6 +145,14 @@ impl Watcher {
             }
             (stale, young, moves) = (false, !last.is_settled(), 0);
         }
+    }
+
+    /// Looks for the signature of a state; true if it is another than before.
+    fn sign(&mut self, state: &mut State) -> bool {
+        let file = self.signature.as_mut();
+        let signature = file.and_then(|file| file.fitting(&state.manifest));
+        let before = std::mem::replace(&mut state.signature, signature);
+        state.signature != before
     }
 
     fn scan(&mut self) -> Result<Scan, Error> {
@@ -162,7 +192,9 @@ impl Watcher {
             Ok(manifest) => {
                 self.save();
                 self.failures.clear();
-                Ok(Some(State { manifest, scan }))
+                let mut state = State { manifest: Arc::new(manifest), signature: None, scan };
+                self.sign(&mut state);
+                Ok(Some(state))
             }
             Err(HashError::Tree(problem)) => Err(problem.into()),
             Err(

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::connection::{Connection, ROOT_FID, Token};
 use crate::error::reason;
 use crate::limits::MAX_FIRST_LINE_BYTES;
+use crate::net::transport::Transport;
 use crate::p9::client::{Broken, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
@@ -26,7 +27,7 @@ pub enum CallError {
     Network(io::Error),
     /// The other side is no 9P2000.L server that can be understood.
     Broken(Broken),
-    /// A 9P server without xget's control files.
+    /// A 9P server without this control file, and so hardly xget's.
     NotXget,
     /// The server refused.
     Refused(Errno),
@@ -73,8 +74,12 @@ pub struct Call(Connection);
 
 impl Call {
     /// Calls the server at `address`, which gets `patience` to take the call.
-    pub fn connect(address: SocketAddr, patience: Duration) -> Result<Call, CallError> {
-        Connection::open(address, patience, b"").map(Call)
+    pub fn connect(
+        transport: &Transport,
+        address: SocketAddr,
+        patience: Duration,
+    ) -> Result<Call, CallError> {
+        Connection::open(transport, address, patience, b"").map(Call)
     }
 
     /// Reads all of `.xget/FILE`, at most `most` bytes; `progress` hears the bytes so far.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::call::CallError;
+use super::transport::Transport;
 use crate::limits::{CONNECTING, SILENCE};
 use crate::p9::client::{Client, Event};
 use crate::p9::errno::Errno;
@@ -47,14 +48,14 @@ impl Connection {
     /// Calls the server at `address`, which gets `patience` to take the call, and attaches to the
     /// tree that it has under the name `aname`.
     pub fn open(
+        transport: &Transport,
         address: SocketAddr,
         patience: Duration,
         aname: &[u8],
     ) -> Result<Connection, CallError> {
-        let stream = TcpStream::connect_timeout(&address, patience.min(CONNECTING))?;
+        let stream = transport.call(address, patience.min(CONNECTING))?;
         stream.set_read_timeout(Some(patience.min(SILENCE)))?;
         stream.set_write_timeout(Some(patience.min(SILENCE)))?;
-        stream.set_nodelay(true)?;
         let buffer = Arc::new(vec![0; RECEIVED_BYTES]);
         let mut opened = Connection { stream, client: Client::new(false), buffer };
         opened.client.version(0);

@@ -1,17 +1,18 @@
-//! Getting the manifest, which everybody needs before anything else.
+//! Getting the manifest and its signature, which everybody needs before anything else.
 //!
 //! It comes from the server that was named; but that sends it to few at a time, and lets few wait, or
 //! a whole cluster that starts at once would get nothing else for a while. Whom it refuses asks those
 //! that have it already. The server's word for the generation, which is the manifest's hash, makes that
-//! safe.
+//! safe. The signature is small, and comes from the server itself.
 
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::call::{Call, CallError};
+use super::transport::Transport;
 use crate::fetch::parse_address;
-use crate::limits::MAX_MANIFEST_BYTES;
+use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES};
 use crate::p9::errno::Errno;
 use crate::swarm::members::next_random;
 use crate::tree::Control;
@@ -28,16 +29,54 @@ const NODES_A_TURN: usize = 2;
 /// After this long the server is told to be faulty: it sends the manifest to nobody.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
-/// Reads the manifest of the server at `home`, or the same from a node. It is not looked into.
+/// A manifest and the signature that came with it, neither of them looked into.
+#[derive(Debug)]
+pub struct Signed {
+    /// The manifest.
+    pub text: Vec<u8>,
+    /// Its signature, if the server has one.
+    pub signature: Option<Vec<u8>>,
+}
+
+/// Reads the manifest of the server at `home`, or the same from a node, and its signature.
 pub fn read_manifest(
+    transport: &Transport,
     home: SocketAddr,
+    seed: u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Signed, CallError> {
+    let began = Instant::now();
+    let mut server = Call::connect(transport, home, PATIENCE)?;
+    let mut signature = read_signature(&mut server)?;
+    loop {
+        let text = read_text(transport, &mut server, seed, progress)?;
+        let before = signature;
+        signature = read_signature(&mut server)?;
+        // Else the server may have gone over to another generation between the two.
+        if signature == before || began.elapsed() >= REFUSED_FOR {
+            return Ok(Signed { text, signature });
+        }
+    }
+}
+
+/// None if there is none, or if the server knows of no signatures.
+fn read_signature(server: &mut Call) -> Result<Option<Vec<u8>>, CallError> {
+    match server.read(Control::Signature, MAX_SIGNATURE_BYTES, &mut |_| {}) {
+        Ok(signature) => Ok(Some(signature)),
+        Err(CallError::NotXget) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn read_text(
+    transport: &Transport,
+    server: &mut Call,
     seed: u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Vec<u8>, CallError> {
     let began = Instant::now();
     let mut random = seed | 1;
     let mut wait = AGAIN_FIRST;
-    let mut server = Call::connect(home, PATIENCE)?;
     loop {
         match server.read(Control::Manifest, MAX_MANIFEST_BYTES, progress) {
             Err(CallError::Refused(Errno::EBUSY | Errno::ESTALE))
@@ -55,7 +94,7 @@ pub fn read_manifest(
         for _ in 0..NODES_A_TURN.min(nodes.len()) {
             let chosen = next_random(&mut random) as usize % nodes.len();
             let node = nodes.swap_remove(chosen);
-            let answer = Call::connect(node, NODE_PATIENCE)
+            let answer = Call::connect(transport, node, NODE_PATIENCE)
                 .and_then(|mut node| node.read(Control::Manifest, MAX_MANIFEST_BYTES, progress));
             if let Ok(text) = answer
                 && blake3::hash(&text).to_hex().as_str() == generation

@@ -3,6 +3,8 @@
 pub mod call;
 pub mod connection;
 pub mod manifest;
+pub mod own;
 pub mod resolve;
 pub mod send;
 pub mod tcp;
+pub mod transport;

@@ -16,7 +16,7 @@ use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::str::SplitWhitespace;
 use std::time::{Duration, Instant};
 
@@ -25,10 +25,13 @@ use smoltcp::wire::{
     DnsRepr,
 };
 
+use super::tcp;
+use super::transport::Transport;
 use crate::error::{Error, reason};
 
 const HOSTS: &str = "/etc/hosts";
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the name servers are named (resolv.conf(5)).
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Where name servers listen (RFC 1035, section 4.2).
 const DNS_PORT: u16 = 53;
 /// Servers, dots, seconds and rounds that `resolv.conf(5)` can ask for at most.
@@ -60,7 +63,7 @@ const DATAGRAM_BYTES: usize = 2048;
 /// # Errors
 /// [`Error::Resolve`]: `host` is neither an address nor a name, no such name exists, it has no
 /// address, or no name server has told by `deadline`.
-pub fn resolve(host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
+pub fn resolve(transport: &Transport, host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
     let failed = |why: String| Error::Resolve { host: host.to_owned(), why };
     if let Some(address) = literal(host).map_err(|why| failed(why.to_owned()))? {
         return Ok(vec![address]);
@@ -72,9 +75,17 @@ pub fn resolve(host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
     if addresses.is_empty() {
         let config = Config::parse(&text_of(RESOLV_CONF), interface_index);
         let names = candidates(host, &config).ok_or_else(|| failed("it is no host name".into()))?;
-        addresses = look_up(&names, &config, deadline).map_err(|miss| failed(miss.to_string()))?;
+        let found = look_up(transport, &names, &config, deadline);
+        addresses = found.map_err(|miss| failed(miss.to_string()))?;
     }
-    Ok(best_first(addresses, has_route))
+    Ok(best_first(addresses, |address| transport.reaches(address)))
+}
+
+/// The name servers that `/etc/resolv.conf` names, which may be none.
+pub fn name_servers() -> Vec<IpAddr> {
+    servers_in_resolv_conf(&text_of(RESOLV_CONF), interface_index)
+        .map(|server| server.ip())
+        .collect()
 }
 
 /// Splits `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address into the host,
@@ -120,29 +131,21 @@ fn interface_index(zone: &str) -> Option<u32> {
     zone.parse().ok().or_else(named)
 }
 
-/// Whether the kernel knows a way to `address`; sends nothing.
-fn has_route(address: IpAddr) -> bool {
-    UdpSocket::bind(any_port(address)).and_then(|s| s.connect((address, DNS_PORT))).is_ok()
-}
-
-/// The unspecified address of the same family, and a port that the kernel picks at random.
-fn any_port(address: IpAddr) -> SocketAddr {
-    match address {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    }
-}
-
 /// Unpredictable enough that an answer cannot be forged unseen: a hash under the system's keys.
 fn random_id() -> u16 {
     RandomState::new().build_hasher().finish() as u16
 }
 
 /// Asks for one name after the other, until one has addresses or no server speaks any more.
-fn look_up(names: &[Name], config: &Config, deadline: Instant) -> Result<Vec<IpAddr>, Miss> {
+fn look_up(
+    transport: &Transport,
+    names: &[Name],
+    config: &Config,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, Miss> {
     let mut worst = Miss::NoSuchName;
     for name in names {
-        match ask_servers(name, config, deadline) {
+        match ask_servers(transport, name, config, deadline) {
             Err(miss @ Miss::Silent(_)) => return Err(miss),
             Err(miss) => worst = worst.max(miss),
             found => return found,
@@ -152,7 +155,12 @@ fn look_up(names: &[Name], config: &Config, deadline: Instant) -> Result<Vec<IpA
 }
 
 /// Asks for one name, server after server, until one knows; in rounds, since datagrams get lost.
-fn ask_servers(name: &Name, config: &Config, deadline: Instant) -> Result<Vec<IpAddr>, Miss> {
+fn ask_servers(
+    transport: &Transport,
+    name: &Name,
+    config: &Config,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, Miss> {
     let mut problems = Vec::new();
     let mut any_answered = false;
     let rounds = (0..config.attempts).flat_map(|_| &config.servers);
@@ -161,7 +169,7 @@ fn ask_servers(name: &Name, config: &Config, deadline: Instant) -> Result<Vec<Ip
         if now >= deadline {
             break;
         }
-        let what = match ask(server, name, deadline.min(now + config.timeout)) {
+        let what = match ask(transport, server, name, deadline.min(now + config.timeout)) {
             Err(Miss::Silent(what)) => what,
             Err(Miss::Failed(what)) => {
                 any_answered = true;
@@ -182,20 +190,33 @@ fn ask_servers(name: &Name, config: &Config, deadline: Instant) -> Result<Vec<Ip
 }
 
 /// Asks one server for both families, and judges what it has answered by `until`.
-fn ask(server: SocketAddr, name: &Name, until: Instant) -> Result<Vec<IpAddr>, Miss> {
+fn ask(
+    transport: &Transport,
+    server: SocketAddr,
+    name: &Name,
+    until: Instant,
+) -> Result<Vec<IpAddr>, Miss> {
     let queries = [DnsQueryType::A, DnsQueryType::Aaaa].map(|kind| Query {
         id: random_id(),
         name: name.clone(),
         kind,
     });
-    exchange(server, &queries, until).map_err(|e| Miss::Silent(server_problem(&e))).and_then(judge)
+    let answers = exchange(transport, server, &queries, until);
+    answers.map_err(|e| Miss::Silent(server_problem(&e))).and_then(judge)
 }
 
-/// Sends all queries in datagrams and collects the answers. The socket is connected, so that the
-/// kernel drops what comes from anybody else and tells when nobody listens.
-fn exchange(server: SocketAddr, queries: &[Query], until: Instant) -> io::Result<Vec<Answer>> {
-    let socket = UdpSocket::bind(any_port(server.ip()))?;
-    socket.connect(server)?;
+/// Sends all queries, in datagrams where there are any, and collects the answers.
+fn exchange(
+    transport: &Transport,
+    server: SocketAddr,
+    queries: &[Query],
+    until: Instant,
+) -> io::Result<Vec<Answer>> {
+    if let Transport::Own(_) = transport {
+        // It has no datagrams, and every name server takes connections (RFC 7766).
+        return queries.iter().map(|q| ask_over_tcp(transport, server, q, until)).collect();
+    }
+    let socket = tcp::datagrams(server)?;
     for query in queries {
         socket.send(&query.encode())?;
     }
@@ -217,7 +238,7 @@ fn exchange(server: SocketAddr, queries: &[Query], until: Instant) -> io::Result
         let Some((at, mut answer)) = pending.iter().enumerate().find_map(read) else { continue };
         let query = pending.swap_remove(at);
         if answer == Answer::Truncated {
-            answer = ask_over_tcp(server, query, until).unwrap_or_else(|error| {
+            answer = ask_over_tcp(transport, server, query, until).unwrap_or_else(|error| {
                 Answer::Useless(format!("fails over TCP: {}", reason(&error)))
             });
         }
@@ -230,10 +251,15 @@ fn exchange(server: SocketAddr, queries: &[Query], until: Instant) -> io::Result
 }
 
 /// Asks for an answer that is too long for a datagram (RFC 1035, section 4.2.2; RFC 7766).
-fn ask_over_tcp(server: SocketAddr, query: &Query, until: Instant) -> io::Result<Answer> {
+fn ask_over_tcp(
+    transport: &Transport,
+    server: SocketAddr,
+    query: &Query,
+    until: Instant,
+) -> io::Result<Answer> {
     let message = query.encode();
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-    let mut stream = TcpStream::connect_timeout(&server, left(until)?)?;
+    let mut stream = transport.call(server, left(until)?)?;
     stream.set_write_timeout(Some(left(until)?))?;
     stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat())?;
     let mut length = [0; 2];
@@ -388,7 +414,7 @@ impl Config {
     /// Reads a `resolv.conf`; what it does not say, or says wrongly, stands at its default.
     fn parse(text: &str, zone_index: impl Fn(&str) -> Option<u32>) -> Config {
         let mut config = Config {
-            servers: Vec::new(),
+            servers: servers_in_resolv_conf(text, zone_index).take(MAX_SERVERS).collect(),
             search: Vec::new(),
             ndots: 1,
             timeout: Duration::from_secs(5),
@@ -396,16 +422,11 @@ impl Config {
         };
         for mut words in lines_of_words(text) {
             match words.next() {
-                Some("nameserver") => {
-                    let server = words.next().and_then(|word| server_address(word, &zone_index));
-                    config.servers.extend(server);
-                }
                 Some("search" | "domain") => config.search = words.map(str::to_owned).collect(),
                 Some("options") => words.for_each(|option| config.set_option(option)),
                 _ => {}
             }
         }
-        config.servers.truncate(MAX_SERVERS);
         if config.servers.is_empty() {
             config.servers.push((Ipv4Addr::LOCALHOST, DNS_PORT).into());
         }
@@ -424,6 +445,15 @@ impl Config {
             _ => {}
         }
     }
+}
+
+/// The servers that it names, however many.
+fn servers_in_resolv_conf(
+    text: &str,
+    zone_index: impl Fn(&str) -> Option<u32>,
+) -> impl Iterator<Item = SocketAddr> {
+    let named = lines_of_words(text).filter(|words| words.clone().next() == Some("nameserver"));
+    named.filter_map(move |mut words| server_address(words.nth(1)?, &zone_index))
 }
 
 fn server_address(text: &str, zone_index: impl Fn(&str) -> Option<u32>) -> Option<SocketAddr> {
@@ -580,7 +610,11 @@ impl Query {
             let name = Name::read(message, record.name)?;
             match record.data {
                 DnsRecordData::A(address) => addresses.push((name, IpAddr::V4(address))),
-                DnsRecordData::Aaaa(address) => addresses.push((name, IpAddr::V6(address))),
+                // smoltcp reads these itself only with its own IPv6, which nothing else here needs.
+                DnsRecordData::Other(DnsQueryType::Aaaa, address) => {
+                    let address = <[u8; 16]>::try_from(address).ok()?;
+                    addresses.push((name, address.into()));
+                }
                 DnsRecordData::Cname(target) => aliases.push((name, Name::read(message, target)?)),
                 DnsRecordData::Other(..) => {}
             }

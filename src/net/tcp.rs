@@ -1,7 +1,7 @@
 //! TCP sockets, set up as this program needs them.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
@@ -58,6 +58,18 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
             Ok(socket.into())
         }
     }
+}
+
+/// A UDP socket that exchanges datagrams with `address` alone: the kernel drops what comes from anybody
+/// else, and tells when nobody listens. It picks the port at random.
+pub fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+    let any = match address {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(address)?;
+    Ok(socket)
 }
 
 /// Keeps the queue of a socket that chunks are sent on short: at most half a chunk that has not left

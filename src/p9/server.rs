@@ -482,7 +482,8 @@ impl Session {
                 }
                 break;
             }
-            let Some(next) = tree.walk(node, name.0) else {
+            let is_there = |node: &Node| !matches!(node, Node::Control(file) if !host.has(*file));
+            let Some(next) = tree.walk(node, name.0).filter(is_there) else {
                 if wqid.is_empty() {
                     return Err(Errno::ENOENT);
                 }

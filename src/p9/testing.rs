@@ -140,6 +140,10 @@ impl Host for TestHost {
         &self.tree
     }
 
+    fn has(&self, file: Control) -> bool {
+        file != Control::Signature
+    }
+
     fn open(&mut self, _: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno> {
         if file == Control::Redir {
             return Err(Errno::EIO);

@@ -62,6 +62,8 @@ pub struct Hub {
     throttled: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
     manifest_readers: Readers,
+    /// The manifest's signature, for whoever wants to check it.
+    signature: Option<Arc<[u8]>>,
     joined: Vec<SocketAddr>,
     log: Vec<(SocketAddr, String)>,
     sent_bytes: u64,
@@ -113,6 +115,7 @@ impl Hub {
             throttled: BTreeSet::new(),
             wakes: BTreeSet::new(),
             manifest_readers: Readers::new(rules),
+            signature: None,
             joined: Vec::new(),
             log: Vec::new(),
             sent_bytes: 0,
@@ -122,6 +125,11 @@ impl Hub {
     /// Sends at most so many image bytes a second from now on, to all connections together.
     pub fn limit_upload(&mut self, bytes_per_s: NonZeroU64) {
         self.allowance = Some(Allowance::new(bytes_per_s));
+    }
+
+    /// The manifest has this signature, or none, from now on.
+    pub fn sign(&mut self, signature: Option<Arc<[u8]>>) {
+        self.signature = signature;
     }
 
     /// A connection was accepted.
@@ -156,7 +164,7 @@ impl Hub {
         }
     }
 
-    /// Another state of the tree takes the place of this one (master). Everybody who waits is
+    /// Another state of the tree takes the place of this one (master), unsigned. Everybody who waits is
     /// woken, to be told that what it waits for is no longer served.
     pub fn publish(&mut self, tree: Arc<Tree>, slots: usize, seed: u64, now: Instant) {
         let mut next = Hub::master(tree, slots, self.rules, seed);
@@ -422,8 +430,13 @@ impl Host for Hub {
         &self.tree
     }
 
+    fn has(&self, file: Control) -> bool {
+        file != Control::Signature || self.signature.is_some()
+    }
+
     fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno> {
         Ok(match file {
+            Control::Signature => Some(self.signature.clone().ok_or(Errno::ENOENT)?),
             Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
             Control::Status => Some(self.status(at.now).into_bytes().into()),
             _ => None,

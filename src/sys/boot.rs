@@ -53,6 +53,17 @@ pub fn confine_thread(root: &Path) -> io::Result<()> {
     std::env::set_current_dir("/")
 }
 
+/// Moves the mount `source`, with all that is mounted below it, to the directory `target` (mount(2)).
+pub fn move_mount(source: &Path, target: &Path) -> io::Result<()> {
+    let source = CString::new(source.as_os_str().as_bytes())?;
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    let none = std::ptr::null();
+    // SAFETY: both paths are C strings that outlive the call; MS_MOVE reads nothing else.
+    checked(unsafe {
+        libc::mount(source.as_ptr(), target.as_ptr(), none, libc::MS_MOVE, none.cast())
+    })
+}
+
 /// Loads a kernel module from an open file (finit_module(2)). One that is there already is no error.
 pub fn load_module(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open, the options are an empty C string.

@@ -50,15 +50,14 @@ impl Netlink {
         buffer.get(..length).ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))
     }
 
-    /// Forgets all that has arrived, without waiting. That some was lost does not matter either.
-    pub fn drain(&self) {
-        let mut byte = [0u8];
+    /// Takes all datagrams that have arrived, without waiting. That some were lost does not matter.
+    pub fn take(&self, buffer: &mut [u8], mut hear: impl FnMut(&[u8])) {
         loop {
-            let (fd, at) = (self.0.as_raw_fd(), byte.as_mut_ptr().cast());
-            // SAFETY: the buffer is writable for the one byte that is given.
-            let length = unsafe { libc::recv(fd, at, 1, libc::MSG_DONTWAIT) };
+            let (at, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+            // SAFETY: the buffer is writable for the length that is given.
+            let length = unsafe { libc::recv(self.0.as_raw_fd(), at, room, libc::MSG_DONTWAIT) };
             match counted(length) {
-                Ok(_) => {}
+                Ok(length) => hear(buffer.get(..length).unwrap_or_default()),
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(_) => return,
             }

@@ -46,6 +46,12 @@ INIT
 boot_server() {
     make_image > "$work/image.log" 2>&1 || { fail "an image is made" "$work/image.log"; return 1; }
     net_up 0 || { fail "a switch and a boot server are made"; return 1; }
+    dnsmasq_on_switch || return 1
+    master 0 "$boot" || { fail "the master starts" "$(log master)"; return 1; }
+}
+
+# dnsmasq_on_switch: host 0 gives addresses, and is named as the boot server
+dnsmasq_on_switch() {
     cat > "$work/dnsmasq.conf" <<END
 port=0
 no-ping
@@ -54,7 +60,6 @@ bind-interfaces
 dhcp-range=$(ip_of 100),$(ip_of 200),1h
 END
     dnsmasq_on 0 "$work/dnsmasq.conf" || { fail "dnsmasq starts" "$(log dnsmasq)"; return 1; }
-    master 0 "$boot" || { fail "the master starts" "$(log master)"; return 1; }
 }
 
 # boots NAME N WORDS [KIND]: machine N boots from the initramfs NAME.img with these words, to a root of
@@ -69,6 +74,26 @@ boots() {
     fi
     check "$1: its root is of the kind $kind" vm_printed "$1" "^ROOT mount .* $kind "
     check "$1: the resident is there after the switch" vm_prints 30 "$1" '^ROOT has a resident'
+}
+
+# alone FILE [OPTION...]: stage one's initramfs with what a machine needs to boot a root by xget alone
+alone() {
+    local file=$1; shift
+    "$repo/initramfs/stage1/make-stage1" --xget "$static_node" -o "$work/$file" \
+        --modules "$version:$kernels/root" virtio_pci virtio_net loop squashfs overlay "$@"
+}
+
+# boots_alone NAME N MIB WORDS [OPTION...]: machine N boots from alone.img, or from $initrd
+boots_alone() {
+    vm_on_switch "$1" "$2" "${@:5}" -m "$3" -no-reboot -kernel "$vmlinuz" -initrd "$work/${initrd:-alone.img}" \
+        -append "console=ttyS0 no_timer_check panic=-1 quiet $4"
+}
+
+# is_up NAME: does it boot from its image, in the time that a busy machine may need?
+is_up() {
+    if vm_prints 240 "$1" '^ROOT has a resident'; then pass "$1 has its root, and serves it"; else
+        fail "$1 has its root, and serves it" "$(console "$1")" "$(log "$1")"
+    fi
 }
 
 address_of() { sed -n "s/.*DHCPACK([^)]*) \([0-9.]*\) $(mac_of "$1").*/\1/p" "$(log dnsmasq)" | tail -n 1; }

@@ -1,12 +1,18 @@
-//! What DHCP told those who brought the network up before: they leave it in files.
+//! What DHCP told those who brought the network up before, this program among them: they leave it in
+//! files.
 
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+/// Where this program leaves it: the directory, how the file's name begins and ends, and the key.
+const OWN: (&str, &str, &str, &str) = ("/run/xget", "boot-servers", ".conf", "bootserver");
+
 /// Directories, how the names in them begin and end, and the keys whose values are boot servers,
 /// best first.
-const SOURCES: [(&str, &str, &str, &[&str]); 5] = [
+const SOURCES: [(&str, &str, &str, &[&str]); 6] = [
+    (OWN.0, OWN.1, OWN.2, &[OWN.3]),
     // The kernel (`ip=dhcp` with CONFIG_IP_PNP; admin-guide/nfs/nfsroot).
     ("/proc/net", "pnp", "", &["bootserver"]),
     // klibc's ipconfig, which initramfs-tools runs.
@@ -18,6 +24,16 @@ const SOURCES: [(&str, &str, &str, &[&str]); 5] = [
     // NetworkManager.
     ("/run/NetworkManager/devices", "", "", &["next-server"]),
 ];
+
+/// Leaves them for the next run, which finds the network as this one has set it up.
+pub(super) fn leave(servers: &[IpAddr]) -> io::Result<()> {
+    let (directory, begin, end, key) = OWN;
+    let text: String = servers.iter().map(|server| format!("{key} {server}\n")).collect();
+    let path = PathBuf::from(directory).join(format!("{begin}{end}"));
+    let new = path.with_extension("new");
+    fs::create_dir_all(directory)?;
+    fs::write(&new, text).and_then(|()| fs::rename(&new, &path))
+}
 
 /// The boot servers that were told of.
 pub(super) fn boot_servers() -> Vec<IpAddr> {

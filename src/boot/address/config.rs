@@ -4,9 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::boot::cmdline::Ip;
+use crate::net::own;
+use crate::network::is_within;
 
 use super::dhcp::Lease;
-use super::links::is_within;
 
 /// An address and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,25 @@ impl Config {
             config.routes.push(Route::default(gateway));
         }
         config
+    }
+
+    /// The same for the own network; None if it is not IPv4.
+    pub(super) fn own(&self, link: &str) -> Option<own::Config> {
+        let v4 = |ip| match ip {
+            IpAddr::V4(ip) => Some(ip),
+            IpAddr::V6(_) => None,
+        };
+        let route = |route: &Route| {
+            let via = route.via.and_then(v4)?;
+            Some(own::Route { to: v4(route.to)?, prefix: route.prefix, via })
+        };
+        Some(own::Config {
+            link: link.to_owned(),
+            address: v4(self.address)?,
+            prefix: self.prefix,
+            routes: self.routes.iter().filter_map(route).take(own::MOST_ROUTES).collect(),
+            mtu: self.mtu,
+        })
     }
 }
 

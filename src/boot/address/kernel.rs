@@ -1,7 +1,7 @@
 //! Asks the kernel, and tells it, by netlink.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::config::Config;
 use super::links::{Address, Snapshot};
@@ -10,8 +10,11 @@ use crate::sys::netlink::Netlink;
 
 /// The kernel's answers to a dump come in pieces of up to 32 KiB.
 const BUFFER_BYTES: usize = 64 << 10;
+/// `RTNLGRP_ND_USEROPT` (linux/rtnetlink.h): what IPv6 routers say that the kernel has no use for.
+const FROM_ROUTERS: i32 = 1 << 19;
 /// Changes of links, addresses and routes, which are worth a look.
-const CHANGES: i32 = libc::RTMGRP_LINK
+const CHANGES: i32 = FROM_ROUTERS
+    | libc::RTMGRP_LINK
     | libc::RTMGRP_IPV4_IFADDR
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_IFADDR
@@ -33,6 +36,15 @@ impl Kernel {
     /// A socket that becomes readable when something changes.
     pub(super) fn changes() -> io::Result<Netlink> {
         Netlink::open(CHANGES as u32)
+    }
+
+    /// Takes what such a socket has: the name servers that IPv6 routers have named.
+    pub(super) fn name_servers(&mut self, changes: &Netlink) -> Vec<Ipv6Addr> {
+        let mut named = Vec::new();
+        changes.take(&mut self.buffer, |datagram| {
+            named.extend(Message::all(datagram).flat_map(|message| message.name_servers()));
+        });
+        named
     }
 
     /// All there is.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::boot::cmdline::{Ip, Method, NetworkWish, Vlan};
+use crate::network::is_within;
 
 /// What stands for the card that was booted from where `ip=` names a link.
 const BOOTIF: &str = "BOOTIF";
@@ -76,21 +77,6 @@ impl Snapshot {
     }
 }
 
-/// Whether the first `prefix` bits of both addresses are the same.
-pub(super) fn is_within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
-    let prefix = u32::from(prefix);
-    match (ip, network) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            (a.to_bits() ^ b.to_bits()).checked_shr(32_u32.saturating_sub(prefix)).unwrap_or(0) == 0
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let differ = a.to_bits() ^ b.to_bits();
-            differ.checked_shr(128_u32.saturating_sub(prefix)).unwrap_or(0) == 0
-        }
-        _ => false,
-    }
-}
-
 /// Hardware addresses as people write them.
 pub(super) fn mac_text(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
@@ -114,6 +100,14 @@ impl Choice {
         };
         let vlans = wish.vlans.iter().map(|vlan| vlan.name.clone()).collect();
         Choice { ips, boot_mac: wish.boot_mac, vlans }
+    }
+
+    /// The same without IPv6, where IPv4 will do as well.
+    pub(super) fn by_ipv4(mut self) -> Choice {
+        for ip in self.ips.iter_mut().filter(|ip| ip.method == Method::Either) {
+            ip.method = Method::Dhcp;
+        }
+        self
     }
 
     pub(super) fn ips(&self) -> &[Ip] {

@@ -5,7 +5,7 @@
 //! of 4 bytes. Sources: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`,
 //! `linux/if_addr.h`.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use super::config::{Config, Route, is_on_link};
@@ -17,6 +17,11 @@ const ATTRIBUTE_HEADER_BYTES: usize = 4;
 const LINK_BYTES: usize = 16;
 const ADDRESS_BYTES: usize = 8;
 const ROUTE_BYTES: usize = 12;
+/// Those of `struct nduseroptmsg`; the option follows.
+const ROUTER_OPTION_BYTES: usize = 16;
+/// The type of a Recursive DNS Server option, and where its addresses begin (RFC 8106, section 5.1).
+const NAME_SERVERS: u8 = 25;
+const NAME_SERVERS_AT: usize = 8;
 /// `IFLA_VLAN_ID` (linux/if_link.h).
 const VLAN_ID: u16 = 1;
 /// `RTPROT_DHCP`, `RTNH_F_ONLINK` (linux/rtnetlink.h).
@@ -248,6 +253,24 @@ impl<'a> Message<'a> {
         let unsure = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
         let usable = scope == libc::RT_SCOPE_UNIVERSE && !link_local && !unsure;
         Some(Address { link: number_at(self.body, 4)?, ip, prefix, usable })
+    }
+
+    /// The name servers of an `RTM_NEWNDUSEROPT`: an IPv6 router's Recursive DNS Server option (RFC
+    /// 8106, section 5.1). One with a link-local address is left out, as it is nothing without the link.
+    pub(super) fn name_servers(&self) -> Vec<Ipv6Addr> {
+        let option = || {
+            let length = usize::from(half_at(self.body, 2)?);
+            let end = ROUTER_OPTION_BYTES.checked_add(length)?;
+            let option = self.body.get(ROUTER_OPTION_BYTES..end)?;
+            let &[kind, _, _, _, lifetime @ ..] = option.first_chunk::<NAME_SERVERS_AT>()?;
+            (kind == NAME_SERVERS && lifetime != [0; 4]).then_some(option)
+        };
+        let option =
+            Some(()).filter(|()| self.kind == libc::RTM_NEWNDUSEROPT).and_then(|()| option());
+        let addresses = option.and_then(|option| option.get(NAME_SERVERS_AT..)).unwrap_or_default();
+        let (addresses, _) = addresses.as_chunks::<16>();
+        let addresses = addresses.iter().map(|&octets| Ipv6Addr::from(octets));
+        addresses.filter(|ip| !ip.is_unicast_link_local()).collect()
     }
 
     /// The route of an `RTM_NEWROUTE`, if it leads anywhere and stands in the main table.

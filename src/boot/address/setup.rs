@@ -81,9 +81,11 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64) -> Setup {
+        let choice = Choice::new(wish);
         Setup {
             net,
-            choice: Choice::new(wish),
+            // IPv6 would be the kernel's.
+            choice: if net == Net::Own { choice.by_ipv4() } else { choice },
             vlans: wish.vlans.clone(),
             dhcp: Dhcp::new(seed),
             seen: Snapshot::default(),

@@ -85,6 +85,7 @@ fn what_is_wrong_is_said_with_the_word() {
         ("rd.xget.net=mine", "rd.xget.net=mine: it is auto, kernel or own"),
         ("rd.xget.serve=maybe", "rd.xget.serve=maybe: it is yes, no or a number of seconds"),
         ("rd.xget.timeout=1m", "rd.xget.timeout=1m: it is a number of seconds"),
+        ("rd.xget.key=RWabc", "rd.xget.key=RWabc: a minisign public key is RW..."),
         ("rd.xget.hash=abc", "rd.xget.hash=abc: a generation has 64 hexadecimal digits"),
         ("rd.xget.server=", "rd.xget.server=: rd.xget.server= needs a value"),
         ("rd.xget.server=a:99999", "rd.xget.server=a:99999:"),

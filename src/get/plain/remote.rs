@@ -16,6 +16,7 @@ use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS};
 use crate::manifest::{Content, Entry};
 use crate::net::call::CallError;
 use crate::net::connection::{Connection, ROOT_FID};
+use crate::net::transport::Transport;
 use crate::p9::client::Event;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
@@ -60,8 +61,13 @@ pub(super) struct Remote {
 
 impl Remote {
     /// Attaches to the tree `aname` of the server at `address`, which people call `host`.
-    pub(super) fn open(address: SocketAddr, aname: &[u8], host: &str) -> Result<Remote, CallError> {
-        let connection = Connection::open(address, PATIENCE, aname)?;
+    pub(super) fn open(
+        transport: &Transport,
+        address: SocketAddr,
+        aname: &[u8],
+        host: &str,
+    ) -> Result<Remote, CallError> {
+        let connection = Connection::open(transport, address, PATIENCE, aname)?;
         Ok(Remote { connection, host: host.to_owned() })
     }
 

@@ -1,6 +1,6 @@
 //! The pure half on texts and bytes, then all of it against a name server made of a thread.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::thread;
 
 use super::*;
@@ -75,17 +75,20 @@ fn what_is_no_host_and_port_is_refused_with_a_reason() {
 #[test]
 fn literals_need_no_look_up() {
     let until = Instant::now();
-    assert_eq!(resolve("10.0.0.7", until).unwrap(), [V4]);
-    assert_eq!(resolve("2001:db8::7", until).unwrap(), [V6]);
-    assert_eq!(resolve("[2001:db8::7]", until).unwrap(), [V6]);
+    assert_eq!(resolve(&Transport::Kernel, "10.0.0.7", until).unwrap(), [V4]);
+    assert_eq!(resolve(&Transport::Kernel, "2001:db8::7", until).unwrap(), [V6]);
+    assert_eq!(resolve(&Transport::Kernel, "[2001:db8::7]", until).unwrap(), [V6]);
     for localhost in ["localhost", "LocalHost.", "a.localhost"] {
-        assert_eq!(resolve(localhost, until).unwrap(), [ip("127.0.0.1"), ip("::1")]);
+        assert_eq!(
+            resolve(&Transport::Kernel, localhost, until).unwrap(),
+            [ip("127.0.0.1"), ip("::1")]
+        );
     }
 }
 
 #[test]
 fn what_can_be_no_host_is_refused_before_any_server_is_asked() {
-    let why = |host| resolve(host, Instant::now()).unwrap_err().to_string();
+    let why = |host| resolve(&Transport::Kernel, host, Instant::now()).unwrap_err().to_string();
     let text = |host, why| format!("cannot find the address of {host}: {why}");
     assert_eq!(why("10.0.0.300"), text("10.0.0.300", "it is no IPv4 address"));
     assert_eq!(why("[10.0.0.1]"), text("[10.0.0.1]", "it is no IPv6 address"));
@@ -351,7 +354,7 @@ fn look_up_node(servers: &[SocketAddr], search: &[&str]) -> Result<Vec<IpAddr>, 
         attempts: 2,
     };
     let names = candidates("node", &config).unwrap();
-    look_up(&names, &config, Instant::now() + Duration::from_secs(20))
+    look_up(&Transport::Kernel, &names, &config, Instant::now() + Duration::from_secs(20))
 }
 
 #[test]
@@ -380,7 +383,7 @@ fn a_stranger_who_knows_the_id_is_not_heard() {
     let address = server.local_addr().unwrap();
     let asked = thread::spawn(move || {
         let until = Instant::now() + Duration::from_secs(10);
-        exchange(address, &[query()], until).unwrap()
+        exchange(&Transport::Kernel, address, &[query()], until).unwrap()
     });
     let mut buffer = [0; 600];
     let (length, from) = server.recv_from(&mut buffer).unwrap();
@@ -469,6 +472,6 @@ fn a_missing_name_and_a_missing_address_are_told_apart() {
 fn a_deadline_that_is_over_asks_nobody() {
     let config = config("");
     let names = candidates("node", &config).unwrap();
-    let miss = look_up(&names, &config, Instant::now()).unwrap_err();
+    let miss = look_up(&Transport::Kernel, &names, &config, Instant::now()).unwrap_err();
     assert_eq!(miss.to_string(), "there was no time left to ask a name server");
 }

@@ -36,6 +36,9 @@ pub trait Host {
     /// What is served at present.
     fn tree(&self) -> &Arc<Tree>;
 
+    /// Is there such a control file at present?
+    fn has(&self, file: Control) -> bool;
+
     /// A control file is opened. Some: its reads are answered from these bytes. None: from
     /// [`Host::read`].
     fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno>;

@@ -17,6 +17,14 @@ fn a_new_version_ends_the_turns_of_replies_that_have_not_left() {
 }
 
 #[test]
+fn a_control_file_that_the_host_does_not_have_is_not_found() {
+    let mut peer = Peer::new(Dialect::Linux);
+    peer.walk(1, ".xget");
+    assert_eq!(peer.refused(&walk(1, 2, &["manifest.minisig"])), Errno::ENOENT);
+    assert_eq!(steps(&peer.ask(&walk(1, 2, &["manifest"]))), 1);
+}
+
+#[test]
 fn fids_are_limited() {
     let mut peer = Peer::new(Dialect::Linux);
     for fid in 1..MAX_FIDS as u32 {

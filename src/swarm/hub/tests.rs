@@ -78,6 +78,20 @@ impl Server {
 }
 
 #[test]
+fn the_signature_is_there_as_long_as_the_manifest_has_one() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    let open = |server: &mut Server| server.hub.open(server.at(Conn(1)), Control::Signature);
+    assert!(!server.hub.has(Control::Signature));
+    assert_eq!(open(&mut server), Err(Errno::ENOENT));
+    server.hub.sign(Some(b"signed"[..].into()));
+    assert!(server.hub.has(Control::Signature));
+    assert_eq!(open(&mut server), Ok(Some(b"signed"[..].into())));
+    let (tree, now) = (server.hub.tree.clone(), server.now);
+    server.hub.publish(tree, 4, 1, now);
+    assert!(!server.hub.has(Control::Signature), "it is that of the generation before");
+}
+
+#[test]
 fn with_a_limit_a_read_waits_until_what_was_sent_is_paid_for() {
     let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
     server.hub.limit_upload(NonZeroU64::new(1 << 20).unwrap());

@@ -99,6 +99,32 @@ fn an_address_is_usable_once_it_is_global_and_nobody_elses() {
 }
 
 #[test]
+fn a_routers_name_servers_are_understood() {
+    let servers =
+        ["2001:db8::53", "fe80::53", "2001:db8::54"].map(|ip| ip.parse::<Ipv6Addr>().unwrap());
+    let option = |kind: u8, lifetime: u32| {
+        let mut bytes = vec![kind, 1 + 2 * servers.len() as u8, 0, 0];
+        bytes.extend(lifetime.to_be_bytes());
+        bytes.extend(servers.iter().flat_map(Ipv6Addr::octets));
+        bytes
+    };
+    let named = |option: &[u8], length: usize| {
+        let mut fixed = vec![libc::AF_INET6 as u8, 0];
+        fixed.extend((length as u16).to_ne_bytes());
+        fixed.extend([3, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0]);
+        fixed.extend(option);
+        only(&message(libc::RTM_NEWNDUSEROPT, &fixed, &[(1, &[7; 16])])).name_servers()
+    };
+    let right = option(25, 600);
+    assert_eq!(named(&right, right.len()), [servers[0], servers[2]], "but for the link-local one");
+    assert!(named(&option(25, 0), right.len()).is_empty(), "they are not to be used any more");
+    assert!(named(&option(31, 600), right.len()).is_empty(), "another option");
+    for length in [0, 7, 8, 23, usize::from(u16::MAX)] {
+        assert!(named(&right, length).is_empty(), "cut off at {length}");
+    }
+}
+
+#[test]
 fn what_was_set_is_what_is_seen() {
     let bytes = Request::set_address(3, &config("192.0.2.10", 24)).numbered(7);
     let address = Address { link: 3, ip: ip("192.0.2.10"), prefix: 24, usable: true };

@@ -212,6 +212,15 @@ fn own_asks_although_there_is_an_address() {
 }
 
 #[test]
+fn own_takes_no_ipv6_address_of_the_kernel() {
+    let mut node = Node::new("", Net::Own, &[card(1, "eth0")]);
+    assert_eq!(node.acts(), [raise(1, "eth0")]);
+    node.carrier(&[1]).acts();
+    node.after(60).address(1, "2001:db8::7").acts();
+    assert_eq!(node.setup.found(), None);
+}
+
+#[test]
 fn kernel_only_waits() {
     let mut node = Node::new("ip=dhcp", Net::Kernel, &[card(1, "eth0")]);
     assert_eq!(node.carrier(&[1]).acts(), []);
