@@ -121,6 +121,8 @@ pub struct Fetch {
     pub sources: Vec<OsString>,
     /// Where they go.
     pub dest: PathBuf,
+    /// The server is not xget's, and this is what it calls the tree to fetch from.
+    pub aname: Option<String>,
     /// Who must have signed the manifest: keys, or files of keys, as they were given. Any one will do.
     pub keys: Vec<OsString>,
     /// The only generation that may be fetched.
@@ -318,6 +320,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         allowed: given.allowed,
         sources,
         dest: dest.into(),
+        aname: given.aname,
         keys: given.keys,
         hash: given.hash,
         no_mode: given.no_mode,

@@ -54,6 +54,11 @@ pub enum Error {
         /// What.
         why: String,
     },
+    /// The other side is a 9P server, but not xget's.
+    NotXget {
+        /// Who.
+        host: String,
+    },
     /// The manifest is not what the keys or the hash that were given ask for.
     Untrusted {
         /// Who serves it.
@@ -115,7 +120,7 @@ impl Error {
             Error::NotServed { .. } => 4,
             Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
             Error::NoRoom { .. } | Error::Boot(_) => 5,
-            Error::Manifest(_) | Error::Peer { .. } => 6,
+            Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
             Error::Listen { .. } => 7,
             Error::Untrusted { .. } => 8,
         }
@@ -133,6 +138,7 @@ impl fmt::Display for Error {
             }
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
+            Error::NotXget { host } => write!(f, "{host}: a 9P server, but not xget's"),
             Error::Untrusted { host, why } => {
                 write!(f, "the manifest of {host} is not trusted: {why}; nothing of it is used. ")?;
                 f.write_str(match why {

@@ -65,6 +65,8 @@ pub const CONNECTING: Duration = Duration::from_secs(5);
 pub const SILENCE: Duration = Duration::from_secs(10);
 /// Longest manifest that is read, in bytes: a million files take about 100 MB.
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
+/// Most entries that are listed at a server that is not xget's: no tree is endless.
+pub const MAX_ENTRIES: u64 = 4 << 20;
 /// Longest signature that is read, in bytes. minisign's comments have at most 1024 and 8192.
 pub const MAX_SIGNATURE_BYTES: u64 = 16 << 10;
 /// Most bytes of a control file that are read for its first line.

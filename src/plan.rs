@@ -182,9 +182,11 @@ impl Plan {
     }
 }
 
+/// Fails with [`Error::Usage`] if two sources would get in each other's way.
+///
 /// An entry has one place and a place one entry. That holds for all of them if it holds for the
 /// sources: what is in a source goes where the source goes.
-fn refuse_collisions(sources: &[TreePath], dest: &Path) -> Result<(), Error> {
+pub fn refuse_collisions(sources: &[TreePath], dest: &Path) -> Result<(), Error> {
     for (i, a) in sources.iter().enumerate() {
         for b in sources.iter().skip(i + 1).filter(|b| *b != a) {
             if a.is_within(b) || b.is_within(a) {

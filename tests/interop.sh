@@ -1,14 +1,16 @@
 #!/bin/bash
-# Other people's 9P clients read the master's tree: diod's tools (9P2000.L) and p9fs (9P2000,
-# 9P2000.u, 9P2000.L). Every file is read and compared, what is not there is an error, and so is
-# every write.
+# Other people's 9P clients look at the master's tree, in every dialect they have: each lists it, reads
+# and compares every file, asks for sizes and times, follows a link, is told what is not there, and is
+# refused every change. The table that comes of it is in docs/interop.md.
 . "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/interop/lib.sh"
 need python3:python3 diodls:diod diodcat:diod
 need_xget
 
 src=$work/src
 mkdir "$src"
 small_tree "$src"
+ln -s ../file-1 "$src/etc/deep/to-file-1"
 random_file "$src/big" 5M
 mkdir "$src/many"
 for i in $(seq 300); do echo "$i" > "$src/many/a-rather-long-name-of-a-file-$i"; done
@@ -23,75 +25,89 @@ server=127.0.0.1:$port
 lines() { wc -l < "$(log master)"; }
 since() { tail -n "+$(($1 + 1))" "$(log master)" | grep -v ' <- Rread\| Tread ' > "$work/trace"; echo "$work/trace"; }
 
-# ---- diod's tools
+# looks NAME VERSION FROM DIALECT COMMAND...: a client that prints what interop/look.py describes
+looks() {
+    local name=$1 version=$2 from=$3 dialect=$4 before verdict what text code; shift 4
+    before=$(lines)
+    timeout 60 "$@" "$port" "$dialect" "$src" > "$work/looks" 2> "$work/looks.err"
+    code=$?
+    [ $code = 0 ] || fail "$name, $dialect: exit code $code" "$work/looks.err" "$(since "$before")"
+    local -A said=()
+    while IFS=$'\t' read -r verdict what text; do
+        case $verdict in
+        ok) said[$what]=${said[$what]:-yes}; pass "$name, $dialect: $text" ;;
+        bad) said[$what]=NO; fail "$name, $dialect: $text" "$(since "$before")" ;;
+        esac
+    done < "$work/looks"
+    row "$name" "$version" "$from" "$dialect" "${said[list]:--}" "${said[read]:--}" "${said[stat]:--}" \
+        "${said[link]:--}" "${said[change]:--}" "${said[missing]:--}"
+}
 
-matrix=()
-row() { matrix+=("$(printf '%-8s %-9s %5s %6s %10s %8s' "$@")"); }
-row client dialect list read 'not there' write
+# ---- diod's tools, which look at one thing each
 
-before=$(lines)
-ok=yes
-# diodls lists one directory; what it prints is checked against ls.
-while read -r dir; do
-    timeout 20 diodls -s $server -a / "$dir" > "$work/ls.out" 2> "$work/ls.err" ||
-        { ok=no; fail "diodls lists $dir" "$work/ls.err" "$(since "$before")"; break; }
-    awk '{ print $NF }' "$work/ls.out" | grep -vx '\.\.\?' | sort > "$work/ls.names"
-    (cd "$src/$dir" && find . -mindepth 1 -maxdepth 1 -printf '%f\n') | awk '{ print $NF }' | sort > "$work/ls.expected"
-    diff "$work/ls.expected" "$work/ls.names" > "$work/ls.diff" ||
-        { ok=no; fail "diodls lists $dir" "$work/ls.diff" "$work/ls.out"; break; }
-done < <(cd "$src" && find . -type d -printf '/%P\n')
-[ $ok = yes ] && pass "diodls lists every directory"
-list=$ok
+diod_lists() {
+    local dir
+    while read -r dir; do
+        timeout 20 diodls -s $server -a / "$dir" > "$work/ls.out" || return 1
+        awk '{ print $NF }' "$work/ls.out" | grep -vx '\.\.\?' | sort > "$work/ls.names"
+        (cd "$src/$dir" && find . -mindepth 1 -maxdepth 1 -printf '%f\n') | awk '{ print $NF }' | sort |
+            diff - "$work/ls.names" || return 1
+    done < <(cd "$src" && find . -type d -printf '/%P\n')
+}
 
-ok=yes count=0
-before=$(lines)
-while read -r file; do
-    count=$((count + 1))
-    timeout 20 diodcat -s $server -a / "$file" 2> "$work/cat.err" | cmp - "$src/$file" 2> "$work/cmp.err" ||
-        { ok=no; fail "diodcat reads $file" "$work/cat.err" "$work/cmp.err" "$(since "$before")"; break; }
-done < <(cd "$src" && find . -type f ! -path './many/*[1-9]' -printf '%P\n')
-[ $ok = yes ] && pass "diodcat reads $count files, all the same as the master's"
-read_ok=$ok
+# By `diodls -l`, which says of a file what ls does.
+diod_stats() {
+    timeout 20 diodls -l -s $server -a / /etc > "$work/ls.out" || return 1
+    grep -E "^-rw-------[.]? .* $(stat -c %s "$src/etc/file-1") .* file-1$" "$work/ls.out"
+}
 
-before=$(lines)
-timeout 20 diodcat -s $server -a / no/such/file > /dev/null 2> "$work/cat.err"; code=$?
-if [ $code != 0 ] && [ $code != 124 ] && grep -q 'No such file' "$work/cat.err"; then
-    pass "diodcat is told what is not there"; gone=refused
-else
-    fail "diodcat is told what is not there (exit code $code)" "$work/cat.err" "$(since "$before")"; gone=NO
-fi
-row diod 9P2000.L $list $read_ok $gone -
+diod_reads() {
+    local file
+    while read -r file; do
+        timeout 20 diodcat -s $server -a / "$file" | cmp - "$src/$file" || return 1
+    done < <(cd "$src" && find . -type f ! -path './many/*[1-9]' -printf '%P\n')
+}
 
-# ---- p9fs
+diod_is_told() {
+    timeout 20 diodcat -s $server -a / no/such/file 2> "$work/cat.err"
+    [ $? != 124 ] && grep 'No such file' "$work/cat.err"
+}
 
-venv=$target/test-venv
-if ! "$venv/bin/python" -c 'import p9fs' 2> /dev/null; then
-    python3 -c 'import ensurepip' 2> /dev/null || apt_install python3-venv
-    { rm -rf "$venv" && python3 -m venv "$venv" && "$venv/bin/pip" install -q p9fs==0.0.4; } > "$work/pip.log" 2>&1
-fi
-if "$venv/bin/python" -c 'import p9fs' 2> /dev/null; then
-    for dialect in 9P2000 9P2000.u 9P2000.L; do
-        before=$(lines)
-        timeout 60 "$venv/bin/python" "$repo/tests/p9fs_client.py" "${server##*:}" $dialect "$src" > "$work/p9fs.out" 2> "$work/p9fs.err"
-        code=$?
-        declare -A said=()
-        while IFS=$'\t' read -r verdict what text; do
-            case $verdict in
-            ok) said[$what]=${text%%:*}; pass "p9fs, $dialect: ${text#*: }" ;;
-            bad) said[$what]=NO; fail "p9fs, $dialect: $text" "$(since "$before")" ;;
-            esac
-        done < "$work/p9fs.out"
-        [ $code = 0 ] || fail "p9fs, $dialect: exit code $code" "$work/p9fs.err" "$(since "$before")"
-        row p9fs $dialect "${said[list]:-?}" "${said[read]:-?}" "${said[gone]:-?}" "${said[write]:-?}"
-        unset said
+# judge TEXT COMMAND...: check, and $is for the table
+judge() {
+    local before=$failed
+    check "$@"
+    is=yes
+    [ $failed = "$before" ] || is=NO
+}
+judge "diodls lists every directory" diod_lists; list=$is
+judge "diodls -l is told modes and sizes" diod_stats; stat=$is
+judge "diodcat reads every file, the same as the master's" diod_reads; read=$is
+judge "diodcat is told what is not there" diod_is_told; missing=$is
+row diod "$(version_of diod)" Debian 9P2000.L $list $read $stat - - $missing
+
+# ---- clients from PyPI
+
+for client in p9fs:0.0.4:p9fs:9P2000,9P2000.u,9P2000.L python-9p:0.1.0:python9p:9P2000 aio9p:0.3.3:aio9p:9P2000,9P2000.u; do
+    IFS=: read -r name version program dialects <<< "$client"
+    if ! python_client "$name" "$version"; then
+        skip "$name" "python3-venv, and PyPI for $name==$version ($(tail -n 1 "$work/pip.log"))"
+        continue
+    fi
+    for dialect in ${dialects//,/ }; do
+        looks "$name" "$version" PyPI "$dialect" "$python" "$interop/${program}_client.py"
     done
+done
+
+# ---- clients from crates.io
+
+if rust_peers; then
+    looks ninep 0.6.0 crates.io 9P2000 "$peers/build/release/ninep-client"
 else
-    skip "p9fs" "python3 -m venv $venv && $venv/bin/pip install p9fs (needs python3-venv and PyPI)"
-    row p9fs all skipped
+    skip ninep "crates.io ($(tail -n 1 "$work/peers.log"))"
 fi
 
 check "the master's tree is unchanged" cmp "$work/before" <(describe "$src")
 check "the master still answers" status - $server
 end TERM master
-for line in "${matrix[@]}"; do note "$line"; done
 finish

@@ -134,6 +134,18 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                        an IPv6 address with a port stands in brackets",
             },
             Opt {
+                short: None,
+                long: "aname",
+                takes: Value {
+                    name: "NAME",
+                    kind: "a name",
+                    set: |given, v| parsed(v).map(|aname| given.aname = Some(aname)),
+                },
+                forms: &[Fetch],
+                help: "the server is not xget's, and exports its tree\n\
+                       under this name: fetch without verification",
+            },
+            Opt {
                 short: Some('s'),
                 long: "no-mode",
                 takes: Nothing(|given| given.no_mode = true),

@@ -33,6 +33,7 @@ fn the_original_way_to_fetch_everything() {
         allowed: Allowed::default(),
         sources: vec![".".into()],
         dest: "/tmp/download".into(),
+        aname: None,
         keys: Vec::new(),
         hash: None,
         no_mode: false,
@@ -56,6 +57,13 @@ fn the_original_way_to_fetch_everything() {
 fn the_original_way_to_fetch_one_file() {
     let given = fetch("-n masterserver file1 /tmp/download");
     assert_eq!((given.sources, given.dest), (vec!["file1".into()], "/tmp/download".into()));
+}
+
+#[test]
+fn the_tree_of_another_server_is_named() {
+    let given = fetch("-n head:564 --aname=/srv/boot . /boot");
+    assert_eq!(given.aname.as_deref(), Some("/srv/boot"));
+    assert_eq!(fetch("-n head . /boot").aname, None);
 }
 
 #[test]

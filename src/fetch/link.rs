@@ -82,7 +82,7 @@ impl Link {
     }
 
     pub(super) fn attach(&mut self) {
-        self.client.attach(Token::Attach, ROOT_FID);
+        self.client.attach(Token::Attach, ROOT_FID, b"");
     }
 
     /// Opens the control files that stay open, and begins to read `have`.

@@ -1,14 +1,16 @@
 //! One question to a server, waited for: reads a control file over a connection of its own.
 
 use std::fmt;
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
+use super::connection::{Connection, ROOT_FID, Token};
 use crate::error::reason;
-use crate::limits::{CONNECTING, MAX_FIRST_LINE_BYTES, SILENCE};
+use crate::limits::MAX_FIRST_LINE_BYTES;
 use crate::net::transport::Transport;
-use crate::p9::client::{Broken, Client, Event};
+use crate::p9::client::{Broken, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::tree::Control;
@@ -16,7 +18,6 @@ use crate::tree::Control;
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
 
-const ROOT_FID: u32 = 0;
 const FILE_FID: u32 = 1;
 
 /// Why a call failed.
@@ -30,6 +31,8 @@ pub enum CallError {
     NotXget,
     /// The server refused.
     Refused(Errno),
+    /// There is nothing to attach to, or not for us.
+    NoTree(Errno),
     /// The file is longer than it may be, in bytes.
     TooLong(u64),
 }
@@ -45,6 +48,11 @@ impl fmt::Display for CallError {
             CallError::Broken(broken) => write!(f, "it {broken}"),
             CallError::NotXget => write!(f, "a 9P server, but not xget's"),
             CallError::Refused(errno) => write!(f, "{errno}"),
+            CallError::NoTree(errno) => write!(
+                f,
+                "no tree there may be attached to ({errno}); a 9P server that is not xget's may want \
+                 --aname=DIR, the directory that it exports"
+            ),
             CallError::TooLong(most) => write!(f, "more than {most} bytes"),
         }
     }
@@ -56,20 +64,13 @@ impl From<io::Error> for CallError {
     }
 }
 
-/// What a request belongs to.
-#[derive(Clone, Copy)]
-enum Token {
-    Question,
-    /// The end of a question, for which nobody waits and which may fail if the beginning has.
-    Close,
-}
+/// The token of a question.
+const QUESTION: Token = 0;
+/// The token of the end of a question, for which nobody waits and which may fail if the beginning has.
+const CLOSE: Token = 1;
 
 /// A connection on which one question at a time is asked and waited for.
-pub struct Call {
-    stream: TcpStream,
-    client: Client<Token>,
-    buffer: Vec<u8>,
-}
+pub struct Call(Connection);
 
 impl Call {
     /// Calls the server at `address`, which gets `patience` to take the call.
@@ -78,16 +79,7 @@ impl Call {
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Call, CallError> {
-        let stream = transport.call(address, patience.min(CONNECTING))?;
-        stream.set_read_timeout(Some(patience.min(SILENCE)))?;
-        stream.set_write_timeout(Some(patience.min(SILENCE)))?;
-        let buffer = vec![0; READ_BYTES as usize];
-        let mut call = Call { stream, client: Client::new(false), buffer };
-        call.client.version(Token::Question);
-        call.finish()?;
-        call.client.attach(Token::Question, ROOT_FID);
-        call.finish()?;
-        Ok(call)
+        Connection::open(transport, address, patience, b"").map(Call)
     }
 
     /// Reads all of `.xget/FILE`, at most `most` bytes; `progress` hears the bytes so far.
@@ -132,12 +124,13 @@ impl Call {
 
     /// Queues it; the first read goes out with it.
     fn open(&mut self, file: Control) {
-        self.client.open(Token::Question, ROOT_FID, FILE_FID, &[".xget", file.name()], 0);
+        let path = [".xget", file.name()];
+        self.0.client().open(QUESTION, ROOT_FID, FILE_FID, &path, 0);
     }
 
     /// Queues it; it goes out with the next question, if there is one.
     fn close(&mut self) {
-        self.client.send(Token::Close, &Message::Tclunk { fid: FILE_FID });
+        self.0.client().send(CLOSE, &Message::Tclunk { fid: FILE_FID });
     }
 
     /// Reads what follows `content`; how many bytes came.
@@ -148,9 +141,9 @@ impl Call {
         progress: &mut dyn FnMut(u64),
     ) -> Result<usize, CallError> {
         let before = content.len();
-        let count = READ_BYTES.min(self.client.max_read_bytes());
+        let count = READ_BYTES.min(self.0.client().max_read_bytes());
         let offset = before as u64;
-        self.client.send(Token::Question, &Message::Tread { fid: FILE_FID, offset, count });
+        self.0.client().send(QUESTION, &Message::Tread { fid: FILE_FID, offset, count });
         self.exchange(&mut |bytes| {
             content.extend_from_slice(bytes);
             progress(content.len() as u64);
@@ -162,43 +155,36 @@ impl Call {
         Ok(content.len() - before)
     }
 
-    /// Waits for replies without data.
-    fn finish(&mut self) -> Result<(), CallError> {
-        self.exchange(&mut |_| Ok(()))
-    }
-
     /// Sends what is queued and waits until everything has its reply.
     fn exchange(
         &mut self,
         take: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
     ) -> Result<(), CallError> {
-        self.stream.write_all(self.client.output())?;
-        self.client.output().clear();
         let mut result = Ok(());
-        while self.client.in_flight() > 0 {
-            let n = match self.stream.read(&mut self.buffer)? {
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                n => n,
+        self.0.exchange(&mut |event, _| {
+            let error = match event {
+                Event::Data { bytes, .. } => match take(bytes) {
+                    Ok(()) => return ControlFlow::Continue(None),
+                    Err(error) => {
+                        result = Err(error);
+                        return ControlFlow::Break(());
+                    }
+                },
+                Event::Reply(CLOSE, _) => return ControlFlow::Continue(None),
+                Event::Reply(_, Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
+                    CallError::NotXget
+                }
+                Event::Reply(_, Err(Errno::ENOENT)) => CallError::NotXget,
+                Event::Reply(_, Err(errno)) => CallError::Refused(errno),
+                Event::Reply(_, Ok(_)) | Event::End(..) => return ControlFlow::Continue(None),
             };
-            let mut bytes = self.buffer.get(..n).unwrap_or_default();
-            while let Some(event) = self.client.receive(&mut bytes).map_err(CallError::Broken)? {
-                let error = match event {
-                    Event::Data { bytes, .. } => {
-                        take(bytes)?;
-                        continue;
-                    }
-                    Event::Reply(Token::Close, _) => continue,
-                    Event::Reply(_, Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
-                        CallError::NotXget
-                    }
-                    Event::Reply(_, Err(Errno::ENOENT)) => CallError::NotXget,
-                    Event::Reply(_, Err(errno)) => CallError::Refused(errno),
-                    Event::Reply(_, Ok(_)) | Event::End(..) => continue,
-                };
-                // Of a walk, an open and a read in one breath all fail; the first says why.
-                result = result.and(Err(error));
+            // Of a walk, an open and a read in one breath all fail. The walk's error says why; other
+            // servers may send it after those.
+            if result.is_ok() || matches!(error, CallError::NotXget) {
+                result = Err(error);
             }
-        }
+            ControlFlow::Continue(None)
+        })?;
         result
     }
 }

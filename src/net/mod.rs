@@ -1,6 +1,7 @@
 //! The network: names, sockets, and sending what a 9P session has to say.
 
 pub mod call;
+pub mod connection;
 pub mod manifest;
 pub mod own;
 pub mod resolve;

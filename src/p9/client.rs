@@ -126,10 +126,10 @@ impl<T: Copy> Client<T> {
         self.send(token, &Message::Tversion { msize: MAX_MSIZE, version });
     }
 
-    /// Queues a Tattach to the root, with the numeric user 0 as Linux asks of root.
-    pub fn attach(&mut self, token: T, fid: u32) {
+    /// Queues a Tattach to the root of the tree `aname`, with the numeric user 0 as Linux asks of root.
+    pub fn attach(&mut self, token: T, fid: u32, aname: &[u8]) {
         let n_uname = NumericId(Some(0));
-        let (uname, aname) = (Text(b"root"), Text(b""));
+        let (uname, aname) = (Text(b"root"), Text(aname));
         self.send(token, &Message::Tattach { fid, afid: NOFID, uname, aname, n_uname });
     }
 
@@ -370,9 +370,11 @@ impl<T: Copy> Client<T> {
 
     fn decoded<'d>(&mut self, token: T, kind: u8, count: u32) -> Result<Event<'_, 'd, T>, Broken> {
         let frame = Frame::parse(&self.partial).map_err(Broken::Decode)?;
-        // A server that knows no 9P2000.L says so with a plain Rerror; its text cannot be used.
+        // A server that knows no 9P2000.L says so with a plain Rerror; its text cannot be used. But
+        // nfs-ganesha sends all its errors under that type, with a number in place of the text.
         if kind == RERROR {
-            return Ok(Event::Reply(token, Err(Errno::EOPNOTSUPP)));
+            let errno = frame.body.try_into().map_or(Errno::EOPNOTSUPP.0, u32::from_le_bytes);
+            return Ok(Event::Reply(token, Err(Errno(errno))));
         }
         let message = Message::decode(kind, frame.body, Dialect::Linux).map_err(Broken::Decode)?;
         if let Some(trace) = &mut self.trace {

@@ -28,6 +28,7 @@ errors! {
     ENOENT = 2 "No such file or directory"
     EIO = 5 "Input/output error"
     EBADF = 9 "Bad file descriptor"
+    EACCES = 13 "Permission denied"
     EBUSY = 16 "Device or resource busy"
     ENOTDIR = 20 "Not a directory"
     EISDIR = 21 "Is a directory"

@@ -197,7 +197,7 @@ impl Pair {
 
     fn go_on(&mut self, done: Token) {
         match done {
-            Token::Version => self.client.attach(Token::Attach, ROOT_FID),
+            Token::Version => self.client.attach(Token::Attach, ROOT_FID, b""),
             Token::Attach => {
                 let path = [".xget", "image"];
                 assert!(self.client.open(Token::Open, ROOT_FID, IMAGE_FID, &path, 0));

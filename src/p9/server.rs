@@ -785,6 +785,8 @@ fn release(fid: Fid, host: &mut impl Host, at: At) {
 }
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod tests;

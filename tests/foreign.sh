@@ -1,0 +1,101 @@
+#!/bin/bash
+# `xget -n` fetches from 9P servers of other people: plainly, unverified, and saying so. What comes is the
+# same as what they serve, in every respect, and nothing half-written is left where a fetch fails. The
+# table that comes of it is in docs/interop.md.
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/interop/lib.sh"
+need python3:python3 diod:diod
+need_xget
+
+src=$work/src
+mkdir "$src"
+small_tree "$src"
+random_file "$src/big" 20M
+truncate -s 10M "$src/holes"
+mkdir "$src/many" && for i in $(seq 300); do echo "$i" > "$src/many/a-rather-long-name-of-a-file-$i"; done
+deep=$src/$(printf 'd/%.0s' $(seq 20))
+mkdir -p "$deep" && echo leaf > "$deep/leaf"
+[ "$(id -u)" != 0 ] || chown 12:34 "$src/etc/file-7"
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+answers() { (exec 3<> "/dev/tcp/127.0.0.1/$1"); } 2> /dev/null
+
+# fetches DEST SRC... [OPTION...]: all of it goes into $work/fetch.log
+fetches() {
+    local dest=$1; shift
+    timeout 60 "$xget" -n "127.0.0.1:$port" -r 1 "${anames[@]}" "$@" "$dest" 2> "$work/fetch.log"
+}
+
+refused() {
+    local dest=$1 code=$2 words=$3; shift 3
+    fetches "$dest" "$@"
+    [ $? = "$code" ] && grep "$words" "$work/fetch.log"
+}
+
+unfinished() { find "$1" -name '.xget-part-*' 2> /dev/null | grep .; }
+
+# judge TEXT COMMAND...: check, and $is for the table
+judge() {
+    local text=$1 before=$failed; shift
+    check "$server: $text" "$@"
+    is=yes
+    [ $failed = "$before" ] || is=NO
+}
+
+# fetched_from NAME VERSION FROM ANAME: with the server running on $port
+fetched_from() {
+    local server=$1 version=$2 from=$3 aname=$4 all one missing is
+    anames=()
+    [ -z "$aname" ] || anames=("--aname=$aname")
+    wait_for 10 answers "$port" || { fail "$server starts" "$(log "$server")"; return; }
+    judge "everything is fetched" fetches "$work/$server" .
+    judge "it is the same in every respect" same "$src" "$work/$server"; all=$is
+    [ "$all" = yes ] || tail -n 3 "$work/fetch.log"
+    note "$(tail -n 1 "$work/fetch.log")"
+    judge "it is said that nothing is verified" grep 'fetched without verification' "$work/fetch.log"
+    judge "some of it is fetched" fetches "$work/$server-some" etc/deep many/a-rather-long-name-of-a-file-7
+    judge "and is that" same "$src/etc/deep" "$work/$server-some/deep"; one=$is
+    judge "what is not there is refused" refused "$work/$server-none" 4 'does not serve no/such' no/such; missing=$is
+    judge "nothing is left half-written" eval "! unfinished '$work/$server' && ! unfinished '$work/$server-none'"
+    row "$server" "$version" "$from" "$all" "$one" "$missing"
+    end TERM "$server"
+}
+
+port=$(free_port)
+diod=$(command -v diod || echo /usr/sbin/diod)
+start diod - "$diod" -f -n -S -U root -e "$src" -l "127.0.0.1:$port" -L "$work/diod.own.log"
+wait_for 10 answers "$port"
+anames=()
+check "diod: a server that wants an aname is told apart" refused "$work/no" 6 'aname=DIR' .
+fetched_from diod "$(version_of diod)" Debian "$src"
+
+if rust_peers; then
+    port=$(free_port)
+    start p9 - "$peers/build/release/p9-server" "127.0.0.1:$port" "$src"
+    fetched_from p9 0.3.2 crates.io ""
+else
+    skip "the crate p9" "crates.io ($(tail -n 1 "$work/peers.log"))"
+fi
+
+if rust_program unpfs 0.13.0; then
+    port=$(free_port)
+    start unpfs - "$peers/bin/unpfs" "tcp!127.0.0.1!$port" "$src"
+    fetched_from unpfs 0.13.0 crates.io ""
+else
+    skip unpfs "crates.io ($(tail -n 1 "$work/install.log"))"
+fi
+
+# ---- a server that is not what it seems
+
+port=$(free_port)
+start liar - python3 "$interop/liar.py" "$port"
+anames=()
+wait_for 10 answers "$port"
+check "a name that leads out of the destination is refused" refused "$work/out" 6 'no file can be called' names
+check "a file that ends early is refused" refused "$work/short" 6 'has become shorter' short
+check "and is not there" eval "! ls '$work/short/short'"
+check "a file that changes is refused" refused "$work/changes" 6 'has changed while it was read' changes
+check "and is not there either" eval "! ls '$work/changes/changes'"
+check "a directory without an end is refused" refused "$work/endless" 3 'the time is over' --timeout 2 endless
+end TERM liar
+finish

@@ -1,0 +1,46 @@
+# shellcheck shell=bash
+# Other people's 9P programs, each from its registry, after ../lib.sh; and the tables of docs/interop.md.
+
+interop=$repo/tests/interop
+peers=$target/interop                       # what was downloaded and built stays here
+
+# python_client NAME VERSION: a Python with that package of PyPI, and no other, as $python
+python_client() {
+    local venv=$peers/$1-$2
+    python=$venv/bin/python
+    [ -e "$venv/complete" ] && return
+    python3 -c 'import ensurepip' 2> /dev/null || apt_install python3-venv
+    {
+        rm -rf "$venv" && python3 -m venv "$venv" &&
+            timeout 120 "$venv/bin/pip" install -q "$1==$2" && touch "$venv/complete"
+    } > "$work/pip.log" 2>&1
+}
+
+# rust_peers: the programs of interop/peers, which use crates, in $peers/build/release
+rust_peers() {
+    timeout 400 cargo build --locked --release --manifest-path "$interop/peers/Cargo.toml" \
+        --target-dir "$peers/build" > "$work/peers.log" 2>&1
+}
+
+# rust_program NAME VERSION: a program of crates.io, as $peers/bin/NAME
+rust_program() {
+    timeout 400 cargo install "$1" --version "$2" --locked --root "$peers" --target-dir "$peers/build" \
+        > "$work/install.log" 2>&1
+}
+
+# version_of PACKAGE: the upstream part of a Debian package's version
+version_of() {
+    dpkg-query -W -f '${Version}' "$1" 2> /dev/null | sed 's/^[0-9]*://; s/[-+~].*//'
+}
+
+# row CELL...: a line of a table of docs/interop.md, which has to be there like that
+row() {
+    local line
+    line="|$(printf ' %s |' "$@")"
+    note "$line"
+    if grep -qxF -- "$line" "$repo/docs/interop.md"; then
+        pass "docs/interop.md says so"
+    else
+        fail "docs/interop.md says otherwise of $1; its line should be: $line"
+    fi
+}
