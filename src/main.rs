@@ -8,6 +8,8 @@ use xget::cli::{self, Command};
 use xget::error::Error;
 
 fn main() -> ExitCode {
+    // Where that cannot be arranged the kernel's message has to do.
+    let _ = xget::sys::crash::say_when_at_fault();
     if xget::boot::is_init() {
         // What the kernel passes on to it are words of its command line, not arguments.
         xget::boot::init();

@@ -1,6 +1,7 @@
 //! All calls of the operating system that the standard library does not wrap, and all `unsafe`.
 
 pub mod boot;
+pub mod crash;
 pub mod descriptors;
 pub mod frames;
 pub mod fs;
