@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm/lib.sh"
 . "$(dirname "$0")/vm/root.sh"
-need_machines
+need_machines minisign:minisign
 
 memory=256                          # of each machine, in MiB
 limit=90                            # seconds for one thing to be said; the processors may be busy
@@ -14,6 +14,12 @@ mkdir -p "$work/root"
 random_file "$work/root/payload" $((24 << 20))
 make_image > "$work/image.log" 2>&1 || { fail "an image is made" "$work/image.log"; finish; }
 truncate -s 400M "$boot/images/large.squashfs"
+# Signed by one key, while a machine will trust another.
+for key in trusted other; do minisign -G -W -p "$work/$key.pub" -s "$work/$key.sec"; done > "$work/keys.log"
+signature=$work/manifest.minisig
+"$xget" --manifest -q --cache none "$boot" > "$work/manifest" &&
+    minisign -S -s "$work/other.sec" -m "$work/manifest" -x "$signature" > "$work/sign.log" ||
+    { fail "what is served is signed" "$work/sign.log"; finish; }
 check "an initramfs with nothing but xget and modules is made" alone alone.img
 check "and one with a shell" alone shell.img --busybox
 net_up 0 || { fail "a switch and a boot server are made"; finish; }
@@ -69,7 +75,7 @@ monitor set_link n0 on
 dnsmasq_on_switch || finish
 says late-link 'eth0 gets the address 10\.77\.0\.[0-9]+ from the DHCP server 10\.77\.0\.1'
 says late-dhcp 'eth0 gets the address 10\.77\.0\.[0-9]+ from the DHCP server 10\.77\.0\.1'
-master 0 "$boot" || { fail "the master starts" "$(log master)"; finish; }
+master 0 "$boot" --signature "$signature" --key "$work/other.pub" || { fail "the master starts" "$(log master)"; finish; }
 for name in late-link late-dhcp late-master; do is_up $name; done
 end TERM late-link late-dhcp late-master
 
@@ -77,11 +83,18 @@ end TERM late-link late-dhcp late-master
 
 troubled not-served 9 "root=xget:///images/other.squashfs"
 troubled too-large 10 "root=xget:///images/large.squashfs"
+zeros=$(printf '0%.0s' {1..64})
+troubled wrong-hash 12 "root=xget:///$image rd.xget.hash=$zeros"
+troubled wrong-key 13 "root=xget:///$image rd.xget.key=$(tail -n 1 "$work/trusted.pub")"
 says not-served "$(ip_of 0) does not serve images/other\.squashfs"
 ends_in_shell not-served
 says too-large '/run/xget/files is too small: 400\.0 MiB are to come, and there is room for [0-9.]+ MiB'
 ends_in_shell too-large
-end TERM not-served too-large master
+says wrong-hash "the manifest of $(ip_of 0) is not trusted: it is generation [0-9a-f]{64}, and not $zeros"
+ends_in_shell wrong-hash
+says wrong-key "the manifest of $(ip_of 0) is not trusted: it is signed by the key [0-9A-F]{16}, and must be by"
+ends_in_shell wrong-key
+end TERM not-served too-large wrong-hash wrong-key master
 
 # A master that goes in the middle, for good.
 master 0 "$boot" --max-upload 1M || { fail "a slow master starts" "$(log master)"; finish; }
