@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# Helpers for tests with dracut's initramfs, after root.sh beside this.
+
+# What an initramfs with systemd has besides.
+dracut_systemd="systemd systemd-initrd dracut-systemd systemd-udevd systemd-journald systemd-tmpfiles \
+    systemd-modules-load systemd-sysctl"
+
+# dracut_initramfs FILE MODULES: these modules, of dracut's own and of dracut-module/
+dracut_initramfs() {
+    # dracut takes modules from one directory: its own, and ours among them.
+    local base=$work/dracut file
+    if [ ! -d "$base" ]; then
+        mkdir -p "$base/modules.d" "$work/none"
+        for file in /usr/lib/dracut/*; do [ "$(basename "$file")" = modules.d ] || ln -s "$file" "$base/"; done
+        ln -s /usr/lib/dracut/modules.d/* "$repo/dracut-module/50xget" "$base/modules.d/"
+    fi
+    dracutbasedir=$base XGET=$static_node dracut -f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode \
+        --kver "$version" --kmoddir "$kernels/root/lib/modules/$version" --tmpdir "$work" --conf /dev/null \
+        --confdir "$work/none" --compress "zstd -q -1" -m "$2" "$work/$1"
+}
