@@ -9,21 +9,22 @@
 . "$(dirname "$0")/vm/root.sh"
 . "$(dirname "$0")/vm/dracut.sh"
 need_machines dracut:dracut-core python3:python3-minimal /lib/systemd/systemd:systemd
-master_program=$xget
 
 # ---- the root: Debian's systemd, and an init without it
 
 make_image() {
-    local root=$work/root unit
+    local root=$work/root unit file
     busybox_tree "$root"
     mkdir -p "$root"/{sbin,run,sysroot,etc/systemd/system,etc/default,usr/bin,usr/lib/systemd/system,var/log,srv/boot} "$boot/images"
     ln -s usr/lib "$root/lib" && ln -s usr/lib64 "$root/lib64" && mkdir -p "$root/usr/lib64"
-    for unit in sh sleep grep sed tr cat touch ls cut date; do ln -s busybox "$root/bin/$unit"; done
+    for file in sh sleep grep sed tr cat ls cut; do ln -s busybox "$root/bin/$file"; done
     echo NAME=node > "$root/etc/os-release"
     printf 'root:x:0:0:root:/:/bin/sh\n' > "$root/etc/passwd"; printf 'root:x:0:\n' > "$root/etc/group"
     : > "$root/etc/machine-id"
-    add_program "$root" "$(command -v systemctl)" /lib/systemd/systemd{,-journald,-shutdown}
-    add_program "$root" "$master_program" && cp "$master_program" "$root/usr/bin/xget"
+    for file in "$(command -v systemctl)" /lib/systemd/systemd{,-journald,-shutdown}; do
+        add_program "$root" "$file" "$file" || return 1
+    done
+    add_program "$root" "$xget" /usr/bin/xget || return 1
     for unit in sysinit basic multi-user local-fs local-fs-pre swap sockets timers paths slices shutdown umount \
         network network-pre initrd-switch-root; do
         cp "/lib/systemd/system/$unit.target" "$root/usr/lib/systemd/system/"
@@ -105,15 +106,14 @@ END
     mksquashfs "$root" "$boot/$image" -noappend -quiet -no-progress -all-root
 }
 
-# add_program DIR PROGRAM...: with the libraries that it is linked with
+# add_program DIR PROGRAM PATH: in DIR, with the libraries that it is linked with
 add_program() {
-    local dir=$1 program library; shift
-    for program; do
-        mkdir -p "$dir$(dirname "$program")" && cp -L "$program" "$dir$program" || return 1
-        for library in $(ldd "$program" | grep -o '/[^ ]*'); do
-            mkdir -p "$dir$(dirname "$library")" && cp -nL "$library" "$dir$library"
-        done
+    local library
+    mkdir -p "$1$(dirname "$3")" && cp -L "$2" "$1$3" || return 1
+    ldd "$2" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$1$(dirname "$library")" && cp -nL "$library" "$1$library"
     done
+    return 0
 }
 
 # ---- the machines
@@ -182,8 +182,10 @@ check "plain: with the master gone it serves its image" fetches_from 2
 end KILL systemd plain
 master 0 "$boot"
 
+# Long enough for the machine to be in its real root.
+serve_s=$((40 * ${XGET_PATIENCE:-1}))
 machine stop 3 systemd "check=stop"
-machine time 4 plain "init=/sbin/plain-init check=time rd.xget.serve=40"
+machine time 4 plain "init=/sbin/plain-init check=time rd.xget.serve=$serve_s"
 machine no 5 plain "init=/sbin/plain-init check=no rd.xget.serve=no"
 vm_prints 240 stop '^ROOT is done'
 prints stop "systemctl stops the resident, and its state goes" '^ROOT stopped: inactive, .*No such file'
@@ -191,7 +193,7 @@ check "stop: nobody serves there any more" is_not_served_at 3 $port
 prints stop "with nothing to take over xget.service is not failed" '^ROOT nothing to take over: inactive'
 prints stop "xget-master.service runs" '^ROOT master is active'
 check "stop: and serves what only root may read" is_served_at 3 20005
-prints time "rd.xget.serve=40 serves in the real root" '^ROOT is up: resident [0-9]+'
+prints time "rd.xget.serve=$serve_s serves in the real root" '^ROOT is up: resident [0-9]+'
 prints time "and ends after that" '^ROOT time is over: resident .?$'
 prints no "rd.xget.serve=no leaves nobody behind" '^ROOT serves nobody: resident , .*No such file'
 finish

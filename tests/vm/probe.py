@@ -86,7 +86,7 @@ def again_and_again(word, question):
         number += 1
         try:
             if question(number):
-                print(word, f"{time.monotonic():.3f}", flush=True)
+                print(word, f"{time.monotonic():.3f}", f"{time.monotonic() - began:.3f}", flush=True)
         except (OSError, ValueError, struct.error) as error:
             print("#", word, f"{time.monotonic():.3f}", error, flush=True)
         time.sleep(max(0, began + EVERY - time.monotonic()))
