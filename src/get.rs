@@ -293,6 +293,8 @@ impl Get<'_> {
     ) -> Result<Outcome, Error> {
         let report = self.report;
         report.event(format_args!("generation {}", manifest.generation().to_hex()));
+        let stays = matches!(self.options.serve_on, ServeOn::WhileWanted | ServeOn::Forever);
+        let serves_files = stays && (0..manifest.listing().entries().len()).all(|i| plan.chosen(i));
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
         let options =
             StoreOptions { keep_modes: !self.options.no_mode, keep_owners: !self.options.no_owner };
@@ -308,7 +310,8 @@ impl Get<'_> {
         let mut meter = Meter::new(&manifest, &store, &held);
         self.check_room(&store, meter.wanted.saturating_sub(meter.before))?;
         let (seed, max_upload) = (process::seed(), self.options.max_upload);
-        let start = Start { manifest, tree, store, held, home, listener, seed, max_upload };
+        let start =
+            Start { manifest, tree, store, held, home, listener, seed, max_upload, serves_files };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {
@@ -391,7 +394,7 @@ impl Get<'_> {
 
 /// Whether anybody fetches from this node, or could while it is still fetching.
 fn is_wanted(node: &Node, now: Instant) -> bool {
-    node.hub().is_drawn_from()
+    node.hub().is_drawn_from(now)
         || node.hub().members().iter().any(|(_, member)| {
             !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
         })

@@ -12,6 +12,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroU64;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -20,6 +21,7 @@ use crate::chunks::{ChunkId, ChunkSet};
 use crate::error::{Error, reason};
 use crate::fetch::{Fetch, Incoming, Output};
 use crate::manifest::{Manifest, Segment};
+use crate::net::adler32;
 use crate::net::send::{Files, Progress, Sending};
 use crate::net::tcp;
 use crate::p9::errno::Errno;
@@ -42,6 +44,8 @@ const BUFFERS: usize = 8;
 const REQUEST_BYTES: usize = 64 << 10;
 /// Reads from one socket before the others have their turn.
 const READS_A_TURN: usize = 4;
+/// How often it is looked whether a checksum is known.
+const CHECKSUM_PAUSE: Duration = Duration::from_millis(10);
 /// A connection that is not made by then is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,6 +64,8 @@ pub struct Node {
     /// Verified chunks that may not be in their files yet, each with the store's ticket for that.
     unwritten: VecDeque<(u64, ChunkId)>,
     stale: bool,
+    /// The Adler-32 that is being found out, on a thread.
+    checksum: Option<(Arc<Tree>, Segment, JoinHandle<io::Result<u32>>)>,
     report: Reporter,
 }
 
@@ -120,18 +126,24 @@ pub struct Start {
     pub seed: u64,
     /// Most bytes a second that are sent to others.
     pub max_upload: Option<NonZeroU64>,
+    /// Whether all files are shown and whoever reads one is waited for.
+    pub serves_files: bool,
 }
 
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start { manifest, tree, store, held, home, listener, seed, max_upload } = start;
+        let Start { manifest, tree, store, held, home, listener, seed, max_upload, serves_files } =
+            start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
         let port = listener.as_ref().and_then(|l| l.local_addr().ok()).map_or(0, |a| a.port());
         let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, rules, seed);
         if report.traces() {
             fetch.trace();
+        }
+        if serves_files {
+            fetch.serve_files();
         }
         let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
         max_upload.into_iter().for_each(|most| hub.limit_upload(most));
@@ -147,6 +159,7 @@ impl Node {
             requests: vec![0; REQUEST_BYTES],
             unwritten: VecDeque::new(),
             stale: false,
+            checksum: None,
             report,
         }
     }
@@ -183,6 +196,7 @@ impl Node {
         let now = Instant::now();
         self.follow_orders(now);
         self.hub.tick(now);
+        self.find_checksums();
         self.serve_the_woken(now);
         self.send_requests(now);
         self.tell();
@@ -192,6 +206,7 @@ impl Node {
             self.fetch.deadline(),
             self.hub.deadline(now),
             self.sources.values().filter_map(|source| source.connecting).min(),
+            self.checksum.as_ref().map(|_| now + CHECKSUM_PAUSE),
         ];
         let timeout = deadlines.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
@@ -271,6 +286,28 @@ impl Node {
                     }
                 },
                 Output::Close { source } => drop(self.sources.remove(&source)),
+            }
+        }
+    }
+
+    /// Finds out the checksums that classic clients wait for, one at a time.
+    fn find_checksums(&mut self) {
+        if let Some((tree, segment, thread)) =
+            self.checksum.take_if(|(.., thread)| thread.is_finished())
+        {
+            let sum = thread.join().ok().and_then(Result::ok);
+            self.hub.checksum_found(&tree, segment.entry, sum);
+        }
+        while self.checksum.is_none()
+            && let Some((tree, segment)) = self.hub.next_checksum()
+        {
+            let reading = self.files.source(&tree, &segment).and_then(|(file, offset)| {
+                let read = move || adler32::of_file(&file, offset, segment.len);
+                thread::Builder::new().name("checksum".into()).spawn(read)
+            });
+            match reading {
+                Ok(thread) => self.checksum = Some((tree, segment, thread)),
+                Err(_) => self.hub.checksum_found(&tree, segment.entry, None),
             }
         }
     }
