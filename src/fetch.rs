@@ -148,6 +148,7 @@ pub struct Fetch {
     home_due: Option<Instant>,
     places: BTreeMap<SocketAddr, Place>,
     port: u16,
+    serves_files: bool,
     own: Vec<IpAddr>,
     /// Places of the same subnet.
     neighbours: u32,
@@ -198,6 +199,7 @@ impl Fetch {
             home_due: None,
             places: BTreeMap::new(),
             port,
+            serves_files: false,
             own: Vec::new(),
             neighbours: 0,
             order: held.iter().collect(),
@@ -211,6 +213,12 @@ impl Fetch {
             random: seed | 1,
             trace: false,
         }
+    }
+
+    /// Lets classic clients be sent here: all files are shown here, and whoever reads one is waited
+    /// for.
+    pub fn serve_files(&mut self) {
+        self.serves_files = true;
     }
 
     /// Keeps a line for every message from now on.
@@ -605,7 +613,8 @@ impl Fetch {
 
     /// Tells a source what is wanted and held here, and where others can have it from.
     fn join(&mut self, source: SourceId, now: Instant) {
-        let text = format!("{} {}\n", self.port, self.manifest.generation().to_hex());
+        let files = if self.serves_files { " files" } else { "" };
+        let text = format!("{} {}{files}\n", self.port, self.manifest.generation().to_hex());
         let want = runs_lines("want", &self.wanted);
         self.write(source, Control::Avail, &text);
         want.iter().for_each(|line| self.write(source, Control::Next, line));

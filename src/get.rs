@@ -356,6 +356,8 @@ impl Get<'_> {
     ) -> Result<Outcome, Error> {
         let report = self.report;
         report.event(format_args!("generation {}", manifest.generation().to_hex()));
+        let stays = matches!(self.options.serve_on, ServeOn::WhileWanted | ServeOn::Forever);
+        let serves_files = stays && (0..manifest.listing().entries().len()).all(|i| plan.chosen(i));
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
         let options =
             StoreOptions { keep_modes: !self.options.no_mode, keep_owners: !self.options.no_owner };
@@ -385,6 +387,7 @@ impl Get<'_> {
             seed,
             max_upload,
             allowed,
+            serves_files,
         };
         let mut node = Node::new(start, report);
         let mut pace = Pace::new(&report, Instant::now());

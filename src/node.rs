@@ -12,6 +12,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -22,6 +23,7 @@ use crate::error::{Error, reason};
 use crate::fetch::{Fetch, Incoming, Output};
 use crate::limits::{CONNECTING, NODE_CONNECTIONS};
 use crate::manifest::{Manifest, Segment};
+use crate::net::adler32;
 use crate::net::send::{Files, Progress, Sending};
 use crate::net::transport::{Listener, Transport};
 use crate::p9::errno::Errno;
@@ -42,6 +44,8 @@ const BUFFERS: usize = 8;
 const REQUEST_BYTES: usize = 64 << 10;
 /// Reads from one socket before the others have their turn.
 const READS_A_TURN: usize = 4;
+/// How often it is looked whether a checksum is known.
+const CHECKSUM_PAUSE: Duration = Duration::from_millis(10);
 
 /// One fetch of one generation, and the serving that goes with it.
 #[derive(Debug)]
@@ -61,6 +65,8 @@ pub struct Node {
     unwritten: VecDeque<(u64, ChunkId)>,
     stale: bool,
     leaving: bool,
+    /// The Adler-32 that is being found out, on a thread.
+    checksum: Option<(Arc<Tree>, Segment, JoinHandle<io::Result<u32>>)>,
     report: Reporter,
 }
 
@@ -127,6 +133,8 @@ pub struct Start {
     pub max_upload: Option<NonZeroU64>,
     /// Who may fetch from here.
     pub allowed: Allowed,
+    /// Whether all files are shown and whoever reads one is waited for.
+    pub serves_files: bool,
 }
 
 impl Node {
@@ -144,6 +152,7 @@ impl Node {
             seed,
             max_upload,
             allowed,
+            serves_files,
         } = start;
         let wanted = store.wanted().clone();
         let rules = Rules::default();
@@ -151,6 +160,9 @@ impl Node {
         let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, rules, seed);
         if report.traces() {
             fetch.trace();
+        }
+        if serves_files {
+            fetch.serve_files();
         }
         let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
         max_upload.into_iter().for_each(|most| hub.limit_upload(most));
@@ -170,6 +182,7 @@ impl Node {
             unwritten: VecDeque::new(),
             stale: false,
             leaving: false,
+            checksum: None,
             report,
         }
     }
@@ -238,6 +251,7 @@ impl Node {
         for conn in self.door.late(now) {
             self.dismiss(conn, now);
         }
+        self.find_checksums();
         self.serve_the_woken(now);
         self.send_requests(now);
         self.tell();
@@ -248,6 +262,7 @@ impl Node {
             self.hub.deadline(now),
             self.door.deadline(),
             self.sources.values().filter_map(|source| source.connecting).min(),
+            self.checksum.as_ref().map(|_| now + CHECKSUM_PAUSE),
         ];
         let timeout = deadlines.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
@@ -328,6 +343,28 @@ impl Node {
                     }
                 },
                 Output::Close { source } => drop(self.sources.remove(&source)),
+            }
+        }
+    }
+
+    /// Finds out the checksums that classic clients wait for, one at a time.
+    fn find_checksums(&mut self) {
+        if let Some((tree, segment, thread)) =
+            self.checksum.take_if(|(.., thread)| thread.is_finished())
+        {
+            let sum = thread.join().ok().and_then(Result::ok);
+            self.hub.checksum_found(&tree, segment.entry, sum);
+        }
+        while self.checksum.is_none()
+            && let Some((tree, segment)) = self.hub.next_checksum()
+        {
+            let reading = self.files.source(&tree, &segment).and_then(|(file, offset)| {
+                let read = move || adler32::of_file(&file, offset, segment.len);
+                thread::Builder::new().name("checksum".into()).spawn(read)
+            });
+            match reading {
+                Ok(thread) => self.checksum = Some((tree, segment, thread)),
+                Err(_) => self.hub.checksum_found(&tree, segment.entry, None),
             }
         }
     }

@@ -174,7 +174,7 @@ fn end_of(limit: ServeOn, whole: Instant) -> Option<Instant> {
 
 /// Whether anybody fetches from this node, or could while it is still fetching.
 fn is_wanted(node: &Node, now: Instant) -> bool {
-    node.hub().is_drawn_from()
+    node.hub().is_drawn_from(now)
         || node.hub().members().iter().any(|(_, member)| {
             !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
         })

@@ -1,10 +1,14 @@
 //! What a server shows: names, qids and attributes, for real entries and control files alike.
 
+mod classic;
+
 use std::sync::Arc;
 
 use crate::manifest::{Content, Entry, Manifest, Mtime, Owner};
 use crate::p9::wire::Qid;
 use crate::path::TreePath;
+
+pub use classic::Classic;
 
 /// Name of the directory in the root that holds the control files; it is never listed.
 pub const CONTROL_DIR: &[u8] = b".xget";
@@ -85,6 +89,8 @@ pub enum Node {
     ControlDir,
     /// A control file.
     Control(Control),
+    /// What a classic client sees in the file of this index.
+    Classic(usize, Classic),
 }
 
 /// The root directory.
@@ -143,7 +149,7 @@ impl Tree {
     /// The entry behind a node; None for control files.
     pub fn entry(&self, node: Node) -> Option<&Entry> {
         match node {
-            Node::Entry(i) => self.manifest.listing().entry(i),
+            Node::Entry(i) | Node::Classic(i, _) => self.manifest.listing().entry(i),
             _ => None,
         }
     }
@@ -162,6 +168,8 @@ impl Tree {
             (Node::ControlDir, b"..") => Some(ROOT),
             (Node::ControlDir, _) => Control::named(name).map(Node::Control),
             (Node::Control(_), _) => None,
+            (Node::Classic(i, _), b"..") => Some(Node::Entry(i)),
+            (Node::Classic(..), _) => None,
             (ROOT, b"..") => Some(ROOT),
             (ROOT, CONTROL_DIR) => Some(Node::ControlDir),
             (Node::Entry(_), b"..") => self.find(&self.entry(from)?.path.parent()?),
@@ -176,9 +184,10 @@ impl Tree {
 
     /// The same place in this tree as `node` was in `old`, by its path.
     pub fn same_place(&self, old: &Tree, node: Node) -> Option<Node> {
-        match old.entry(node) {
-            Some(entry) => self.find(&entry.path),
-            None => Some(node),
+        let Some(entry) = old.entry(node) else { return Some(node) };
+        match (self.find(&entry.path)?, node) {
+            (file, Node::Classic(_, part)) => self.walk_classic(file, part.name().as_bytes()),
+            (found, _) => Some(found),
         }
     }
 
@@ -206,10 +215,12 @@ impl Tree {
 
     /// What stat says of a node.
     pub fn attributes(&self, node: Node) -> Attributes {
-        match self.entry(node) {
-            Some(entry) => entry_attributes(entry),
-            None => self.control_attributes(node),
+        match (self.entry(node), node) {
+            (Some(_), Node::Classic(_, file)) => self.classic_attributes(node, file),
+            (Some(entry), _) => Some(entry_attributes(entry)),
+            (None, _) => None,
         }
+        .unwrap_or_else(|| self.control_attributes(node))
     }
 
     fn shows(&self, index: usize) -> bool {

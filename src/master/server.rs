@@ -26,7 +26,8 @@ use crate::cli;
 use crate::door::Door;
 use crate::error::Error;
 use crate::limits::MASTER_CONNECTIONS;
-use crate::net::send::{Progress, Sending};
+use crate::net::adler32;
+use crate::net::send::{Files, Progress, Sending};
 use crate::net::tcp;
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
@@ -71,6 +72,7 @@ pub(super) fn run(
         door: RefCell::new(Door::new(MASTER_CONNECTIONS, options.allowed.clone())),
         bells: RefCell::new(HashMap::new()),
         ticker: Bell::default(),
+        sums: Bell::default(),
         buffer: RefCell::new(vec![0; READ_BYTES]),
         report,
     });
@@ -82,6 +84,7 @@ pub(super) fn run(
     LocalSet::new().block_on(&runtime, async {
         spawn_local(publish_states(shared.clone(), states));
         spawn_local(tick(shared.clone()));
+        spawn_local(find_checksums(shared.clone()));
         accept(shared, listener).await
     })
 }
@@ -94,6 +97,8 @@ struct Shared {
     door: RefCell<Door>,
     bells: RefCell<HashMap<Conn, Rc<Bell>>>,
     ticker: Bell,
+    /// Rung when classic clients wait for checksums.
+    sums: Bell,
     buffer: RefCell<Vec<u8>>,
     report: Reporter,
 }
@@ -111,6 +116,9 @@ impl Shared {
         joined.iter().for_each(|node| self.report.event(format_args!("{node} has joined")));
         if self.deadline().is_some() {
             self.ticker.ring();
+        }
+        if self.hub.borrow().wants_checksum() {
+            self.sums.ring();
         }
     }
 
@@ -209,6 +217,29 @@ async fn tick(shared: Rc<Shared>) {
         let late = shared.door.borrow_mut().late(now);
         late.into_iter().for_each(|conn| shared.ring(conn));
         shared.distribute();
+    }
+}
+
+/// Finds out the checksums that classic clients wait for, one at a time and on another thread.
+async fn find_checksums(shared: Rc<Shared>) {
+    loop {
+        poll_fn(|cx| shared.sums.poll(cx)).await;
+        loop {
+            let next = shared.hub.borrow_mut().next_checksum();
+            let Some((tree, segment)) = next else { break };
+            let source = |shared: &Shared| shared.files.borrow_mut().source(&tree, &segment);
+            let sum = match source(&shared) {
+                Ok((file, offset)) => {
+                    let read = move || adler32::of_file(&file, offset, segment.len);
+                    tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok)
+                }
+                Err(_) => None,
+            };
+            // The file is still what was read, or the sum is of no use.
+            let sum = sum.filter(|_| source(&shared).is_ok());
+            shared.hub.borrow_mut().checksum_found(&tree, segment.entry, sum);
+            shared.distribute();
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 //! after it, and is tried again by [`Session::resume`].
 
 mod access;
+mod classic;
 mod host;
 mod output;
 mod stat;
@@ -26,9 +27,10 @@ use crate::limits::{
     MAX_REQUEST_BYTES, MIN_MSIZE,
 };
 use crate::manifest::Content;
-use crate::tree::{Control, Node, ROOT, Tree};
+use crate::tree::{Classic, Control, Node, ROOT, Tree};
 
 use access::Access;
+pub use classic::ClassicHost;
 pub use host::{Answer, At, Conn, Host};
 pub use output::{Data, Output};
 
@@ -49,12 +51,20 @@ pub enum Hangup {
     /// A frame whose size is smaller than a header, or before any version far larger than a
     /// Tversion: nothing after it can be understood.
     BadFrameSize(u32),
+    /// What a classic client reads cannot be read on, and it takes an error for the end of the file.
+    Classic(Errno),
 }
 
 impl std::fmt::Display for Hangup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Hangup::BadFrameSize(size) = self;
-        write!(f, "sent a message of {size} bytes, which is no 9P message")
+        match self {
+            Hangup::BadFrameSize(size) => {
+                write!(f, "sent a message of {size} bytes, which is no 9P message")
+            }
+            Hangup::Classic(errno) => {
+                write!(f, "a classic client is left without the rest of a file: {errno}")
+            }
+        }
     }
 }
 
@@ -84,6 +94,10 @@ enum Open {
         read: bool,
         write: bool,
     },
+    /// A classic client's `avail`.
+    Offer,
+    /// A classic client's `checksum`.
+    Checksum,
 }
 
 #[derive(Debug)]
@@ -97,6 +111,7 @@ struct Parked {
 enum Wish {
     Control { file: Control, tree: Arc<Tree>, offset: u64, count: usize },
     Data { tree: Arc<Tree>, range: Range<u64>, paced: bool },
+    Checksum { tree: Arc<Tree>, entry: usize, offset: u64, count: usize },
 }
 
 impl Wish {
@@ -105,7 +120,7 @@ impl Wish {
         match self {
             Wish::Control { file, .. } => Some(*file),
             Wish::Data { paced: true, .. } => Some(Control::Image),
-            Wish::Data { .. } => None,
+            Wish::Data { .. } | Wish::Checksum { .. } => None,
         }
     }
 }
@@ -128,6 +143,9 @@ pub struct Session {
     /// How many requests have come.
     requests: u64,
     trace: Option<Vec<String>>,
+    classic: classic::State,
+    /// Why the connection has to be ended.
+    hangup: Option<Hangup>,
 }
 
 type Reply<'m> = Result<Message<'m>, Errno>;
@@ -147,6 +165,8 @@ impl Session {
             skip: 0,
             requests: 0,
             trace: trace.then(Vec::new),
+            classic: classic::State::default(),
+            hangup: None,
         }
     }
 
@@ -172,18 +192,21 @@ impl Session {
         let result = self.requests(&mut rest, host, now);
         self.taken = input.len() - rest.len();
         self.input = input;
-        result
+        self.hangup.take().map_or(result, Err)
     }
 
     /// Tries the parked requests again.
     pub fn resume(&mut self, host: &mut impl Host, now: Instant) {
+        if self.classic.marked && host.classic_is_lost(self.at(now)) {
+            self.hangup = Some(Hangup::Classic(Errno::ESTALE));
+        }
         let parked = std::mem::take(&mut self.parked);
         let mut cancelled = Vec::new();
         for Parked { wish, .. } in &parked {
             let again = match wish {
                 Wish::Control { file, .. } => Some(*file),
                 Wish::Data { tree, .. } if Arc::ptr_eq(tree, host.tree()) => None,
-                Wish::Data { .. } => wish.waits_for(),
+                Wish::Data { .. } | Wish::Checksum { .. } => wish.waits_for(),
             };
             if let Some(file) = again.filter(|file| !cancelled.contains(file)) {
                 host.cancel(self.at(now), file);
@@ -218,7 +241,7 @@ impl Session {
 
     /// Data that was handed out cannot be sent after all: its request gets this error.
     pub fn refuse(&mut self, data: &Data, errno: Errno) {
-        self.reply(data.tag, Err(errno));
+        self.fail(data.tag, errno);
     }
 
     /// Whether anything waits to be sent.
@@ -244,7 +267,7 @@ impl Session {
         host: &mut impl Host,
         now: Instant,
     ) -> Result<(), Hangup> {
-        while self.has_room() {
+        while self.has_room() && self.hangup.is_none() {
             let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
                 break;
             };
@@ -299,6 +322,7 @@ impl Session {
         for (_, fid) in std::mem::take(&mut self.fids) {
             release(fid, host, at);
         }
+        self.classic = classic::State::default();
     }
 
     fn request(&mut self, frame: &[u8], host: &mut impl Host, now: Instant) {
@@ -319,6 +343,7 @@ impl Session {
 
     fn answer(&mut self, tag: u16, message: Message<'_>, host: &mut impl Host, now: Instant) {
         let at = self.at(now);
+        self.classic.notice(&message);
         let reply = match message {
             Message::Tversion { msize, version } => {
                 self.reset(host, now);
@@ -476,20 +501,17 @@ impl Session {
         };
         let mut wqid = List::new();
         for name in names {
-            if !tree.is_dir(node) {
-                if wqid.is_empty() {
-                    return Err(Errno::ENOTDIR);
-                }
-                break;
-            }
             let is_there = |node: &Node| !matches!(node, Node::Control(file) if !host.has(*file));
-            let Some(next) = tree.walk(node, name.0).filter(is_there) else {
-                if wqid.is_empty() {
-                    return Err(Errno::ENOENT);
-                }
-                break;
+            let step = match tree.is_dir(node) {
+                true => tree.walk(node, name.0).filter(is_there).ok_or(Errno::ENOENT),
+                false => Err(Errno::ENOTDIR),
             };
-            node = next;
+            let classic = || self.classic.walk(self.dialect, tree, node, name.0);
+            node = match step.or_else(|errno| classic().ok_or(errno)) {
+                Ok(next) => next,
+                Err(errno) if wqid.is_empty() => return Err(errno),
+                Err(_) => break,
+            };
             // The list has room for as many as Twalk can name.
             let _ = wqid.push(tree.attributes(node).qid);
         }
@@ -515,12 +537,33 @@ impl Session {
         let longest = self.msize.min(MAX_REQUEST_BYTES as u32).saturating_sub(IO_HEADER_BYTES);
         let dialect = self.dialect;
         let read_only = self.read_only();
-        let fid = self.current_fid(fid, host.tree())?;
+        let Session { fids, classic, .. } = self;
+        let fid = current(fids, fid, host.tree())?;
         if !matches!(fid.open, Open::No) {
             return Err(Errno::EBUSY);
         }
         let change = access.write || access.truncate || access.remove_on_close;
         fid.open = match (fid.node, fid.tree.entry(fid.node).map(|entry| &entry.content)) {
+            (node, _)
+                if access.read && access.write && classic.is_mark(dialect, &fid.tree, node) =>
+            {
+                classic.marked = true;
+                host.classic_seen(at);
+                host.open(at, Control::Log)?;
+                let bytes = Some(Arc::from(classic::DEBUG_LEVEL));
+                Open::Control { file: Control::Log, bytes, read: true, write: true }
+            }
+            (Node::Classic(_, Classic::Avail), _) if access.write => Open::Offer,
+            _ if change && matches!(fid.node, Node::Classic(..)) => return Err(read_only),
+            (Node::Classic(i, part), _) => match part {
+                Classic::Data => {
+                    classic.reads = true;
+                    Open::File
+                }
+                Classic::Redir => Open::Bytes(host.classic_redirect(at, i).into_bytes().into()),
+                Classic::Checksum => Open::Checksum,
+                Classic::Avail => return Err(Errno::EPERM),
+            },
             (Node::Control(file), _) => {
                 if access.remove_on_close || access.truncate && !file.writable() {
                     return Err(read_only);
@@ -547,6 +590,7 @@ impl Session {
                 Open::Bytes(Arc::from(&target[..]))
             }
             (_, Some(Content::Symlink { .. })) => return Err(Errno::ELOOP),
+            (_, Some(Content::File { .. })) if classic.marked => Open::Dir { next: 0, offset: 0 },
             (_, Some(Content::File { .. })) => Open::File,
             (Node::Entry(_), None) => return Err(Errno::ESTALE),
         };
@@ -559,6 +603,7 @@ impl Session {
         let dialect = self.dialect;
         let count = count.min(self.msize.saturating_sub(IO_HEADER_BYTES));
         let built = count.min(MAX_BUILT_BYTES) as usize;
+        let classic = &self.classic;
         let fid = self.fids.get_mut(&fid).ok_or(Errno::EBADF)?;
         let tree = fid.tree.clone();
         let part = |whole: Range<u64>| {
@@ -567,7 +612,11 @@ impl Session {
         };
         let data = |range, paced| Ok(Some(Wish::Data { tree: tree.clone(), range, paced }));
         let bytes = match &mut fid.open {
-            Open::No => return Err(Errno::EBADF),
+            Open::No | Open::Offer => return Err(Errno::EBADF),
+            Open::Checksum => {
+                let Node::Classic(entry, _) = fid.node else { return Err(Errno::ESTALE) };
+                return Ok(Some(Wish::Checksum { tree, entry, offset, count: built }));
+            }
             Open::File => {
                 let entry = fid.tree.entry(fid.node).ok_or(Errno::ESTALE)?;
                 return data(part(entry.image_range()), false);
@@ -588,7 +637,8 @@ impl Session {
                 if offset != *expected {
                     return Err(Errno::EINVAL);
                 }
-                let (records, after) = stat::records(&tree, fid.node, *next, built, dialect);
+                let (records, after) =
+                    stat::records(&tree, fid.node, *next, built, dialect, classic);
                 *next = after;
                 *expected += records.len() as u64;
                 self.reply(tag, Ok(Message::Rread { data: Blob(&records) }));
@@ -613,20 +663,28 @@ impl Session {
                 Answer::Error(Errno::ESTALE)
             }
             Wish::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
+            Wish::Checksum { tree, entry, offset, count } => match Arc::ptr_eq(tree, host.tree()) {
+                true => host.classic_checksum(at, *entry),
+                false => Answer::Error(Errno::ESTALE),
+            }
+            .map(|sum| sum.to_string().bytes().skip(*offset as usize).take(*count).collect()),
             Wish::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
-            Wish::Data { tree, range, paced } => match host.image(at, tree, range, *paced) {
-                Answer::Now(()) => Answer::Now(Vec::new()),
-                Answer::Wait => Answer::Wait,
-                Answer::Error(errno) => Answer::Error(errno),
-            },
+            Wish::Data { tree, range, paced } => {
+                if self.classic.reads {
+                    host.classic_reads(at);
+                }
+                host.image(at, tree, range, *paced).map(|()| Vec::new())
+            }
         };
         match (answer, wish) {
-            (Answer::Wait, wish) if self.parked.len() >= MAX_PARKED => {
+            // Tags bound how many reads of a classic client wait, one for each of its files.
+            (Answer::Wait, wish) if self.parked.len() >= MAX_PARKED && !self.classic.reads => {
                 self.give_up(&wish, host, at);
                 self.reply(tag, Err(Errno::EBUSY));
             }
             (Answer::Wait, wish) => self.parked.push(Parked { tag, fid, wish }),
-            (Answer::Error(errno), _) => self.reply(tag, Err(errno)),
+            (Answer::Error(errno), Wish::Control { .. }) => self.reply(tag, Err(errno)),
+            (Answer::Error(errno), _) => self.fail(tag, errno),
             (Answer::Now(_), Wish::Data { tree, range, paced }) if !range.is_empty() => {
                 if let Some(trace) = &mut self.trace {
                     trace.push(format!("<- tag {tag} Rread image {}..{}", range.start, range.end));
@@ -677,7 +735,10 @@ impl Session {
             Ok(fid) => (fid.tree.clone(), fid.node),
             Err(errno) => return self.reply(tag, Err(errno)),
         };
-        stat::with_stat(&tree, node, dialect, |stat| self.reply(tag, Ok(Message::Rstat { stat })));
+        stat::with_stat(&tree, node, dialect, |stat| {
+            let stat = self.classic.shown(node, stat);
+            self.reply(tag, Ok(Message::Rstat { stat }));
+        });
     }
 
     fn getattr(&mut self, fid: u32, tree: &Arc<Tree>) -> Reply<'static> {
@@ -686,9 +747,17 @@ impl Session {
     }
 
     fn write(&mut self, fid: u32, data: &[u8], host: &mut impl Host, at: At) -> Reply<'static> {
-        match self.fid(fid)?.open {
-            Open::Control { file, write: true, .. } => {
-                host.write(at, file, data)?;
+        let Fid { tree, node, open } = self.fid(fid)?;
+        match (open, *node) {
+            (Open::Control { file, write: true, .. }, _) => {
+                host.write(at, *file, data)?;
+                Ok(Message::Rwrite { count: data.len() as u32 })
+            }
+            (Open::Offer, Node::Classic(entry, _)) => {
+                // What was opened before a change of the tree is not offered any more.
+                if Arc::ptr_eq(tree, host.tree()) {
+                    host.classic_offer(at, entry, data)?;
+                }
                 Ok(Message::Rwrite { count: data.len() as u32 })
             }
             _ => Err(Errno::EBADF),
@@ -717,12 +786,15 @@ impl Session {
 
     /// The fid, moved to the tree of now if it is not open: long-lived fids see new generations.
     fn current_fid(&mut self, fid: u32, tree: &Arc<Tree>) -> Result<&mut Fid, Errno> {
-        let fid = self.fids.get_mut(&fid).ok_or(Errno::EBADF)?;
-        if matches!(fid.open, Open::No) && !Arc::ptr_eq(&fid.tree, tree) {
-            fid.node = tree.same_place(&fid.tree, fid.node).ok_or(Errno::ESTALE)?;
-            fid.tree = tree.clone();
+        current(&mut self.fids, fid, tree)
+    }
+
+    /// A read of a file's bytes or checksum cannot be answered.
+    fn fail(&mut self, tag: u16, errno: Errno) {
+        match self.classic.reads {
+            true => self.hangup = Some(Hangup::Classic(errno)),
+            false => self.reply(tag, Err(errno)),
         }
-        Ok(fid)
     }
 
     fn add_fid(&mut self, number: u32, fid: Fid) -> Result<(), Errno> {
@@ -778,9 +850,27 @@ impl Session {
 const LOCK_SUCCESS: u8 = 0;
 /// "Nobody holds it" in Tgetlock.
 const F_UNLCK: u8 = 2;
+
+fn current<'f>(
+    fids: &'f mut HashMap<u32, Fid>,
+    fid: u32,
+    tree: &Arc<Tree>,
+) -> Result<&'f mut Fid, Errno> {
+    let fid = fids.get_mut(&fid).ok_or(Errno::EBADF)?;
+    if matches!(fid.open, Open::No) && !Arc::ptr_eq(&fid.tree, tree) {
+        fid.node = tree.same_place(&fid.tree, fid.node).ok_or(Errno::ESTALE)?;
+        fid.tree = tree.clone();
+    }
+    Ok(fid)
+}
+
 fn release(fid: Fid, host: &mut impl Host, at: At) {
-    if let Open::Control { file, .. } = fid.open {
-        host.clunk(at, file);
+    match (fid.open, fid.node) {
+        (Open::Control { file, .. }, _) => host.clunk(at, file),
+        (Open::Offer, Node::Classic(entry, _)) if Arc::ptr_eq(&fid.tree, host.tree()) => {
+            host.classic_withdraw(at, entry);
+        }
+        _ => {}
     }
 }
 

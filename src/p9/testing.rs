@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::errno::Errno;
 use super::message::{Frame, Message, NOFID};
-use super::server::{Answer, At, Conn, Data, Hangup, Host, Output, Session};
+use super::server::{Answer, At, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
 use super::wire::{Dialect, List, NumericId, Text};
 use crate::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
 use crate::path::TreePath;
@@ -134,6 +134,8 @@ impl TestHost {
         assert!(self.turns.is_empty(), "turns not ended: {:?}", self.turns);
     }
 }
+
+impl ClassicHost for TestHost {}
 
 impl Host for TestHost {
     fn tree(&self) -> &Arc<Tree> {

@@ -111,6 +111,8 @@ fn node(
         seed: process::seed(),
         max_upload: fetch.max_upload,
         allowed: fetch.allowed.clone(),
+        // It may end at any time, as far as a client of 2009 can tell.
+        serves_files: false,
     };
     Ok(Node::new(start, *report))
 }

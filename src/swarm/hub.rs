@@ -14,6 +14,7 @@ use std::time::Instant;
 use blake3::Hash;
 
 use super::allowance::Allowance;
+use super::classic::Classics;
 use super::grants::Grants;
 use super::members::{Members, seconds};
 use super::readers::{Readers, Turn};
@@ -35,13 +36,14 @@ pub const HAVE_NODE: &str = "node";
 #[derive(Debug)]
 pub struct Hub {
     rules: Rules,
-    tree: Arc<Tree>,
-    members: Members,
+    pub(super) tree: Arc<Tree>,
+    pub(super) members: Members,
+    pub(super) classic: Classics,
     uploads: Uploads,
     /// A master hands out chunks; at a node whoever fetches chooses them.
     grants: Option<Grants>,
     /// Chunks that may be sent.
-    held: ChunkSet,
+    pub(super) held: ChunkSet,
     /// Chunks that are or will be held.
     wanted: ChunkSet,
     /// What `have` reads: the generation and the role, then runs of chunks as they came.
@@ -60,7 +62,7 @@ pub struct Hub {
     /// A limit on what is sent, and who waits for it.
     allowance: Option<Allowance>,
     throttled: BTreeSet<Conn>,
-    wakes: BTreeSet<Conn>,
+    pub(super) wakes: BTreeSet<Conn>,
     manifest_readers: Readers,
     /// The manifest's signature, for whoever wants to check it.
     signature: Option<Arc<[u8]>>,
@@ -99,6 +101,7 @@ impl Hub {
             rules,
             tree,
             members,
+            classic: Classics::default(),
             uploads,
             grants,
             held,
@@ -145,6 +148,7 @@ impl Hub {
     /// A connection ended; its session was closed before.
     pub fn disconnected(&mut self, conn: Conn, now: Instant) {
         let member = self.members.disconnected(conn);
+        self.classic.disconnected(conn);
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
         self.throttled.remove(&conn);
@@ -177,6 +181,7 @@ impl Hub {
             next.connected(conn, member.peer, now);
             next.wakes.insert(conn);
         }
+        next.classic = std::mem::take(&mut self.classic).after_change(&self.tree, &next.tree);
         next.sent_bytes = self.sent_bytes;
         next.allowance = self.allowance.take();
         next.log = std::mem::take(&mut self.log);
@@ -257,8 +262,10 @@ impl Hub {
     }
 
     /// Whether image bytes are being sent to somebody, or somebody waits for some.
-    pub fn is_drawn_from(&self) -> bool {
-        self.uploads.active() > 0 || !self.data_readers.is_empty()
+    pub fn is_drawn_from(&self, now: Instant) -> bool {
+        self.uploads.active() > 0
+            || !self.data_readers.is_empty()
+            || self.classic.is_drawn_from(now)
     }
 
     /// How the image is cut into chunks.
@@ -296,9 +303,14 @@ impl Hub {
         self.wakes.extend(self.manifest_readers.next(at.now));
     }
 
-    /// `PORT GENERATION`: the node serves that generation on that port.
+    /// `PORT GENERATION`: the node serves that generation on that port. A third word, `files`: and
+    /// all of its files, and stays while a classic client reads them.
     fn join(&mut self, conn: Conn, text: &str) -> Result<(), Errno> {
-        let (port, generation) = text.trim_end().split_once(' ').ok_or(Errno::EINVAL)?;
+        let (port, rest) = text.trim_end().split_once(' ').ok_or(Errno::EINVAL)?;
+        let (generation, files) = match rest.strip_suffix(" files") {
+            Some(generation) => (generation, true),
+            None => (rest, false),
+        };
         let port = port.parse().ok().filter(|port| *port != 0).ok_or(Errno::EINVAL)?;
         let generation = Hash::from_hex(generation).map_err(|_| Errno::EINVAL)?;
         if generation != self.tree.manifest().generation() {
@@ -308,6 +320,7 @@ impl Hub {
             return Err(Errno::EBUSY);
         }
         let address = self.members.joined(conn, port).ok_or(Errno::EIO)?;
+        self.members.serves_files(conn, files);
         if self.joined.len() < MAX_LOG_LINES {
             self.joined.push(address);
         }
@@ -385,7 +398,22 @@ impl Hub {
                 seconds(now.saturating_duration_since(member.progress)),
             );
         }
-        text
+        text + &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now)
+    }
+
+    /// What is to be sent and not held: it comes, or it never does.
+    pub(super) fn wait_for_chunks<T>(
+        &mut self,
+        at: At,
+        tree: &Arc<Tree>,
+        range: &Range<u64>,
+    ) -> Answer<T> {
+        let layout = *tree.manifest().layout();
+        if layout.covering(range.clone()).any(|chunk| !self.wanted.contains(chunk)) {
+            return Answer::Error(Errno::EIO);
+        }
+        self.data_readers.insert(at.conn);
+        Answer::Wait
     }
 }
 
@@ -501,12 +529,8 @@ impl Host for Hub {
             return Answer::Now(());
         }
         let layout = *self.layout();
-        if layout.covering(range.clone()).any(|chunk| !self.wanted.contains(chunk)) {
-            return Answer::Error(Errno::EIO);
-        }
         if layout.covering(range.clone()).any(|chunk| !self.held.contains(chunk)) {
-            self.data_readers.insert(at.conn);
-            return Answer::Wait;
+            return self.wait_for_chunks(at, tree, range);
         }
         if self.allowance.as_ref().is_some_and(|allowance| allowance.wait(at.now).is_some()) {
             self.throttled.insert(at.conn);

@@ -25,6 +25,8 @@ pub struct Member {
     pub progress: Instant,
     /// Image bytes sent to it from here.
     pub sent_bytes: u64,
+    /// It shows all files and stays while a classic client reads one.
+    serves_files: bool,
     /// Where it stands among those who serve.
     turn: Option<Turn>,
 }
@@ -84,6 +86,7 @@ impl Members {
             since: now,
             progress: now,
             sent_bytes: 0,
+            serves_files: false,
             turn: None,
         };
         self.members.insert(conn, member);
@@ -105,6 +108,20 @@ impl Members {
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
         self.line_up(conn, named);
         Some(address)
+    }
+
+    /// Whether it shows all files and stays while a classic client reads one.
+    pub fn serves_files(&mut self, conn: Conn, files: bool) {
+        if let Some(member) = self.members.get_mut(&conn) {
+            member.serves_files = files;
+        }
+    }
+
+    /// Some of those that hold all of so many chunks and serve files, the least named first.
+    pub fn whole(&self, chunks: u32) -> Vec<SocketAddr> {
+        let members = self.turns.iter().filter_map(|turn| self.members.get(&turn.2));
+        let whole = members.filter(|m| m.serves_files && m.held.len() == chunks);
+        whole.filter_map(|member| member.serves).take(self.rules.max_sources).collect()
     }
 
     /// It does not serve any longer.

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::classic::ClassicHost;
 use crate::p9::errno::Errno;
 use crate::tree::{Control, Tree};
 
@@ -31,8 +32,18 @@ pub enum Answer<T> {
     Error(Errno),
 }
 
+impl<T> Answer<T> {
+    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
+        match self {
+            Answer::Now(answer) => Answer::Now(change(answer)),
+            Answer::Wait => Answer::Wait,
+            Answer::Error(errno) => Answer::Error(errno),
+        }
+    }
+}
+
 /// What a session asks of whoever it serves for.
-pub trait Host {
+pub trait Host: ClassicHost {
     /// What is served at present.
     fn tree(&self) -> &Arc<Tree>;
 

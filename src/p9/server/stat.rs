@@ -1,9 +1,10 @@
 //! What stat(2), readdir(3) and their kin are told of a node, in each dialect.
 
+use super::classic;
 use crate::manifest::Content;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Field, Qid, Stat, Text, UnixOnly, Writer};
-use crate::tree::{Attributes, Node, ROOT, Tree};
+use crate::tree::{Attributes, Classic, Node, ROOT, Tree};
 
 /// What clients are told is a good size to read in, in bytes (`st_blksize`).
 pub(super) const BLOCK_BYTES: u64 = 128 << 10;
@@ -54,12 +55,20 @@ pub(super) fn records(
     mut next: usize,
     most: usize,
     dialect: Dialect,
+    classic: &classic::State,
 ) -> (Vec<u8>, usize) {
     let mut records = Vec::new();
-    for i in tree.children(dir, next) {
+    let from = next;
+    let entries = tree.children(dir, from).map(|i| (i, Node::Entry(i)));
+    let listed = |node| !classic.marked || tree.attributes(node).qid.kind != Qid::SYMLINK;
+    // A file that is open as a directory is so to a classic client.
+    let parts = (0..).zip(Classic::ALL).filter_map(|(i, part)| {
+        Some((i, tree.walk_classic(dir, part.name().as_bytes())?)).filter(|_| i >= from)
+    });
+    for (i, node) in parts.chain(entries.filter(|(_, node)| listed(*node))) {
         let before = records.len();
-        with_stat(tree, Node::Entry(i), dialect, |stat| {
-            stat.record(&mut Writer::new(&mut records, dialect));
+        with_stat(tree, node, dialect, |stat| {
+            classic.shown(node, stat).record(&mut Writer::new(&mut records, dialect));
         });
         if records.len() > most {
             records.truncate(before);
@@ -138,6 +147,7 @@ pub(super) fn with_stat(tree: &Tree, node: Node, dialect: Dialect, take: impl Fn
     let entry = tree.entry(node);
     let name = match (node, entry) {
         (ROOT, _) => b"/",
+        (Node::Classic(_, file), _) => file.name().as_bytes(),
         (_, Some(entry)) => entry.path.name(),
         (Node::Control(file), None) => file.name().as_bytes(),
         _ => crate::tree::CONTROL_DIR,

@@ -1,0 +1,130 @@
+//! Whom classic clients are sent to, told from the side of their connections.
+
+use super::*;
+use crate::manifest::tests::sample;
+use crate::p9::server::Host;
+use crate::swarm::rules::Rules;
+use crate::tree::Control;
+
+struct Cluster {
+    hub: Hub,
+    file: usize,
+    now: Instant,
+}
+
+impl Cluster {
+    /// A master with five connections, 10.0.0.1 to 10.0.0.5.
+    fn new() -> Cluster {
+        let tree = Arc::new(Tree::new(Arc::new(sample())));
+        let Some(Node::Entry(file)) = tree.walk(crate::tree::ROOT, b"boot.cfg") else { panic!() };
+        let mut hub = Hub::master(tree, 4, Rules::default(), 1);
+        let now = Instant::now();
+        for n in 1..=5 {
+            hub.connected(Conn(n), format!("10.0.0.{n}:5000").parse().unwrap(), now);
+        }
+        Cluster { hub, file, now }
+    }
+
+    fn at(&self, n: u64) -> At {
+        At { conn: Conn(n), now: self.now }
+    }
+
+    fn redir(&mut self, n: u64) -> String {
+        self.hub.classic_redirect(self.at(n), self.file)
+    }
+
+    /// Asks where to go, and offers the file as original clients do.
+    fn fetch(&mut self, n: u64) -> String {
+        let redir = self.redir(n);
+        let text = format!("{} {redir}\0", 7000 + n);
+        self.hub.classic_offer(self.at(n), self.file, text.as_bytes()).unwrap();
+        redir
+    }
+
+    fn status(&mut self) -> String {
+        let bytes = self.hub.open(self.at(9), Control::Status).unwrap().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+}
+
+#[test]
+fn the_address_is_the_connections_and_only_the_port_is_taken_from_the_text() {
+    let mut cluster = Cluster::new();
+    assert_eq!(cluster.fetch(1), "me");
+    assert_eq!(cluster.redir(2), "10.0.0.1!7001");
+}
+
+#[test]
+fn clients_that_come_at_once_make_a_tree_and_no_chain() {
+    let mut cluster = Cluster::new();
+    let told: Vec<String> = (1..=5).map(|n| cluster.fetch(n)).collect();
+    assert_eq!(told[0], "me");
+    let mut sources = told.clone();
+    sources.sort();
+    sources.dedup();
+    assert!(sources.len() < told.len(), "some have several clients: {told:?}");
+}
+
+#[test]
+fn who_asks_again_is_not_sent_to_those_that_draw_from_it() {
+    let mut cluster = Cluster::new();
+    cluster.fetch(1);
+    cluster.fetch(2);
+    assert_eq!(cluster.redir(1), "me");
+}
+
+#[test]
+fn who_withdraws_or_hangs_up_is_named_and_counted_no_longer() {
+    let mut cluster = Cluster::new();
+    cluster.fetch(1);
+    assert!(cluster.status().contains("serves_files=1 serves=10.0.0.1:7001"));
+    cluster.hub.classic_withdraw(cluster.at(1), cluster.file);
+    assert!(cluster.status().contains("serves_files=0"));
+    assert_eq!(cluster.fetch(2), "me");
+    cluster.hub.disconnected(Conn(2), cluster.now);
+    assert_eq!(cluster.redir(3), "me");
+}
+
+#[test]
+fn a_new_node_is_named_once_it_holds_everything_and_serves_files() {
+    for (files, named) in [(" files", "10.0.0.1!20004"), ("", "me")] {
+        let mut cluster = Cluster::new();
+        let generation = cluster.hub.tree().manifest().generation().to_hex();
+        let text = format!("20004 {generation}{files}\n");
+        cluster.hub.write(cluster.at(1), Control::Avail, text.as_bytes()).unwrap();
+        assert_eq!(cluster.redir(2), "me");
+        let held = format!("held 0-{}\n", cluster.hub.layout().count() - 1);
+        cluster.hub.write(cluster.at(1), Control::Next, held.as_bytes()).unwrap();
+        assert_eq!(cluster.redir(2), named);
+    }
+}
+
+#[test]
+fn a_new_node_is_never_told_of_a_classic_client() {
+    let mut cluster = Cluster::new();
+    cluster.fetch(1);
+    let redir = cluster.hub.open(cluster.at(2), Control::Redir).unwrap().unwrap();
+    assert_eq!(&redir[..], b"");
+}
+
+#[test]
+fn a_checksum_is_found_out_once_and_given_to_all() {
+    let mut cluster = Cluster::new();
+    let (one, two) = (cluster.at(1), cluster.at(2));
+    assert_eq!(cluster.hub.classic_checksum(one, cluster.file), Answer::Wait);
+    assert_eq!(cluster.hub.classic_checksum(two, cluster.file), Answer::Wait);
+    let (tree, segment) = cluster.hub.next_checksum().unwrap();
+    assert!(cluster.hub.next_checksum().is_none());
+    cluster.hub.checksum_found(&tree, segment.entry, Some(17));
+    assert_eq!(cluster.hub.take_wakes(), [Conn(1), Conn(2)].into());
+    assert_eq!(cluster.hub.classic_checksum(one, cluster.file), Answer::Now(17));
+}
+
+#[test]
+fn text_that_is_no_offer_is_refused() {
+    let mut cluster = Cluster::new();
+    for text in [&b""[..], b"0 me\0", b"65536 me\0", b"\xff me\0", b"x"] {
+        let refused = cluster.hub.classic_offer(cluster.at(1), cluster.file, text);
+        assert_eq!(refused, Err(Errno::EINVAL), "{text:?}");
+    }
+}
