@@ -1,5 +1,7 @@
 //! The client's command: fetches, then helps others for as long as it should.
 
+// An initramfs has no use for it.
+#[cfg(feature = "master")]
 mod plain;
 
 use std::env;
@@ -283,7 +285,13 @@ impl Get<'_> {
         patience: &Patience,
     ) -> Result<(), Error> {
         self.check_trust(server, b"", None)?;
-        plain::fetch(self, server, sources, patience)
+        #[cfg(feature = "master")]
+        return plain::fetch(self, server, sources, patience);
+        #[cfg(not(feature = "master"))]
+        {
+            let _ = (sources, patience);
+            Err(Error::NotXget { host: server.name.clone() })
+        }
     }
 
     /// Nothing of a manifest is looked at before this.
@@ -425,6 +433,7 @@ impl Get<'_> {
         Ok(Outcome::Whole(Box::new(node)))
     }
 
+    #[cfg(feature = "master")]
     fn check_time(&self, server: &Server) -> Result<(), Error> {
         match self.end.is_some_and(|end| end <= Instant::now()) {
             true => {
