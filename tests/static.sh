@@ -6,7 +6,7 @@ need_root
 need ip:iproute2 nsenter:util-linux readelf:binutils cc:gcc dnsmasq:dnsmasq-base
 
 most_xget=$((1600 << 10))
-most_node=$((900 << 10))
+most_node=$((960 << 10))
 
 # ---- they are built
 
@@ -53,6 +53,13 @@ new_root "$work/boot" xget
 mkdir "$work/boot/srv"
 small_tree "$work/boot/srv"
 random_file "$work/boot/srv/image" 64M
+start master 0 chroot "$work/boot" /xget -D 1 --cache none /srv
+wait_for 60 grep -q 'serving .* on ' "$(log master)" || { fail "the master starts" "$(log master)"; finish; }
+
+# A kill tells of no address: the message is what counts.
+kill -ILL "${pid[master]}"
+check "a fault of the program is said" wait_for 10 grep -q 'internal error at 0x' "$(log master)"
+exit_of master 10
 start master 0 chroot "$work/boot" /xget -D 1 --cache none /srv
 wait_for 60 grep -q 'serving .* on ' "$(log master)" || { fail "the master starts" "$(log master)"; finish; }
 
