@@ -9,12 +9,13 @@
 //! has asked for, has to leave after a while. Where all places are taken, a newcomer gets one of the
 //! host that has most of them, so that no host can shut out the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::limits::{GREETING, MESSAGE, TAKING};
+use crate::map::Map;
 use crate::network::IpNetwork;
 use crate::p9::server::{Conn, Wait};
 
@@ -85,13 +86,13 @@ struct Guest {
 pub struct Door {
     most: usize,
     allowed: Allowed,
-    guests: BTreeMap<Conn, Guest>,
+    guests: Map<Conn, Guest>,
     /// How many of the guests each host has.
     hosts: HashMap<IpAddr, usize>,
     /// Who keeps the server waiting, how, and since when.
-    waiting: BTreeMap<Conn, (Wait, Instant)>,
+    waiting: Map<Conn, (Wait, Instant)>,
     /// Who is no guest any more, though the connection has not ended yet.
-    dismissed: BTreeMap<Conn, Refusal>,
+    dismissed: Map<Conn, Refusal>,
     next_look: Option<Instant>,
 }
 
@@ -101,10 +102,10 @@ impl Door {
         Door {
             most,
             allowed,
-            guests: BTreeMap::new(),
+            guests: Map::new(),
             hosts: HashMap::new(),
-            waiting: BTreeMap::new(),
-            dismissed: BTreeMap::new(),
+            waiting: Map::new(),
+            dismissed: Map::new(),
             next_look: None,
         }
     }

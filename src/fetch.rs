@@ -8,7 +8,7 @@
 mod link;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use crate::chunks::{ChunkId, ChunkSet, parse_run};
 use crate::limits::MAX_ADDRESSES;
 use crate::manifest::Manifest;
+use crate::map::Map;
 use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
 use crate::swarm::hub::{HAVE_MASTER, HAVE_NODE};
@@ -139,14 +140,14 @@ pub struct Fetch {
     manifest: Arc<Manifest>,
     wanted: ChunkSet,
     scheduler: Scheduler,
-    links: BTreeMap<SourceId, Link>,
+    links: Map<SourceId, Link>,
     last_source: u64,
     home: Vec<SocketAddr>,
     home_turn: usize,
     home_failures: u32,
     home_lies: u32,
     home_due: Option<Instant>,
-    places: BTreeMap<SocketAddr, Place>,
+    places: Map<SocketAddr, Place>,
     port: u16,
     serves_files: bool,
     own: Vec<IpAddr>,
@@ -154,7 +155,7 @@ pub struct Fetch {
     neighbours: u32,
     /// Verified chunks in the order in which they came.
     order: Vec<ChunkId>,
-    shares: BTreeMap<SocketAddr, Share>,
+    shares: Map<SocketAddr, Share>,
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
@@ -190,20 +191,20 @@ impl Fetch {
             scheduler: Scheduler::new(*manifest.layout(), missing, rules, seed),
             manifest,
             wanted,
-            links: BTreeMap::new(),
+            links: Map::new(),
             last_source: 0,
             home,
             home_turn: 0,
             home_failures: 0,
             home_lies: 0,
             home_due: None,
-            places: BTreeMap::new(),
+            places: Map::new(),
             port,
             serves_files: false,
             own: Vec::new(),
             neighbours: 0,
             order: held.iter().collect(),
-            shares: BTreeMap::new(),
+            shares: Map::new(),
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
@@ -257,7 +258,7 @@ impl Fetch {
     }
 
     /// What came from whom.
-    pub fn shares(&self) -> &BTreeMap<SocketAddr, Share> {
+    pub fn shares(&self) -> &Map<SocketAddr, Share> {
         &self.shares
     }
 

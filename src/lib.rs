@@ -62,6 +62,7 @@ pub mod fetch;
 pub mod get;
 pub mod limits;
 pub mod manifest;
+pub mod map;
 #[cfg(feature = "master")]
 pub mod master;
 pub mod net;

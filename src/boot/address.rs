@@ -30,7 +30,7 @@ mod resolver;
 mod rtnetlink;
 mod setup;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use super::cmdline::{Net, NetworkWish};
 use crate::error::{Error, reason};
+use crate::map::Map;
 use crate::net::own;
 use crate::net::resolve::name_servers;
 use crate::report::Reporter;
@@ -102,7 +103,7 @@ pub fn bring_up(
     let mut kernel = Kernel::open().map_err(Error::system("ask the kernel for its links"))?;
     let changes = Kernel::changes().map_err(Error::system("watch the kernel's links"))?;
     let mut setup = Setup::new(wish, net, process::seed());
-    let sockets = BTreeMap::new();
+    let sockets = Map::new();
     let own = (net == Net::Own).then(Vec::new);
     let mut hands = Hands { report, sockets, own, brought_up: Vec::new() };
     let mut advertised: Vec<IpAddr> = Vec::new();
@@ -181,7 +182,7 @@ pub fn take_down(links: &[String], report: &Reporter) {
 struct Hands<'a> {
     report: &'a Reporter,
     /// One for each link on which DHCP runs.
-    sockets: BTreeMap<u32, PacketSocket>,
+    sockets: Map<u32, PacketSocket>,
     /// What the kernel is not to be told of, if it is not.
     own: Option<Vec<own::Config>>,
     brought_up: Vec<String>,

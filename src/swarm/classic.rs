@@ -6,7 +6,7 @@
 //! whole image and stay while they are drawn from count as well, and so does this server. No node
 //! ever fetches from a classic client, whose bytes nobody has verified.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::hub::Hub;
 use super::members::seconds;
 use crate::manifest::{Entry, Segment};
+use crate::map::{Map, Set};
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, ClassicHost, Conn};
 use crate::tree::{Node, Tree};
@@ -31,21 +32,21 @@ const ADLER32_OF_NOTHING: u32 = 1;
 /// What a hub knows of classic clients.
 #[derive(Debug, Default)]
 pub(super) struct Classics {
-    clients: BTreeMap<Conn, Client>,
+    clients: Map<Conn, Client>,
     /// Who serves a file, by its entry.
-    offers: BTreeMap<usize, Vec<Offer>>,
+    offers: Map<usize, Vec<Offer>>,
     offered: usize,
     /// How many were sent to an address.
-    named: BTreeMap<SocketAddr, u32>,
+    named: Map<SocketAddr, u32>,
     /// How many were told to fetch from here.
     kept: u32,
-    sums: BTreeMap<usize, Sum>,
+    sums: Map<usize, Sum>,
     /// Entries whose checksum is to be found.
     wanted: VecDeque<usize>,
     /// Who waits for one.
-    waiting: BTreeSet<Conn>,
+    waiting: Set<Conn>,
     /// Who is fetching from other clients what is no longer served.
-    lost: BTreeSet<Conn>,
+    lost: Set<Conn>,
     last_read: Option<Instant>,
 }
 

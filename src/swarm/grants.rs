@@ -6,13 +6,14 @@
 //! since whoever is fed by others can wait for them.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
 use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
+use crate::map::{Map, Set};
 use crate::p9::server::Conn;
 
 #[derive(Debug, Default)]
@@ -116,14 +117,14 @@ pub struct Grants {
     rules: Rules,
     /// Grants on their way at a time.
     most: usize,
-    askers: BTreeMap<Conn, Asker>,
-    line: BTreeSet<Place>,
+    askers: Map<Conn, Asker>,
+    line: Set<Place>,
     /// Those that were passed over, by when others last brought them a chunk.
-    passed_over: BTreeSet<(Instant, Conn)>,
+    passed_over: Set<(Instant, Conn)>,
     /// Grants that are not yet reported as held.
-    granted: BTreeSet<Aged>,
+    granted: Set<Aged>,
     /// Those of them that have not left.
-    unsent: BTreeSet<Aged>,
+    unsent: Set<Aged>,
     /// For each chunk the nodes that hold it or were granted it.
     copies: Vec<u32>,
     /// Chunks of which there is no copy, in the order in which they go out.
@@ -142,11 +143,11 @@ impl Grants {
         Grants {
             rules,
             most: slots.saturating_mul(rules.grants_a_slot),
-            askers: BTreeMap::new(),
-            line: BTreeSet::new(),
-            passed_over: BTreeSet::new(),
-            granted: BTreeSet::new(),
-            unsent: BTreeSet::new(),
+            askers: Map::new(),
+            line: Set::new(),
+            passed_over: Set::new(),
+            granted: Set::new(),
+            unsent: Set::new(),
             copies: vec![0; layout.count() as usize],
             fresh: ChunkSet::full(&layout),
             single: ChunkSet::empty(&layout),

@@ -3,7 +3,6 @@
 //! The hub knows who is connected, what is held here and whose turn it is. Whatever it changes for
 //! another connection it reports as a wake-up; the driver then resumes that session.
 
-use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -22,6 +21,7 @@ use super::rules::Rules;
 use super::uploads::Uploads;
 use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
 use crate::limits::{MAX_LOG_LINE_BYTES, MAX_LOG_LINES};
+use crate::map::Set;
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Conn, Host};
 use crate::path::shown;
@@ -48,7 +48,7 @@ pub struct Hub {
     wanted: ChunkSet,
     /// What `have` reads: the generation and the role, then runs of chunks as they came.
     have: Vec<u8>,
-    have_readers: BTreeSet<Conn>,
+    have_readers: Set<Conn>,
     have_due: Option<Instant>,
     /// What has come since readers of `have` were last told.
     news: Vec<ChunkId>,
@@ -58,11 +58,11 @@ pub struct Hub {
     /// Who was told last.
     told: Conn,
     /// Connections that wait for image bytes which are not held yet.
-    data_readers: BTreeSet<Conn>,
+    data_readers: Set<Conn>,
     /// A limit on what is sent, and who waits for it.
     allowance: Option<Allowance>,
-    throttled: BTreeSet<Conn>,
-    pub(super) wakes: BTreeSet<Conn>,
+    throttled: Set<Conn>,
+    pub(super) wakes: Set<Conn>,
     manifest_readers: Readers,
     /// The manifest's signature, for whoever wants to check it.
     signature: Option<Arc<[u8]>>,
@@ -107,16 +107,16 @@ impl Hub {
             held,
             wanted,
             have,
-            have_readers: BTreeSet::new(),
+            have_readers: Set::new(),
             have_due: None,
             news: Vec::new(),
             news_for_all: Vec::new(),
             all_due: None,
             told: Conn(0),
-            data_readers: BTreeSet::new(),
+            data_readers: Set::new(),
             allowance: None,
-            throttled: BTreeSet::new(),
-            wakes: BTreeSet::new(),
+            throttled: Set::new(),
+            wakes: Set::new(),
             manifest_readers: Readers::new(rules),
             signature: None,
             joined: Vec::new(),
@@ -237,7 +237,7 @@ impl Hub {
     }
 
     /// The connections whose sessions have to be resumed.
-    pub fn take_wakes(&mut self) -> BTreeSet<Conn> {
+    pub fn take_wakes(&mut self) -> Set<Conn> {
         std::mem::take(&mut self.wakes)
     }
 

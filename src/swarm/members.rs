@@ -1,11 +1,11 @@
 //! Who is in the swarm, where they serve, and whom to send a newcomer to.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
+use crate::map::{Map, Set};
 use crate::p9::server::Conn;
 
 /// A connection that takes part.
@@ -54,11 +54,11 @@ impl Member {
 pub struct Members {
     rules: Rules,
     layout: Layout,
-    members: BTreeMap<Conn, Member>,
+    members: Map<Conn, Member>,
     /// Those who serve, the least named first.
-    turns: BTreeSet<Turn>,
+    turns: Set<Turn>,
     /// The same for each subnet, so that nobody has to look for those near to it.
-    near: BTreeMap<Subnet, BTreeSet<Turn>>,
+    near: Map<Subnet, Set<Turn>>,
     /// State of the random choice among equals.
     random: u64,
 }
@@ -69,9 +69,9 @@ impl Members {
         Members {
             rules,
             layout,
-            members: BTreeMap::new(),
-            turns: BTreeSet::new(),
-            near: BTreeMap::new(),
+            members: Map::new(),
+            turns: Set::new(),
+            near: Map::new(),
             random: seed | 1,
         }
     }
@@ -223,7 +223,7 @@ impl Members {
             turn.2 != conn && serves != asker.serves
         };
         let near = self.near.get(&subnet(asker.peer.ip()));
-        let near: BTreeSet<Turn> =
+        let near: Set<Turn> =
             near.into_iter().flatten().filter(other).take(near_sources).copied().collect();
         let anywhere = self.turns.iter().filter(other).filter(|turn| !near.contains(turn));
         let far: Vec<Turn> =

@@ -3,13 +3,13 @@
 //! The scheduler is told what happened and answers [`Scheduler::poll`] with what to ask next. It
 //! knows nothing of connections, messages or files, so that a simulator runs the very same lines.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::grants::smooth;
 use super::members::next_random;
 use super::rules::{Order, Rules};
 use crate::chunks::{ChunkId, ChunkSet, Layout};
+use crate::map::Map;
 
 /// So many chunks have to come before it is said whether near or not makes a difference.
 const FEW_MEASURED: u32 = 8;
@@ -75,7 +75,7 @@ pub struct Scheduler {
     unasked: ChunkSet,
     /// How many requests are out for each chunk.
     in_flight: Vec<u8>,
-    sources: BTreeMap<SourceId, Source>,
+    sources: Map<SourceId, Source>,
     /// How many peers hold each chunk, and how many of those that are near.
     copies: Vec<u32>,
     near_copies: Vec<u32>,
@@ -108,7 +108,7 @@ impl Scheduler {
             unasked: missing.clone(),
             missing,
             in_flight: vec![0; layout.count() as usize],
-            sources: BTreeMap::new(),
+            sources: Map::new(),
             copies: vec![0; layout.count() as usize],
             near_copies: vec![0; layout.count() as usize],
             far_since: vec![None; layout.count() as usize],

@@ -4,9 +4,10 @@
 //! slow ones. A free slot goes to whoever has waited longest, each connection in its turn.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use super::rules::Rules;
+use crate::map::Map;
 use crate::p9::server::Conn;
 
 /// The turns of one node's uploads.
@@ -15,7 +16,7 @@ pub struct Uploads {
     slots: usize,
     rules: Rules,
     /// Who is being sent a chunk.
-    active: BTreeMap<Conn, Turn>,
+    active: Map<Conn, Turn>,
     /// Who waits, in the order of asking, each at most once.
     waiting: VecDeque<Conn>,
 }
@@ -31,7 +32,7 @@ enum Turn {
 impl Uploads {
     /// Turns for this many uploads at a time.
     pub fn new(slots: usize, rules: Rules) -> Uploads {
-        Uploads { slots, rules, active: BTreeMap::new(), waiting: VecDeque::new() }
+        Uploads { slots, rules, active: Map::new(), waiting: VecDeque::new() }
     }
 
     /// May `conn` send a chunk at once? If not, it waits in line.

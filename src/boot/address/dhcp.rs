@@ -5,11 +5,11 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::map::Map;
 use crate::sys::packet::Checksum;
 
 pub(super) use message::Lease;
@@ -35,7 +35,7 @@ const AFTER_NAK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Dhcp {
     seed: u64,
-    clients: BTreeMap<u32, Client>,
+    clients: Map<u32, Client>,
     /// When one of the offers is taken.
     choose_at: Option<Instant>,
 }
@@ -62,11 +62,11 @@ enum State {
 
 impl Dhcp {
     pub(super) fn new(seed: u64) -> Dhcp {
-        Dhcp { seed, clients: BTreeMap::new(), choose_at: None }
+        Dhcp { seed, clients: Map::new(), choose_at: None }
     }
 
     /// Runs on these links, which have carrier, and on no others. On a new one it asks at once.
-    pub(super) fn run_on(&mut self, links: &BTreeMap<u32, [u8; 6]>, now: Instant) {
+    pub(super) fn run_on(&mut self, links: &Map<u32, [u8; 6]>, now: Instant) {
         self.clients.retain(|link, client| links.get(link) == Some(&client.asker.mac));
         for (&link, &mac) in links {
             // Without randomness early in the boot the seed may be that of other nodes, too.

@@ -1,6 +1,5 @@
 //! What is to be done next for an address: what the kernel has, packets and `now` in, actions out.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,6 +7,7 @@ use super::config::Config;
 use super::dhcp::{Dhcp, Lease};
 use super::links::{Choice, Link, Snapshot};
 use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, Vlan};
+use crate::map::{Map, Set};
 use crate::sys::packet::Checksum;
 
 /// What the kernel did not do is asked of it again after this time: a card's firmware may come late.
@@ -64,14 +64,14 @@ pub(super) struct Setup {
     dhcp: Dhcp,
     seen: Snapshot,
     began: Option<Instant>,
-    carrier_since: BTreeMap<u32, Instant>,
+    carrier_since: Map<u32, Instant>,
     /// When links were told to come up, and VLANs to be.
-    raised: BTreeMap<u32, Instant>,
-    vlans_made: BTreeMap<String, Instant>,
-    macs_set: BTreeSet<u32>,
-    advertisements_accepted: BTreeSet<u32>,
+    raised: Map<u32, Instant>,
+    vlans_made: Map<String, Instant>,
+    macs_set: Set<u32>,
+    advertisements_accepted: Set<u32>,
     /// The static `ip=` that have been set, by their number.
-    given: BTreeMap<usize, (String, IpAddr)>,
+    given: Map<usize, (String, IpAddr)>,
     /// What a server has given, until it is set.
     leased: Option<(u32, Lease)>,
     /// The address that is not static.
@@ -90,12 +90,12 @@ impl Setup {
             dhcp: Dhcp::new(seed),
             seen: Snapshot::default(),
             began: None,
-            carrier_since: BTreeMap::new(),
-            raised: BTreeMap::new(),
-            vlans_made: BTreeMap::new(),
-            macs_set: BTreeSet::new(),
-            advertisements_accepted: BTreeSet::new(),
-            given: BTreeMap::new(),
+            carrier_since: Map::new(),
+            raised: Map::new(),
+            vlans_made: Map::new(),
+            macs_set: Set::new(),
+            advertisements_accepted: Set::new(),
+            given: Map::new(),
             leased: None,
             dynamic: None,
             found: None,
@@ -131,7 +131,7 @@ impl Setup {
             return actions;
         }
         self.make_vlans(now, &mut actions);
-        let mut ready = BTreeMap::new();
+        let mut ready = Map::new();
         for link in self.seen.links.clone() {
             let numbers = self.choice.of(&link);
             if !numbers.is_empty() || self.carries_vlan(&link) {

@@ -3,7 +3,6 @@
 //! What is packed is unpacked by the program for it, if the initramfs has that: it works on another
 //! core meanwhile, and the libraries for it would make every initramfs larger.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -11,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 
 use super::unpack::{Attributes, Kind, Unpacker};
 use crate::manifest::{Mtime, Owner};
+use crate::map::Map;
 
 /// Bytes that tell what a file is: tar's magic number is at its byte 257.
 const HEAD_BYTES: usize = 512;
@@ -190,7 +190,7 @@ fn id(number: u64) -> io::Result<u32> {
 
 fn unpack_cpio(mut bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
     // A file with several names comes several times, and its content with one of them.
-    let mut names: BTreeMap<(u32, u32, u32), Vec<u8>> = BTreeMap::new();
+    let mut names: Map<(u32, u32, u32), Vec<u8>> = Map::new();
     loop {
         let mut reader = cpio::newc::Reader::new(bytes)?;
         let entry = reader.entry().clone();

@@ -323,7 +323,7 @@ impl Story {
     }
 
     fn answer(&mut self, link: u32, kind: u8, server: u8, next: Option<&str>) -> Option<Lease> {
-        let asker = self.dhcp.clients[&link].asker;
+        let asker = self.dhcp.clients.get(&link).unwrap().asker;
         let packet = packed(&message(asker, kind, server, next, &USUAL));
         self.dhcp.receive(link, &packet, Checksum::Ready, self.now)
     }
@@ -387,7 +387,7 @@ fn one_that_names_a_file_as_well_is_the_best() {
     story.sends();
     story.answer(1, OFFER, 1, NEXT);
     assert_eq!(story.sends(), [], "dnsmasq names itself to everybody");
-    let mut message = message(story.dhcp.clients[&2].asker, OFFER, 2, NEXT, &USUAL);
+    let mut message = message(story.dhcp.clients.get(&2).unwrap().asker, OFFER, 2, NEXT, &USUAL);
     message[108..111].copy_from_slice(b"x.0");
     story.dhcp.receive(2, &packed(&message), Checksum::Ready, story.now);
     assert_eq!(story.sends(), [(2, REQUEST)]);
@@ -452,7 +452,7 @@ fn a_server_that_falls_silent_is_asked_three_times() {
 fn a_link_without_carrier_falls_silent_and_asks_at_once_when_it_is_back() {
     let mut story = Story::on(&[(1, MAC)]);
     story.sends();
-    story.dhcp.run_on(&BTreeMap::new(), story.now);
+    story.dhcp.run_on(&Map::new(), story.now);
     assert_eq!((story.after(100.0).sends(), story.dhcp.next_wake()), (vec![], None));
     let now = story.now;
     story.dhcp.run_on(&[(1, MAC)].into(), now);
