@@ -59,6 +59,8 @@ pub mod cli;
 pub mod door;
 pub mod error;
 pub mod fetch;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod get;
 pub mod limits;
 pub mod manifest;

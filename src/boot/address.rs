@@ -48,6 +48,8 @@ use crate::sys::packet::PacketSocket;
 use crate::sys::poll::{self, PollFd};
 use crate::sys::process;
 use dhcp::Lease;
+#[cfg(fuzzing)]
+pub use dhcp::fuzz_dhcp;
 use kernel::Kernel;
 use setup::{Action, Found, Setup};
 

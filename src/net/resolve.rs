@@ -637,3 +637,11 @@ impl Query {
 
 #[cfg(test)]
 mod tests;
+
+/// An answer to a question for the addresses of `kernel.example`.
+#[cfg(fuzzing)]
+pub fn fuzz_answer(bytes: &[u8]) {
+    let name = Name::new("kernel.example").expect("a name");
+    let query = Query { id: 0x4142, name, kind: DnsQueryType::A };
+    query.read_answer(bytes);
+}

@@ -237,3 +237,14 @@ fn random(cause: impl Hash) -> u64 {
     cause.hash(&mut hasher);
     hasher.finish()
 }
+
+/// A packet that the link got, whatever it is, to a client that has asked.
+#[cfg(fuzzing)]
+pub fn fuzz_dhcp(bytes: &[u8]) {
+    let asker = message::Asker { mac: [2, 0, 0, 0, 0, 1], xid: 0x7fff_0001 };
+    if let Some(message) = message::message_in(bytes, Checksum::NotReady) {
+        asker.read(message);
+    }
+    // As most of what a fuzzer makes is no packet.
+    asker.read(bytes);
+}

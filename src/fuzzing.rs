@@ -1,0 +1,171 @@
+//! What a fuzzer can throw bytes at: everything that reads what somebody else has written.
+//!
+//! Only in a build for that (`fuzz/`, `make fuzz`; docs/testing.md). Each function takes any bytes
+//! whatever and must neither panic nor hold more than the limits allow.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use crate::boot::cmdline::{Cmdline, next_cmdline};
+use crate::chunks::{ChunkSet, parse_run};
+use crate::fetch::{Fetch, Output as Order};
+use crate::limits::{MAX_OUTPUTS, MAX_PARKED, MAX_REPLY_BYTES};
+use crate::manifest::Manifest;
+use crate::p9::client::Client;
+use crate::p9::message::{Frame, Message};
+use crate::p9::server::{At, Conn, Host, Output, Session};
+use crate::p9::wire::Dialect;
+use crate::swarm::hub::Hub;
+use crate::swarm::rules::Rules;
+use crate::tree::Tree;
+
+pub use crate::boot::address::fuzz_dhcp as dhcp;
+pub use crate::net::resolve::fuzz_answer as dns;
+
+/// A tree of a few files, whose chunks all hold zeroes.
+fn manifest() -> Arc<Manifest> {
+    static MANIFEST: OnceLock<Arc<Manifest>> = OnceLock::new();
+    let parse = || Arc::new(Manifest::parse(include_bytes!("../fuzz/manifest")).expect("sound"));
+    MANIFEST.get_or_init(parse).clone()
+}
+
+/// The bytes in pieces; the first byte says how long they are.
+fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (first, rest) = bytes.split_first().unwrap_or((&0, &[]));
+    rest.chunks(usize::from(*first).max(1) * 8)
+}
+
+/// One message in each dialect: what can be read can be written again and reads the same.
+pub fn message(bytes: &[u8]) {
+    let Ok(Frame { kind, tag, body }) = Frame::parse(bytes) else { return };
+    for dialect in [Dialect::Plain, Dialect::Unix, Dialect::Linux] {
+        let Ok(message) = Message::decode(kind, body, dialect) else { continue };
+        let mut again = Vec::new();
+        message.encode(tag, dialect, &mut again);
+        let frame = Frame::parse(&again).expect("what was written can be read");
+        assert_eq!(Message::decode(frame.kind, frame.body, dialect).as_ref(), Ok(&message));
+    }
+}
+
+/// A client's bytes to a master's session, with another client beside it that only holds things up.
+pub fn server(bytes: &[u8]) {
+    let mut now = Instant::now();
+    let tree = Arc::new(Tree::new(manifest()));
+    let mut hub = Hub::master(tree.clone(), 1, Rules::default(), 7);
+    let conn = Conn(1);
+    hub.connected(conn, SocketAddr::from(([10, 0, 0, 1], 999)), now);
+    // To print every message takes longer than to answer it.
+    let mut session = Session::new(conn, bytes.first().is_some_and(|first| first % 8 == 0));
+    for piece in pieces(bytes) {
+        now += Duration::from_millis(100);
+        session.receive(piece);
+        let hung_up = session.process(&mut hub, now).is_err();
+        assert!(hub.take_log().len() <= 64);
+        hub.tick(now);
+        if hub.take_wakes().contains(&conn) {
+            session.resume(&mut hub, now);
+        }
+        let mut outputs = 0;
+        while let Some(output) = session.next_output() {
+            outputs += 1;
+            if let Output::Data(data) = output {
+                assert!(data.range.start < data.range.end);
+                hub.sent(At { conn, now }, &data.range);
+            }
+        }
+        assert!(outputs <= MAX_OUTPUTS + MAX_PARKED + 8, "{outputs} replies wait");
+        session.take_trace();
+        if hung_up {
+            break;
+        }
+    }
+    session.close(&mut hub, now);
+    hub.disconnected(conn, now);
+    assert!(hub.members().iter().next().is_none(), "somebody who has left is still there");
+}
+
+/// A server's bytes to a client that has asked for all there is.
+pub fn client(bytes: &[u8]) {
+    let mut client: Client<u32> = Client::new(bytes.first().is_some_and(|first| first % 8 == 0));
+    client.version(0);
+    client.attach(1, 0);
+    client.open(2, 0, 1, &["boot", "kernel"], 0);
+    for token in 3..9 {
+        client.send(token, &Message::Tread { fid: 1, offset: 0, count: 1000 });
+    }
+    client.flush(3);
+    for piece in pieces(bytes) {
+        let mut rest = piece;
+        loop {
+            match client.receive(&mut rest) {
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        client.take_trace();
+    }
+}
+
+/// What the server that was named sends to a node that fetches: replies, `have`, `redir`, `next`.
+pub fn fetch(bytes: &[u8]) {
+    let mut now = Instant::now();
+    let manifest = manifest();
+    let wanted = ChunkSet::full(manifest.layout());
+    let held = ChunkSet::empty(manifest.layout());
+    let home = SocketAddr::from(([10, 0, 0, 9], 20004));
+    let rules = Rules::default();
+    let mut fetch = Fetch::new(manifest, wanted, &held, vec![home], 20004, rules, 7);
+    let mut source = None;
+    for piece in pieces(bytes) {
+        while let Some(order) = fetch.poll(now) {
+            match order {
+                Order::Dial { source: id, address } if address == home => {
+                    fetch.connected(id, [10, 0, 0, 1].into(), now);
+                    source = Some(id);
+                }
+                Order::Dial { source, .. } => fetch.closed(source, now),
+                Order::Close { .. } => {}
+            }
+        }
+        let Some(source) = source else { return };
+        if let Some(output) = fetch.output(source) {
+            assert!(output.len() <= 4 * MAX_REPLY_BYTES, "{} bytes wait", output.len());
+            output.clear();
+        }
+        let mut rest = piece;
+        while fetch.receive(source, &mut rest, now).is_some() {}
+        fetch.take_faults();
+        now += Duration::from_millis(100);
+    }
+}
+
+/// A manifest: what is taken for one is one that prints the same.
+pub fn manifest_text(bytes: &[u8]) {
+    if let Ok(manifest) = Manifest::parse(bytes) {
+        assert_eq!(&manifest.text()[..], bytes);
+        let mut next = 0;
+        for segment in manifest.listing().segments(0..manifest.layout().image_bytes()) {
+            next += segment.len;
+        }
+        assert_eq!(next, manifest.layout().image_bytes());
+    }
+}
+
+/// A line of `have`.
+pub fn have(bytes: &[u8]) {
+    let manifest = manifest();
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    for line in text.lines() {
+        if let Some(run) = parse_run(line, manifest.layout()) {
+            assert!(run.count() <= manifest.layout().count() as usize);
+        }
+    }
+}
+
+/// A kernel command line, and the next kernel's.
+pub fn cmdline(bytes: &[u8]) {
+    let _ = Cmdline::parse(bytes);
+    next_cmdline(bytes, "console=ttyS0");
+}
