@@ -55,10 +55,13 @@ lint: ## check the format and run clippy, for both sets of features
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
+fuzz: ## give each fuzz target SECONDS (60) of any bytes; see docs/testing.md
+	fuzz/run $(SECONDS)
+
 clean: ## remove what was built, and what the tests have downloaded
 	$(CARGO) clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node static static-check install install-node install-dracut install-mkinitcpio install-initramfs-tools demo test bench lint clean help
+.PHONY: build node static static-check install install-node install-dracut install-mkinitcpio install-initramfs-tools demo test bench lint fuzz clean help

@@ -19,6 +19,7 @@ use crate::p9::wire::Dialect;
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;
 use crate::tree::Tree;
+use crate::trust::{Key, Trust};
 
 pub use crate::boot::address::fuzz_dhcp as dhcp;
 pub use crate::net::resolve::fuzz_answer as dns;
@@ -89,7 +90,7 @@ pub fn server(bytes: &[u8]) {
 pub fn client(bytes: &[u8]) {
     let mut client: Client<u32> = Client::new(bytes.first().is_some_and(|first| first % 8 == 0));
     client.version(0);
-    client.attach(1, 0);
+    client.attach(1, 0, b"");
     client.open(2, 0, 1, &["boot", "kernel"], 0);
     for token in 3..9 {
         client.send(token, &Message::Tread { fid: 1, offset: 0, count: 1000 });
@@ -151,6 +152,15 @@ pub fn manifest_text(bytes: &[u8]) {
         }
         assert_eq!(next, manifest.layout().image_bytes());
     }
+}
+
+/// A signature that nobody has made, and a file of keys.
+pub fn signature(bytes: &[u8]) {
+    let _ = Key::parse_file(bytes);
+    let key =
+        Key::parse("RWREtj0BI47rNz1eO6cA29KwkopMvwwALS4j0xELTu9jyDY9u7R1wrvm").expect("a key");
+    let trust = Trust { keys: vec![key], hash: None };
+    assert!(trust.check(manifest().text(), Some(bytes)).is_err(), "a signature was forged");
 }
 
 /// A line of `have`.
