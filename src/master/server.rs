@@ -72,6 +72,7 @@ pub(super) fn run(
         door: RefCell::new(Door::new(MASTER_CONNECTIONS, options.allowed.clone())),
         bells: RefCell::new(HashMap::new()),
         ticker: Bell::default(),
+        asleep_until: Cell::new(None),
         sums: Bell::default(),
         buffer: RefCell::new(vec![0; READ_BYTES]),
         report,
@@ -97,6 +98,8 @@ struct Shared {
     door: RefCell<Door>,
     bells: RefCell<HashMap<Conn, Rc<Bell>>>,
     ticker: Bell,
+    /// Until when the ticker sleeps; None is for good.
+    asleep_until: Cell<Option<Instant>>,
     /// Rung when classic clients wait for checksums.
     sums: Bell,
     buffer: RefCell<Vec<u8>>,
@@ -114,7 +117,8 @@ impl Shared {
         wakes.iter().filter_map(|conn| bells.get(conn)).for_each(|bell| bell.ring());
         log.iter().for_each(|(peer, line)| self.report.say(format_args!("{peer} says: {line}")));
         joined.iter().for_each(|node| self.report.event(format_args!("{node} has joined")));
-        if self.deadline().is_some() {
+        let asleep = self.asleep_until.get();
+        if self.deadline().is_some_and(|due| asleep.is_none_or(|until| due < until)) {
             self.ticker.ring();
         }
         if self.hub.borrow().wants_checksum() {
@@ -206,13 +210,20 @@ async fn publish_states(shared: Rc<Shared>, mut states: mpsc::UnboundedReceiver<
     }
 }
 
-/// Does what is due by the clock. Sleeps for good while nobody waits for anything.
+/// Does what is due by the clock. Sleeps for good while nobody waits for anything; is woken when
+/// something is due earlier than what it sleeps for.
 async fn tick(shared: Rc<Shared>) {
     loop {
-        poll_fn(|cx| shared.ticker.poll(cx)).await;
-        let Some(deadline) = shared.deadline() else { continue };
-        tokio::time::sleep_until(deadline.into()).await;
+        let deadline = shared.deadline();
+        shared.asleep_until.set(deadline);
+        let rung = poll_fn(|cx| shared.ticker.poll(cx));
+        match deadline {
+            None => rung.await,
+            Some(due) => _ = tokio::time::timeout_at(due.into(), rung).await,
+        }
         let now = Instant::now();
+        // Awake: what comes of this is looked at before it sleeps again.
+        shared.asleep_until.set(Some(now));
         shared.hub.borrow_mut().tick(now);
         let late = shared.door.borrow_mut().late(now);
         late.into_iter().for_each(|conn| shared.ring(conn));
