@@ -35,16 +35,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
     let report = Reporter::new(options.debug, true);
     let dir = &options.state;
-    let Some(other) = call(dir).map_err(Error::file("connect to", dir.join(SOCKET)))? else {
-        let text = format_args!("nobody serves with {}: nothing to take over", dir.display());
-        report.say(text);
-        return Ok(());
-    };
     let unusable = |error: io::Error| Error::Peer {
         host: format!("who serves with {}", dir.display()),
         why: format!("cannot be taken over: {error}"),
     };
-    let (offer, handed) = Offer::receive(other.as_fd()).map_err(unusable)?;
+    let (other, (offer, handed)) = loop {
+        let Some(other) = call(dir).map_err(Error::file("connect to", dir.join(SOCKET)))? else {
+            let text = format_args!("nobody serves with {}: nothing to take over", dir.display());
+            report.say(text);
+            return Ok(());
+        };
+        match Offer::receive(other.as_fd()) {
+            Ok(offered) => break (other, offered),
+            // It ended before it answered (unix(7)): whoever is there now, if anybody, is asked.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => return Err(unusable(error)),
+        }
+    };
     let Command::Fetch(mut fetch) = cli::parse(offer.arguments.iter().cloned())? else {
         return Err(unusable(io::Error::other("it does not fetch")));
     };
