@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chunks::{ChunkId, ChunkSet, parse_run};
-use crate::limits::MAX_ADDRESSES;
+use crate::limits::{MAX_ADDRESSES, MAX_LOG_LINE_BYTES, MAX_TROUBLES};
 use crate::manifest::Manifest;
 use crate::map::Map;
 use crate::p9::client::Broken;
@@ -101,6 +101,8 @@ pub enum Fault {
     OtherGeneration,
     /// It sent wrong chunks.
     WrongChunks,
+    /// It was asked for chunks, and nothing came.
+    Silent,
 }
 
 impl std::fmt::Display for Fault {
@@ -111,6 +113,7 @@ impl std::fmt::Display for Fault {
             Fault::Nonsense(file) => write!(f, "nonsense in .xget/{}", file.name()),
             Fault::OtherGeneration => write!(f, "serves another generation"),
             Fault::WrongChunks => write!(f, "sent chunks with wrong contents"),
+            Fault::Silent => write!(f, "does not send what it was asked for"),
         }
     }
 }
@@ -159,6 +162,8 @@ pub struct Fetch {
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
+    /// Lines for the log of the server that was named.
+    troubles: Vec<String>,
     /// When the source that brings least gives way to another.
     redraw_due: Option<Instant>,
     /// When that last happened, and how many chunks were here then.
@@ -208,6 +213,7 @@ impl Fetch {
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
+            troubles: Vec::new(),
             redraw_due: None,
             redrawn: None,
             progress: None,
@@ -280,6 +286,17 @@ impl Fetch {
     /// Sources given up since the last call, and why.
     pub fn take_faults(&mut self) -> Vec<(SocketAddr, Fault)> {
         std::mem::take(&mut self.faults)
+    }
+
+    /// Something has gone wrong here: one line for the log of the server that was named, which gets it
+    /// once it can be reached. Control characters become spaces, and the line is cut where it is too
+    /// long; where many lines wait, it is left out.
+    pub fn trouble(&mut self, line: &str) {
+        if self.troubles.len() < MAX_TROUBLES {
+            let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_LOG_LINE_BYTES;
+            let fitting = line.char_indices().take_while(fits).map(|(_, c)| c);
+            self.troubles.push(fitting.map(|c| if c.is_control() { ' ' } else { c }).collect());
+        }
     }
 
     /// The trace lines since the last call.
@@ -355,6 +372,7 @@ impl Fetch {
             self.carry_out(command, now);
         }
         self.report_news(now);
+        self.report_troubles();
         self.ask_for_sources(now);
         self.redraw(now);
         self.dial(now);
@@ -436,6 +454,9 @@ impl Fetch {
                 }
             }
             Command::Drop { source } => {
+                if let Some(link) = self.links.get(&source) {
+                    self.accuse(link.address, link.home, Fault::Silent);
+                }
                 self.closed(source, now);
                 self.outputs.push_back(Output::Close { source });
             }
@@ -651,6 +672,16 @@ impl Fetch {
         due.into_iter().for_each(|source| self.report(source, now));
     }
 
+    /// Writes into the log of the server that was named.
+    fn report_troubles(&mut self) {
+        let home = self.links.values_mut().find(|link| link.home && link.kind.is_some());
+        if let Some(home) = home.filter(|_| !self.troubles.is_empty())
+            && home.write_log(&self.troubles.join("\n"))
+        {
+            self.troubles.clear();
+        }
+    }
+
     /// Reads `redir` again where more sources could be of use.
     fn ask_for_sources(&mut self, now: Instant) {
         let enough = self.is_whole() || self.peers() >= self.rules.max_dialled;
@@ -782,7 +813,7 @@ impl Fetch {
                 Ok(())
             }
             // Without these there are fewer sources, or nobody comes: no reason to part.
-            Token::Open(Control::Redir | Control::Avail)
+            Token::Open(Control::Redir | Control::Avail | Control::Log)
             | Token::Read(Control::Redir)
             | Token::Write(_)
             | Token::Clunk => Ok(()),
@@ -813,8 +844,17 @@ impl Fetch {
         if home && fault == Fault::OtherGeneration && self.is_whole() {
             self.home_due = Some(now + REDIAL_OTHER);
         }
-        self.faults.push((address, fault));
+        self.accuse(address, home, fault);
         self.outputs.push_back(Output::Close { source });
+    }
+
+    /// Keeps why a source is not used any longer. The server that was named is told of it, but for
+    /// what it knows of itself.
+    fn accuse(&mut self, address: SocketAddr, home: bool, fault: Fault) {
+        if !home || fault == Fault::WrongChunks {
+            self.trouble(&format!("{address}: {fault}"));
+        }
+        self.faults.push((address, fault));
     }
 
     fn read(&mut self, source: SourceId, file: Control) {

@@ -52,6 +52,16 @@ pub const MAX_BUILT_BYTES: u32 = 128 << 10;
 pub const MAX_LOG_LINE_BYTES: usize = 256;
 /// Most lines of nodes' logs that are kept for the driver.
 pub const MAX_LOG_LINES: usize = 64;
+/// The time for which the lines that nodes write are counted.
+pub const LOG_WINDOW: Duration = Duration::from_secs(60);
+/// Most lines that one host writes in that time, and all of them together; the others are left out.
+pub const MAX_WINDOW_LINES_OF_ONE: u32 = 60;
+/// See [`MAX_WINDOW_LINES_OF_ONE`].
+pub const MAX_WINDOW_LINES: u32 = 1200;
+/// Most of the last lines that `status` shows, of one host and of all.
+pub const MAX_LAST_LINES_OF_ONE: usize = 4;
+/// See [`MAX_LAST_LINES_OF_ONE`].
+pub const MAX_LAST_LINES: usize = 64;
 
 // ---- what is asked of others
 
@@ -75,5 +85,7 @@ pub const MAX_FIRST_LINE_BYTES: u64 = 256 << 10;
 pub const MAX_LINE_BYTES: usize = 256;
 /// Longest text of a report to the server, in bytes.
 pub const MAX_REPORT_BYTES: usize = 4096;
+/// Most lines for the server's log that wait until it can be reached.
+pub const MAX_TROUBLES: usize = 8;
 /// Addresses of nodes that are remembered.
 pub const MAX_ADDRESSES: usize = 256;

@@ -2,21 +2,33 @@
 
 use std::fmt::Write as _;
 
-/// The text of `.xget/status` as JSON: an object with the server's own line, and its nodes in a list.
+/// The text of `.xget/status` as JSON: an object with the server's own line, its nodes in a list, and
+/// in another the last lines that nodes wrote into its log.
 ///
 /// Each line is words `NAME=VALUE`. Numbers stay numbers, `A/B` becomes a list of two numbers, and
 /// everything else is a string. Words without `=` are left out, so that a later server may add some.
 pub fn to_json(text: &str) -> String {
     let mut lines = text.lines();
     let server = object(lines.next().unwrap_or_default());
-    let nodes: Vec<String> = lines.map(object).collect();
-    format!("{{\"server\":{server},\"nodes\":[{}]}}\n", nodes.join(","))
+    let (log, nodes): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with(LOG));
+    let list = |lines: Vec<&str>| lines.into_iter().map(object).collect::<Vec<_>>().join(",");
+    format!("{{\"server\":{server},\"nodes\":[{}],\"log\":[{}]}}\n", list(nodes), list(log))
 }
 
+/// How the line begins that tells of a line in the server's log, and its last word.
+const LOG: &str = "log=";
+const TEXT: &str = " text=";
+
 fn object(line: &str) -> String {
+    // What a node wrote may hold anything, and goes to the end of its line.
+    let (line, text) = match line.split_once(TEXT).filter(|_| line.starts_with(LOG)) {
+        Some((line, text)) => (line, Some(text)),
+        None => (line, None),
+    };
     let words = line.split(' ').filter_map(|word| word.split_once('='));
-    let members: Vec<String> =
-        words.map(|(name, value)| format!("{}:{}", string(name), self::value(value))).collect();
+    let words = words.map(|(name, value)| format!("{}:{}", string(name), self::value(value)));
+    let text = text.map(|text| format!("\"text\":{}", string(text)));
+    let members: Vec<String> = words.chain(text).collect();
     format!("{{{}}}", members.join(","))
 }
 
@@ -65,7 +77,16 @@ mod tests {
         assert_eq!(
             json,
             "{\"server\":{\"generation\":\"00ff\",\"held\":[3,8],\"sent_bytes\":12},\
-             \"nodes\":[{\"node\":\"10.0.0.1:20004\",\"seconds\":1.5}]}\n"
+             \"nodes\":[{\"node\":\"10.0.0.1:20004\",\"seconds\":1.5}],\"log\":[]}\n"
+        );
+    }
+
+    #[test]
+    fn what_a_node_wrote_is_one_string_whatever_it_holds() {
+        assert_eq!(
+            to_json("held=3/8\nlog=10.0.0.1:20004 seconds=1.5 text=a=1 text=2 \"\n"),
+            "{\"server\":{\"held\":[3,8]},\"nodes\":[],\
+             \"log\":[{\"log\":\"10.0.0.1:20004\",\"seconds\":1.5,\"text\":\"a=1 text=2 \\\"\"}]}\n"
         );
     }
 
@@ -73,7 +94,7 @@ mod tests {
     fn what_a_server_writes_cannot_break_out_of_a_string() {
         assert_eq!(
             to_json("a=\"},\\\u{1}\n"),
-            "{\"server\":{\"a\":\"\\\"},\\\\\\u0001\"},\"nodes\":[]}\n"
+            "{\"server\":{\"a\":\"\\\"},\\\\\\u0001\"},\"nodes\":[],\"log\":[]}\n"
         );
     }
 }

@@ -18,6 +18,7 @@ const TEXT_BYTES: u32 = 64 << 10;
 
 const ROOT_FID: u32 = 0;
 const REDIR_FID: u32 = 100;
+const LOG_FID: u32 = 101;
 
 /// What a request was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +122,17 @@ impl Link {
         }
     }
 
+    /// Writes into the server's log; false if that has to wait, with too many requests in flight.
+    pub(super) fn write_log(&mut self, text: &str) -> bool {
+        let (file, fid) = (Control::Log, fid(Control::Log));
+        let opens = self.client.open(Token::Open(file), ROOT_FID, fid, &path(file), O_WRONLY);
+        if opens {
+            self.write(file, text);
+            self.client.send(Token::Clunk, &Message::Tclunk { fid });
+        }
+        opens
+    }
+
     /// Asks for the bytes of a chunk, which lies at `range` in the image; false if there is no room
     /// for that many requests. With `apart` they are kept until all of them are verified.
     pub(super) fn fetch(&mut self, chunk: ChunkId, range: &Range<u64>, apart: bool) -> bool {
@@ -221,6 +233,7 @@ fn fid(file: Control) -> u32 {
         Control::Image => 2,
         Control::Next => 3,
         Control::Avail => 4,
+        Control::Log => LOG_FID,
         _ => REDIR_FID,
     }
 }

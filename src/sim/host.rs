@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::content::{Image, Misuse, Record};
 use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
 use crate::chunks::{ChunkId, ChunkSet};
-use crate::fetch::{Fetch, Incoming, Output as Order};
+use crate::fetch::{Fault, Fetch, Incoming, Output as Order};
 use crate::limits::CONNECTING;
 use crate::manifest::Manifest;
 use crate::p9::message::RREAD_HEADER_BYTES;
@@ -264,8 +264,9 @@ impl Host {
                 }
             }
         }
-        let faults = fetcher.fetch.take_faults();
-        fetcher.faults.extend(faults.into_iter().map(|(who, fault)| (who, fault.to_string())));
+        // To have nothing sent is no lie.
+        let faults = fetcher.fetch.take_faults().into_iter().filter(|(_, f)| *f != Fault::Silent);
+        fetcher.faults.extend(faults.map(|(who, fault)| (who, fault.to_string())));
     }
 
     /// Whether more has come than some bytes in the middle of a chunk, which change nothing.

@@ -15,16 +15,16 @@ use blake3::Hash;
 use super::allowance::Allowance;
 use super::classic::Classics;
 use super::grants::Grants;
+use super::log::Log;
 use super::members::{Members, seconds};
 use super::readers::{Readers, Turn};
 use super::rules::Rules;
 use super::uploads::Uploads;
 use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
-use crate::limits::{MAX_LOG_LINE_BYTES, MAX_LOG_LINES};
+use crate::limits::MAX_LOG_LINES;
 use crate::map::Set;
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Conn, Host};
-use crate::path::shown;
 use crate::tree::{Control, Tree};
 
 /// In the first line of `have`: this server grants chunks through `next`.
@@ -67,7 +67,7 @@ pub struct Hub {
     /// The manifest's signature, for whoever wants to check it.
     signature: Option<Arc<[u8]>>,
     joined: Vec<SocketAddr>,
-    log: Vec<(SocketAddr, String)>,
+    log: Log,
     sent_bytes: u64,
 }
 
@@ -120,7 +120,7 @@ impl Hub {
             manifest_readers: Readers::new(rules),
             signature: None,
             joined: Vec::new(),
-            log: Vec::new(),
+            log: Log::default(),
             sent_bytes: 0,
         }
     }
@@ -248,7 +248,7 @@ impl Hub {
 
     /// What nodes wrote into the log since the last call.
     pub fn take_log(&mut self) -> Vec<(SocketAddr, String)> {
-        std::mem::take(&mut self.log)
+        self.log.take()
     }
 
     /// Who is connected.
@@ -350,13 +350,10 @@ impl Hub {
         Ok(())
     }
 
-    fn note(&mut self, conn: Conn, data: &[u8]) {
-        let Some(member) = self.members.get(conn) else { return };
-        for line in data.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-            if self.log.len() < MAX_LOG_LINES {
-                let line = line.get(..MAX_LOG_LINE_BYTES).unwrap_or(line);
-                self.log.push((member.peer, shown(line)));
-            }
+    /// Lines for the log, by whoever serves where or called from where.
+    fn note(&mut self, at: At, data: &[u8]) {
+        if let Some(member) = self.members.get(at.conn) {
+            self.log.add(member.serves.unwrap_or(member.peer), data, at.now);
         }
     }
 
@@ -398,7 +395,8 @@ impl Hub {
                 seconds(now.saturating_duration_since(member.progress)),
             );
         }
-        text + &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now)
+        text += &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now);
+        text + &self.log.status(now)
     }
 
     /// What is to be sent and not held: it comes, or it never does.
@@ -507,7 +505,7 @@ impl Host for Hub {
             Control::Avail => self.join(at.conn, text?),
             Control::Next => self.report(at, text?),
             Control::Log => {
-                self.note(at.conn, data);
+                self.note(at, data);
                 Ok(())
             }
             _ => Err(Errno::EBADF),

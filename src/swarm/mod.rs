@@ -15,13 +15,15 @@
 //! - A request that takes several times as long as usual is made elsewhere, and near the end the
 //!   last chunks are asked of two.
 //!
-//! Clients of the 2009 xget are apart from all that, in `classic`. [`rules`] has all of their numbers. [`hub`] is the side that is asked, for the master and for nodes; [`crate::fetch`] the side that
-//! asks.
+//! Clients of the 2009 xget are apart from all that, in `classic`, and what nodes complain of is in
+//! `log`. [`rules`] has all of their numbers. [`hub`] is the side that is asked, for the master and for
+//! nodes; [`crate::fetch`] the side that asks.
 
 pub mod allowance;
 mod classic;
 pub mod grants;
 pub mod hub;
+mod log;
 pub mod members;
 pub mod readers;
 pub mod rules;

@@ -78,6 +78,20 @@ impl Server {
 }
 
 #[test]
+fn what_a_node_writes_into_the_log_is_told_by_where_it_serves_and_changes_nothing_else() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    OTHERS.map(|conn| server.joins(conn).unwrap());
+    let accused = "10.0.0.2:20004: sent chunks with wrong contents";
+    server.write(Conn(1), Control::Log, accused).unwrap();
+    assert_eq!(server.hub.take_log(), [("10.0.0.1:20004".parse().unwrap(), accused.to_owned())]);
+    server.hub.disconnected(Conn(1), server.now);
+    let status = server.hub.status(server.now);
+    let line = format!("log=10.0.0.1:20004 seconds=0.0 text={accused}");
+    assert_eq!(status.lines().last(), Some(&*line), "also when it has gone");
+    assert!(server.hub.redir(Conn(3)).contains("10.0.0.2!20004"), "its word alone proves nothing");
+}
+
+#[test]
 fn the_signature_is_there_as_long_as_the_manifest_has_one() {
     let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
     let open = |server: &mut Server| server.hub.open(server.at(Conn(1)), Control::Signature);
