@@ -162,16 +162,7 @@ debian_kernel linux-image-cloud-amd64 "$kernels"
 boot=$work/boot
 mkdir "$boot"
 cp "$kernels/root/boot/vmlinuz-$version" "$boot/vmlinuz"
-busybox_tree "$work/second"
-cat > "$work/second/init" << 'INIT'
-#!/bin/busybox sh
-busybox=/bin/busybox
-$busybox mount -t proc proc /proc
-echo "SECOND cmdline $($busybox cat /proc/cmdline)"
-$busybox poweroff -f
-INIT
-chmod 755 "$work/second/init"
-pack "$work/second" "$boot/initrd.img"
+second_initrd "$boot/initrd.img"
 "$repo/initramfs/stage1/make-stage1" --xget "$static_node" -o "$work/stage1.img" \
     --modules "$version:$kernels/root" virtio_pci virtio_net > "$work/stage1.log" 2>&1 ||
     { fail "stage one is made" "$work/stage1.log"; finish; }

@@ -75,19 +75,7 @@ note "by TFTP: kernel $version, $(stat -c %s "$vmlinuz") bytes, and $(sed 's,.*/
 boot=$work/boot
 mkdir "$boot"
 cp "$vmlinuz" "$boot/vmlinuz"
-busybox_tree "$work/second"
-cat > "$work/second/init" <<'INIT'
-#!/bin/busybox sh
-busybox=/bin/busybox
-$busybox mount -t proc proc /proc
-echo "SECOND kernel $($busybox uname -r)"
-echo "SECOND cmdline $($busybox cat /proc/cmdline)"
-echo "SECOND overlay $($busybox cat /overlay)"
-echo "SECOND is up"
-$busybox poweroff -f
-INIT
-chmod 755 "$work/second/init"
-pack "$work/second" "$boot/initrd.img"
+second_initrd "$boot/initrd.img"
 mkdir "$work/overlay"
 echo "of a second initrd" > "$work/overlay/overlay"
 pack "$work/overlay" "$boot/overlay.img"

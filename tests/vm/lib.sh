@@ -49,6 +49,24 @@ add_modules() {
 # pack DIR FILE: as an initramfs
 pack() { (cd "$1" && find . | cpio -o -H newc -R 0:0 --quiet | gzip -1) > "$2"; }
 
+# second_initrd FILE: of a kernel that another one has started: it says what it is, and powers off
+second_initrd() {
+    local root=$work/second
+    busybox_tree "$root"
+    cat > "$root/init" <<'INIT'
+#!/bin/busybox sh
+busybox=/bin/busybox
+$busybox mount -t proc proc /proc
+echo "SECOND kernel $($busybox uname -r)"
+echo "SECOND cmdline $($busybox cat /proc/cmdline)"
+echo "SECOND overlay $($busybox cat /overlay)"
+echo "SECOND is up"
+$busybox poweroff -f
+INIT
+    chmod 755 "$root/init"
+    pack "$root" "$1"
+}
+
 # ---- machines
 
 console() { echo "$work/$1.console"; }
