@@ -107,6 +107,21 @@ else
     skip ninep "crates.io ($(tail -n 1 "$work/peers.log"))"
 fi
 
+# ---- and what else Debian has
+
+if ixpc; then
+    looks libixp 0.6 Debian 9P2000 env LD_LIBRARY_PATH="$libixp" python3 "$interop/tool_client.py" ixpc "$ixpc"
+else
+    skip libixp "libixp-dev of Debian 11 ($(tail -n 1 "$work/ixpc.log"))"
+fi
+
+if has go:golang-go /usr/share/gocode/src/gvisor.dev:golang-gvisor-gvisor-dev && gvisor_tool; then
+    looks gVisor 20221219 Debian 9P2000.L \
+        python3 "$interop/tool_client.py" gvisor "$gvisor_tool"
+else
+    skip gVisor "golang-go and golang-gvisor-gvisor-dev ($(tail -n 1 "$work/gvisor.log"))"
+fi
+
 check "the master's tree is unchanged" cmp "$work/before" <(describe "$src")
 check "the master still answers" status - $server
 end TERM master

@@ -65,15 +65,20 @@ apt_install() {
 # is_here COMMAND|/FILE
 is_here() { case $1 in /*) [ -e "$1" ] ;; *) command -v "$1" > /dev/null ;; esac; }
 
-# need COMMAND|/FILE:PACKAGE...: installs what is missing if it may, or ends the script as skipped
-need() {
-    local pair missing=()
+# has COMMAND|/FILE:PACKAGE...: installs what is missing if it may; false if it cannot
+has() {
+    local pair
+    missing=()
     for pair; do
         is_here "${pair%%:*}" || [[ " ${missing[*]} " = *" ${pair#*:} "* ]] ||
             missing+=("${pair#*:}")
     done
-    [ ${#missing[@]} -eq 0 ] && return
-    apt_install "${missing[@]}" && return
+    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
+}
+
+# need COMMAND|/FILE:PACKAGE...: the same, or ends the script as skipped
+need() {
+    has "$@" && return
     skip "$test_name: ${missing[*]} missing" "apt-get install ${missing[*]} (or run it as root)"
     finish
 }
@@ -264,29 +269,53 @@ describe() (
 # same TREE COPY: is the copy right in every respect?
 same() { diff <(describe "$1") <(describe "$2"); }
 
-# ---- Debian's kernels
+# ---- other releases of Debian, and kernels
 
-# debian_kernel META DIR: unpacks below DIR/root, without installing it, the kernel that the package
-# META depends on, and sets $version; what was downloaded stays there. Ends the script if it cannot.
-debian_kernel() {
-    # An older list of packages may name a kernel that is not on the mirrors any more.
-    (unpack_kernel "$1" "$2" || { rm -f "$apt_refreshed"; apt_install kmod; unpack_kernel "$1" "$2"; }) \
-        > "$work/kernel.log" 2>&1
-    version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
-    if [ -z "$version" ]; then
-        skip "a real kernel" "Debian, and apt-get download of what $1 depends on"
-        finish
-    fi
-    depmod -b "$2/root" "$version"
+apt_options=()                              # for apt-get and apt-cache: of which release
+
+# debian_release NAME: from here on apt_options are for that release, from the mirror that this machine
+# uses; what this machine itself is or may install does not change
+debian_release() {
+    apt_options=()
+    [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" != "$1" ] || return 0
+    local lists=$target/apt-$1 mirror
+    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2> /dev/null | head -n 1)
+    [ -n "$mirror" ] && mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" || return 1
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" > "$lists/sources.list"
+    apt_options=(-q -o "Dir::Etc::SourceList=$lists/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o Acquire::Languages=none
+        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
+    [ -n "$(find "$lists/refreshed" -mmin -600 2> /dev/null)" ] ||
+        { timeout 180 apt-get "${apt_options[@]}" update && touch "$lists/refreshed"; } > "$work/apt.log" 2>&1
 }
 
+# unpack PACKAGE DIR: below DIR/root, without installing it; what was downloaded stays there
+unpack() (
+    mkdir -p "$2" && cd "$2" || return 1
+    ls "$1"_*.deb 2> /dev/null ||
+        { rm -rf ./*.deb root && apt-get "${apt_options[@]}" download "$1"; } || return 1
+    [ -e "root/.$1" ] || { dpkg -x "$1"_*.deb root && touch "root/.$1"; } || return 1
+    # As in a system where /lib is /usr/lib.
+    [ -e root/lib ] || ln -s usr/lib root/lib
+)
+
+# debian_kernel META DIR: unpacks the kernel that the package META depends on, and sets $version. Ends the
+# script if it cannot.
+debian_kernel() {
+    # An older list of packages may name a kernel that is not on the mirrors any more.
+    unpack_kernel "$1" "$2" || { rm -f "$apt_refreshed"; apt_install kmod; unpack_kernel "$1" "$2"; } || {
+        skip "a real kernel" "Debian, and apt-get download of what $1 depends on"
+        finish
+    }
+}
+
+# unpack_kernel META DIR: the same, and false if it cannot
 unpack_kernel() {
     local package
-    package=$(apt-cache depends "$1" | awk '/Depends: linux-image/ { print $2; exit }')
-    [ -n "$package" ] || return 1
-    mkdir -p "$2" && cd "$2" || return 1
-    ls "$package"_*.deb 2> /dev/null || { rm -rf ./*.deb root; apt-get download "$package"; } || return 1
-    [ -d root/boot ] || dpkg -x "$package"_*.deb root || return 1
+    package=$(apt-cache "${apt_options[@]}" depends "$1" | awk '/Depends: linux-image/ { print $2; exit }')
+    [ -n "$package" ] && unpack "$package" "$2" > "$work/kernel.log" 2>&1 || return 1
+    version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
+    [ -n "$version" ] && depmod -b "$2/root" "$version"
 }
 
 # ---- the end

@@ -28,6 +28,24 @@ rust_program() {
         > "$work/install.log" 2>&1
 }
 
+# ixpc: libixp's program, as $ixpc, which finds its library in $libixp. Debian 11 is the last that has it.
+ixpc() {
+    debian_release bullseye && unpack libixp-dev "$peers/libixp-dev" && unpack libixp0 "$peers/libixp0"
+    local good=$?
+    apt_options=()
+    ixpc=$peers/libixp-dev/root/usr/bin/ixpc
+    libixp=$(dirname "$peers"/libixp0/root/usr/lib/*/libixp.so.0)
+    return $good
+} > "$work/ixpc.log" 2>&1
+
+# gvisor_tool: a program that uses gVisor's 9P client, as $gvisor_tool
+gvisor_tool() {
+    gvisor_tool=$peers/gvisor_tool
+    [ -x "$gvisor_tool" ] && [ "$gvisor_tool" -nt "$interop/gvisor_tool.go" ] && return
+    GO111MODULE=off GOPATH=/usr/share/gocode GOCACHE=$peers/go-cache \
+        timeout 300 go build -o "$gvisor_tool" "$interop/gvisor_tool.go"
+} > "$work/gvisor.log" 2>&1
+
 # version_of PACKAGE: the upstream part of a Debian package's version
 version_of() {
     dpkg-query -W -f '${Version}' "$1" 2> /dev/null | sed 's/^[0-9]*://; s/[-+~].*//'
