@@ -102,5 +102,22 @@ check "a file that changes while it is read ends in a dropped connection" [ $? =
 check "and never in an error" bash -c "grep -q DROPPED $work/m.out && ! grep -q ERROR $work/m.out"
 check "the new state is fetched afterwards" python3 "$client" $home kernel "$work/n"
 check "and it is the new one" cmp "$src/kernel" "$work/n/kernel"
+
+# A client draws from another one, and what it draws is replaced at the master
+classic p --serve $a $home kernel "$work/p"
+wait_for 20 said p whole
+classic q --pause $home kernel "$work/q"
+wait_for 20 said q paused
+check "a client draws from another one" said q "redirected kernel 127.0.0.1!$a"
+before=$(grep -c 'the tree has changed' "$(log master)")
+random_file "$src/kernel.new" 3000000
+mv "$src/kernel.new" "$src/kernel"
+tree_changed_again() { [ "$(grep -c 'the tree has changed' "$(log master)")" -gt "$before" ]; }
+wait_for 30 tree_changed_again
+tell q go
+wait "${pid[q]}"
+check "who draws an old state from another client is hung up on" [ $? = 255 ]
+check "and never told that it has the file" bash -c "! grep -q '^whole' $work/q.out"
+hang_up p
 check "no checksum was ever wrong" bash -c "! grep -l 'WRONG' $work/*.out"
 finish

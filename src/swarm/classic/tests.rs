@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::manifest::tests::sample;
+use crate::manifest::{Listing, Manifest};
 use crate::p9::server::Host;
 use crate::swarm::rules::Rules;
 use crate::tree::Control;
@@ -83,6 +84,47 @@ fn who_withdraws_or_hangs_up_is_named_and_counted_no_longer() {
     assert_eq!(cluster.fetch(2), "me");
     cluster.hub.disconnected(Conn(2), cluster.now);
     assert_eq!(cluster.redir(3), "me");
+}
+
+/// The tree with another `boot.cfg`, or with nothing but another directory.
+fn changed(file_too: bool) -> Arc<Tree> {
+    let later = |mut entry: Entry| {
+        let name = entry.path.name();
+        if name == b"boot" || (file_too && name == b"boot.cfg") {
+            entry.mtime.secs += 1;
+        }
+        entry
+    };
+    let old = sample();
+    let entries = old.listing().entries().iter().cloned().map(later).collect();
+    let listing = Listing::new(entries).unwrap();
+    let hashes = old.layout().iter().filter_map(|chunk| old.hash(chunk).copied()).collect();
+    Arc::new(Tree::new(Arc::new(Manifest::new(listing, hashes).unwrap())))
+}
+
+#[test]
+fn who_draws_a_file_that_changes_from_another_client_is_hung_up_on() {
+    let mut cluster = Cluster::new();
+    cluster.fetch(1);
+    cluster.hub.classic_checksum(cluster.at(1), cluster.file);
+    let (tree, segment) = cluster.hub.next_checksum().unwrap();
+    cluster.hub.checksum_found(&tree, segment.entry, Some(17));
+    cluster.hub.classic_checksum(cluster.at(1), cluster.file);
+    cluster.fetch(2);
+    cluster.hub.publish(changed(true), 4, 1, cluster.now);
+    // The first has the whole file, and has it right.
+    let lost: Vec<u64> = (1..=5).filter(|n| cluster.hub.classic_is_lost(cluster.at(*n))).collect();
+    assert_eq!(lost, [2]);
+    cluster.hub.disconnected(Conn(2), cluster.now);
+    assert!(!cluster.hub.classic_is_lost(cluster.at(2)));
+}
+
+#[test]
+fn who_draws_a_file_that_stays_as_it_is_goes_on() {
+    let mut cluster = Cluster::new();
+    cluster.fetch(1);
+    cluster.hub.publish(changed(false), 4, 1, cluster.now);
+    assert!(!cluster.hub.classic_is_lost(cluster.at(1)));
 }
 
 #[test]
