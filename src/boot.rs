@@ -12,7 +12,7 @@ mod root;
 mod switch;
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
@@ -66,7 +66,8 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         true => address::bring_up(&cmdline.network, cmdline.net, &report, end)?,
         false => Network::default(),
     };
-    let boot = Boot { cmdline, keys, text, report, network, end };
+    let asked = options.url.clone();
+    let boot = Boot { cmdline, keys, text, report, network, end, asked };
     match (&url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
             let mut path = boot.fetch_url(url)?.into_os_string().into_encoded_bytes();
@@ -125,6 +126,8 @@ struct Boot {
     network: Network,
     /// When to give up.
     end: Option<Instant>,
+    /// The URL that is to be fetched in place of what the kernel command line asks for.
+    asked: Option<String>,
 }
 
 impl Boot {
@@ -152,8 +155,6 @@ impl Boot {
     /// Fetches a root file system and mounts it.
     fn mount_root(&self, url: &Url) -> Result<(), Error> {
         let fetched = self.fetch_url(url)?;
-        // The real root may have nobody who renews it.
-        address::keep(&self.network)?;
         let became = root::make_root(&fetched, &new_root(), &self.report)?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
@@ -176,7 +177,10 @@ impl Boot {
         host: Option<&Host>,
         serve: Serve,
     ) -> Result<(), Error> {
-        resident::run(&self.arguments(sources, self.server(host)?, serve))
+        let arguments = self.arguments(sources, self.server(host)?, serve);
+        // Nobody renews it while this takes, and perhaps nobody in the real root.
+        address::keep(&self.network)?;
+        resident::run(&arguments, self.asked.as_deref().map(OsStr::new))
     }
 
     /// Those of an xget that fetches, with all that the kernel command line says about it.
@@ -314,6 +318,7 @@ mod tests {
             report: Reporter::new(DebugLevel::Normal, true),
             network: Network::default(),
             end: None,
+            asked: None,
         };
         match cli::parse(boot.arguments(["root.img".into()], "head".to_owned(), Serve::Yes)) {
             Ok(cli::Command::Fetch(fetch)) => fetch,

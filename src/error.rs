@@ -66,6 +66,11 @@ pub enum Error {
         /// What is wrong with it.
         why: Distrust,
     },
+    /// The other side has no manifest, and the keys or the hash that were given ask for one.
+    Unverifiable {
+        /// Who.
+        host: String,
+    },
     /// A manifest that cannot be used.
     Manifest(manifest::ManifestError),
     /// The served tree cannot be described.
@@ -92,6 +97,11 @@ pub enum Error {
     Cmdline(BadWord),
     /// What the kernel command line asks for cannot be done.
     Boot(String),
+    /// The process that was to fetch has failed, and has said why.
+    Fetch {
+        /// The exit code with which it ended, if that is known.
+        code: Option<u8>,
+    },
     /// A call of the operating system that has to do with no file.
     System {
         /// What was being done, as in "cannot ACTION".
@@ -122,7 +132,8 @@ impl Error {
             Error::NoRoom { .. } | Error::Boot(_) => 5,
             Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
             Error::Listen { .. } => 7,
-            Error::Untrusted { .. } => 8,
+            Error::Untrusted { .. } | Error::Unverifiable { .. } => 8,
+            Error::Fetch { code } => code.unwrap_or(5),
         }
     }
 }
@@ -151,6 +162,11 @@ impl fmt::Display for Error {
                     _ => "Sign what is served now, and give the master the signature",
                 })
             }
+            Error::Unverifiable { host } => write!(
+                f,
+                "{host}: a 9P server, but not xget's: nothing there can be verified, which a key or a \
+                 hash that was given asks for. Serve it by xget, or fetch it without them"
+            ),
             Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
             Error::File { action, path, error } => {
@@ -164,6 +180,7 @@ impl fmt::Display for Error {
             }
             Error::Cmdline(bad) => write!(f, "{bad}"),
             Error::Boot(text) => write!(f, "{text}"),
+            Error::Fetch { .. } => write!(f, "what was asked for could not be fetched"),
             Error::System { action, error } => write!(f, "cannot {action}: {}", reason(error)),
         }
     }

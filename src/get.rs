@@ -109,21 +109,25 @@ impl Server {
         Ok(Server { name: text.to_owned(), hosts, transport })
     }
 
-    /// Those of all hosts that can be found; the error of the last one if none can.
-    fn addresses(&self) -> Result<Vec<SocketAddr>, Error> {
+    /// Those of all hosts that can be found, and why others cannot; the error of the last one if
+    /// none can.
+    fn addresses(&self) -> Result<(Vec<SocketAddr>, Vec<String>), Error> {
         let mut addresses = Vec::new();
-        let mut missing = None;
+        let mut missing = Vec::new();
         for (host, port) in &self.hosts {
             match resolve(&self.transport, host, Instant::now() + RESOLVE_TIMEOUT) {
                 Ok(found) => {
                     addresses.extend(found.into_iter().map(|ip| SocketAddr::from((ip, *port))))
                 }
-                Err(error) => missing = Some(error),
+                Err(error) => missing.push(error),
             }
         }
-        match missing.filter(|_| addresses.is_empty()) {
-            Some(error) => Err(error),
-            None => Ok(addresses),
+        match missing.pop() {
+            Some(error) if addresses.is_empty() => Err(error),
+            last => {
+                let missing = missing.into_iter().chain(last);
+                Ok((addresses, missing.map(|error| error.to_string()).collect()))
+            }
         }
     }
 
@@ -136,42 +140,44 @@ impl Server {
         mut read: impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
     ) -> Result<(T, Vec<SocketAddr>), Error> {
         let mut failures = 0u32;
-        let mut wait = RETRY_FIRST;
         loop {
             let error = match self.addresses() {
-                Ok(mut addresses) => match self.ask_any(what, &addresses, report, &mut read)? {
-                    Ok((content, answered)) => {
-                        addresses.rotate_left(answered);
-                        return Ok((content, addresses));
+                Ok((mut addresses, missing)) => {
+                    match self.ask_any(what, &addresses, missing, report, &mut read) {
+                        Ok((content, answered)) => {
+                            addresses.rotate_left(answered);
+                            return Ok((content, addresses));
+                        }
+                        Err(error @ Error::Connect { .. }) => error,
+                        Err(error) => return Err(error),
                     }
-                    Err(why) => Error::Connect { host: self.name.clone(), why },
-                },
+                }
                 // A name that does not exist will hardly come to exist.
                 Err(error) if patience.retries != Retries::Forever => return Err(error),
                 Err(error) => error,
             };
             failures = failures.saturating_add(1);
-            wait = wait.min(patience.longest_wait);
+            let wait = patience.wait(failures);
             let over = patience.end.is_some_and(|end| end <= Instant::now() + wait);
-            if over || matches!(patience.retries, Retries::Times(most) if failures > most) {
+            if over || patience.is_over(failures) {
                 return Err(error);
             }
             report.say(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
-            thread::sleep(wait.mul_f64(0.75 + (process::seed() % 512) as f64 / 1024.0));
-            wait *= 2;
+            sleep_about(wait);
         }
     }
 
-    /// Asks one address after the other; the answer, and whose it is. The inner error is one that may
-    /// pass.
+    /// Asks one address after the other; the answer, and whose it is. Where nobody has one, the error
+    /// says of each why, and is [`Error::Connect`] if that may pass.
     fn ask_any<T>(
         &self,
         what: &str,
         addresses: &[SocketAddr],
+        missing: Vec<String>,
         report: &Reporter,
         read: &mut impl FnMut(SocketAddr, &mut dyn FnMut(u64)) -> Result<T, CallError>,
-    ) -> Result<Result<(T, usize), String>, Error> {
-        let mut why = "it has no address".to_owned();
+    ) -> Result<(T, usize), Error> {
+        let mut failures = Vec::new();
         for (i, address) in addresses.iter().enumerate() {
             let mut pace = Pace::new(report, Instant::now());
             let mut progress = |n| {
@@ -182,24 +188,59 @@ impl Server {
             let result = read(*address, &mut progress);
             report.end_progress();
             match result {
-                Ok(content) => return Ok(Ok((content, i))),
-                Err(CallError::Network(error)) => {
-                    why = CallError::Network(error).to_string();
-                    match addresses.get(i + 1).filter(|_| self.hosts.len() > 1) {
-                        Some(next) => report.say(format_args!("{address}: {why}; trying {next}")),
-                        None => report.event(format_args!("{address}: {why}")),
-                    }
-                }
-                Err(CallError::NotXget) => {
-                    return Err(Error::NotXget { host: self.name.clone() });
-                }
+                Ok(content) => return Ok((content, i)),
                 Err(error) => {
-                    return Err(Error::Peer { host: self.name.clone(), why: error.to_string() });
+                    match addresses.get(i + 1).filter(|_| self.hosts.len() > 1) {
+                        Some(next) => report.say(format_args!("{address}: {error}; trying {next}")),
+                        None => report.event(format_args!("{address}: {error}")),
+                    }
+                    failures.push((*address, error));
                 }
             }
         }
-        Ok(Err(why))
+        Err(self.nobody(&failures, missing))
     }
+
+    /// Why no address has answered, where `missing` are the hosts without one.
+    ///
+    /// It is [`Error::Connect`] if a network error was among the reasons, since that may pass; but a 9P
+    /// server that is not xget's is one that can be fetched from.
+    fn nobody(&self, failures: &[(SocketAddr, CallError)], missing: Vec<String>) -> Error {
+        let host = self.name.clone();
+        if failures.iter().any(|(_, error)| matches!(error, CallError::NotXget)) {
+            return Error::NotXget { host };
+        }
+        let mut reasons: Vec<String> = failures.iter().map(|(_, e)| e.to_string()).collect();
+        reasons.dedup();
+        if self.hosts.len() > 1 || reasons.len() > 1 {
+            let each = failures.iter().map(|(address, error)| format!("{address}: {error}"));
+            reasons = each.chain(missing).collect();
+        }
+        let why = reasons.join(", ");
+        let may_pass = failures.iter().any(|(_, error)| matches!(error, CallError::Network(_)));
+        match may_pass {
+            true => Error::Connect { host, why },
+            false => Error::Peer { host, why },
+        }
+    }
+}
+
+impl Patience {
+    /// How long to wait after so many failures in a row, of which the first is 1.
+    fn wait(&self, failures: u32) -> Duration {
+        let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        RETRY_FIRST.saturating_mul(doubled).min(self.longest_wait)
+    }
+
+    /// Were these failures in a row one too many?
+    fn is_over(&self, failures: u32) -> bool {
+        matches!(self.retries, Retries::Times(most) if failures > most)
+    }
+}
+
+/// Sleeps about so long, so that those who failed together do not come back together.
+fn sleep_about(wait: Duration) {
+    thread::sleep(wait.mul_f64(0.75 + (process::seed() % 512) as f64 / 1024.0));
 }
 
 struct Get<'a> {
@@ -277,14 +318,16 @@ impl Get<'_> {
         }
     }
 
-    /// Every fetch of what cannot be verified comes through here: what is to be trusted has a manifest.
+    /// Every fetch of what cannot be verified comes through here.
     fn fetch_unverified(
         &mut self,
         server: &Server,
         sources: &[TreePath],
         patience: &Patience,
     ) -> Result<(), Error> {
-        self.check_trust(server, b"", None)?;
+        if self.trust.is_asked_for() {
+            return Err(Error::Unverifiable { host: server.name.clone() });
+        }
         #[cfg(feature = "master")]
         return plain::fetch(self, server, sources, patience);
         #[cfg(not(feature = "master"))]
@@ -539,5 +582,45 @@ impl Meter {
             bytes(home),
             bytes(nodes),
         ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::p9::errno::Errno;
+
+    fn why(hosts: &str, failures: Vec<CallError>) -> Error {
+        let server = Server::named(hosts, 20004, Transport::Kernel).unwrap();
+        let addresses = ["10.0.0.1:1", "10.0.0.2:2"].map(|address| address.parse().unwrap());
+        let failures: Vec<_> = addresses.into_iter().zip(failures).collect();
+        server.nobody(&failures, Vec::new())
+    }
+
+    fn silent() -> CallError {
+        CallError::Network(io::ErrorKind::TimedOut.into())
+    }
+
+    #[test]
+    fn of_several_servers_each_is_named_with_its_reason() {
+        let error = why("a,b", vec![CallError::Refused(Errno::EIO), silent()]);
+        let text = error.to_string();
+        assert!(text.contains("10.0.0.1:1: ") && text.contains("10.0.0.2:2: no answer"), "{text}");
+        assert_eq!(why("a", vec![silent(), silent()]).to_string(), "cannot reach a: no answer");
+    }
+
+    #[test]
+    fn only_what_is_wrong_with_all_servers_is_for_good() {
+        let nonsense = || CallError::TooLong(1);
+        assert!(matches!(why("a,b", vec![nonsense(), silent()]), Error::Connect { .. }));
+        assert!(matches!(why("a,b", vec![nonsense(), nonsense()]), Error::Peer { .. }));
+    }
+
+    #[test]
+    fn a_9p_server_that_is_not_xgets_is_fetched_from_if_nobody_else_answers() {
+        let error = why("a,b", vec![CallError::NotXget, silent()]);
+        assert!(matches!(error, Error::NotXget { .. }));
     }
 }

@@ -113,6 +113,11 @@ impl KeyId {
 }
 
 impl Trust {
+    /// Whether only some manifests are to be believed; else every one is.
+    pub fn is_asked_for(&self) -> bool {
+        self.hash.is_some() || !self.keys.is_empty()
+    }
+
     /// Whether a manifest may be believed that came with this signature, and who signed it if that
     /// was asked.
     pub fn check(

@@ -106,6 +106,41 @@ else
     skip nfs-ganesha "nfs-ganesha and nfs-ganesha-vfs, as root ($(tail -n 1 "$work/apt.log"))"
 fi
 
+# ---- a server that goes away in the middle and comes back
+
+port=$(free_port)
+start diod - "$diod" -f -n -S -U root -e "$src" -l "127.0.0.1:$port" -L "$work/diod.own.log"
+wait_for 10 answers "$port"
+anames=("--aname=$src")
+check "a hash that is asked for refuses what has no manifest" \
+    refused "$work/pinned" 8 'nothing there can be verified' "--hash=$(printf '5%.0s' $(seq 64))" .
+check "and so does a key" \
+    refused "$work/signed" 8 'nothing there can be verified' --key RWREtj0BI47rNz1eO6cA29KwkopMvwwALS4j0xELTu9jyDY9u7R1wrvm .
+check "and nothing of it is there" eval "! ls -A '$work/pinned' '$work/signed' | grep -v :"
+
+# cut_off BYTES TIMES: the first TIMES connections to \$port are cut after so many bytes from the server
+cut_off() {
+    local before=$port
+    port=$(free_port)
+    start cut - python3 "$interop/cut.py" "$port" "$before" "$1" "$2"
+    wait_for 10 answers "$port"
+}
+
+server_port=$port
+cut_off 9000000 2
+check "a fetch whose connection is cut twice goes on" fetches "$work/cut" .
+check "and says so" eval "[ \$(grep -c 'going on with what is not here yet' '$work/fetch.log') = 2 ]"
+check "what comes of it is the same in every respect" same "$src" "$work/cut"
+# 30 MiB of files, at most 2 MiB on their way at each cut, and the list of what is there.
+came=$(awk '{ sum += $1 } END { print sum }' "$work/cut.out")
+note "$came bytes came"
+check "what was here is not read again" [ "$came" -lt 37000000 ]
+end TERM cut
+port=$server_port
+cut_off 300 1000
+check "a server that is always cut off is given up" refused "$work/given-up" 3 'the connection was closed' .
+end TERM cut diod
+
 # ---- a server that is not what it seems
 
 port=$(free_port)
@@ -119,4 +154,28 @@ check "a file that changes is refused" refused "$work/changes" 6 'has changed wh
 check "and is not there either" eval "! ls '$work/changes/changes'"
 check "a directory without an end is refused" refused "$work/endless" 3 'the time is over' --timeout 2 endless
 end TERM liar
+
+# ---- several servers, of which one is none
+
+web=$(free_port) port=$(free_port) nobody=$(free_port)
+start web - python3 -c "
+import socket
+listener = socket.create_server(('127.0.0.1', $web))
+while True:
+    client, _ = listener.accept()
+    client.recv(4096)
+    client.sendall(b'HTTP/1.0 400 Bad Request\\r\\n\\r\\n')
+    client.close()
+"
+start master - "$xget" -p "$port" --listen 127.0.0.1 --cache none "$src"
+wait_for 30 answers "$web" && wait_for 30 answers "$port"
+named() { timeout 60 "$xget" -n "$1" -r 0 --serve no . "$work/named" 2> "$work/fetch.log"; }
+check "a server that talks nonsense is passed over" named "127.0.0.1:$web,127.0.0.1:$port"
+check "and named with its reason" grep "127.0.0.1:$web: it .*; trying 127.0.0.1:$port" "$work/fetch.log"
+none_answers() {
+    named "127.0.0.1:$web,127.0.0.1:$nobody"
+    [ $? = 3 ] && tail -n 1 "$work/fetch.log" | grep "127.0.0.1:$web: it .*127.0.0.1:$nobody: "
+}
+check "where none is any good the error names each with its reason" none_answers
+end TERM web master
 finish

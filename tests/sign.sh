@@ -164,4 +164,28 @@ check "once that is signed, its signature is served" wait_for 20 signed_again
 get slow $port --key "$one"
 check "and fetched, with what was there" same "$src" "$work/slow"
 
+end TERM master
+
+# ---- an initramfs
+
+# boots NAME HASH: `xget --boot URL` where the kernel command line asks for that hash; sets $code
+boots() {
+    echo "rd.xget.hash=$2 rd.xget.net=kernel rd.xget.serve=no rd.xget.timeout=30" > "$work/$1.cmdline"
+    start "$1" 1 unshare -m sh -c "mount --bind '$work/$1.cmdline' /proc/cmdline &&
+        mount -t tmpfs run /run && exec '$xget' --boot 'xget://$(ip_of 0):$port/image'"
+    exit_of "$1" 60
+}
+if [ "$(id -u)" = 0 ] && net_up 1; then
+    master 0 "$src" || fail "the master starts" "$(log master)"
+    describe_source
+    boots right-hash "$(b3sum --no-names "$manifest")"
+    check "an initramfs gets what its kernel command line pins" \
+        [ "$code $(cat "$work/right-hash.out")" = "0 /run/xget/files/image" ]
+    boots wrong-hash "$wrong_hash"
+    check "and else xget --boot ends with the code of the fetch" [ "$code" = 8 ]
+    note "$(tail -n 2 "$(log wrong-hash)")"
+    end TERM master
+else
+    skip "an initramfs that is told a hash" "run it as root"
+fi
 finish

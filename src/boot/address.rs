@@ -16,10 +16,10 @@
 //! ```
 //!
 //! The kernel drops a leased address when the lease is over, unless somebody renews it: the real
-//! root's network manager. Where there is none, [`keep`] makes it permanent, which is what the
+//! root's network manager. Until there is one, [`keep`] makes it permanent, which is what the
 //! kernel itself does with `ip=dhcp`: a node that is booted from the network by its hardware
-//! address gets the same one every time. There is no renewal: a process that did it would have to
-//! stay, and to know when somebody else has taken over.
+//! address gets the same one every time, and a fetch may take longer than a lease. There is no
+//! renewal: a process that did it would have to stay, and to know when somebody else has taken over.
 
 mod before;
 mod config;

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use blake3::Hash;
 
-use super::{Get, Patience, Server};
+use super::{Get, Patience, Server, sleep_about};
 use crate::background;
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, Manifest, Problem};
@@ -21,12 +21,13 @@ use crate::path::TreePath;
 use crate::plan::{DestIs, plan, refuse_collisions};
 use crate::report::{Pace, bytes, rate};
 use crate::store::{Store, StoreOptions};
-use reads::Unread;
+use reads::{Reads, Unread};
 use remote::{MOST_AT_ONCE, Remote};
 
 /// Fetches `sources` from the tree that the server has under the name that the options give.
 ///
-/// Fails like a verified fetch does, and besides if a file changes while it is read.
+/// A connection that is lost is made again, and only what has not come is read again. Fails like a
+/// verified fetch does, and besides if a file changes while it is read.
 pub(super) fn fetch(
     get: &mut Get<'_>,
     server: &Server,
@@ -35,23 +36,27 @@ pub(super) fn fetch(
 ) -> Result<(), Error> {
     let (options, report) = (get.options, get.report);
     refuse_collisions(sources, &options.dest)?;
-    let aname = options.aname.as_deref().unwrap_or_default();
     let host = &server.name;
     report.say(format_args!(
         "{host} is a 9P server, but not xget's: its files are fetched without verification, and not \
          served on"
     ));
-    let (mut remote, _) = server.ask("tree", patience, &report, |address, _| {
-        Remote::open(&server.transport, address, aname.as_bytes(), host)
-    })?;
+    let mut line = Line { get, server, patience, failures: 0, came: 0 };
+    let mut remote = line.open()?;
     let began = Instant::now();
     let mut pace = Pace::new(&report, began);
-    let found = remote.list(sources, &mut |entries| {
-        if pace.is_due(Instant::now()) {
-            report.progress(format_args!("listing what is there: {entries} entries"));
+    let found = loop {
+        let listed = remote.list(sources, &mut |entries| {
+            if pace.is_due(Instant::now()) {
+                report.progress(format_args!("listing what is there: {entries} entries"));
+            }
+            line.get.check_time(server)
+        });
+        match listed {
+            Ok(found) => break found,
+            Err(error) => remote = line.reopen(error, 0)?,
         }
-        get.check_time(server)
-    })?;
+    };
     let bad_tree = |problem: Problem| Error::Peer { host: host.clone(), why: problem.to_string() };
     let manifest = Arc::new(unhashed(found.entries).map_err(bad_tree)?);
     let dest = &options.dest;
@@ -69,16 +74,26 @@ pub(super) fn fetch(
 
     let mut came = 0;
     for batch in chosen.chunks(MOST_AT_ONCE) {
-        remote.read(batch, &mut |image_offset, buffer, range| {
-            came += range.len() as u64;
-            if pace.is_due(Instant::now()) {
-                let (percent, wanted) = (came as f64 * 100.0 / wanted.max(1) as f64, bytes(wanted));
-                let rate = rate(came, began.elapsed());
-                report.progress(format_args!("{percent:.1} % of {wanted}, {rate}"));
+        let sizes = batch.iter().map(|(_, entry)| entry.image_range());
+        let mut reads = Reads::new(sizes.map(|range| range.end - range.start));
+        loop {
+            let done = remote.read(batch, &mut reads, &mut |image_offset, buffer, range| {
+                came += range.len() as u64;
+                if pace.is_due(Instant::now()) {
+                    // What came in part when the connection was lost comes again.
+                    let percent = came.min(wanted) as f64 * 100.0 / wanted.max(1) as f64;
+                    let (of, rate) = (bytes(wanted), rate(came, began.elapsed()));
+                    report.progress(format_args!("{percent:.1} % of {of}, {rate}"));
+                }
+                line.get.check_time(server)?;
+                store.write(image_offset, buffer, range)
+            });
+            match done {
+                Ok(()) => break,
+                Err(error) => remote = line.reopen(error, came)?,
             }
-            get.check_time(server)?;
-            store.write(image_offset, buffer, range)
-        })?;
+            reads.lost();
+        }
         while !store.is_written(store.ticket())? {
             store.wait_for_writing();
         }
@@ -102,6 +117,49 @@ pub(super) fn fetch(
         rate(wanted, time),
     ));
     background::release(get.detach)
+}
+
+/// The way to the server, which may be lost and found again.
+struct Line<'a, 'g> {
+    get: &'a Get<'g>,
+    server: &'a Server,
+    patience: &'a Patience,
+    /// How often it was lost since anything came.
+    failures: u32,
+    /// How many bytes of files had come when it was lost last.
+    came: u64,
+}
+
+impl Line<'_, '_> {
+    fn open(&self) -> Result<Remote, Error> {
+        let (get, server) = (self.get, self.server);
+        let aname = get.options.aname.as_deref().unwrap_or_default().as_bytes();
+        let (remote, _) = server.ask("tree", self.patience, &get.report, |address, _| {
+            Remote::open(&server.transport, address, aname, &server.name)
+        })?;
+        Ok(remote)
+    }
+
+    /// Another connection after `error`, if that was the loss of one, and was not one too many without
+    /// anything coming in between; `came` is how many bytes of files have come so far.
+    fn reopen(&mut self, error: Error, came: u64) -> Result<Remote, Error> {
+        self.get.report.end_progress();
+        if !matches!(error, Error::Connect { .. }) {
+            return Err(error);
+        }
+        self.get.check_time(self.server)?;
+        let got_on = came > self.came;
+        self.came = came;
+        self.failures = if got_on { 1 } else { self.failures.saturating_add(1) };
+        if self.patience.is_over(self.failures) {
+            return Err(error);
+        }
+        self.get.report.say(format_args!("{error}; going on with what is not here yet"));
+        if !got_on {
+            sleep_about(self.patience.wait(self.failures));
+        }
+        self.open()
+    }
 }
 
 /// A manifest of which the entries and the cut are of use, and the hashes are blank.

@@ -14,44 +14,56 @@ pub(super) struct Read {
     pub(super) count: u32,
 }
 
-/// The reads that bring some files whole.
+/// The reads that bring some files whole, over one connection or several.
 #[derive(Debug)]
 pub(super) struct Reads {
     /// What was not asked for yet of each file.
     rest: VecDeque<(usize, Range<u64>)>,
-    most_bytes: u32,
+    /// Asked for, and not answered yet.
+    on_their_way: Vec<Read>,
 }
 
 impl Reads {
-    /// Files of these sizes, in bytes, with at most `most_bytes` a read, at least one.
-    pub(super) fn new(sizes: impl Iterator<Item = u64>, most_bytes: u32) -> Reads {
+    /// Files of these sizes, in bytes.
+    pub(super) fn new(sizes: impl Iterator<Item = u64>) -> Reads {
         let files = sizes.enumerate().filter(|(_, bytes)| *bytes > 0);
-        let rest = files.map(|(file, bytes)| (file, 0..bytes)).collect();
-        Reads { rest, most_bytes: most_bytes.max(1) }
+        Reads {
+            rest: files.map(|(file, bytes)| (file, 0..bytes)).collect(),
+            on_their_way: Vec::new(),
+        }
     }
 
-    /// The next read to make.
-    pub(super) fn next(&mut self) -> Option<Read> {
+    /// The next read to make, of at most `most_bytes`, at least one.
+    pub(super) fn next(&mut self, most_bytes: u32) -> Option<Read> {
         let (file, rest) = self.rest.front_mut()?;
         let left = rest.end.saturating_sub(rest.start);
-        let count = u32::try_from(left).unwrap_or(u32::MAX).min(self.most_bytes);
+        let count = u32::try_from(left).unwrap_or(u32::MAX).min(most_bytes.max(1));
         let read = Read { file: *file, offset: rest.start, count };
         rest.start = rest.start.saturating_add(u64::from(count));
         if rest.is_empty() {
             self.rest.pop_front();
         }
+        self.on_their_way.push(read);
         Some(read)
     }
 
     /// A read has brought `came` bytes. A server may send fewer than it was asked for: the rest is
     /// asked for again. False if there is no rest, as the file is shorter than it was.
     pub(super) fn came(&mut self, read: Read, came: u32) -> bool {
+        self.on_their_way.retain(|other| *other != read);
         let end = read.offset.saturating_add(u64::from(read.count));
         let rest = read.offset.saturating_add(u64::from(came))..end;
         if !rest.is_empty() {
             self.rest.push_front((read.file, rest));
         }
         came > 0
+    }
+
+    /// What is on its way will not come: the connection is lost.
+    pub(super) fn lost(&mut self) {
+        while let Some(Read { file, offset, count }) = self.on_their_way.pop() {
+            self.rest.push_front((file, offset..offset.saturating_add(u64::from(count))));
+        }
     }
 }
 
@@ -111,26 +123,36 @@ mod tests {
 
     #[test]
     fn files_are_read_in_pieces_one_after_the_other() {
-        let mut reads = Reads::new([10, 0, 3].into_iter(), 8);
-        let all: Vec<Read> = std::iter::from_fn(|| reads.next()).collect();
+        let mut reads = Reads::new([10, 0, 3].into_iter());
+        let all: Vec<Read> = std::iter::from_fn(|| reads.next(8)).collect();
         assert_eq!(all, [read(0, 0, 8), read(0, 8, 2), read(2, 0, 3)]);
     }
 
     #[test]
     fn what_a_short_reply_lacks_is_asked_for_next() {
-        let mut reads = Reads::new([100].into_iter(), 50);
-        let first = reads.next().unwrap();
+        let mut reads = Reads::new([100].into_iter());
+        let first = reads.next(50).unwrap();
         assert!(reads.came(first, 20));
-        assert_eq!(reads.next(), Some(read(0, 20, 30)));
-        assert_eq!(reads.next(), Some(read(0, 50, 50)));
-        assert_eq!(reads.next(), None);
+        assert_eq!(reads.next(50), Some(read(0, 20, 30)));
+        assert_eq!(reads.next(50), Some(read(0, 50, 50)));
+        assert_eq!(reads.next(50), None);
     }
 
     #[test]
     fn a_file_that_ends_early_is_noticed() {
-        let mut reads = Reads::new([100].into_iter(), 50);
-        let first = reads.next().unwrap();
+        let mut reads = Reads::new([100].into_iter());
+        let first = reads.next(50).unwrap();
         assert!(!reads.came(first, 0));
+    }
+
+    #[test]
+    fn after_a_loss_only_what_did_not_come_is_asked_for_again() {
+        let mut reads = Reads::new([100, 40].into_iter());
+        let made: Vec<Read> = (0..3).filter_map(|_| reads.next(40)).collect();
+        assert!(reads.came(made[1], 40));
+        reads.lost();
+        let again: Vec<Read> = std::iter::from_fn(|| reads.next(50)).collect();
+        assert_eq!(again, [read(0, 0, 40), read(0, 80, 20), read(1, 0, 40)]);
     }
 
     #[test]

@@ -141,11 +141,12 @@ impl Remote {
         Ok(Found { entries, left_out })
     }
 
-    /// Reads files whole, at most [`MOST_AT_ONCE`], and hands over what comes with where in the image
-    /// it belongs.
+    /// Reads what `reads` still lacks of files, at most [`MOST_AT_ONCE`], and hands over what comes with
+    /// where in the image it belongs.
     pub(super) fn read(
         &mut self,
         files: &[(usize, Entry)],
+        reads: &mut Reads,
         take: &mut Take<'_>,
     ) -> Result<(), Error> {
         let paths: Vec<&TreePath> = files.iter().map(|(_, entry)| &entry.path).collect();
@@ -156,7 +157,7 @@ impl Remote {
             fids.iter().map(|(fid, _)| Message::Tlopen { fid: *fid, flags: 0 }).collect();
         let opened = self.ask(&opens, &mut |_, _| true)?;
         self.succeeded(&paths, "open", opened)?;
-        self.read_open(files, take)?;
+        self.read_open(files, reads, take)?;
         // Else parts of two states of a file would pass for a file.
         let fids: Vec<u32> = (FIRST_FID..).take(files.len()).collect();
         let after = self.attributes(&fids)?;
@@ -169,14 +170,18 @@ impl Remote {
         self.clunk(&fids)
     }
 
-    fn read_open(&mut self, files: &[(usize, Entry)], take: &mut Take<'_>) -> Result<(), Error> {
+    fn read_open(
+        &mut self,
+        files: &[(usize, Entry)],
+        reads: &mut Reads,
+        take: &mut Take<'_>,
+    ) -> Result<(), Error> {
         let ranges: Vec<Range<u64>> = files.iter().map(|(_, e)| e.image_range()).collect();
         let most_bytes = READ_BYTES.min(self.connection.client().max_read_bytes());
-        let mut reads = Reads::new(ranges.iter().map(|range| range.end - range.start), most_bytes);
         let at_once = (ON_THEIR_WAY_BYTES / most_bytes.max(1)).clamp(2, MOST_READS);
         // Those on their way, by their tokens.
         let mut made: Vec<Read> =
-            std::iter::from_fn(|| reads.next()).take(at_once as usize).collect();
+            std::iter::from_fn(|| reads.next(most_bytes)).take(at_once as usize).collect();
         for (token, read) in (0..).zip(&made) {
             self.connection.client().send(token, &tread(*read));
         }
@@ -198,7 +203,7 @@ impl Remote {
                     }
                 }
                 Event::End(_, came) if reads.came(*made, came) => {
-                    return ControlFlow::Continue(reads.next().map(|next| {
+                    return ControlFlow::Continue(reads.next(most_bytes).map(|next| {
                         *made = next;
                         (token, tread(next))
                     }));
