@@ -1,16 +1,14 @@
 //! Scanning: which directories, files and links the served tree holds at one moment.
 //!
 //! Symbolic links are recorded, never followed, and nothing outside the served tree is reached even
-//! while somebody rearranges it: a directory is opened, compared with what its parent listed, and
-//! then read through its descriptor. `/proc/self/fd` stands in for `openat`, which std lacks; where
-//! it cannot be used, plain paths are.
+//! while somebody rearranges it: everything is opened below the root's descriptor, a directory is
+//! compared with what its parent listed, and what is in it is looked at from there.
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs::{self, DirEntry, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -18,6 +16,8 @@ use std::time::SystemTime;
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
 use crate::path::{PARTIAL_PREFIX, TreePath, shown};
+use crate::sys::beneath::{Kind, list, open_beneath};
+use crate::sys::fs::{look_at, open_at, read_link_at};
 use crate::tree::CONTROL_DIR;
 
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
@@ -125,11 +125,11 @@ pub enum Why {
 /// process is short of descriptors or memory: a scan that dropped entries for that would look like
 /// a tree that lost them.
 pub fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan, Error> {
-    let top = open(root, 0).map_err(Error::file("open", root))?;
+    let top = open_root(root).map_err(Error::file("open", root))?;
     let attributes = top.metadata().map_err(Error::file("examine", root))?;
-    let mut walk = Walk::new(root, options, attributes.dev());
+    let mut walk = Walk::new(root, &top, options, attributes.dev());
     if attributes.is_dir() {
-        walk.tree(&top, &attributes).map_err(Error::file("scan", root))?;
+        walk.tree(&attributes).map_err(Error::file("scan", root))?;
     } else if attributes.is_file() {
         walk.one_file(&attributes);
     } else {
@@ -205,10 +205,16 @@ impl Scan {
         }
     }
 
-    /// Opens the file at an index of the listing, whatever it has become.
-    pub(super) fn open(&self, entry: usize) -> io::Result<File> {
-        let follow = if self.serves_one_file { 0 } else { libc::O_NOFOLLOW };
-        open(&self.file_path(entry), follow)
+    /// Opens the file at an index of the listing, whatever it has become. The root is not held open
+    /// for that, as nobody could unmount it then.
+    fn open(&self, entry: usize) -> io::Result<File> {
+        let root = open_root(&self.root)?;
+        match self.listing.entry(entry) {
+            Some(entry) if !self.serves_one_file => {
+                open_beneath(&root, &entry.path, libc::O_RDONLY)
+            }
+            _ => Ok(root),
+        }
     }
 }
 
@@ -248,7 +254,9 @@ impl fmt::Display for Why {
 
 /// A scan under way.
 struct Walk<'a> {
+    /// The root's path, for messages.
     root: &'a Path,
+    top: &'a File,
     options: &'a ScanOptions,
     root_dev: u64,
     /// Device and inode of the cache's directory.
@@ -267,10 +275,11 @@ struct Pending {
 }
 
 impl<'a> Walk<'a> {
-    fn new(root: &'a Path, options: &'a ScanOptions, root_dev: u64) -> Walk<'a> {
+    fn new(root: &'a Path, top: &'a File, options: &'a ScanOptions, root_dev: u64) -> Walk<'a> {
         let cache_dir = options.cache_dir.as_ref().and_then(|dir| fs::metadata(dir).ok());
         Walk {
             root,
+            top,
             options,
             root_dev,
             cache_dir: cache_dir.map(|dir| (dir.dev(), dir.ino())),
@@ -281,8 +290,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn tree(&mut self, top: &File, attributes: &Metadata) -> io::Result<()> {
-        self.directory(top, TreePath::root(), attributes)?;
+    fn tree(&mut self, attributes: &Metadata) -> io::Result<()> {
+        self.directory(self.top, TreePath::root(), attributes)?;
         while let Some(dir) = self.pending.pop() {
             if let Err(error) = self.subdirectory(&dir) {
                 self.leave_out_unreadable(&dir.path, &error)?;
@@ -322,49 +331,51 @@ impl<'a> Walk<'a> {
     }
 
     fn subdirectory(&mut self, listed: &Pending) -> io::Result<()> {
-        let path = below(self.root, &listed.path);
-        let dir = open(&path, libc::O_DIRECTORY | libc::O_NOFOLLOW)?;
+        let dir = open_beneath(self.top, &listed.path, libc::O_RDONLY | libc::O_DIRECTORY)?;
         let attributes = dir.metadata()?;
         if (attributes.dev(), attributes.ino()) != (listed.dev, listed.inode) {
-            self.leave_out(path, Why::Replaced);
+            self.leave_out(below(self.root, &listed.path), Why::Replaced);
             return Ok(());
         }
         self.directory(&dir, listed.path.clone(), &attributes)
     }
 
     fn directory(&mut self, dir: &File, path: TreePath, attributes: &Metadata) -> io::Result<()> {
-        let names = fs::read_dir(handle(dir, || below(self.root, &path)))?;
-        for found in names.collect::<io::Result<Vec<_>>>()? {
-            self.visit(&path, &found)?;
+        for (name, kind) in list(dir)? {
+            self.visit(dir, &path, &name, kind)?;
         }
         self.add(path, attributes, Content::Directory);
         Ok(())
     }
 
-    fn visit(&mut self, dir: &TreePath, found: &DirEntry) -> io::Result<()> {
-        let name = found.file_name();
-        let Some(path) = self.path_in(dir, name.as_bytes()) else { return Ok(()) };
-        match self.examine(&path, found) {
+    fn visit(&mut self, dir: &File, above: &TreePath, name: &[u8], kind: Kind) -> io::Result<()> {
+        let Some(path) = self.path_in(above, name) else { return Ok(()) };
+        match self.examine(dir, &path, kind) {
             Ok(()) => Ok(()),
             Err(error) => self.leave_out_unreadable(&path, &error),
         }
     }
 
-    fn examine(&mut self, path: &TreePath, found: &DirEntry) -> io::Result<()> {
-        let kind = found.file_type()?;
-        if kind.is_dir() {
-            self.add_directory(path, &found.metadata()?);
-        } else if path.name().starts_with(PARTIAL_PREFIX) {
+    fn examine(&mut self, dir: &File, path: &TreePath, kind: Kind) -> io::Result<()> {
+        let name = path.name();
+        let look = || look_at(dir, name)?.ok_or(io::Error::from(io::ErrorKind::NotFound));
+        let kind = match kind {
+            Kind::Unknown => look()?.file_type().into(),
+            known => known,
+        };
+        if kind == Kind::Directory {
+            self.add_directory(path, &look()?);
+        } else if name.starts_with(PARTIAL_PREFIX) {
             self.counts.partial += 1;
         } else if self.options.restless.contains(&below(self.root, path)) {
             self.leave_out(below(self.root, path), Why::Restless);
-        } else if kind.is_file() {
-            // Opened, as nothing else tells whether it can be read.
-            let attributes = open(&found.path(), libc::O_NOFOLLOW)?.metadata()?;
-            self.add_file(path.clone(), &attributes);
-        } else if kind.is_symlink() {
-            let attributes = found.metadata()?;
-            self.add_symlink(path, &attributes, fs::read_link(found.path())?);
+        } else if kind == Kind::File {
+            // Opened, as nothing else tells whether it can be read; without waiting, as it may be a
+            // fifo by now.
+            let file = open_at(dir, name, libc::O_NONBLOCK | libc::O_NOFOLLOW, 0)?;
+            self.add_file(path.clone(), &file.metadata()?);
+        } else if kind == Kind::Symlink {
+            self.add_symlink(path, &look()?, read_link_at(dir, name)?);
         } else {
             self.counts.special += 1;
         }
@@ -395,8 +406,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn add_symlink(&mut self, path: &TreePath, attributes: &Metadata, target: PathBuf) {
-        let target = target.into_os_string().into_vec();
+    fn add_symlink(&mut self, path: &TreePath, attributes: &Metadata, target: Vec<u8>) {
         if target.is_empty() || target.len() > MAX_TARGET_BYTES {
             self.leave_out(below(self.root, path), Why::Target);
         } else {
@@ -464,15 +474,9 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Opens for reading; a fifo or a device that took a file's place does not make it wait.
-fn open(path: &Path, flags: i32) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
-}
-
-/// A path by which the system reaches an open directory, whatever happened to its name.
-fn handle(dir: &File, path: impl FnOnce() -> PathBuf) -> PathBuf {
-    let handle = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
-    if handle.exists() { handle } else { path() }
+/// Opens what is served. Its path is the user's: links in it are followed.
+fn open_root(root: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(root)
 }
 
 fn below(root: &Path, path: &TreePath) -> PathBuf {

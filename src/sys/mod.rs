@@ -1,5 +1,7 @@
 //! All calls of the operating system that the standard library does not wrap, and all `unsafe`.
 
+#[cfg(feature = "master")]
+pub mod beneath;
 pub mod boot;
 pub mod crash;
 pub mod descriptors;

@@ -38,6 +38,10 @@ impl TempDir {
         path
     }
 
+    fn open(&self) -> File {
+        File::open(&self.0).unwrap()
+    }
+
     fn scan(&self) -> Scan {
         scan(&self.0, &ScanOptions::default(), SystemTime::now()).unwrap()
     }
@@ -267,7 +271,8 @@ fn a_mount_point_is_an_empty_directory_if_one_file_system_is_wanted() {
     let path = TreePath::from_manifest(b"mounted").unwrap();
     for one_file_system in [true, false] {
         let options = ScanOptions { one_file_system, ..ScanOptions::default() };
-        let mut walk = Walk::new(dir.path(), &options, attributes.dev() + 1);
+        let top = dir.open();
+        let mut walk = Walk::new(dir.path(), &top, &options, attributes.dev() + 1);
         walk.add_directory(&path, &attributes);
         assert_eq!(walk.found.len(), usize::from(one_file_system));
         assert_eq!(walk.pending.len(), usize::from(!one_file_system));
@@ -281,7 +286,8 @@ fn what_happens_in_another_file_system_is_no_change_of_this_one() {
     let options = ScanOptions { one_file_system: true, ..ScanOptions::default() };
     let listed = || {
         let attributes = fs::metadata(&mounted).unwrap();
-        let mut walk = Walk::new(dir.path(), &options, attributes.dev() + 1);
+        let top = dir.open();
+        let mut walk = Walk::new(dir.path(), &top, &options, attributes.dev() + 1);
         walk.add_directory(&TreePath::from_manifest(b"mounted").unwrap(), &attributes);
         walk.found
     };
@@ -314,7 +320,8 @@ fn unreadable_entries_are_left_out_with_a_warning() {
 #[test]
 fn a_failure_leaves_out_the_entry_unless_the_process_is_short_of_something() {
     let options = ScanOptions::default();
-    let mut walk = Walk::new(Path::new("/srv"), &options, 0);
+    let top = File::open("/").unwrap();
+    let mut walk = Walk::new(Path::new("/srv"), &top, &options, 0);
     let path = TreePath::from_manifest(b"a").unwrap();
     let mut fail =
         |errno| walk.leave_out_unreadable(&path, &io::Error::from_raw_os_error(errno)).is_err();
@@ -330,7 +337,8 @@ fn a_directory_replaced_during_the_scan_is_not_read() {
     let attributes = fs::metadata(dir.dir("listed")).unwrap();
     let path = TreePath::from_manifest(b"listed").unwrap();
     let options = ScanOptions::default();
-    let mut walk = Walk::new(dir.path(), &options, attributes.dev());
+    let top = dir.open();
+    let mut walk = Walk::new(dir.path(), &top, &options, attributes.dev());
     let inode = attributes.ino() + 1;
     walk.subdirectory(&Pending { path, dev: attributes.dev(), inode }).unwrap();
     assert_eq!(walk.found.len(), 0);
@@ -344,19 +352,82 @@ fn a_directory_replaced_by_a_link_is_not_followed() {
     let attributes = fs::metadata("/etc").unwrap();
     let path = TreePath::from_manifest(b"listed").unwrap();
     let options = ScanOptions::default();
-    let mut walk = Walk::new(dir.path(), &options, attributes.dev());
+    let top = dir.open();
+    let mut walk = Walk::new(dir.path(), &top, &options, attributes.dev());
     let listed = Pending { path, dev: attributes.dev(), inode: attributes.ino() };
     assert!(walk.subdirectory(&listed).is_err());
 }
 
-#[test]
-fn an_open_directory_is_read_even_under_another_name() {
+/// Gives the name `at` in turn to what has the names `each`, thousands of times, and does `act` meanwhile.
+fn while_taking_turns(dir: &TempDir, at: &str, each: &[&str], mut act: impl FnMut()) {
+    let place = |name: &str| dir.path().join(name);
+    std::thread::scope(|scope| {
+        let turns = scope.spawn(|| {
+            for name in each.iter().cycle().take(5000) {
+                fs::rename(place(name), place(at)).unwrap();
+                fs::rename(place(at), place(name)).unwrap();
+            }
+        });
+        while !turns.is_finished() {
+            act();
+        }
+    });
+}
+
+/// A tree, and beside it what must not be reached from it.
+fn tree_beside_secrets() -> (TempDir, PathBuf) {
     let dir = TempDir::new();
-    dir.write("old/file", b"x");
-    let old = open(&dir.path().join("old"), libc::O_DIRECTORY).unwrap();
-    fs::rename(dir.path().join("old"), dir.path().join("new")).unwrap();
-    let names = fs::read_dir(handle(&old, || dir.path().join("old"))).unwrap();
-    assert_eq!(names.count(), 1);
+    dir.write("outside/file", b"secret");
+    dir.write("outside/secret", b"secret");
+    dir.write("top/real/file", b"inside");
+    let top = dir.dir("top");
+    symlink("../outside", top.join("link")).unwrap();
+    symlink("/", top.join("slash")).unwrap();
+    (dir, top)
+}
+
+#[test]
+fn a_scan_stays_inside_while_a_directory_and_links_take_turns() {
+    let (dir, top) = tree_beside_secrets();
+    let each = ["top/real", "top/link", "top/slash"];
+    while_taking_turns(&dir, "top/turn", &each, || {
+        let scan = scan(&top, &ScanOptions::default(), SystemTime::now()).unwrap();
+        for path in paths(&scan) {
+            let file = path.rsplit('/').next().unwrap();
+            assert!(["file", "real", "link", "slash", "turn", "."].contains(&file), "{path}");
+        }
+        for (index, entry) in scan.listing().entries().iter().enumerate() {
+            if entry.path.name() == b"file" {
+                let bytes = scan.open(index).map(io::read_to_string);
+                assert!(bytes.is_err() || bytes.unwrap().unwrap() == "inside");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_was_scanned_is_opened_or_nothing_while_others_take_its_place() {
+    let (dir, top) = tree_beside_secrets();
+    let scan_top = || scan(&top, &ScanOptions::default(), SystemTime::now()).unwrap();
+    fs::rename(top.join("real/file"), top.join("turn")).unwrap();
+    let scan = scan_top();
+    fs::rename(top.join("turn"), top.join("file")).unwrap();
+    symlink("../outside/file", top.join("out")).unwrap();
+    crate::sys::fs::make_node(&top.join("fifo"), libc::S_IFIFO | 0o600, 0, 0).unwrap();
+    let turn = scan.listing().find(&TreePath::from_manifest(b"turn").unwrap()).unwrap();
+    // Null, so that it is no matter if it is read.
+    let device = crate::sys::fs::make_node(&top.join("null"), libc::S_IFCHR | 0o600, 1, 3);
+    let mut each = vec!["top/file", "top/out", "top/fifo", "top/real"];
+    each.extend(device.is_ok().then_some("top/null"));
+    while_taking_turns(&dir, "top/turn", &each, || {
+        // A rename changes the ctime, so that not even the file itself is what it was.
+        assert!(scan.open_same(turn).is_err());
+        if let Ok(file) = scan.open(turn)
+            && file.metadata().unwrap().is_file()
+        {
+            assert_eq!(io::read_to_string(file).unwrap(), "inside");
+        }
+    });
 }
 
 #[test]
