@@ -1,8 +1,9 @@
 //! Least privilege: what a master that has begun to serve can still do.
 //!
 //! It reads below the directory that holds what is served and in those of its signature, writes its
-//! cache, and no more: no other file, no program, no connection to anybody. A mistake in what the network reaches then opens
-//! nothing. Older kernels enforce what they know of it, or nothing.
+//! cache, and no more: no other file, no program, no connection to anybody. A mistake in what the network
+//! reaches then opens nothing. landlock(7) sees to the files, and a filter of system calls
+//! ([`crate::sys::seccomp`]) to the rest. Older kernels enforce what they know of it, or nothing.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::sys::privileges;
 const RIGHTS: ABI = ABI::V6;
 
 /// Gives up, for this thread and those that it starts, whatever serving `served` does not need.
-/// Returns what the kernel could not do, for the log.
+/// Returns what is not in force, for the log.
 ///
 /// # Errors
 ///
@@ -27,7 +28,7 @@ pub(super) fn confine(
     served: &Path,
     signature_dirs: &[PathBuf],
     cache: Option<&Path>,
-) -> io::Result<Option<&'static str>> {
+) -> io::Result<Vec<&'static str>> {
     privileges::no_new_privileges()?;
     match privileges::keep_only_reading() {
         // Whoever keeps this process from giving them up, as a filter of system calls may, has seen to
@@ -37,11 +38,20 @@ pub(super) fn confine(
     }
     let read = [&readable(served), signature_dirs].concat();
     let status = restrict(&read, cache).map_err(io::Error::other)?;
-    Ok(match status {
+    let files = match status {
         RulesetStatus::FullyEnforced => None,
         RulesetStatus::PartiallyEnforced => Some("this kernel's landlock knows some rules only"),
         RulesetStatus::NotEnforced => Some("this kernel has no landlock"),
-    })
+    };
+    Ok([files, filter()].into_iter().flatten().collect())
+}
+
+/// Filters system calls; why not, if it cannot be.
+fn filter() -> Option<&'static str> {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return crate::sys::seccomp::filter().err().map(|_| "this kernel filters no system calls");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    Some("system calls are not filtered on this processor")
 }
 
 /// The directories to read below: that above the served one, as trees are replaced as a whole, by a
@@ -92,13 +102,13 @@ mod tests {
         for file in ["tree/served/kernel", "signature/minisig", "outside"] {
             fs::write(dir.join(file), "x").unwrap();
         }
-        // On a kernel without landlock there is nothing to see.
+        // On a kernel without all of it there is nothing to see.
         let enforced = thread::scope(|scope| {
             let confined = || {
                 let signature_dirs = [dir.join("signature")];
                 let cache = dir.join("cache");
                 let not = confine(&dir.join("tree/served"), &signature_dirs, Some(&cache)).unwrap();
-                if not.is_none() {
+                if not.is_empty() {
                     look(&dir);
                 }
                 not
@@ -106,9 +116,7 @@ mod tests {
             scope.spawn(confined).join().unwrap()
         });
         fs::remove_dir_all(&dir).unwrap();
-        if let Some(why) = enforced {
-            eprintln!("SKIP  {why}");
-        }
+        enforced.iter().for_each(|why| eprintln!("SKIP  {why}"));
     }
 
     #[test]
@@ -127,6 +135,31 @@ mod tests {
             let error = File::open(dir.join("outside")).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
             assert!(std::process::Command::new("/bin/true").status().is_err());
+        });
+    }
+
+    #[test]
+    fn files_keep_their_attributes() {
+        confined("attributes", |dir| {
+            let file = dir.join("tree/served/kernel");
+            let mode = fs::metadata(&file).unwrap().permissions();
+            let error = fs::set_permissions(&file, mode).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        });
+    }
+
+    #[test]
+    fn a_thread_can_be_started_and_serve_who_comes() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        confined("serve", |dir| {
+            let file = dir.join("tree/served/kernel");
+            let serve = move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                io::copy(&mut File::open(file).unwrap(), &mut stream).unwrap();
+            };
+            thread::spawn(serve).join().unwrap();
+            assert_eq!(io::read_to_string(&mut client).unwrap(), "x");
         });
     }
 

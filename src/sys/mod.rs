@@ -14,6 +14,8 @@ pub mod poll;
 #[cfg(feature = "master")]
 pub mod privileges;
 pub mod process;
+#[cfg(all(feature = "master", any(target_arch = "x86_64", target_arch = "aarch64")))]
+pub mod seccomp;
 
 /// What a call that returns a negative number on failure has come to.
 fn checked(result: i32) -> std::io::Result<()> {
