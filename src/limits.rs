@@ -35,6 +35,15 @@ pub const MIN_MSIZE: u32 = 256;
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// Most fids on one connection. A kernel client holds one for each file it has in its cache.
 pub const MAX_FIDS: usize = 1 << 16;
+/// Bytes that a fid is counted for: itself and its place in a table.
+pub const FID_BYTES: usize = 128;
+/// Most bytes that the fids of all connections hold at a master, with the texts that some are read from.
+/// One connection may hold as much as is still free ([`crate::p9::server::Budget`]).
+pub const MASTER_HELD_BYTES: usize = 512 << 20;
+/// Likewise at a node.
+pub const NODE_HELD_BYTES: usize = 64 << 20;
+/// Bytes that a connection may hold in any case: all that a node wants.
+pub const MIN_HELD_BYTES: usize = 4 << 10;
 /// Most names that a Twalk goes down (intro(5)).
 pub const MAX_WALK_ELEMENTS: usize = 16;
 /// Most requests of one connection that wait; more are refused, since to stop reading would keep out

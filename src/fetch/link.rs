@@ -259,3 +259,17 @@ pub(super) fn runs_lines(word: &str, set: &ChunkSet) -> Vec<String> {
     }
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_does_not_end_is_refused() {
+        let mut lines = Lines::default();
+        let piece = [b'1'; MAX_LINE_BYTES / 2];
+        assert_eq!(lines.add(&piece), Some(Vec::new()));
+        assert_eq!(lines.add(&piece), Some(Vec::new()));
+        assert_eq!(lines.add(b"2"), None);
+    }
+}

@@ -88,3 +88,18 @@ pub fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     socket.set_tcp_keepalive(&keepalive)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_without_power_is_noticed() {
+        let listener = start_listening(bind("127.0.0.1:0".parse().unwrap()).unwrap()).unwrap();
+        let stream = connect(listener.local_addr().unwrap()).unwrap();
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), KEEPALIVE);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(USER_TIMEOUT));
+    }
+}

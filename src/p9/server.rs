@@ -9,6 +9,7 @@
 //! after it, and is tried again by [`Session::resume`].
 
 mod access;
+mod budget;
 mod classic;
 mod host;
 mod output;
@@ -23,13 +24,14 @@ use super::errno::Errno;
 use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
 use super::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
 use crate::limits::{
-    MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
+    FID_BYTES, MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
     MAX_REQUEST_BYTES, MIN_MSIZE,
 };
 use crate::manifest::Content;
 use crate::tree::{Classic, Control, Node, ROOT, Tree};
 
 use access::Access;
+pub use budget::Budget;
 pub use classic::ClassicHost;
 pub use host::{Answer, At, Conn, Host};
 pub use output::{Data, Output};
@@ -100,6 +102,17 @@ enum Open {
     Checksum,
 }
 
+impl Fid {
+    /// What it is counted for.
+    fn held_bytes(&self) -> usize {
+        let text = match &self.open {
+            Open::Bytes(bytes) | Open::Control { bytes: Some(bytes), .. } => bytes.len(),
+            _ => 0,
+        };
+        FID_BYTES.saturating_add(text)
+    }
+}
+
 #[derive(Debug)]
 struct Parked {
     tag: u16,
@@ -133,6 +146,8 @@ pub struct Session {
     /// 0 until Tversion.
     msize: u32,
     fids: HashMap<u32, Fid>,
+    /// What the fids are counted for, in bytes.
+    held: usize,
     parked: Vec<Parked>,
     outputs: VecDeque<Output>,
     input: Vec<u8>,
@@ -158,6 +173,7 @@ impl Session {
             dialect: Dialect::Plain,
             msize: 0,
             fids: HashMap::new(),
+            held: 0,
             parked: Vec::new(),
             outputs: VecDeque::new(),
             input: Vec::new(),
@@ -320,8 +336,10 @@ impl Session {
             }
         });
         for (_, fid) in std::mem::take(&mut self.fids) {
-            release(fid, host, at);
+            release(&fid, host, at);
         }
+        let held = self.held;
+        host.budget().give_back(&mut self.held, held);
         self.classic = classic::State::default();
     }
 
@@ -381,8 +399,8 @@ impl Session {
         match message {
             // No authentication is needed, and "no such file" is how 9P2000.L says so.
             Message::Tauth { .. } => Err(Errno::ENOENT),
-            Message::Tattach { fid, afid, .. } => self.attach(fid, afid, host.tree()),
-            Message::Twalk { fid, newfid, wname } => self.walk(fid, newfid, &wname, host, at),
+            Message::Tattach { fid, afid, .. } => self.attach(fid, afid, host),
+            Message::Twalk { fid, newfid, wname } => self.walk(fid, newfid, &wname, host),
             Message::Topen { fid, mode } => self
                 .open(fid, Access::of_plan9(mode), host, at)
                 .map(|(qid, iounit)| Message::Ropen { qid, iounit }),
@@ -443,12 +461,13 @@ impl Session {
         Message::Rversion { msize, version: Text(version.as_bytes()) }
     }
 
-    fn attach(&mut self, fid: u32, afid: u32, tree: &Arc<Tree>) -> Reply<'static> {
+    fn attach(&mut self, fid: u32, afid: u32, host: &mut impl Host) -> Reply<'static> {
         if afid != NOFID {
             return Err(Errno::EBADF);
         }
+        let tree = host.tree().clone();
         let qid = tree.attributes(ROOT).qid;
-        self.add_fid(fid, Fid { tree: tree.clone(), node: ROOT, open: Open::No })?;
+        self.add_fid(fid, Fid { tree, node: ROOT, open: Open::No }, host)?;
         Ok(Message::Rattach { qid })
     }
 
@@ -488,7 +507,6 @@ impl Session {
         newfid: u32,
         names: &[Text<'_>],
         host: &mut impl Host,
-        at: At,
     ) -> Reply<'static> {
         let from = self.fid(fid)?;
         if fid == newfid && !matches!(from.open, Open::No) {
@@ -518,9 +536,11 @@ impl Session {
         if wqid.len() == names.len() {
             let walked = Fid { tree: tree.clone(), node, open: Open::No };
             if fid == newfid {
-                self.clunk(fid, host, at)?;
+                // Neither is open.
+                self.fids.insert(fid, walked);
+            } else {
+                self.add_fid(newfid, walked, host)?;
             }
-            self.add_fid(newfid, walked)?;
         }
         Ok(Message::Rwalk { wqid })
     }
@@ -537,7 +557,7 @@ impl Session {
         let longest = self.msize.min(MAX_REQUEST_BYTES as u32).saturating_sub(IO_HEADER_BYTES);
         let dialect = self.dialect;
         let read_only = self.read_only();
-        let Session { fids, classic, .. } = self;
+        let Session { fids, classic, held, .. } = self;
         let fid = current(fids, fid, host.tree())?;
         if !matches!(fid.open, Open::No) {
             return Err(Errno::EBUSY);
@@ -594,6 +614,12 @@ impl Session {
             (_, Some(Content::File { .. })) => Open::File,
             (Node::Entry(_), None) => return Err(Errno::ESTALE),
         };
+        let text_bytes = fid.held_bytes().saturating_sub(FID_BYTES);
+        if let Err(errno) = host.budget().take(held, text_bytes) {
+            release(fid, host, at);
+            fid.open = Open::No;
+            return Err(errno);
+        }
         let iounit = if access.write { longest } else { 0 };
         Ok((fid.tree.attributes(fid.node).qid, iounit))
     }
@@ -771,7 +797,12 @@ impl Session {
             self.give_up(&wish, host, at);
             self.reply(tag, Err(Errno::EBADF));
         }
-        release(gone, host, at);
+        release(&gone, host, at);
+        host.budget().give_back(&mut self.held, gone.held_bytes());
+        // What many fids took is not kept for a few.
+        if self.fids.capacity() > FEW_FIDS && self.fids.len() < self.fids.capacity() / 8 {
+            self.fids.shrink_to_fit();
+        }
         Ok(())
     }
 
@@ -797,13 +828,14 @@ impl Session {
         }
     }
 
-    fn add_fid(&mut self, number: u32, fid: Fid) -> Result<(), Errno> {
+    fn add_fid(&mut self, number: u32, fid: Fid, host: &mut impl Host) -> Result<(), Errno> {
         if number == NOFID || self.fids.contains_key(&number) {
             return Err(Errno::EBADF);
         }
         if self.fids.len() >= MAX_FIDS {
             return Err(Errno::EMFILE);
         }
+        host.budget().take(&mut self.held, fid.held_bytes())?;
         self.fids.insert(number, fid);
         Ok(())
     }
@@ -846,6 +878,8 @@ impl Session {
     }
 }
 
+/// A table of this many fids is kept however few there are.
+const FEW_FIDS: usize = 64;
 /// `P9_LOCK_SUCCESS`.
 const LOCK_SUCCESS: u8 = 0;
 /// "Nobody holds it" in Tgetlock.
@@ -864,9 +898,9 @@ fn current<'f>(
     Ok(fid)
 }
 
-fn release(fid: Fid, host: &mut impl Host, at: At) {
-    match (fid.open, fid.node) {
-        (Open::Control { file, .. }, _) => host.clunk(at, file),
+fn release(fid: &Fid, host: &mut impl Host, at: At) {
+    match (&fid.open, fid.node) {
+        (Open::Control { file, .. }, _) => host.clunk(at, *file),
         (Open::Offer, Node::Classic(entry, _)) if Arc::ptr_eq(&fid.tree, host.tree()) => {
             host.classic_withdraw(at, entry);
         }

@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use super::errno::Errno;
 use super::message::{Frame, Message, NOFID};
-use super::server::{Answer, At, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
+use super::server::{Answer, At, Budget, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
 use super::wire::{Dialect, List, NumericId, Text};
+use crate::limits::MASTER_HELD_BYTES;
 use crate::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
 use crate::path::TreePath;
 use crate::tree::{Control, Tree};
@@ -100,6 +101,7 @@ pub(super) struct TestHost {
     open: BTreeMap<&'static str, usize>,
     waiting: BTreeSet<&'static str>,
     turns: Vec<Range<u64>>,
+    pub(super) budget: Budget,
 }
 
 impl TestHost {
@@ -112,6 +114,7 @@ impl TestHost {
             open: BTreeMap::new(),
             waiting: BTreeSet::new(),
             turns: Vec::new(),
+            budget: Budget::new(MASTER_HELD_BYTES),
         }
     }
 
@@ -140,6 +143,10 @@ impl ClassicHost for TestHost {}
 impl Host for TestHost {
     fn tree(&self) -> &Arc<Tree> {
         &self.tree
+    }
+
+    fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     fn has(&self, file: Control) -> bool {
@@ -372,6 +379,7 @@ impl Peer {
     pub(super) fn close(&mut self) {
         self.session.close(&mut self.host, self.now);
         self.host.assert_balanced();
+        assert_eq!(self.host.budget.held(), 0, "bytes of fids that are gone");
     }
 }
 

@@ -21,10 +21,10 @@ use super::readers::{Readers, Turn};
 use super::rules::Rules;
 use super::uploads::Uploads;
 use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
-use crate::limits::MAX_LOG_LINES;
+use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::map::Set;
 use crate::p9::errno::Errno;
-use crate::p9::server::{Answer, At, Conn, Host};
+use crate::p9::server::{Answer, At, Budget, Conn, Host};
 use crate::tree::{Control, Tree};
 
 /// In the first line of `have`: this server grants chunks through `next`.
@@ -69,6 +69,7 @@ pub struct Hub {
     joined: Vec<SocketAddr>,
     log: Log,
     sent_bytes: u64,
+    budget: Budget,
 }
 
 impl Hub {
@@ -96,6 +97,7 @@ impl Hub {
         seed: u64,
     ) -> Hub {
         let members = Members::new(*tree.manifest().layout(), rules, seed);
+        let held_bytes = if grants.is_some() { MASTER_HELD_BYTES } else { NODE_HELD_BYTES };
         let have = first_have(&tree, grants.is_some(), &held);
         Hub {
             rules,
@@ -122,6 +124,7 @@ impl Hub {
             joined: Vec::new(),
             log: Log::default(),
             sent_bytes: 0,
+            budget: Budget::new(held_bytes),
         }
     }
 
@@ -459,6 +462,10 @@ impl std::fmt::Write for Text<'_> {
 impl Host for Hub {
     fn tree(&self) -> &Arc<Tree> {
         &self.tree
+    }
+
+    fn budget(&mut self) -> &mut Budget {
+        &mut self.budget
     }
 
     fn has(&self, file: Control) -> bool {

@@ -191,6 +191,15 @@ fn a_count_that_contradicts_the_size_ends_it() {
 }
 
 #[test]
+fn a_reply_longer_than_any_ends_it() {
+    let (mut client, tag) = reading();
+    let size = MAX_REPLY_BYTES as u32 + 1;
+    let mut reply = frame(tag, &Message::Rclunk {});
+    reply[..4].copy_from_slice(&size.to_le_bytes());
+    assert_eq!(hear(&mut client, &reply), Err(Broken::Size(size)));
+}
+
+#[test]
 fn a_reply_to_nothing_ends_it() {
     for tag in [1, 40, 1000, NOTAG] {
         let (mut client, _) = reading();

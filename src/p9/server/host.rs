@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::budget::Budget;
 use super::classic::ClassicHost;
 use crate::p9::errno::Errno;
 use crate::tree::{Control, Tree};
@@ -46,6 +47,9 @@ impl<T> Answer<T> {
 pub trait Host: ClassicHost {
     /// What is served at present.
     fn tree(&self) -> &Arc<Tree>;
+
+    /// What the fids of all its connections hold.
+    fn budget(&mut self) -> &mut Budget;
 
     /// Is there such a control file at present?
     fn has(&self, file: Control) -> bool;

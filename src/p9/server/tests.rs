@@ -36,6 +36,41 @@ fn fids_are_limited() {
     assert_eq!(steps(&peer.ask(&walk(ROOT_FID, 1 << 20, &[]))), 0);
 }
 
+/// Walks to the root under ever new fids until that is refused; how many there are by then.
+fn take_fids(peer: &mut Peer) -> u32 {
+    let mut answer = |fid| error_of(&peer.ask(&walk(ROOT_FID, fid, &[])));
+    (1..).find(|fid| answer(*fid) == Some(Errno::EMFILE)).unwrap()
+}
+
+#[test]
+fn fids_are_limited_over_all_connections() {
+    let mut peer = Peer::new(Dialect::Linux);
+    peer.host.budget = Budget::new(1000 * FID_BYTES);
+    let all = take_fids(&mut peer);
+    assert!((400..=600).contains(&all), "{all} of 1000 for one connection");
+    peer.ask(&clunk(1));
+    assert_eq!(steps(&peer.ask(&walk(ROOT_FID, 1, &[]))), 0);
+    // A fid that goes on costs nothing.
+    assert_eq!(steps(&peer.ask(&walk(1, 1, &["boot"]))), 1);
+    peer.close();
+}
+
+#[test]
+fn what_an_open_fid_holds_is_counted_with_it() {
+    let mut peer = Peer::new(Dialect::Linux);
+    let text = peer.host.tree.manifest().text().len();
+    peer.host.budget = Budget::new(5 * text);
+    for fid in 1..=2 {
+        peer.walk(fid, ".xget/manifest");
+        peer.ask(&open(Dialect::Linux, fid, 0));
+    }
+    peer.walk(3, ".xget/manifest");
+    assert_eq!(peer.refused(&open(Dialect::Linux, 3, 0)), Errno::EMFILE);
+    peer.ask(&clunk(1));
+    peer.ask(&open(Dialect::Linux, 3, 0));
+    peer.close();
+}
+
 #[test]
 fn control_files_open_only_as_their_permissions_say() {
     let mut peer = Peer::new(Dialect::Linux);
