@@ -273,6 +273,13 @@ impl Fetch {
         &self.home
     }
 
+    /// The named server was looked up again. If it has moved, it is called where it is by now.
+    pub fn found_home(&mut self, home: Vec<SocketAddr>, now: Instant) {
+        if home.iter().any(|address| !self.home.contains(address)) {
+            (self.home, self.home_turn, self.home_due) = (home, 0, Some(now));
+        }
+    }
+
     /// The manifest of what is fetched.
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
@@ -894,3 +901,6 @@ fn low_bits(ip: IpAddr) -> u64 {
         IpAddr::V6(ip) => ip.to_bits() as u64,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ use crate::trust::{self, Trust};
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// How long a server may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After so many failures in a row to reach the server its name is looked up at each further one.
+const MAY_HAVE_MOVED: u32 = 2;
 /// How long the name servers may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// First wait for a server whose files have changed to serve the new generation; doubled each time.
@@ -441,6 +443,7 @@ impl Get<'_> {
             serves_files,
         };
         let mut node = Node::new(start, report);
+        let mut looked_up = 0;
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {
             node.turn(pace.deadline().into_iter().chain(self.end).min(), &[])?;
@@ -453,6 +456,10 @@ impl Get<'_> {
                 return Err(Error::Peer { host: server.name.clone(), why });
             }
             let stranded = node.fetch().stranded(Instant::now());
+            if stranded >= MAY_HAVE_MOVED && stranded > looked_up {
+                node.found_home(server.addresses().unwrap_or_default(), Instant::now());
+            }
+            looked_up = stranded;
             let given_up = match self.options.retries {
                 Retries::Times(most) if stranded > most => {
                     Some("it does not answer, and nobody else has the rest")

@@ -193,6 +193,11 @@ impl Node {
         &self.fetch
     }
 
+    /// The named server was looked up again ([`Fetch::found_home`]).
+    pub fn found_home(&mut self, home: Vec<SocketAddr>, now: Instant) {
+        self.fetch.found_home(home, now);
+    }
+
     /// Who fetches from here.
     pub fn hub(&self) -> &Hub {
         &self.hub
