@@ -71,6 +71,23 @@ fn a_state_that_a_killed_process_left_is_no_failure_either() {
     take_over(temp.at("state")).succeeds().says("nothing to take over");
 }
 
+#[test]
+fn a_process_does_not_overwrite_what_another_says_in_the_same_directory() {
+    let temp = Temp::new();
+    let served = serve(&temp, temp.tree(), &["."], &[]);
+    let before = served.state();
+    let state = temp.at("state");
+    let state = state.to_str().unwrap();
+    let server = served.master.address.to_string();
+    let second = temp.at("second");
+    let second = second.to_str().unwrap();
+    xget(["-n", &server, "-p", "0", "--serve", "1", "--state", state, ".", second])
+        .succeeds()
+        .says(&format!("process {} serves with it", served.resident.pid()));
+    assert_eq!(served.state(), before);
+    start_taking_over(&temp);
+}
+
 // Taking over.
 
 #[test]

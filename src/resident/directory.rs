@@ -1,24 +1,28 @@
 //! The state directory: what this process says there of itself, and the socket through which another
 //! one comes to take over.
 //!
-//! The directory is held open: after a switch of the root file system its path may lead nowhere.
+//! The directory is held open: after a switch of the root file system its path may lead nowhere. It is
+//! locked as well, so that two processes do not overwrite what the other says.
 
 use std::ffi::CStr;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::state::pid_in;
 use crate::error::Error;
 use crate::sys::descriptors::peer_user;
-use crate::sys::fs::{effective_uid, open_at, rename_at, unlink_at};
+use crate::sys::fs::{Lock, effective_uid, lock, open_at, rename_at, unlink_at};
 use crate::sys::process::{keep_when_terminated, remove_when_terminated};
 
 const STATE: &CStr = c"state.json";
 /// What becomes it once it is whole.
 const NEW_STATE: &CStr = c".state.json.new";
+/// Its beginning, which holds the pid.
+const MAX_STATE_BYTES: u64 = 4096;
 /// Packets keep the messages apart.
 pub(super) const SOCKET: &str = "take-over";
 /// What a guest sends once it has all it needs.
@@ -36,9 +40,16 @@ pub(super) struct Directory {
 
 impl Directory {
     /// Makes the directory if there is none, and everything in it.
+    ///
+    /// # Errors
+    /// Another process serves with it, or the system's.
     pub(super) fn open(path: &Path, state: &str) -> Result<Directory, Error> {
         fs::create_dir_all(path).map_err(Error::file("make directory", path))?;
         let dir = File::open(path).map_err(Error::file("open directory", path))?;
+        lock(&dir, Lock::Exclusive).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => Error::file("use", path)(taken_by(&dir)),
+            _ => Error::file("lock", path)(error),
+        })?;
         let at = path.join(SOCKET);
         let make_socket = || {
             // Of a process that was killed.
@@ -56,7 +67,7 @@ impl Directory {
         Ok(made)
     }
 
-    fn write(&self, state: &[u8]) -> std::io::Result<()> {
+    fn write(&self, state: &[u8]) -> io::Result<()> {
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
         open_at(&self.dir, NEW_STATE.to_bytes(), flags, 0o644)?.write_all(state)?;
         rename_at(&self.dir, NEW_STATE.to_bytes(), STATE.to_bytes())
@@ -87,9 +98,9 @@ impl Directory {
     pub(super) fn is_taken(&mut self) -> bool {
         let Some(guest) = &self.guest else { return false };
         let mut answer = [0; TAKEN.len()];
-        match std::io::Read::read(&mut &*guest, &mut answer) {
+        match (&*guest).read(&mut answer) {
             Ok(_) if answer == TAKEN => true,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
             // It is gone, or something else.
             _ => {
                 self.guest = None;
@@ -107,5 +118,18 @@ impl Drop for Directory {
         }
         // From here on they are another's.
         let _ = keep_when_terminated();
+        let _ = lock(&self.dir, Lock::Free);
     }
+}
+
+/// Why a directory that is locked cannot be used.
+fn taken_by(dir: &File) -> io::Error {
+    let mut state = String::new();
+    let read = open_at(dir, STATE.to_bytes(), libc::O_RDONLY | libc::O_NOFOLLOW, 0)
+        .and_then(|file| file.take(MAX_STATE_BYTES).read_to_string(&mut state));
+    let who = match read.ok().and_then(|_| pid_in(&state)) {
+        Some(pid) => format!("process {pid}"),
+        None => "another process".into(),
+    };
+    io::Error::other(format!("{who} serves with it"))
 }

@@ -66,6 +66,12 @@ impl State<'_> {
     }
 }
 
+/// The process that a state, or its beginning, was written by.
+pub(super) fn pid_in(state: &str) -> Option<u32> {
+    let (_, pid) = state.split_once("\"pid\":")?;
+    pid.split(',').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
@@ -118,5 +124,6 @@ mod tests {
             manifest.generation().to_hex()
         );
         assert_eq!(state.to_json(), expected);
+        assert_eq!(pid_in(&expected), Some(7));
     }
 }
