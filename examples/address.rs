@@ -13,8 +13,9 @@ use std::time::Instant;
 
 use xget::boot::address::{self, Network};
 use xget::boot::cmdline::Cmdline;
-use xget::cli::DebugLevel;
+use xget::cli::Logging;
 use xget::error::Error;
+use xget::log::Level;
 use xget::report::Reporter;
 
 fn main() -> ExitCode {
@@ -40,8 +41,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cmdline: &Cmdline, then: &[String]) -> Result<(), Error> {
-    let level = if cmdline.debug { DebugLevel::Events } else { DebugLevel::Normal };
-    let report = Reporter::new(level, false);
+    let level = if cmdline.debug { Level::Info } else { Level::Notice };
+    let report = Reporter::new(Logging { level, ..Logging::default() });
     let give_up = cmdline.timeout.map(|timeout| Instant::now() + timeout);
     let network = address::bring_up(&cmdline.network, cmdline.net, &report, give_up)?;
     print(&network);

@@ -24,7 +24,7 @@ pub fn run(
     }
     let result = work(&mut detach);
     if let (Err(error), Some(detach)) = (&result, detach) {
-        report.say(error);
+        report.error(error);
         // The command ends in any case; without its report it ends with another code.
         let _ = detach.release(error.exit_code());
     }

@@ -19,8 +19,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::cli::{self, DebugLevel};
+use crate::cli::{self, Logging};
 use crate::error::Error;
+use crate::log::Level;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
 use crate::trust::{self, Key};
@@ -50,9 +51,15 @@ const SPARE_BYTES: u64 = 24 << 20;
 pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     let text = command_line()?;
     let cmdline = Cmdline::parse(&text)?;
-    let report = Reporter::new(level(&cmdline), false);
+    let mut logging = options.logging;
+    if cmdline.debug {
+        logging.level = logging.level.max(Level::Info);
+    }
+    let report = Reporter::new(logging);
     for word in &cmdline.unknown {
-        report.say(format_args!("kernel command line: {word} is no option of xget and is ignored"));
+        report.warning(format_args!(
+            "kernel command line: {word} is no option of xget and is ignored"
+        ));
     }
     refuse_beside_own_net(&cmdline)?;
     let keys = keys(built_in_keys()?, &cmdline)?;
@@ -67,7 +74,7 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         false => Network::default(),
     };
     let asked = options.url.clone();
-    let boot = Boot { cmdline, keys, text, report, network, end, asked };
+    let boot = Boot { cmdline, keys, text, logging, report, network, end, asked };
     match (&url, &boot.cmdline.kernel, &boot.cmdline.root) {
         (Some(url), _, _) => {
             let mut path = boot.fetch_url(url)?.into_os_string().into_encoded_bytes();
@@ -122,6 +129,7 @@ struct Boot {
     cmdline: Cmdline,
     keys: Vec<Key>,
     text: Vec<u8>,
+    logging: Logging,
     report: Reporter,
     network: Network,
     /// When to give up.
@@ -146,7 +154,7 @@ impl Boot {
         let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
         kexec::load(&image, &initrds, &next)?;
-        self.report.say(format_args!("starting {}: {next}", kernel.path));
+        self.report.notice(format_args!("starting {}: {next}", kernel.path));
         // A card that is still at work would write into the next kernel's memory.
         address::take_down(&self.network.brought_up, &self.report);
         Err(kexec::start())
@@ -196,7 +204,10 @@ impl Boot {
         self.keys.iter().for_each(|key| add("key", key.to_string()));
         self.cmdline.hash.iter().for_each(|hash| add("hash", hash.to_string()));
         add("retries", "forever".into());
-        add("debug", (level(&self.cmdline) as u8).to_string());
+        if self.logging.level > Level::Notice {
+            add("debug", (self.logging.level as u8 - Level::Notice as u8).to_string());
+        }
+        add("log", self.logging.form.name().into());
         if let Some(end) = self.end {
             let left = end.saturating_duration_since(Instant::now());
             add("timeout", left.as_secs().max(1).to_string());
@@ -293,10 +304,6 @@ fn command_line() -> Result<Vec<u8>, Error> {
     Ok(text)
 }
 
-fn level(cmdline: &Cmdline) -> DebugLevel {
-    if cmdline.debug { DebugLevel::Events } else { DebugLevel::Normal }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,7 +322,8 @@ mod tests {
             keys: keys(built_in, &cmdline).unwrap(),
             cmdline,
             text: text.into(),
-            report: Reporter::new(DebugLevel::Normal, true),
+            logging: Logging::default(),
+            report: Reporter::new(Logging::default()),
             network: Network::default(),
             end: None,
             asked: None,

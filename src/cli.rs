@@ -19,6 +19,7 @@ use blake3::Hash;
 
 use crate::door::Allowed;
 use crate::error::Error;
+use crate::log::Level;
 use crate::net::own;
 use given::Given;
 use options::Form;
@@ -54,11 +55,28 @@ pub enum Command {
     TakeOver(TakeOver),
 }
 
+impl Command {
+    /// What is logged while this is done, and how.
+    pub fn logging(&self) -> Logging {
+        match self {
+            Command::Help | Command::Version => Logging::default(),
+            Command::Serve(serve) => serve.logging,
+            Command::Fetch(fetch) => fetch.logging,
+            Command::Status(status) => status.logging,
+            Command::Manifest(manifest) => manifest.logging,
+            Command::Boot(boot) => boot.logging,
+            Command::TakeOver(take_over) => take_over.logging,
+        }
+    }
+}
+
 /// `xget --boot [URL]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Boot {
     /// Only fetch this, from whom and as the kernel command line says, and print where it is.
     pub url: Option<String>,
+    /// What is logged, and how.
+    pub logging: Logging,
 }
 
 /// `xget --take-over [DIR]`
@@ -66,8 +84,8 @@ pub struct Boot {
 pub struct TakeOver {
     /// Where the other process says what it serves.
     pub state: PathBuf,
-    /// What is logged.
-    pub debug: DebugLevel,
+    /// What is logged, and how.
+    pub logging: Logging,
 }
 
 /// `xget DIR|FILE`
@@ -99,10 +117,8 @@ pub struct Serve {
     pub keys: Vec<OsString>,
     /// The command returns once the tree is served.
     pub background: bool,
-    /// No progress is shown.
-    pub quiet: bool,
-    /// What is logged.
-    pub debug: DebugLevel,
+    /// What is logged, and how.
+    pub logging: Logging,
 }
 
 /// `xget -n HOST SRC... DEST`
@@ -149,10 +165,8 @@ pub struct Fetch {
     pub own_net: Option<own::Config>,
     /// The command returns once the files are whole, while a resident serves on.
     pub background: bool,
-    /// No progress is shown.
-    pub quiet: bool,
-    /// What is logged.
-    pub debug: DebugLevel,
+    /// What is logged, and how.
+    pub logging: Logging,
 }
 
 /// `xget --status -n HOST`
@@ -164,8 +178,8 @@ pub struct Status {
     pub port: u16,
     /// JSON is printed in place of lines.
     pub json: bool,
-    /// What is logged.
-    pub debug: DebugLevel,
+    /// What is logged, and how.
+    pub logging: Logging,
 }
 
 /// `xget --manifest DIR|FILE`
@@ -179,10 +193,8 @@ pub struct ManifestOf {
     pub no_owner: bool,
     /// Where hashes are kept.
     pub cache: Cache,
-    /// No progress is shown.
-    pub quiet: bool,
-    /// What is logged.
-    pub debug: DebugLevel,
+    /// What is logged, and how.
+    pub logging: Logging,
 }
 
 /// How often to try again.
@@ -218,15 +230,48 @@ pub enum Cache {
     None,
 }
 
-/// How much is logged; each level includes those before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DebugLevel {
-    /// Warnings and errors.
-    Normal,
-    /// Who comes, who goes, what is tried again.
-    Events,
-    /// Every 9P message.
-    Messages,
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// What matters less is left out.
+    pub level: Level,
+    /// Whether it is told how far a long work has come.
+    pub progress: bool,
+    /// The form of a line, and where it goes besides standard error.
+    pub form: LogForm,
+}
+
+impl Default for Logging {
+    fn default() -> Logging {
+        Logging { level: Level::Notice, progress: true, form: LogForm::Auto }
+    }
+}
+
+/// The form of a line of the log, and where it goes besides standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    /// With its priority if standard error is the journal's, else plain.
+    Auto,
+    /// Nothing but the line.
+    Plain,
+    /// Its priority before it, as sd-daemon(3) has it.
+    Prefix,
+    /// As by itself, and into the kernel's log as well.
+    Kmsg,
+}
+
+impl LogForm {
+    const ALL: [LogForm; 4] = [LogForm::Auto, LogForm::Plain, LogForm::Prefix, LogForm::Kmsg];
+
+    /// As it is called on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogForm::Auto => "auto",
+            LogForm::Plain => "plain",
+            LogForm::Prefix => "prefix",
+            LogForm::Kmsg => "kmsg",
+        }
+    }
 }
 
 /// Understands a command line, given without the program's name.
@@ -298,8 +343,7 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         signature: given.signature,
         keys: given.keys,
         background: given.background,
-        quiet: given.quiet,
-        debug: given.debug,
+        logging: given.logging,
     }))
 }
 
@@ -334,8 +378,7 @@ fn fetch(given: Given) -> Result<Command, Error> {
         max_upload: given.max_upload,
         own_net: given.own_net,
         background: given.background,
-        quiet: given.quiet,
-        debug: given.debug,
+        logging: given.logging,
     }))
 }
 
@@ -346,7 +389,8 @@ fn status(given: Given) -> Result<Command, Error> {
     if !given.operands.is_empty() {
         return usage("--status takes no operands");
     }
-    Ok(Command::Status(Status { server, port: given.port, json: given.json, debug: given.debug }))
+    let logging = Logging { progress: false, ..given.logging };
+    Ok(Command::Status(Status { server, port: given.port, json: given.json, logging }))
 }
 
 fn manifest(mut given: Given) -> Result<Command, Error> {
@@ -361,8 +405,7 @@ fn manifest(mut given: Given) -> Result<Command, Error> {
         one_file_system: given.one_file_system,
         no_owner: given.no_owner,
         cache: given.cache,
-        quiet: given.quiet,
-        debug: given.debug,
+        logging: given.logging,
     }))
 }
 
@@ -374,7 +417,12 @@ fn boot(given: Given) -> Result<Command, Error> {
         ),
         _ => return usage("--boot takes one URL, or nothing"),
     };
-    Ok(Command::Boot(Boot { url }))
+    // Whoever looks for what went wrong in a boot looks there.
+    let form = match given.logging.form {
+        LogForm::Auto => LogForm::Kmsg,
+        form => form,
+    };
+    Ok(Command::Boot(Boot { url, logging: Logging { form, ..given.logging } }))
 }
 
 fn take_over(given: Given) -> Result<Command, Error> {
@@ -383,7 +431,8 @@ fn take_over(given: Given) -> Result<Command, Error> {
         [dir] => dir.into(),
         _ => return usage("--take-over takes one DIR, or nothing"),
     };
-    Ok(Command::TakeOver(TakeOver { state, debug: given.debug }))
+    let logging = Logging { progress: false, ..given.logging };
+    Ok(Command::TakeOver(TakeOver { state, logging }))
 }
 
 fn usage<T>(text: impl Into<String>) -> Result<T, Error> {

@@ -50,7 +50,7 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::Fetch) -> Result<(), Error> {
-    let report = Reporter::new(options.debug, options.quiet);
+    let report = Reporter::new(options.logging);
     let trust = Trust { keys: trust::files::keys(&options.keys)?, hash: options.hash };
     background::run(options.background, report, |detach| {
         let end = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -66,7 +66,7 @@ pub fn get(options: &cli::Fetch) -> Result<(), Error> {
 /// What the server says of its state and its nodes: the lines of its file `status`.
 pub fn status(options: &cli::Status) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port, Transport::Kernel)?;
-    let report = Reporter::new(options.debug, true);
+    let report = Reporter::new(options.logging);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
     let (text, _) = server.ask("status", &patience, &report, |address, progress| {
         Call::connect(&Transport::Kernel, address, PATIENCE)?.read(
@@ -164,7 +164,7 @@ impl Server {
             if over || patience.is_over(failures) {
                 return Err(error);
             }
-            report.say(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+            report.warning(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
             sleep_about(wait);
         }
     }
@@ -193,8 +193,10 @@ impl Server {
                 Ok(content) => return Ok((content, i)),
                 Err(error) => {
                     match addresses.get(i + 1).filter(|_| self.hosts.len() > 1) {
-                        Some(next) => report.say(format_args!("{address}: {error}; trying {next}")),
-                        None => report.event(format_args!("{address}: {error}")),
+                        Some(next) => {
+                            report.warning(format_args!("{address}: {error}; trying {next}"))
+                        }
+                        None => report.info(format_args!("{address}: {error}")),
                     }
                     failures.push((*address, error));
                 }
@@ -348,7 +350,7 @@ impl Get<'_> {
     ) -> Result<(), Error> {
         match self.trust.check(text, signature) {
             Ok(Some(by)) => {
-                self.report.event(format_args!("the manifest is signed by the key {by}"))
+                self.report.info(format_args!("the manifest is signed by the key {by}"))
             }
             Ok(None) => {}
             Err(why) => return Err(Error::Untrusted { host: server.name.clone(), why }),
@@ -368,13 +370,13 @@ impl Get<'_> {
         if changed.generation != generation {
             let name = &server.name;
             let text = format_args!("{name} serves a new generation; what did not change is kept");
-            self.report.say(text);
+            self.report.notice(text);
             return Ok(None);
         }
         if changed.wait == CHANGE_FIRST {
             let text =
                 format_args!("a file on {} has changed; waiting for its new state", server.name);
-            self.report.say(text);
+            self.report.notice(text);
         }
         if changed.since.elapsed() > CHANGE_PATIENCE && self.options.retries != Retries::Forever {
             let why = "a file has changed there, and it serves no new generation".to_owned();
@@ -408,7 +410,7 @@ impl Get<'_> {
         listener: Option<Listener>,
     ) -> Result<Outcome, Error> {
         let report = self.report;
-        report.event(format_args!("generation {}", manifest.generation().to_hex()));
+        report.info(format_args!("generation {}", manifest.generation().to_hex()));
         let stays = matches!(self.options.serve_on, ServeOn::WhileWanted | ServeOn::Forever);
         let serves_files = stays && (0..manifest.listing().entries().len()).all(|i| plan.chosen(i));
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
@@ -457,7 +459,8 @@ impl Get<'_> {
             }
             let stranded = node.fetch().stranded(Instant::now());
             if stranded >= MAY_HAVE_MOVED && stranded > looked_up {
-                node.found_home(server.addresses().unwrap_or_default(), Instant::now());
+                let (found, _) = server.addresses().unwrap_or_default();
+                node.found_home(found, Instant::now());
             }
             looked_up = stranded;
             let given_up = match self.options.retries {
@@ -566,7 +569,7 @@ impl Meter {
         let time = self.started.elapsed();
         let (mut home, mut nodes, mut others) = (0, 0, 0u32);
         for (address, share) in node.fetch().shares() {
-            report.event(format_args!("{} from {address}", bytes(share.bytes)));
+            report.info(format_args!("{} from {address}", bytes(share.bytes)));
             match node.fetch().is_home(address) {
                 true => home += share.bytes,
                 false => {
@@ -580,7 +583,7 @@ impl Meter {
             0 => String::new(),
             n => format!(", {} were here", bytes(n)),
         };
-        report.say(format_args!(
+        report.notice(format_args!(
             "{} files whole: {} in {:.2} s ({}), {} from the server, {} from {others} nodes{reused}",
             self.files,
             bytes(fetched),

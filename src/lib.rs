@@ -23,7 +23,7 @@
 //!  │     └ members                 │      │ net       names, sockets, sendfile │
 //!  │ door        who may ask       │      │ sys       every unsafe line        │
 //!  │ tree ─ manifest ─ chunks ─ path      │ boot      an initramfs             │
-//!  │                               │      │ report    what people read         │
+//!  │ log       what is said, how loud     │ report    where people read it     │
 //!  └───────────────────────────────┘      └────────────────────────────────────┘
 //! ```
 //!
@@ -63,6 +63,7 @@ pub mod fetch;
 pub mod fuzzing;
 pub mod get;
 pub mod limits;
+pub mod log;
 pub mod manifest;
 pub mod map;
 #[cfg(feature = "master")]

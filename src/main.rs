@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use xget::cli::{self, Command};
 use xget::error::Error;
+use xget::report::Reporter;
 
 fn main() -> ExitCode {
     // Where that cannot be arranged the kernel's message has to do.
@@ -14,11 +15,12 @@ fn main() -> ExitCode {
         // What the kernel passes on to it are words of its command line, not arguments.
         xget::boot::init();
     }
-    match cli::parse(std::env::args_os().skip(1)).and_then(run) {
+    let command = cli::parse(std::env::args_os().skip(1));
+    let logging = command.as_ref().map(Command::logging).unwrap_or_default();
+    match command.and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Not eprintln!, which would panic where nobody holds the other end.
-            let _ = writeln!(std::io::stderr(), "xget: {error}");
+            Reporter::new(logging).error(&error);
             ExitCode::from(error.exit_code())
         }
     }

@@ -332,7 +332,7 @@ impl Node {
             self.lose(id, "no answer", now);
         }
         for address in self.hub.take_joined() {
-            self.report.event(format_args!("{address} fetches from here"));
+            self.report.info(format_args!("{address} fetches from here"));
             self.fetch.called_by(address);
         }
         while let Some(order) = self.fetch.poll(now) {
@@ -344,7 +344,7 @@ impl Node {
                         self.sources.insert(source, upstream);
                     }
                     Err(error) => {
-                        self.report.event(format_args!("{address}: {}", reason(&error)));
+                        self.report.info(format_args!("{address}: {}", reason(&error)));
                         self.fetch.closed(source, now);
                     }
                 },
@@ -455,7 +455,7 @@ impl Node {
                 Incoming::Verified(chunk) => {
                     self.unwritten.push_back((self.files.0.ticket(), chunk));
                 }
-                Incoming::Wrong { address, chunk } => self.report.say(format_args!(
+                Incoming::Wrong { address, chunk } => self.report.warning(format_args!(
                     "{address} sent chunk {chunk} with wrong contents; it is fetched elsewhere"
                 )),
                 Incoming::Stale => self.stale = true,
@@ -504,7 +504,7 @@ impl Node {
 
     fn lose(&mut self, id: SourceId, why: &str, now: Instant) {
         if let Some(source) = self.sources.remove(&id) {
-            self.report.event(format_args!("{}: {why}", source.address));
+            self.report.info(format_args!("{}: {why}", source.address));
             self.fetch.closed(id, now);
         }
     }
@@ -520,7 +520,7 @@ impl Node {
             match self.door.knock(conn, address.ip(), now) {
                 Ok(gives_way) => gives_way.into_iter().for_each(|conn| self.dismiss(conn, now)),
                 Err(refusal) => {
-                    self.report.event(format_args!("{address}: {refusal}"));
+                    self.report.info(format_args!("{address}: {refusal}"));
                     continue;
                 }
             }
@@ -577,7 +577,7 @@ impl Node {
             self.report.trace(peer.address, &line);
         }
         if let Err(error) = result {
-            self.report.event(format_args!("{}: {}", peer.address, reason(&error)));
+            self.report.info(format_args!("{}: {}", peer.address, reason(&error)));
             self.disconnect(conn, now);
         } else if self.leaving {
             peer.leave_if_done();
@@ -587,7 +587,7 @@ impl Node {
     /// Ends a connection that the door wants to be ended.
     fn dismiss(&mut self, conn: Conn, now: Instant) {
         if let Some((peer, refusal)) = self.clients.get(&conn).zip(self.door.refusal(conn)) {
-            self.report.event(format_args!("{}: {refusal}", peer.address));
+            self.report.info(format_args!("{}: {refusal}", peer.address));
         }
         self.disconnect(conn, now);
     }
@@ -605,10 +605,10 @@ impl Node {
     /// Passes on what the pure half has to say.
     fn tell(&mut self) {
         for (address, fault) in self.fetch.take_faults() {
-            self.report.event(format_args!("{address}: {fault}; not used any longer"));
+            self.report.info(format_args!("{address}: {fault}; not used any longer"));
         }
         for (peer, line) in self.hub.take_log() {
-            self.report.say(format_args!("{peer} says: {line}"));
+            self.report.notice(format_args!("{peer} says: {line}"));
         }
         if self.report.traces() {
             for (address, line) in self.fetch.take_trace() {

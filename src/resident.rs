@@ -66,7 +66,9 @@ impl Resident<'_> {
         if let Some(dir) = options.state.as_ref().filter(|_| resident.node.listener().is_some()) {
             match resident.open_directory(dir) {
                 Ok(directory) => resident.directory = Some(directory),
-                Err(error) => report.say(format_args!("nobody will be able to take over: {error}")),
+                Err(error) => {
+                    report.warning(format_args!("nobody will be able to take over: {error}"))
+                }
             }
         }
         resident
@@ -106,7 +108,7 @@ impl Resident<'_> {
         let others = self.directory.as_ref().map(Directory::descriptors).unwrap_or_default();
         // The files are whole: what goes wrong from here on is nobody's loss.
         if let Err(error) = self.node.turn(deadline, &others) {
-            self.report.event(error);
+            self.report.info(error);
         }
     }
 
@@ -117,7 +119,7 @@ impl Resident<'_> {
             let offered = Offer::new(&self.node, served, &self.arguments)
                 .and_then(|offer| offer.send(guest.as_fd(), &mut self.node));
             if let Err(error) = offered {
-                self.report.say(format_args!("cannot hand over: {error}"));
+                self.report.warning(format_args!("cannot hand over: {error}"));
                 directory.turn_away();
             }
         }
@@ -125,7 +127,7 @@ impl Resident<'_> {
     }
 
     fn leave(&mut self) {
-        self.report.event("another process has taken over");
+        self.report.notice("another process has taken over");
         self.node.stop_listening();
         // What this process left in the directory is removed before the other leaves its own there.
         self.directory = None;

@@ -126,7 +126,7 @@ pub fn bring_up(
             if !matches!(found, Found::Present { .. }) {
                 resolver::write(&network.name_servers, domain(found), report);
                 if let Err(error) = before::leave(&network.servers) {
-                    report.event(format_args!("the boot servers are not kept: {}", reason(&error)));
+                    report.info(format_args!("the boot servers are not kept: {}", reason(&error)));
                 }
             }
             return Ok(network);
@@ -139,7 +139,7 @@ pub fn bring_up(
         }
         if now >= next_line {
             let missing = missing.iter().map(|m| format!("for {}{}", m.article, m.what));
-            report.say(format_args!("waiting {}", missing.collect::<Vec<_>>().join("; ")));
+            report.notice(format_args!("waiting {}", missing.collect::<Vec<_>>().join("; ")));
             next_line = now + LINE_EVERY;
         }
         let until = setup.next_wake(now).into_iter().chain(give_up);
@@ -175,7 +175,7 @@ pub fn take_down(links: &[String], report: &Reporter) {
     };
     for name in links {
         if let Err(error) = down(name) {
-            report.say(format_args!("cannot take {name} down: {}", reason(&error)));
+            report.warning(format_args!("cannot take {name} down: {}", reason(&error)));
         }
     }
 }
@@ -197,7 +197,7 @@ impl Hands<'_> {
         let told = |what: &str, done: io::Result<()>| match &done {
             Ok(()) => true,
             Err(error) => {
-                report.say(format_args!("cannot {what}: {}", reason(error)));
+                report.warning(format_args!("cannot {what}: {}", reason(error)));
                 false
             }
         };
@@ -213,7 +213,7 @@ impl Hands<'_> {
             }
             Action::AcceptAdvertisements { name } => accept_advertisements(&name),
             Action::Raise { link, name } => {
-                report.event(format_args!("brings {name} up"));
+                report.info(format_args!("brings {name} up"));
                 let raised = kernel.set_up(link, true);
                 if told(&format!("bring {name} up"), raised) && !self.brought_up.contains(&name) {
                     self.brought_up.push(name);
@@ -250,7 +250,7 @@ impl Hands<'_> {
                 Err(Error::System { action: "send DHCP packets", error })
             }
             Err(error) => {
-                self.report.event(format_args!("cannot send DHCP packets: {}", reason(&error)));
+                self.report.info(format_args!("cannot send DHCP packets: {}", reason(&error)));
                 Ok(())
             }
             Ok(()) => Ok(()),
@@ -341,13 +341,13 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
     let whose = if network.own.is_some() { ", for xget alone" } else { "" };
     match found {
         Found::Present { link, address } => {
-            report.say(format_args!("{link} has the address {address}"));
+            report.notice(format_args!("{link} has the address {address}"));
         }
         Found::Given { link, address } => {
-            report.say(format_args!("{link} gets the address {address} from ip={whose}"));
+            report.notice(format_args!("{link} gets the address {address} from ip={whose}"));
         }
         Found::Advertised { link, address } => {
-            report.say(format_args!("{link} has the address {address} from an IPv6 router"));
+            report.notice(format_args!("{link} has the address {address} from an IPv6 router"));
         }
         Found::Leased { link, lease } => {
             let time = match network.lease {
@@ -356,7 +356,7 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
             };
             let (address, server) = (lease.address, lease.server);
             let text = format!("{link} gets the address {address} from the DHCP server {server}");
-            report.say(format_args!("{text}{time}{whose}"));
+            report.notice(format_args!("{text}{time}{whose}"));
         }
     }
 }

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use super::cmdline::Cmdline;
 use super::switch::switch_root;
-use crate::cli::{Boot, DebugLevel};
+use crate::cli::{Boot, LogForm, Logging};
 use crate::error::reason;
+use crate::log::Level;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
 
 /// Modules that were put into the initramfs, in the order of their names.
 const MODULES: &str = "/lib/modules/xget";
 const RESCUE_SHELL: &str = "/bin/sh";
+/// What is said before the kernel command line can tell how much.
+const LOGGING: Logging = Logging { level: Level::Notice, progress: true, form: LogForm::Kmsg };
 /// How long a message can be read before the machine starts again.
 const RESTART_AFTER: Duration = Duration::from_secs(60);
 
@@ -30,11 +33,11 @@ pub fn is_init() -> bool {
 /// shell, or starts the machine again.
 pub fn init() -> ! {
     prepare();
-    let error = match super::boot(&Boot { url: None }) {
+    let error = match super::boot(&Boot { url: None, logging: LOGGING }) {
         Ok(()) => switch_root(&super::new_root(), wanted_init().as_deref()),
         Err(error) => error,
     };
-    report().say(error);
+    report().error(error);
     rescue()
 }
 
@@ -44,7 +47,7 @@ fn wanted_init() -> Option<String> {
 }
 
 fn report() -> Reporter {
-    Reporter::new(DebugLevel::Normal, false)
+    Reporter::new(LOGGING)
 }
 
 fn prepare() {
@@ -57,14 +60,14 @@ fn prepare() {
         match mounted {
             // The kernel has mounted /dev by itself, or whoever started us has done all of it.
             Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
-                report().say(format_args!("cannot mount {target}: {}", reason(&error)));
+                report().warning(format_args!("cannot mount {target}: {}", reason(&error)));
             }
             _ => {}
         }
     }
     for path in modules() {
         if let Err(error) = File::open(&path).and_then(|file| load_module(&file)) {
-            report().say(format_args!("cannot load {}: {}", path.display(), reason(&error)));
+            report().warning(format_args!("cannot load {}: {}", path.display(), reason(&error)));
         }
     }
 }
@@ -79,20 +82,20 @@ fn modules() -> Vec<PathBuf> {
 
 fn rescue() -> ! {
     if Path::new(RESCUE_SHELL).exists() {
-        report().say("a shell; the machine starts again when it ends");
+        report().notice("a shell; the machine starts again when it ends");
         // As a child, so that its end is not that of the first process.
         match Command::new(RESCUE_SHELL).arg0("-sh").status() {
             Ok(_) => {}
             Err(error) => {
-                report().say(format_args!("cannot run {RESCUE_SHELL}: {}", reason(&error)))
+                report().error(format_args!("cannot run {RESCUE_SHELL}: {}", reason(&error)))
             }
         }
     } else {
-        report().say(format_args!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
+        report().notice(format_args!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
         thread::sleep(RESTART_AFTER);
     }
     let error = restart_machine();
-    report().say(format_args!("cannot restart: {}", reason(&error)));
+    report().error(format_args!("cannot restart: {}", reason(&error)));
     loop {
         thread::sleep(RESTART_AFTER);
     }

@@ -119,7 +119,7 @@ fn unpack_root(
     let options = format!("mode=755,size={room}");
     mount("xget".as_ref(), new_root, "tmpfs", MountFlags::default(), &options)
         .map_err(Error::file("mount a tmpfs on", new_root))?;
-    report.say(format_args!("unpacking {} into memory", path.display()));
+    report.notice(format_args!("unpacking {} into memory", path.display()));
     let mut unpacker = Unpacker::new(Path::new("/"));
     let unpack = || {
         confine_thread(new_root)?;
@@ -140,7 +140,7 @@ fn unpack_root(
         )),
     })?;
     check_init(new_root)?;
-    report.say(format_args!("root is in memory: {} MiB from {}", bytes >> 20, path.display()));
+    report.notice(format_args!("root is in memory: {} MiB from {}", bytes >> 20, path.display()));
     Ok(())
 }
 
@@ -164,7 +164,7 @@ fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> 
         work.display()
     );
     mount_with_module("xget".as_ref(), new_root, "overlay", flags, &options)?;
-    report.say(format_args!("root is {} with an overlay in memory", fetched.display()));
+    report.notice(format_args!("root is {} with an overlay in memory", fetched.display()));
     Ok(())
 }
 

@@ -12,9 +12,12 @@ use blake3::Hash;
 use lexopt::{Arg, Parser};
 
 use super::options::{Form, Opt, Takes, options};
-use super::{Cache, Command, DEFAULT_PORT, DebugLevel, LONGEST_WAIT, Retries, ServeOn, usage};
+use super::{
+    Cache, Command, DEFAULT_PORT, LONGEST_WAIT, LogForm, Logging, Retries, ServeOn, usage,
+};
 use crate::door::Allowed;
 use crate::error::Error;
+use crate::log::Level;
 use crate::net::own;
 use crate::path::shown;
 
@@ -49,9 +52,8 @@ pub(super) struct Given {
     pub(super) rescan: Option<Duration>,
     pub(super) own_net: Option<own::Config>,
     pub(super) background: bool,
-    pub(super) quiet: bool,
     pub(super) json: bool,
-    pub(super) debug: DebugLevel,
+    pub(super) logging: Logging,
     pub(super) operands: Vec<OsString>,
     /// The options, each as it was written.
     options: Vec<(&'static Opt, String)>,
@@ -90,9 +92,8 @@ impl Default for Given {
             rescan: interval(2),
             own_net: None,
             background: false,
-            quiet: false,
             json: false,
-            debug: DebugLevel::Normal,
+            logging: Logging::default(),
             operands: Vec::new(),
             options: Vec::new(),
         }
@@ -210,10 +211,14 @@ pub(super) fn serve_on(value: &OsStr) -> Option<ServeOn> {
 }
 
 /// Levels above the highest are the highest: nobody who asks for more means less.
-pub(super) fn debug_level(value: &OsStr) -> Option<DebugLevel> {
+pub(super) fn debug_level(value: &OsStr) -> Option<Level> {
     parsed::<u32>(value).map(|level| match level {
-        0 => DebugLevel::Normal,
-        1 => DebugLevel::Events,
-        _ => DebugLevel::Messages,
+        0 => Level::Notice,
+        1 => Level::Info,
+        _ => Level::Debug,
     })
+}
+
+pub(super) fn log_form(value: &OsStr) -> Option<LogForm> {
+    LogForm::ALL.into_iter().find(|form| value == form.name())
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Command;
 use super::given::{
-    Given, cache, debug_level, hash, interval, parsed, rate, retries, seconds, serve_on,
+    Given, cache, debug_level, hash, interval, log_form, parsed, rate, retries, seconds, serve_on,
 };
 use Form::{Boot, Fetch, Manifest, Serve, Status, TakeOver};
 use Takes::{Nothing, Value};
@@ -419,7 +419,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
             Opt {
                 short: Some('q'),
                 long: "quiet",
-                takes: Nothing(|given| given.quiet = true),
+                takes: Nothing(|given| given.logging.progress = false),
                 forms: &[Serve, Fetch, Manifest],
                 help: "show no progress",
             },
@@ -429,11 +429,31 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 takes: Value {
                     name: "LEVEL",
                     kind: "a level (0, 1 or 2)",
-                    set: |given, v| debug_level(v).map(|level| given.debug = level),
+                    set: |given, v| debug_level(v).map(|level| given.logging.level = level),
                 },
                 forms: EVERY_FORM,
-                help: "0: as usual (default), 1: log events,\n\
-                       2: log every 9P message",
+                help: "0: what should be known (default), 1: log also\n\
+                       who comes and goes, 2: every 9P message",
+            },
+            Opt {
+                short: Some('v'),
+                long: "verbose",
+                takes: Nothing(|given| given.logging.level = given.logging.level.more()),
+                forms: EVERY_FORM,
+                help: "as -D 1; given twice: as -D 2",
+            },
+            Opt {
+                short: None,
+                long: "log",
+                takes: Value {
+                    name: "FORM",
+                    kind: "auto, plain, prefix or kmsg",
+                    set: |given, v| log_form(v).map(|form| given.logging.form = form),
+                },
+                forms: EVERY_FORM,
+                help: "prefix: a priority before each line (default\n\
+                       where systemd's journal reads them); plain:\n\
+                       none; kmsg: to the kernel's log as well",
             },
         ],
     ),

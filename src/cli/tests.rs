@@ -47,8 +47,7 @@ fn the_original_way_to_fetch_everything() {
         max_upload: None,
         own_net: None,
         background: false,
-        quiet: false,
-        debug: DebugLevel::Normal,
+        logging: Logging::default(),
     };
     assert_eq!(run("-n masterserver . /tmp/download"), Ok(Command::Fetch(expected)));
 }
@@ -105,7 +104,7 @@ fn every_original_option_of_a_client() {
     let given = fetch("-n head:99 -p 3333 -s -o -r 7 -D 1 a b /boot");
     assert_eq!((given.server.as_str(), given.port), ("head:99", 3333));
     assert!(given.no_mode && given.no_owner);
-    assert_eq!((given.retries, given.debug), (Retries::Times(7), DebugLevel::Events));
+    assert_eq!((given.retries, given.logging.level), (Retries::Times(7), Level::Info));
     assert_eq!(given.sources, ["a", "b"]);
 }
 
@@ -178,9 +177,10 @@ fn how_long_to_try() {
 
 #[test]
 fn booting_takes_one_url_or_nothing() {
-    assert_eq!(run("--boot"), Ok(Command::Boot(Boot { url: None })));
+    let logging = Logging { form: LogForm::Kmsg, ..Logging::default() };
+    assert_eq!(run("--boot"), Ok(Command::Boot(Boot { url: None, logging })));
     let url = Some("xget://head/root".to_owned());
-    assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(Boot { url })));
+    assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(Boot { url, logging })));
     refused("--boot a b", "--boot takes one URL, or nothing");
     refused("--boot -n head", "-n goes with fetching (-n) or --status");
 }
@@ -192,13 +192,27 @@ fn one_address_to_listen_on() {
 
 #[test]
 fn more_debugging_than_there_is_is_all_there_is() {
-    assert_eq!(fetch("-n h -D 9 . d").debug, DebugLevel::Messages);
+    assert_eq!(fetch("-n h -D 9 . d").logging.level, Level::Debug);
+}
+
+#[test]
+fn each_v_says_more() {
+    assert_eq!(fetch("-n h -v . d").logging.level, Level::Info);
+    assert_eq!(fetch("-n h -vv . d").logging.level, Level::Debug);
+    assert_eq!(fetch("-n h --verbose -D 0 . d").logging.level, Level::Notice);
+}
+
+#[test]
+fn the_form_of_the_log() {
+    assert_eq!(fetch("-n h . d").logging.form, LogForm::Auto);
+    assert_eq!(fetch("-n h --log prefix . d").logging.form, LogForm::Prefix);
+    refused("-n h --log loud . d", "--log: loud is not auto, plain, prefix or kmsg");
 }
 
 #[test]
 fn a_status_as_json() {
-    let debug = DebugLevel::Normal;
-    let expected = Status { server: "h".to_owned(), port: 20004, json: true, debug };
+    let logging = Logging { progress: false, ..Logging::default() };
+    let expected = Status { server: "h".to_owned(), port: 20004, json: true, logging };
     assert_eq!(run("--status -n h --json"), Ok(Command::Status(expected)));
 }
 
@@ -336,8 +350,7 @@ mod with_a_master {
             signature: None,
             keys: Vec::new(),
             background: false,
-            quiet: false,
-            debug: DebugLevel::Normal,
+            logging: Logging::default(),
         };
         assert_eq!(run("/tmp/dirtoserve"), Ok(Command::Serve(expected)));
     }
@@ -358,7 +371,7 @@ mod with_a_master {
         let given = serve("-p 3333 -m 7 -x -o -D 2 /srv/boot");
         assert_eq!((given.port, given.max_fed.get()), (3333, 7));
         assert!(given.one_file_system && given.no_owner);
-        assert_eq!(given.debug, DebugLevel::Messages);
+        assert_eq!(given.logging.level, Level::Debug);
     }
 
     #[test]
@@ -388,8 +401,7 @@ mod with_a_master {
             one_file_system: true,
             no_owner: true,
             cache: Cache::Usual,
-            quiet: false,
-            debug: DebugLevel::Normal,
+            logging: Logging::default(),
         };
         assert_eq!(run("--manifest d -x -o"), Ok(Command::Manifest(expected)));
     }

@@ -37,7 +37,7 @@ pub(super) fn fetch(
     let (options, report) = (get.options, get.report);
     refuse_collisions(sources, &options.dest)?;
     let host = &server.name;
-    report.say(format_args!(
+    report.warning(format_args!(
         "{host} is a 9P server, but not xget's: its files are fetched without verification, and not \
          served on"
     ));
@@ -110,7 +110,7 @@ pub(super) fn fetch(
         0 => String::new(),
         n => format!(", {n} left out that are no files"),
     };
-    report.say(format_args!(
+    report.notice(format_args!(
         "{files} files whole: {} in {:.2} s ({}), not verified{left_out}",
         bytes(wanted),
         time.as_secs_f64(),
@@ -154,7 +154,7 @@ impl Line<'_, '_> {
         if self.patience.is_over(self.failures) {
             return Err(error);
         }
-        self.get.report.say(format_args!("{error}; going on with what is not here yet"));
+        self.get.report.warning(format_args!("{error}; going on with what is not here yet"));
         if !got_on {
             sleep_about(self.patience.wait(self.failures));
         }

@@ -26,7 +26,7 @@ use watch::{State, Watcher};
 
 /// Serves `options.path` until the process is ended.
 pub fn serve(options: &cli::Serve) -> Result<(), Error> {
-    let report = Reporter::new(options.debug, options.quiet);
+    let report = Reporter::new(options.logging);
     let signature = SignatureFile::of(options, report)?;
     // Before the hashing, which may take long: a port in use is an error at once.
     let socket = match options.listen {
@@ -52,14 +52,14 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         let signature_dirs = signature_dirs.unwrap_or_default();
         let missing = confine::confine(watcher.root(), &signature_dirs, watcher.cache_dir())
             .map_err(Error::system("give up privileges"))?;
-        missing.into_iter().for_each(|what| report.event(what));
+        missing.into_iter().for_each(|what| report.info(what));
         server::run(listener, first, watcher, options, report)
     })
 }
 
 /// The manifest of `options.path`, byte for byte as it would be served.
 pub fn manifest(options: &cli::ManifestOf) -> Result<Vec<u8>, Error> {
-    let report = Reporter::new(options.debug, options.quiet);
+    let report = Reporter::new(options.logging);
     let scanning = scanning(options.one_file_system, options.no_owner);
     let first = watcher(&options.path, scanning, &options.cache, report)?.first()?;
     Ok(first.manifest.text().to_vec())
@@ -96,7 +96,7 @@ fn say_what_is_served(report: &Reporter, path: &Path, state: &State, address: So
     if counts.special > 0 {
         skipped = format!(", {} sockets, devices and fifos left out", counts.special);
     }
-    report.say(format_args!(
+    report.notice(format_args!(
         "serving {} on {address}: {} files, {} directories, {} links, {}{skipped}",
         crate::path::shown(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())),
         counts.files,
@@ -104,5 +104,5 @@ fn say_what_is_served(report: &Reporter, path: &Path, state: &State, address: So
         counts.symlinks,
         bytes(layout.image_bytes()),
     ));
-    report.say(format_args!("generation {}", state.manifest.generation().to_hex()));
+    report.notice(format_args!("generation {}", state.manifest.generation().to_hex()));
 }

@@ -115,8 +115,8 @@ impl Shared {
         };
         let bells = self.bells.borrow();
         wakes.iter().filter_map(|conn| bells.get(conn)).for_each(|bell| bell.ring());
-        log.iter().for_each(|(peer, line)| self.report.say(format_args!("{peer} says: {line}")));
-        joined.iter().for_each(|node| self.report.event(format_args!("{node} has joined")));
+        log.iter().for_each(|(peer, line)| self.report.notice(format_args!("{peer} says: {line}")));
+        joined.iter().for_each(|node| self.report.info(format_args!("{node} has joined")));
         let asleep = self.asleep_until.get();
         if self.deadline().is_some_and(|due| asleep.is_none_or(|until| due < until)) {
             self.ticker.ring();
@@ -171,7 +171,7 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
             Ok(accepted) => accepted,
             Err(error) => {
                 let why = crate::error::reason(&error);
-                shared.report.event(format_args!("cannot accept a connection: {why}"));
+                shared.report.warning(format_args!("cannot accept a connection: {why}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -184,7 +184,7 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
                 gives_way.into_iter().for_each(|conn| shared.ring(conn));
                 spawn_local(connection(shared.clone(), stream, peer, conn));
             }
-            Err(refusal) => shared.report.event(format_args!("{peer}: {refusal}")),
+            Err(refusal) => shared.report.info(format_args!("{peer}: {refusal}")),
         }
     }
 }
@@ -198,7 +198,7 @@ async fn publish_states(shared: Rc<Shared>, mut states: mpsc::UnboundedReceiver<
             continue;
         }
         let generation = manifest.generation().to_hex();
-        shared.report.say(format_args!("the tree has changed: generation {generation}"));
+        shared.report.notice(format_args!("the tree has changed: generation {generation}"));
         let tree = Arc::new(Tree::new(manifest));
         shared.files.borrow_mut().publish(tree.clone(), scan);
         let seed = process::seed();
@@ -272,7 +272,7 @@ async fn connection(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr, con
     };
     match end {
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-            shared.report.event(format_args!("{peer}: {}", crate::error::reason(&error)));
+            shared.report.info(format_args!("{peer}: {}", crate::error::reason(&error)));
         }
         _ => {}
     }
@@ -361,7 +361,7 @@ impl Connection {
                         Err((data, error)) => {
                             // Not ESTALE: the tree may well turn out to be the same.
                             self.session.refuse(&data, Errno::EIO);
-                            shared.report.event(format_args!(
+                            shared.report.info(format_args!(
                                 "{}: a file cannot be sent: {}",
                                 self.peer,
                                 crate::error::reason(&error)

@@ -73,11 +73,11 @@ impl SignatureFile {
         match checked {
             Ok((signature, by)) => {
                 let by = by.map(|by| format!(" by the key {by}")).unwrap_or_default();
-                self.report.say(format_args!("generation {generation} is signed{by}"));
+                self.report.notice(format_args!("generation {generation} is signed{by}"));
                 Some(signature.as_slice().into())
             }
             Err(why) => {
-                self.report.say(format_args!(
+                self.report.warning(format_args!(
                     "no signature of generation {generation} is in {}: {why}; nodes that have a key \
                      will not fetch it before it is signed (xget --manifest, minisign -S)",
                     shown(self.path.as_os_str().as_bytes())

@@ -60,7 +60,7 @@ impl Watcher {
             None => (Cache::default(), None),
         };
         if let Some((problem, path)) = problem.zip(cache_path.as_ref()) {
-            report.event(format_args!("no hashes from {}: {problem}", path.display()));
+            report.info(format_args!("no hashes from {}: {problem}", path.display()));
         }
         options.cache_dir = cache_path.as_ref().and_then(|path| Some(path.parent()?.to_owned()));
         Watcher {
@@ -141,7 +141,9 @@ impl Watcher {
                         return;
                     }
                 }
-                Err(error) => self.report.say(format_args!("{error}; the last state is served on")),
+                Err(error) => {
+                    self.report.warning(format_args!("{error}; the last state is served on"))
+                }
             }
             (stale, young, moves) = (false, !last.is_settled(), 0);
         }
@@ -160,11 +162,11 @@ impl Watcher {
         match &scan {
             Ok(scan) => {
                 for warning in scan.warnings().iter().filter(|w| !self.warned.contains(w)) {
-                    self.report.say(warning);
+                    self.report.warning(warning);
                 }
                 self.warned = scan.warnings().to_vec();
             }
-            Err(error) => self.report.event(error),
+            Err(error) => self.report.info(error),
         }
         scan
     }
@@ -201,7 +203,7 @@ impl Watcher {
                 ref error @ (HashError::Changed { ref path }
                 | HashError::Unreadable { ref path, .. }),
             ) => {
-                self.report.event(format_args!("{error}; looking again"));
+                self.report.info(format_args!("{error}; looking again"));
                 let failures = self.failures.entry(path.clone()).or_default();
                 *failures += 1;
                 if *failures >= MAX_FAILURES {
@@ -217,7 +219,7 @@ impl Watcher {
         let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
         if let Err(error) = directory.and_then(|()| self.cache.save(path)) {
             let why = crate::error::reason(&error);
-            self.report.event(format_args!("cannot keep hashes in {}: {why}", path.display()));
+            self.report.warning(format_args!("cannot keep hashes in {}: {why}", path.display()));
         }
     }
 }

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 ///
 /// There is somebody, but what it offers cannot be used; it serves on then.
 pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
-    let report = Reporter::new(options.debug, true);
+    let report = Reporter::new(options.logging);
     let dir = &options.state;
     let unusable = |error: io::Error| Error::Peer {
         host: format!("who serves with {}", dir.display()),
@@ -42,7 +42,7 @@ pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
     let (other, (offer, handed)) = loop {
         let Some(other) = call(dir).map_err(Error::file("connect to", dir.join(SOCKET)))? else {
             let text = format_args!("nobody serves with {}: nothing to take over", dir.display());
-            report.say(text);
+            report.notice(text);
             return Ok(());
         };
         match Offer::receive(other.as_fd()) {
@@ -60,7 +60,7 @@ pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
     let arguments = offer.arguments.clone();
     let node = node(&fetch, offer, handed, &report)?;
     confirm(&other).map_err(unusable)?;
-    report.say(format_args!("serving in the place of the process that was started before"));
+    report.notice(format_args!("serving in the place of the process that was started before"));
     Resident::new(node, &fetch, arguments, whole, report).serve();
     Ok(())
 }
@@ -101,7 +101,7 @@ fn node(
     let held = store.wanted().clone();
     match held.len() {
         0 if wanted > 0 => return Err(Error::Boot("none of its files is right any more".into())),
-        right if right < wanted => report.say(format_args!(
+        right if right < wanted => report.warning(format_args!(
             "{right} of {wanted} chunks are right; the others have changed and are not served"
         )),
         _ => {}

@@ -18,7 +18,7 @@ pub(super) fn write(servers: &[IpAddr], domain: Option<&str>, report: &Reporter)
     let path = Path::new(RESOLV_CONF);
     let made = path.parent().map_or(Ok(()), fs::create_dir_all);
     if let Err(error) = made.and_then(|()| replace(path, &text(servers, domain))) {
-        report.say(format_args!("cannot write {RESOLV_CONF}: {}", reason(&error)));
+        report.warning(format_args!("cannot write {RESOLV_CONF}: {}", reason(&error)));
     }
 }
 

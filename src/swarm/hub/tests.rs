@@ -80,7 +80,9 @@ impl Server {
 #[test]
 fn what_a_node_writes_into_the_log_is_told_by_where_it_serves_and_changes_nothing_else() {
     let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
-    OTHERS.map(|conn| server.joins(conn).unwrap());
+    for conn in OTHERS {
+        server.joins(conn).unwrap();
+    }
     let accused = "10.0.0.2:20004: sent chunks with wrong contents";
     server.write(Conn(1), Control::Log, accused).unwrap();
     assert_eq!(server.hub.take_log(), [("10.0.0.1:20004".parse().unwrap(), accused.to_owned())]);

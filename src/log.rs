@@ -1,0 +1,105 @@
+//! A line of the log: how much it matters, and what keeps it one line.
+//!
+//! `docs/logs.md` lists what is logged. [`crate::report`] writes it.
+
+use std::fmt::Display;
+
+/// Longest record that every kernel takes whole, in bytes: `LOG_LINE_MAX` of its printk is 1024 less
+/// what it puts before the text, up to 48.
+const MAX_KMSG_BYTES: usize = 976;
+/// What ends a record that was cut.
+const CUT: &str = "...";
+
+/// How much a message matters; the numbers are those of syslog(3), where less matters more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What was asked for is not done.
+    Error = 3,
+    /// It is done, but something is wrong that somebody should see to.
+    Warning = 4,
+    /// What an administrator wants to know of a run in which all goes well.
+    Notice = 5,
+    /// Who comes, who goes, what is tried again.
+    Info = 6,
+    /// Every 9P message.
+    Debug = 7,
+}
+
+impl Level {
+    /// The next level that says more.
+    pub fn more(self) -> Level {
+        match self {
+            Level::Error => Level::Warning,
+            Level::Warning => Level::Notice,
+            Level::Notice => Level::Info,
+            Level::Info | Level::Debug => Level::Debug,
+        }
+    }
+
+    /// What sd-daemon(3) and `/dev/kmsg` want before a line.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Level::Error => "<3>",
+            Level::Warning => "<4>",
+            Level::Notice => "<5>",
+            Level::Info => "<6>",
+            Level::Debug => "<7>",
+        }
+    }
+}
+
+/// A message as a line without its end: whatever stands in it, it stays one, and text.
+pub fn line(text: &dyn Display) -> String {
+    let line = format!("xget: {text}");
+    match line.chars().any(char::is_control) {
+        true => line.chars().fold(String::new(), |mut line, c| {
+            match c.is_control() {
+                true => line.extend(c.escape_default()),
+                false => line.push(c),
+            }
+            line
+        }),
+        false => line,
+    }
+}
+
+/// The line as a record of the kernel's log (dev-kmsg of the kernel's ABI documentation).
+pub fn kmsg_record(level: Level, line: &str) -> String {
+    let prefix = level.prefix();
+    if prefix.len() + line.len() <= MAX_KMSG_BYTES {
+        return format!("{prefix}{line}");
+    }
+    let room = MAX_KMSG_BYTES - prefix.len() - CUT.len();
+    let end = (0..=room).rev().find(|&end| line.is_char_boundary(end)).unwrap_or(0);
+    format!("{prefix}{}{CUT}", line.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_stays_one_line() {
+        assert_eq!(line(&"a\nb\x1b[2J\r"), "xget: a\\nb\\u{1b}[2J\\r");
+        assert_eq!(line(&"grün"), "xget: grün");
+    }
+
+    #[test]
+    fn a_record_begins_with_its_priority() {
+        assert_eq!(kmsg_record(Level::Warning, "xget: careful"), "<4>xget: careful");
+    }
+
+    #[test]
+    fn a_record_is_no_longer_than_the_kernel_takes() {
+        let fits = "x".repeat(MAX_KMSG_BYTES - 3);
+        assert_eq!(kmsg_record(Level::Info, &fits), format!("<6>{fits}"));
+        for odd in ["x".repeat(MAX_KMSG_BYTES - 2), "ü".repeat(MAX_KMSG_BYTES)] {
+            let record = kmsg_record(Level::Info, &odd);
+            assert!(
+                record.len() <= MAX_KMSG_BYTES && record.len() > MAX_KMSG_BYTES - 3,
+                "{record}"
+            );
+            assert!(record.ends_with(CUT), "{record}");
+        }
+    }
+}
