@@ -22,7 +22,7 @@ install: ## after make: install xget, its manual pages and systemd's units below
 	install -D -m 644 docs/xget.1 "$(DESTDIR)$(PREFIX)/share/man/man1/xget.1"
 	install -D -m 644 docs/xget.cmdline.7 "$(DESTDIR)$(PREFIX)/share/man/man7/xget.cmdline.7"
 	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
-	for unit in xget.service xget-master.service; do \
+	for unit in xget.service xget-master.service xget-master.socket; do \
 		sed 's|/usr/bin/|$(PREFIX)/bin/|' "initramfs/systemd/$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit" || exit; \
 	done
 

@@ -231,7 +231,7 @@ impl Boot {
                 Serve::Seconds(seconds) => seconds.to_string(),
             },
         );
-        arguments.extend(["--must-fit", "--background", "--"].map(OsString::from));
+        arguments.extend(["--must-fit", "--"].map(OsString::from));
         arguments.extend(sources);
         arguments.push(FILES.into());
         arguments

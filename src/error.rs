@@ -40,6 +40,8 @@ pub enum Error {
         /// What the system said.
         error: io::Error,
     },
+    /// What the service manager has handed over to listen on is something else.
+    Handed,
     /// The other side does not have what was asked for.
     NotServed {
         /// The path that was asked for.
@@ -131,7 +133,7 @@ impl Error {
             Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
             Error::NoRoom { .. } | Error::Boot(_) => 5,
             Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
-            Error::Listen { .. } => 7,
+            Error::Listen { .. } | Error::Handed => 7,
             Error::Untrusted { .. } | Error::Unverifiable { .. } => 8,
             Error::Fetch { code } => code.unwrap_or(5),
         }
@@ -147,6 +149,10 @@ impl fmt::Display for Error {
             Error::Listen { address, error } => {
                 write!(f, "cannot listen on {address}: {}", reason(error))
             }
+            Error::Handed => f.write_str(
+                "what the service manager has handed over is no TCP socket that listens; give its \
+                 socket unit a ListenStream= with a port",
+            ),
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
             Error::NotXget { host } => write!(f, "{host}: a 9P server, but not xget's"),

@@ -71,6 +71,7 @@ pub mod master;
 pub mod net;
 pub mod network;
 pub mod node;
+pub mod notify;
 pub mod p9;
 pub mod path;
 pub mod plan;

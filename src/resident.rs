@@ -13,14 +13,16 @@ mod state;
 mod take_over;
 
 use std::ffi::OsString;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::{self, ServeOn};
 use crate::error::Error;
 use crate::node::Node;
+use crate::notify::Manager;
 use crate::report::Reporter;
+use crate::sys::signals::{Signal, Signals};
 use directory::Directory;
 use offer::Offer;
 use state::State;
@@ -37,6 +39,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(1);
 /// How long they may then take for what they are being sent.
 const LEAVE: Duration = Duration::from_secs(10);
+/// The same where a signal has told this process to end.
+const LEAVE_WHEN_TOLD: Duration = Duration::from_secs(5);
 
 /// A node whose files are whole.
 #[derive(Debug)]
@@ -48,6 +52,8 @@ pub struct Resident<'a> {
     whole: Instant,
     arguments: Vec<OsString>,
     directory: Option<Directory>,
+    signals: Option<Signals>,
+    manager: Manager,
 }
 
 impl Resident<'_> {
@@ -62,7 +68,12 @@ impl Resident<'_> {
         whole: Instant,
         report: Reporter,
     ) -> Resident<'_> {
-        let mut resident = Resident { node, options, report, whole, arguments, directory: None };
+        // Where that cannot be arranged a signal ends it on the spot.
+        let signals = Signals::watch(false).ok();
+        let manager = Manager::find();
+        let directory = None;
+        let mut resident =
+            Resident { node, options, report, whole, arguments, directory, signals, manager };
         if let Some(dir) = options.state.as_ref().filter(|_| resident.node.listener().is_some()) {
             match resident.open_directory(dir) {
                 Ok(directory) => resident.directory = Some(directory),
@@ -74,8 +85,10 @@ impl Resident<'_> {
         resident
     }
 
-    /// Serves until the time is over or another process has taken over.
+    /// Serves until the time is over, another process has taken over, or a signal ends it.
     pub fn serve(mut self) {
+        let status = self.status();
+        self.manager.ready(&status);
         let mut wanted = self.whole;
         let mut sent = self.node.hub().sent_bytes();
         loop {
@@ -100,12 +113,18 @@ impl Resident<'_> {
                 self.leave();
                 break;
             }
+            if self.is_told_to_end() {
+                self.end();
+                break;
+            }
         }
+        self.manager.stopping("serves no longer");
         self.node.close();
     }
 
     fn turn(&mut self, deadline: Option<Instant>) {
-        let others = self.directory.as_ref().map(Directory::descriptors).unwrap_or_default();
+        let mut others: Vec<BorrowedFd<'_>> = self.signals.iter().map(AsFd::as_fd).collect();
+        others.extend(self.directory.iter().flat_map(Directory::descriptors));
         // The files are whole: what goes wrong from here on is nobody's loss.
         if let Err(error) = self.node.turn(deadline, &others) {
             self.report.info(error);
@@ -136,11 +155,34 @@ impl Resident<'_> {
         self.serve_clients_for(LEAVE);
     }
 
-    /// Serves those who are connected, at most for so long.
+    fn is_told_to_end(&self) -> bool {
+        self.signals.as_ref().and_then(Signals::take) == Some(Signal::End)
+    }
+
+    fn end(&mut self) {
+        let text = "told to end: what is being sent is sent first, 5 s at most";
+        self.report.notice(text);
+        self.manager.stopping(text);
+        self.node.stop_listening();
+        self.directory = None;
+        self.node.leave();
+        self.serve_clients_for(LEAVE_WHEN_TOLD);
+    }
+
+    /// Serves those who are connected, at most for so long, or until a signal ends that, too.
     fn serve_clients_for(&mut self, longest: Duration) {
         let end = Instant::now() + longest;
-        while self.node.has_clients() && Instant::now() < end {
+        while self.node.has_clients() && Instant::now() < end && !self.is_told_to_end() {
             self.turn(Some(end));
+        }
+    }
+
+    fn status(&mut self) -> String {
+        let files = self.node.store().counts().files;
+        let port = self.node.listener().map(|listener| listener.port());
+        match port {
+            Some(port) => format!("serving {files} files to other nodes on port {port}"),
+            None => format!("{files} files are whole"),
         }
     }
 

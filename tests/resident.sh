@@ -17,11 +17,11 @@ make_image() {
     busybox_tree "$root"
     mkdir -p "$root"/{sbin,run,sysroot,etc/systemd/system,etc/default,usr/bin,usr/lib/systemd/system,var/log,srv/boot} "$boot/images"
     ln -s usr/lib "$root/lib" && ln -s usr/lib64 "$root/lib64" && mkdir -p "$root/usr/lib64"
-    for file in sh sleep grep sed tr cat ls cut; do ln -s busybox "$root/bin/$file"; done
+    for file in sh sleep grep sed tr cat ls cut kill; do ln -s busybox "$root/bin/$file"; done
     echo NAME=node > "$root/etc/os-release"
     printf 'root:x:0:0:root:/:/bin/sh\n' > "$root/etc/passwd"; printf 'root:x:0:\n' > "$root/etc/group"
     : > "$root/etc/machine-id"
-    for file in "$(command -v systemctl)" /lib/systemd/systemd{,-journald,-shutdown}; do
+    for file in "$(command -v systemctl)" "$(command -v journalctl)" /lib/systemd/systemd{,-journald,-shutdown}; do
         add_program "$root" "$file" "$file" || return 1
     done
     add_program "$root" "$xget" /usr/bin/xget || return 1
@@ -30,8 +30,9 @@ make_image() {
         cp "/lib/systemd/system/$unit.target" "$root/usr/lib/systemd/system/"
     done
     cp /lib/systemd/system/systemd-journald{.service,.socket,-dev-log.socket} "$root/usr/lib/systemd/system/"
-    cp "$repo/initramfs/systemd"/*.service "$root/usr/lib/systemd/system/"
-    echo "XGET_OPTIONS=-p 20005" > "$root/etc/default/xget-master"
+    cp "$repo/initramfs/systemd"/*.{service,socket} "$root/usr/lib/systemd/system/"
+    mkdir "$root/etc/systemd/system/xget-master.socket.d"
+    printf '[Socket]\nListenStream=\nListenStream=20005\n' > "$root/etc/systemd/system/xget-master.socket.d/port.conf"
     echo something > "$root/srv/boot/something"; chmod 600 "$root/srv/boot/something"
     printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n' > "$root/etc/systemd/system/other.target"
     cat > "$root/etc/systemd/system/check.service" << 'END'
@@ -61,8 +62,12 @@ if grep -q 'check=stop' /proc/cmdline; then
     systemctl stop xget-boot.service
     say "stopped: $(systemctl is-active xget-boot.service), $(ls $state 2>&1)"
     systemctl start xget.service && say "nothing to take over: $(systemctl is-active xget.service)"
-    systemctl start xget-master.service; sleep 2
-    say "master is $(systemctl is-active xget-master.service)"
+    systemctl start xget-master.socket
+    say "socket is $(systemctl is-active xget-master.socket), master $(systemctl is-active xget-master.service)"
+    xget --status -n 127.0.0.1:20005 > /dev/null && say "who asks is answered"
+    say "master is $(systemctl is-active xget-master.service): $(systemctl show -p StatusText xget-master.service)"
+    systemctl reload xget-master.service; sleep 1
+    say "reloaded: $(journalctl -q --no-pager -u xget-master.service -p notice | grep 'looked at')"
     systemctl status --no-pager xget-master.service | sed 's/^/STATUS /'
 else
     systemctl isolate other.target; sleep 3
@@ -124,7 +129,7 @@ check "and one with systemd" dracut_initramfs systemd.img "$own $dracut_systemd"
 boot_server || finish
 
 understands() { [ -z "$(systemd-analyze verify --man=no "--root=$work/root" "$@" 2>&1 | tee /dev/stderr)" ]; }
-check "systemd has nothing to say against the units" understands xget.service xget-master.service
+check "systemd has nothing to say against the units" understands xget.service xget-master.service xget-master.socket
 check "and finds them little exposed" \
     systemd-analyze security --no-pager --offline=yes --threshold=20 "$repo/initramfs/systemd"/*.service
 
@@ -191,7 +196,9 @@ vm_prints 240 stop '^ROOT is done'
 prints stop "systemctl stops the resident, and its state goes" '^ROOT stopped: inactive, .*No such file'
 check "stop: nobody serves there any more" is_not_served_at 3 $port
 prints stop "with nothing to take over xget.service is not failed" '^ROOT nothing to take over: inactive'
-prints stop "xget-master.service runs" '^ROOT master is active'
+prints stop "xget-master.socket waits for who asks" '^ROOT socket is active, master inactive'
+prints stop "and has the master started, which is ready" '^ROOT master is active: StatusText=serving 1 files'
+prints stop "a reload has its tree looked at, and the journal has that" '^ROOT reloaded: .*nothing has changed'
 check "stop: and serves what only root may read" is_served_at 3 20005
 prints time "rd.xget.serve=$serve_s serves in the real root" '^ROOT is up: resident [0-9]+'
 prints time "and ends after that" '^ROOT time is over: resident .?$'

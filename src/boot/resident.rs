@@ -1,10 +1,11 @@
 //! The resident: the process that fetches during the boot and then serves on, through the switch to
 //! the real root and after it.
 //!
-//! It is an ordinary `xget -n ... -b`, whose command returns once the files are whole. Its name in the
-//! process list begins with `@`: systemd spares such processes when it ends all others on the way from
-//! one root to the next. Where systemd runs already it has to be a unit of its own as well, or it goes
-//! with the one that started it; a unit in `/run`, as those of the initramfs's `/usr` end at the switch.
+//! It is an ordinary `xget -n ...`. Its name in the process list begins with `@`: systemd spares such
+//! processes when it ends all others on the way from one root to the next. Where systemd runs already it
+//! has to be a unit of its own as well, or it goes with the one that started it; a unit in `/run`, as
+//! those of the initramfs's `/usr` end at the switch. It tells systemd when the files are whole;
+//! elsewhere it is run with `-b`, and its command returns then.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -21,8 +22,8 @@ const UNIT: &str = "xget-boot";
 const NAME: &str = "@xget";
 const SELF: &str = "/proc/self/exe";
 
-/// Runs `xget ARGUMENTS`, which have `-b` among them, until it returns. For another `url` than that of
-/// the kernel command line there is a unit of its own: to start one that runs already does nothing.
+/// Runs `xget ARGUMENTS` until the files are whole. For another `url` than that of the kernel command
+/// line there is a unit of its own: to start one that runs already does nothing.
 ///
 /// Fails with [`Error::Fetch`] if that fails, which has said why.
 pub(super) fn run(arguments: &[OsString], url: Option<&OsStr>) -> Result<(), Error> {
@@ -30,7 +31,8 @@ pub(super) fn run(arguments: &[OsString], url: Option<&OsStr>) -> Result<(), Err
         true => unit(arguments, &unit_name(url))?,
         false => {
             let mut command = Command::new(SELF);
-            let status = command.arg0(NAME).args(arguments).stdin(Stdio::null()).status();
+            command.arg0(NAME).arg("--background").args(arguments);
+            let status = command.stdin(Stdio::null()).status();
             status.map_err(Error::system("start xget"))?.code()
         }
     };
@@ -90,7 +92,7 @@ fn unit_text(program: &str, arguments: &[OsString]) -> String {
          Before=shutdown.target\n\
          \n\
          [Service]\n\
-         Type=forking\n\
+         Type=notify\n\
          ExecStart={command}\n\
          TimeoutStartSec=infinity\n\
          StandardError=journal+console\n"

@@ -17,6 +17,7 @@ use super::{Get, Patience, Server, sleep_about};
 use crate::background;
 use crate::error::Error;
 use crate::manifest::{Content, Entry, Listing, Manifest, Problem};
+use crate::notify::Manager;
 use crate::path::TreePath;
 use crate::plan::{DestIs, plan, refuse_collisions};
 use crate::report::{Pace, bytes, rate};
@@ -116,7 +117,9 @@ pub(super) fn fetch(
         time.as_secs_f64(),
         rate(wanted, time),
     ));
-    background::release(get.detach)
+    background::release(get.detach)?;
+    Manager::find().ready("the files are here");
+    Ok(())
 }
 
 /// The way to the server, which may be lost and found again.

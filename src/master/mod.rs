@@ -1,7 +1,9 @@
 //! The master: scans and hashes a tree, and serves it to everybody, many connections on one thread.
 
 pub mod cache;
+mod change;
 mod confine;
+mod entrance;
 mod files;
 pub mod hash;
 pub mod scan;
@@ -9,17 +11,18 @@ mod server;
 mod signature;
 mod watch;
 
-use std::net::SocketAddr;
+use std::net::TcpListener;
 use std::path::Path;
 
 use crate::background;
 use crate::cli;
 use crate::error::Error;
-use crate::net::tcp;
+use crate::notify::Manager;
 use crate::report::{Reporter, bytes};
 use crate::sys::fs::effective_uid;
 use crate::sys::process;
 
+use entrance::Entrance;
 use scan::ScanOptions;
 use signature::SignatureFile;
 use watch::{State, Watcher};
@@ -28,15 +31,7 @@ use watch::{State, Watcher};
 pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let signature = SignatureFile::of(options, report)?;
-    // Before the hashing, which may take long: a port in use is an error at once.
-    let socket = match options.listen {
-        Some(ip) => tcp::bind((ip, options.port).into()),
-        None => tcp::bind_everywhere(options.port),
-    };
-    let anywhere = SocketAddr::from(([0, 0, 0, 0], options.port));
-    let address = options.listen.map_or(anywhere, |ip| (ip, options.port).into());
-    let cannot_listen = |error| Error::Listen { address, error };
-    let socket = socket.map_err(cannot_listen)?;
+    let entrance = Entrance::find(options)?;
 
     background::run(options.background, report, |detach| {
         let scanning = scanning(options.one_file_system, options.no_owner);
@@ -44,16 +39,16 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         watcher.signature = signature;
         let first = watcher.first()?;
         process::raise_file_limit();
-        let listener = tcp::start_listening(socket).map_err(cannot_listen)?;
-        let address = listener.local_addr().unwrap_or(address);
-        say_what_is_served(&report, &options.path, &first, address);
+        let listeners = entrance.open()?;
+        say_what_is_served(&report, &options.path, &first, &listeners);
+        let manager = Manager::find();
         background::release(detach)?;
         let signature_dirs = watcher.signature.as_ref().map(SignatureFile::dirs);
         let signature_dirs = signature_dirs.unwrap_or_default();
         let missing = confine::confine(watcher.root(), &signature_dirs, watcher.cache_dir())
             .map_err(Error::system("give up privileges"))?;
         missing.into_iter().for_each(|what| report.info(what));
-        server::run(listener, first, watcher, options, report)
+        server::run(listeners, first, watcher, options, report, manager)
     })
 }
 
@@ -89,16 +84,21 @@ fn watcher(
     Ok(Watcher::new(path, scanning, cache_path, report))
 }
 
-fn say_what_is_served(report: &Reporter, path: &Path, state: &State, address: SocketAddr) {
+fn say_what_is_served(report: &Reporter, path: &Path, state: &State, listeners: &[TcpListener]) {
     let counts = state.scan.counts();
     let layout = state.manifest.layout();
     let mut skipped = String::new();
     if counts.special > 0 {
         skipped = format!(", {} sockets, devices and fifos left out", counts.special);
     }
+    let addresses: Vec<String> = listeners
+        .iter()
+        .filter_map(|listener| Some(listener.local_addr().ok()?.to_string()))
+        .collect();
     report.notice(format_args!(
-        "serving {} on {address}: {} files, {} directories, {} links, {}{skipped}",
+        "serving {} on {}: {} files, {} directories, {} links, {}{skipped}",
         crate::path::shown(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())),
+        addresses.join(" and "),
         counts.files,
         counts.directories,
         counts.symlinks,

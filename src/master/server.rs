@@ -2,65 +2,76 @@
 //!
 //! A task holds its session and little else; the buffer that bytes are read into is shared, so that
 //! an idle connection costs about two kilobytes.
+//!
+//! SIGHUP has the whole tree looked at, SIGTERM and SIGINT let every client have what it is being sent.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{self, IsTerminal};
+use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc as std_mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
+use super::change::Change;
 use super::files::ServedFiles;
-use super::watch::{State, Watcher};
+use super::watch::{News, State, Watcher};
 use crate::cli;
 use crate::door::Door;
 use crate::error::Error;
 use crate::limits::MASTER_CONNECTIONS;
+use crate::manifest::Content;
 use crate::net::adler32;
 use crate::net::send::{Files, Progress, Sending};
 use crate::net::tcp;
+use crate::notify::Manager;
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
-use crate::report::Reporter;
+use crate::report::{Reporter, bytes};
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;
 use crate::sys::process;
+use crate::sys::signals::{Signal, Signals};
 use crate::tree::Tree;
 
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 64 << 10;
 /// Wait after the process ran out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long clients may take for what they are being sent when this process is told to end.
+const LEAVE: Duration = Duration::from_secs(5);
+/// Between two messages to the service manager about the nodes.
+const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until the process is ended.
+/// Serves until a signal ends it.
 pub(super) fn run(
-    listener: TcpListener,
+    listeners: Vec<TcpListener>,
     first: State,
     watcher: Watcher,
     options: &cli::Serve,
     report: Reporter,
+    manager: Manager,
 ) -> Result<(), Error> {
-    let (publish, states) = mpsc::unbounded_channel();
+    let (publish, news) = mpsc::unbounded_channel();
+    let (rescan, orders) = std_mpsc::channel();
     let tree = Arc::new(Tree::new(first.manifest.clone()));
     let mut files = ServedFiles::default();
     files.publish(tree.clone(), first.scan.clone());
     let signature = first.signature.clone();
-    if let Some(interval) = options.rescan {
-        thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || watcher.watch(&first, interval, |state| publish.send(state).is_ok()))
-            .map_err(Error::system("start a thread"))?;
-    }
+    let interval = options.rescan;
+    thread::Builder::new()
+        .name("watch".into())
+        .spawn(move || watcher.watch(&first, interval, &orders, |news| publish.send(news).is_ok()))
+        .map_err(Error::system("start a thread"))?;
     let slots = options.max_fed.get();
     let mut hub = Hub::master(tree, slots, Rules::default(), process::seed());
     options.max_upload.into_iter().for_each(|most| hub.limit_upload(most));
@@ -75,19 +86,40 @@ pub(super) fn run(
         asleep_until: Cell::new(None),
         sums: Bell::default(),
         buffer: RefCell::new(vec![0; READ_BYTES]),
+        last_conn: Cell::new(0),
+        leaving: Cell::new(false),
+        left: Bell::default(),
+        nodes: Bell::default(),
+        manager,
         report,
     });
+    let signals = Signals::watch(true).map_err(Error::system("wait for signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()
         .map_err(Error::system("start the runtime"))?;
-    LocalSet::new().block_on(&runtime, async {
-        spawn_local(publish_states(shared.clone(), states));
+    let served: Result<(), Error> = LocalSet::new().block_on(&runtime, async {
+        let unusable = Error::system("use the listening socket");
+        let listeners: io::Result<Vec<_>> =
+            listeners.into_iter().map(tokio::net::TcpListener::from_std).collect();
+        let listeners = listeners.map_err(unusable)?;
+        let signals = UnixStream::from_std(signals.into_stream())
+            .map_err(Error::system("wait for signals"))?;
+        spawn_local(hear(shared.clone(), news));
         spawn_local(tick(shared.clone()));
         spawn_local(find_checksums(shared.clone()));
-        accept(shared, listener).await
-    })
+        spawn_local(tell_manager(shared.clone()));
+        let enter = |listener| spawn_local(accept(shared.clone(), listener));
+        let entrances: Vec<JoinHandle<()>> = listeners.into_iter().map(enter).collect();
+        shared.manager.ready(&shared.status());
+        serve_until_the_end(&shared, &signals, &rescan).await;
+        leave(&shared, &signals, &entrances).await;
+        Ok(())
+    });
+    // Nobody waits for a checksum any more.
+    runtime.shutdown_background();
+    served
 }
 
 /// What all tasks share.
@@ -103,6 +135,14 @@ struct Shared {
     /// Rung when classic clients wait for checksums.
     sums: Bell,
     buffer: RefCell<Vec<u8>>,
+    last_conn: Cell<u64>,
+    /// Requests are not taken any more.
+    leaving: Cell<bool>,
+    /// Rung when a connection has ended.
+    left: Bell,
+    /// Rung when there are other nodes, or other files.
+    nodes: Bell,
+    manager: Manager,
     report: Reporter,
 }
 
@@ -115,7 +155,11 @@ impl Shared {
         };
         let bells = self.bells.borrow();
         wakes.iter().filter_map(|conn| bells.get(conn)).for_each(|bell| bell.ring());
-        log.iter().for_each(|(peer, line)| self.report.notice(format_args!("{peer} says: {line}")));
+        log.iter()
+            .for_each(|(peer, line)| self.report.warning(format_args!("{peer} says: {line}")));
+        if !joined.is_empty() {
+            self.nodes.ring();
+        }
         joined.iter().for_each(|node| self.report.info(format_args!("{node} has joined")));
         let asleep = self.asleep_until.get();
         if self.deadline().is_some_and(|due| asleep.is_none_or(|until| due < until)) {
@@ -130,6 +174,15 @@ impl Shared {
     fn deadline(&self) -> Option<Instant> {
         let hub = self.hub.borrow().deadline(Instant::now());
         [hub, self.door.borrow().deadline()].into_iter().flatten().min()
+    }
+
+    /// What is served, and to how many, in a line.
+    fn status(&self) -> String {
+        let hub = self.hub.borrow();
+        let files = hub.tree().manifest().listing().entries().iter();
+        let files = files.filter(|e| matches!(e.content, Content::File { .. })).count();
+        let (size, nodes) = (bytes(hub.layout().image_bytes()), hub.members().serving());
+        format!("serving {files} files, {size}; {nodes} nodes serve others")
     }
 
     fn ring(&self, conn: Conn) {
@@ -162,21 +215,90 @@ impl Bell {
     }
 }
 
-async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> {
-    let listener = tokio::net::TcpListener::from_std(listener)
-        .map_err(Error::system("use the listening socket"))?;
-    let mut last = 0;
+/// Does what signals ask for, until one asks for the end.
+async fn serve_until_the_end(shared: &Shared, signals: &UnixStream, rescan: &std_mpsc::Sender<()>) {
+    // A terminal that goes sends this signal as well.
+    let had_terminal = io::stdin().is_terminal();
+    loop {
+        match next_signal(signals).await {
+            Signal::Reload if !had_terminal || io::stdin().is_terminal() => {
+                shared.manager.reloading("looking at the whole tree");
+                // Without a watcher nothing would be served any more.
+                let _ = rescan.send(());
+            }
+            Signal::Reload | Signal::End => return,
+        }
+    }
+}
+
+async fn next_signal(signals: &UnixStream) -> Signal {
+    poll_fn(|cx| {
+        loop {
+            let mut byte = [0];
+            match signals.try_read(&mut byte) {
+                Ok(1) => return Poll::Ready(Signal::read_as(byte[0])),
+                // To wait anew, unless one has come in between.
+                _ if signals.poll_read_ready(cx).is_pending() => return Poll::Pending,
+                _ => {}
+            }
+        }
+    })
+    .await
+}
+
+/// Takes nobody in and no request from now on. Every client gets what it is being sent, as far as there
+/// is time and no further signal.
+async fn leave(shared: &Shared, signals: &UnixStream, entrances: &[JoinHandle<()>]) {
+    entrances.iter().for_each(JoinHandle::abort);
+    shared.leaving.set(true);
+    let n = shared.bells.borrow().len();
+    let text = format!(
+        "told to end: {n} connections get what they are being sent, for {} s at most",
+        LEAVE.as_secs()
+    );
+    shared.report.notice(&text);
+    shared.manager.stopping(&text);
+    shared.bells.borrow().values().for_each(|bell| bell.ring());
+    let mut signal = std::pin::pin!(next_signal(signals));
+    let all_have_left = poll_fn(|cx| {
+        // Each time it is rung another one is gone.
+        while shared.left.poll(cx).is_ready() {}
+        match shared.bells.borrow().is_empty() || signal.as_mut().poll(cx).is_ready() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    });
+    // What is not sent by then is not sent.
+    let _ = tokio::time::timeout(LEAVE, all_have_left).await;
+}
+
+/// Tells the service manager how many nodes there are, when that changes.
+async fn tell_manager(shared: Rc<Shared>) {
+    loop {
+        poll_fn(|cx| shared.nodes.poll(cx)).await;
+        shared.manager.status(&shared.status());
+        tokio::time::sleep(STATUS_PAUSE).await;
+    }
+}
+
+async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener) {
+    let mut fails = false;
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                let why = crate::error::reason(&error);
-                shared.report.warning(format_args!("cannot accept a connection: {why}"));
+                // Once: it is tried again and again.
+                if !std::mem::replace(&mut fails, true) {
+                    let why = crate::error::reason(&error);
+                    shared.report.warning(format_args!("cannot accept a connection: {why}"));
+                }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        last += 1;
+        fails = false;
+        let last = shared.last_conn.get() + 1;
+        shared.last_conn.set(last);
         let (peer, conn) = (tcp::canonical(peer), Conn(last));
         let knocked = shared.door.borrow_mut().knock(conn, peer.ip(), Instant::now());
         match knocked {
@@ -189,25 +311,40 @@ async fn accept(shared: Rc<Shared>, listener: TcpListener) -> Result<(), Error> 
     }
 }
 
-async fn publish_states(shared: Rc<Shared>, mut states: mpsc::UnboundedReceiver<State>) {
-    while let Some(State { manifest, signature, scan }) = states.recv().await {
-        let served = shared.hub.borrow().tree().clone();
-        if manifest.generation() == served.manifest().generation() {
-            shared.files.borrow_mut().publish(served, scan);
-            shared.hub.borrow_mut().sign(signature);
-            continue;
+/// Publishes what the watcher finds.
+async fn hear(shared: Rc<Shared>, mut news: mpsc::UnboundedReceiver<News>) {
+    while let Some(news) = news.recv().await {
+        match news {
+            News::State(state) => publish(&shared, state),
+            News::Looked { changed } => {
+                if !changed {
+                    shared.report.notice("the tree was looked at: nothing has changed");
+                }
+                shared.manager.ready(&shared.status());
+            }
         }
-        let generation = manifest.generation().to_hex();
-        shared.report.notice(format_args!("the tree has changed: generation {generation}"));
-        let tree = Arc::new(Tree::new(manifest));
-        shared.files.borrow_mut().publish(tree.clone(), scan);
-        let seed = process::seed();
-        let mut hub = shared.hub.borrow_mut();
-        hub.publish(tree, shared.slots, seed, Instant::now());
-        hub.sign(signature);
-        drop(hub);
-        shared.distribute();
     }
+}
+
+fn publish(shared: &Shared, State { manifest, signature, scan }: State) {
+    let served = shared.hub.borrow().tree().clone();
+    if manifest.generation() == served.manifest().generation() {
+        shared.files.borrow_mut().publish(served, scan);
+        shared.hub.borrow_mut().sign(signature);
+        return;
+    }
+    let (generation, change) =
+        (manifest.generation().to_hex(), Change::between(served.manifest(), &manifest));
+    shared.report.notice(format_args!("the tree has changed: generation {generation} ({change})"));
+    let tree = Arc::new(Tree::new(manifest));
+    shared.files.borrow_mut().publish(tree.clone(), scan);
+    let seed = process::seed();
+    let mut hub = shared.hub.borrow_mut();
+    hub.publish(tree, shared.slots, seed, Instant::now());
+    hub.sign(signature);
+    drop(hub);
+    shared.distribute();
+    shared.nodes.ring();
 }
 
 /// Does what is due by the clock. Sleeps for good while nobody waits for anything; is woken when
@@ -280,6 +417,8 @@ async fn connection(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr, con
     shared.door.borrow_mut().left(conn);
     connection.end(&shared);
     shared.distribute();
+    shared.left.ring();
+    shared.nodes.ring();
 }
 
 /// One client.
@@ -303,6 +442,9 @@ impl Connection {
                 door.refusal(self.conn).map_or(Ok(()), |why| Err(io::Error::other(why)))?;
             }
             shared.distribute();
+            if shared.leaving.get() && !blocked {
+                return say_goodbye(stream).await;
+            }
             let reads = self.session.wants_input();
             let (woken, readable) = poll_fn(|cx| {
                 let woken = bell.poll(cx).is_ready();
@@ -406,5 +548,20 @@ impl Connection {
         }
         self.session.close(&mut *hub, now);
         hub.disconnected(self.conn, now);
+    }
+}
+
+/// Ends a connection on this side, and waits for the other. What still comes is read all the same, or
+/// the end of the connection would take what was sent last with it.
+async fn say_goodbye(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).shutdown(Shutdown::Write)?;
+    let mut unheard = [0; 512];
+    loop {
+        stream.readable().await?;
+        match stream.try_read(&mut unheard) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+            _ => {}
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -33,6 +34,17 @@ pub(super) struct State {
     pub(super) scan: Arc<Scan>,
 }
 
+/// What a watcher has found.
+pub(super) enum News {
+    /// Another state.
+    State(State),
+    /// It has looked at everything, as it was asked to, and whether it has found another manifest.
+    Looked {
+        /// It has.
+        changed: bool,
+    },
+}
+
 /// What is watched, and what is known of it.
 #[derive(Debug)]
 pub(super) struct Watcher {
@@ -45,6 +57,8 @@ pub(super) struct Watcher {
     report: Reporter,
     warned: Vec<Warning>,
     failures: BTreeMap<PathBuf, u32>,
+    /// Why the tree could not be looked at, once that is told.
+    trouble: Option<String>,
 }
 
 impl Watcher {
@@ -72,6 +86,7 @@ impl Watcher {
             report,
             warned: Vec::new(),
             failures: BTreeMap::new(),
+            trouble: None,
         }
     }
 
@@ -96,17 +111,18 @@ impl Watcher {
         }
     }
 
-    /// Looks at the tree every `interval` and hands on each new state, until `publish` says no. A
-    /// state may be new and have the same manifest: a file may have got another link, say, or the
-    /// manifest a signature.
+    /// Looks at the tree every `interval`, or only when it is asked to by a message from `orders`, and
+    /// hands on each new state, until `publish` says no. A state may be new and have the same manifest:
+    /// a file may have got another link, say, or the manifest a signature.
     ///
     /// A change is hashed when two scans in a row agree on it, so that a file that is being written
     /// is not hashed over and over.
     pub(super) fn watch(
         mut self,
         first: &State,
-        interval: Duration,
-        mut publish: impl FnMut(State) -> bool,
+        interval: Option<Duration>,
+        orders: &Receiver<()>,
+        mut publish: impl FnMut(News) -> bool,
     ) {
         let mut state = first.clone();
         let mut last = first.scan.clone();
@@ -115,17 +131,40 @@ impl Watcher {
         let mut moves = 0;
         let mut wait = interval;
         loop {
-            thread::sleep(if stale { RETRY_AFTER } else { wait });
+            match wait_for_order(orders, if stale { Some(RETRY_AFTER) } else { wait }) {
+                Err(NobodyAsks) => return,
+                Ok(Asked::No) => {}
+                Ok(Asked::Yes) => {
+                    let before = state.manifest.generation();
+                    if let Some(next) = self.look_at_everything() {
+                        last = next.scan.clone();
+                        state = next;
+                        (stale, young, moves) = (false, !last.is_settled(), 0);
+                    }
+                    let changed = state.manifest.generation() != before;
+                    if !(publish(News::State(state.clone())) && publish(News::Looked { changed })) {
+                        return;
+                    }
+                    continue;
+                }
+            }
             let started = Instant::now();
-            let Ok(next) = self.scan().map(Arc::new) else { continue };
-            wait = interval.max(started.elapsed() * SCAN_SHARE);
+            let next = match self.scan() {
+                Ok(next) => Arc::new(next),
+                Err(error) => {
+                    self.cannot_look(&error);
+                    continue;
+                }
+            };
+            self.trouble = None;
+            wait = interval.map(|interval| interval.max(started.elapsed() * SCAN_SHARE));
             let moved = !next.same_as(&last);
             last = next;
             // What was young when it was hashed may have changed once more without a trace.
             stale |= moved || (young && last.is_settled());
             moves = if moved { moves + 1 } else { 0 };
             if !stale {
-                if self.sign(&mut state) && !publish(state.clone()) {
+                if self.sign(&mut state) && !publish(News::State(state.clone())) {
                     return;
                 }
                 continue;
@@ -137,15 +176,33 @@ impl Watcher {
                 Ok(None) => continue,
                 Ok(Some(next)) => {
                     state = next;
-                    if !publish(state.clone()) {
+                    if !publish(News::State(state.clone())) {
                         return;
                     }
                 }
-                Err(error) => {
-                    self.report.warning(format_args!("{error}; the last state is served on"))
-                }
+                Err(error) => self.cannot_look(&error),
             }
             (stale, young, moves) = (false, !last.is_settled(), 0);
+        }
+    }
+
+    /// The present state, whatever was left out before. A file that has kept its size and its times
+    /// keeps its hash.
+    fn look_at_everything(&mut self) -> Option<State> {
+        self.options.restless.clear();
+        self.failures.clear();
+        self.warned.clear();
+        self.trouble = None;
+        let found = self.first();
+        found.map_err(|error| self.cannot_look(&error)).ok()
+    }
+
+    /// Tells of a trouble once.
+    fn cannot_look(&mut self, error: &Error) {
+        let why = error.to_string();
+        if self.trouble.as_ref() != Some(&why) {
+            self.report.warning(format_args!("{why}; the last state is served on"));
+            self.trouble = Some(why);
         }
     }
 
@@ -158,17 +215,12 @@ impl Watcher {
     }
 
     fn scan(&mut self) -> Result<Scan, Error> {
-        let scan = scan(&self.root, &self.options, SystemTime::now());
-        match &scan {
-            Ok(scan) => {
-                for warning in scan.warnings().iter().filter(|w| !self.warned.contains(w)) {
-                    self.report.warning(warning);
-                }
-                self.warned = scan.warnings().to_vec();
-            }
-            Err(error) => self.report.info(error),
+        let scan = scan(&self.root, &self.options, SystemTime::now())?;
+        for warning in scan.warnings().iter().filter(|w| !self.warned.contains(w)) {
+            self.report.warning(warning);
         }
-        scan
+        self.warned = scan.warnings().to_vec();
+        Ok(scan)
     }
 
     /// The state that a scan saw, or None if the tree is no longer like that.
@@ -221,5 +273,29 @@ impl Watcher {
             let why = crate::error::reason(&error);
             self.report.warning(format_args!("cannot keep hashes in {}: {why}", path.display()));
         }
+    }
+}
+
+enum Asked {
+    Yes,
+    No,
+}
+
+/// The server is gone.
+struct NobodyAsks;
+
+/// Waits for so long, or for ever, or until it is asked for; orders that come together are one.
+fn wait_for_order(orders: &Receiver<()>, most: Option<Duration>) -> Result<Asked, NobodyAsks> {
+    let asked = match most {
+        Some(most) => orders.recv_timeout(most),
+        None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    };
+    match asked {
+        Ok(()) => {
+            orders.try_iter().for_each(drop);
+            Ok(Asked::Yes)
+        }
+        Err(RecvTimeoutError::Timeout) => Ok(Asked::No),
+        Err(RecvTimeoutError::Disconnected) => Err(NobodyAsks),
     }
 }

@@ -16,7 +16,6 @@ use super::state::pid_in;
 use crate::error::Error;
 use crate::sys::descriptors::peer_user;
 use crate::sys::fs::{Lock, effective_uid, lock, open_at, rename_at, unlink_at};
-use crate::sys::process::{keep_when_terminated, remove_when_terminated};
 
 const STATE: &CStr = c"state.json";
 /// What becomes it once it is whole.
@@ -27,9 +26,9 @@ const MAX_STATE_BYTES: u64 = 4096;
 pub(super) const SOCKET: &str = "take-over";
 /// What a guest sends once it has all it needs.
 pub(super) const TAKEN: &[u8] = b"taken";
-const LEFT_BEHIND: &[&CStr] = &[STATE, c"take-over"];
+const MADE: &[&CStr] = &[STATE, c"take-over"];
 
-/// What is in the directory is removed when this goes, and when a signal ends the process.
+/// What is in the directory is removed when this goes.
 #[derive(Debug)]
 pub(super) struct Directory {
     dir: File,
@@ -58,7 +57,6 @@ impl Directory {
             socket.set_nonblocking(true)?;
             socket.bind(&SockAddr::unix(&at)?)?;
             socket.listen(1)?;
-            remove_when_terminated(dir.try_clone()?, LEFT_BEHIND)?;
             Ok(socket)
         };
         let socket = make_socket().map_err(Error::file("make the socket", &at))?;
@@ -112,12 +110,11 @@ impl Directory {
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        for name in LEFT_BEHIND {
+        for name in MADE {
             // There is nothing that could be done about it.
             let _ = unlink_at(&self.dir, name.to_bytes());
         }
         // From here on they are another's.
-        let _ = keep_when_terminated();
         let _ = lock(&self.dir, Lock::Free);
     }
 }

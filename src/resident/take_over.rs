@@ -17,6 +17,7 @@ use crate::cli::{self, Command};
 use crate::error::Error;
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
+use crate::notify::Manager;
 use crate::plan::{DestIs, plan, source_paths};
 use crate::report::Reporter;
 use crate::store::Store;
@@ -43,6 +44,8 @@ pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
         let Some(other) = call(dir).map_err(Error::file("connect to", dir.join(SOCKET)))? else {
             let text = format_args!("nobody serves with {}: nothing to take over", dir.display());
             report.notice(text);
+            // It was asked for, and it is done.
+            Manager::find().ready("nothing to take over");
             return Ok(());
         };
         match Offer::receive(other.as_fd()) {

@@ -7,6 +7,8 @@ pub mod crash;
 pub mod descriptors;
 pub mod frames;
 pub mod fs;
+#[cfg(feature = "master")]
+pub mod handed;
 pub mod loop_device;
 pub mod netlink;
 pub mod packet;
@@ -16,6 +18,7 @@ pub mod privileges;
 pub mod process;
 #[cfg(all(feature = "master", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub mod seccomp;
+pub mod signals;
 
 /// What a call that returns a negative number on failure has come to.
 fn checked(result: i32) -> std::io::Result<()> {

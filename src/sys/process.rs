@@ -1,10 +1,8 @@
-//! Going into the background, being ended, and what else a process does about itself.
+//! Going into the background, and what else a process does about itself.
 
-use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Which side of [`background`] this is.
 #[derive(Debug)]
@@ -63,49 +61,12 @@ impl Detach {
     }
 }
 
-/// What a signal that ends the process removes: names in an open directory.
-static LEFT_BEHIND: OnceLock<(RawFd, &'static [&'static CStr])> = OnceLock::new();
-const ENDING_SIGNALS: [libc::c_int; 2] = [libc::SIGTERM, libc::SIGINT];
-
-/// From now on SIGTERM and SIGINT remove `names` from `dir` before they end the process. Only the
-/// first call in a process counts.
-pub fn remove_when_terminated(dir: File, names: &'static [&'static CStr]) -> io::Result<()> {
-    if LEFT_BEHIND.get().is_none() {
-        // Never closed: the signal may come at any time.
-        let _ = LEFT_BEHIND.set((dir.into_raw_fd(), names));
-    }
-    // Once the handler has run, the signal does what it did before.
-    handle_ending_signals(on_end as *const () as libc::sighandler_t, libc::SA_RESETHAND)
-}
-
-/// From now on SIGTERM and SIGINT only end the process.
-pub fn keep_when_terminated() -> io::Result<()> {
-    handle_ending_signals(libc::SIG_DFL, 0)
-}
-
-fn handle_ending_signals(handler: libc::sighandler_t, flags: libc::c_int) -> io::Result<()> {
-    // SAFETY: all of its fields are numbers and pointers, for which zeros are values: no signal is
-    // blocked besides.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler;
-    action.sa_flags = flags;
-    ENDING_SIGNALS.into_iter().try_for_each(|signal| {
-        // SAFETY: the handler is the default, or `on_end`, which does what a handler may.
-        let set = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-        super::checked(set)
-    })
-}
-
-/// Calls only what signal-safety(7) lists; to read a OnceLock that is set is to load from memory.
-extern "C" fn on_end(signal: libc::c_int) {
-    if let Some((dir, names)) = LEFT_BEHIND.get() {
-        for name in *names {
-            // SAFETY: the name is a C string, the directory is never closed.
-            unsafe { libc::unlinkat(*dir, name.as_ptr(), 0) };
-        }
-    }
-    // SAFETY: it takes no memory. The signal comes when this returns, and ends the process.
-    unsafe { libc::raise(signal) };
+/// The time of `CLOCK_MONOTONIC`, in microseconds (clock_gettime(2)).
+pub fn monotonic_us() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec to the place that it is given; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    (time.tv_sec as u64).saturating_mul(1_000_000).saturating_add(time.tv_nsec as u64 / 1000)
 }
 
 /// Allows as many open files as the system lets this process have: one for each connection.

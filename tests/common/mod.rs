@@ -120,8 +120,12 @@ struct Reader {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> Running {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> Running {
+        Running::start_reading(command, Stdio::null())
+    }
+
+    pub(crate) fn start_reading(mut command: Command, stdin: Stdio) -> Running {
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let stdout = Reader::new(child.stdout.take().unwrap());
         let stderr = Reader::new(child.stderr.take().unwrap());
