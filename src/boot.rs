@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use crate::cli::{self, Logging};
 use crate::error::Error;
+use crate::get;
 use crate::log::Level;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
@@ -153,7 +154,7 @@ impl Boot {
         let mut here = paths().map(|path| fetched(path));
         let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
-        kexec::load(&image, &initrds, &next)?;
+        kexec::load(&image, &initrds, &next).inspect_err(|error| self.complain(None, error))?;
         self.report.notice(format_args!("starting {}: {next}", kernel.path));
         // A card that is still at work would write into the next kernel's memory.
         address::take_down(&self.network.brought_up, &self.report);
@@ -163,7 +164,8 @@ impl Boot {
     /// Fetches a root file system and mounts it.
     fn mount_root(&self, url: &Url) -> Result<(), Error> {
         let fetched = self.fetch_url(url)?;
-        let became = root::make_root(&fetched, &new_root(), &self.report)?;
+        let became = root::make_root(&fetched, &new_root(), &self.report)
+            .inspect_err(|error| self.complain(url.host.as_ref(), error))?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
         }
@@ -189,6 +191,16 @@ impl Boot {
         // Nobody renews it while this takes, and perhaps nobody in the real root.
         address::keep(&self.network)?;
         resident::run(&arguments, self.asked.as_deref().map(OsStr::new))
+    }
+
+    /// Writes into the server's log what has gone wrong with what it has sent.
+    fn complain(&self, host: Option<&Host>, error: &Error) {
+        // The own network ends with the process that has fetched.
+        if self.network.own.is_none()
+            && let Ok(server) = self.server(host)
+        {
+            get::complain(&server, error);
+        }
     }
 
     /// Those of an xget that fetches, with all that the kernel command line says about it.

@@ -4,6 +4,7 @@
 #[cfg(feature = "master")]
 mod plain;
 
+use std::cell::RefCell;
 use std::env;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +39,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// After so many failures in a row to reach the server its name is looked up at each further one.
 const MAY_HAVE_MOVED: u32 = 2;
+/// How long a server may take to hear that something has gone wrong here, and how many are told.
+const COMPLAINT: Duration = Duration::from_secs(2);
+const MOST_TOLD: usize = 2;
 /// How long the name servers may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// First wait for a server whose files have changed to serve the new generation; doubled each time.
@@ -80,12 +84,25 @@ pub fn status(options: &cli::Status) -> Result<String, Error> {
     Ok(lines.map(|line| shown(line) + "\n").collect())
 }
 
+/// Writes into the log of who serves, if anybody there can be reached soon, what has gone wrong here.
+/// `server` is as a user gives it.
+pub fn complain(server: &str, error: &Error) {
+    let server = Server::named(server, cli::DEFAULT_PORT, Transport::Kernel);
+    if let Ok(server) = server
+        && let Ok((addresses, _)) = server.addresses()
+    {
+        server.complain(&addresses, error);
+    }
+}
+
 /// The server that was named, or several, any of which will do.
 struct Server {
     /// As the user wrote it.
     name: String,
     hosts: Vec<(String, u16)>,
     transport: Transport,
+    /// Why it took several attempts to reach it, for its log.
+    late: RefCell<Option<String>>,
 }
 
 /// How long a server is tried for.
@@ -108,7 +125,7 @@ impl Server {
             }
             hosts.push((host, port));
         }
-        Ok(Server { name: text.to_owned(), hosts, transport })
+        Ok(Server { name: text.to_owned(), hosts, transport, late: RefCell::new(None) })
     }
 
     /// Those of all hosts that can be found, and why others cannot; the error of the last one if
@@ -165,8 +182,18 @@ impl Server {
                 return Err(error);
             }
             report.warning(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
+            let late = format!("reached only after {failures} failures: {error}");
+            *self.late.borrow_mut() = Some(late);
             sleep_about(wait);
         }
+    }
+
+    /// Writes into its log that this fetch has failed. Nobody waits long for that.
+    fn complain(&self, addresses: &[SocketAddr], error: &Error) {
+        let line = error.to_string();
+        let tell =
+            |address: &SocketAddr| Call::connect(&self.transport, *address, COMPLAINT)?.log(&line);
+        let _ = addresses.iter().take(MOST_TOLD).any(|address| tell(address).is_ok());
     }
 
     /// Asks one address after the other; the answer, and whose it is. Where nobody has one, the error
@@ -304,7 +331,15 @@ impl Get<'_> {
                 listener = self.listen()?;
             }
             let signature = signature.map(Arc::from);
-            match self.fetch(&server, manifest, signature, plan, home, listener.take())? {
+            let fetched =
+                self.fetch(&server, manifest, signature, plan, home.clone(), listener.take());
+            // Who cannot be reached cannot be told either.
+            if let Err(error) = &fetched
+                && !matches!(error, Error::Connect { .. })
+            {
+                server.complain(&home, error);
+            }
+            match fetched? {
                 Outcome::Whole(node) => {
                     let (options, arguments) = (self.options, env::args_os().skip(1).collect());
                     let resident =
@@ -445,6 +480,7 @@ impl Get<'_> {
             serves_files,
         };
         let mut node = Node::new(start, report);
+        server.late.take().iter().for_each(|why| node.trouble(why));
         let mut looked_up = 0;
         let mut pace = Pace::new(&report, Instant::now());
         while !node.fetch().is_whole() {

@@ -203,6 +203,11 @@ impl Node {
         &self.hub
     }
 
+    /// Something has gone wrong here that the server's log should have; see [`Fetch::trouble`].
+    pub fn trouble(&mut self, line: &str) {
+        self.fetch.trouble(line);
+    }
+
     /// Where it is kept.
     pub fn store(&mut self) -> &mut Store {
         &mut self.files.0
@@ -455,9 +460,11 @@ impl Node {
                 Incoming::Verified(chunk) => {
                     self.unwritten.push_back((self.files.0.ticket(), chunk));
                 }
-                Incoming::Wrong { address, chunk } => self.report.warning(format_args!(
-                    "{address} sent chunk {chunk} with wrong contents; it is fetched elsewhere"
-                )),
+                Incoming::Wrong { address, chunk } => {
+                    let text = format!("{address} sent chunk {chunk} with wrong contents");
+                    self.fetch.trouble(&text);
+                    self.report.warning(format_args!("{text}; it is fetched elsewhere"));
+                }
                 Incoming::Stale => self.stale = true,
             }
         }

@@ -1,4 +1,5 @@
-//! One question to a server, waited for: reads a control file over a connection of its own.
+//! One question to a server, waited for: reads a control file over a connection of its own, or writes
+//! into its log.
 
 use std::fmt;
 use std::io;
@@ -13,12 +14,16 @@ use crate::net::transport::Transport;
 use crate::p9::client::{Broken, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
+use crate::p9::wire::Blob;
 use crate::tree::Control;
 
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
 
 const FILE_FID: u32 = 1;
+/// Of open(2), as 9P2000.L has it.
+const O_RDONLY: u32 = 0;
+const O_WRONLY: u32 = 1;
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -89,7 +94,7 @@ impl Call {
         most: u64,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<u8>, CallError> {
-        self.open(file);
+        self.open(file, O_RDONLY);
         let content = self.read_all(most, progress);
         self.close();
         content
@@ -97,10 +102,20 @@ impl Call {
 
     /// The first line of `.xget/FILE`, without its end.
     pub fn first_line(&mut self, file: Control) -> Result<String, CallError> {
-        self.open(file);
+        self.open(file, O_RDONLY);
         let line = self.read_line();
         self.close();
         line
+    }
+
+    /// Writes lines into the server's log.
+    pub fn log(&mut self, lines: &str) -> Result<(), CallError> {
+        self.open(Control::Log, O_WRONLY);
+        let data = Blob(lines.as_bytes());
+        self.0.client().send(QUESTION, &Message::Twrite { fid: FILE_FID, offset: 0, data });
+        let written = self.exchange(&mut |_| Ok(()));
+        self.close();
+        written
     }
 
     fn read_all(&mut self, most: u64, progress: &mut dyn FnMut(u64)) -> Result<Vec<u8>, CallError> {
@@ -123,9 +138,9 @@ impl Call {
     }
 
     /// Queues it; the first read goes out with it.
-    fn open(&mut self, file: Control) {
+    fn open(&mut self, file: Control, flags: u32) {
         let path = [".xget", file.name()];
-        self.0.client().open(QUESTION, ROOT_FID, FILE_FID, &path, 0);
+        self.0.client().open(QUESTION, ROOT_FID, FILE_FID, &path, flags);
     }
 
     /// Queues it; it goes out with the next question, if there is one.
