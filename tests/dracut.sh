@@ -15,9 +15,13 @@ check "and one with systemd" dracut_initramfs systemd.img "$own $dracut_systemd"
 
 # ---- the machines
 
+not_printed() { ! vm_printed "$@"; }
+
 boot_server || finish
 boots plain 1 "root=xget:///$image"
 boots systemd 2 "root=xget:///$image"
+check "plain: dmesg tells what xget did" vm_prints 30 plain '^ROOT dmesg .*xget: [0-9]+ files whole'
+check "plain: and not how far it was" not_printed plain '^ROOT dmesg .* % of '
 end TERM master
 check "plain: with the master gone it serves its image" fetches_from 1
 check "systemd: with the master gone it serves its image" fetches_from 2

@@ -143,6 +143,6 @@ note "the master sent $(status 0 | field sent_bytes) bytes of $(status 0 | field
 # With a shell in stage one, somebody can look.
 vm lost - -m 256 -no-reboot -kernel "$vmlinuz" -initrd "$work/full.img" \
     -append "console=ttyS0 panic=-1 quiet rd.xget.kernel=vmlinuz rd.xget.net=nonsense"
-check "a bad word on the command line is named" vm_prints 90 lost '^xget: .*rd\.xget\.net=nonsense'
+check "a bad word on the command line is named" vm_prints 90 lost "$said.*rd\.xget\.net=nonsense"
 check "and there is a shell" vm_prints 30 lost '^BusyBox v'
 finish

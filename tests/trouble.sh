@@ -30,7 +30,7 @@ troubled() { initrd=shell.img boots_alone "$1" "$2" $memory "${@:3}"; }
 given() { echo "ip=$(ip_of "$1")::$(ip_of 0):255.255.255.0::eth0:none"; }
 # says NAME REGEX: soon, on its console
 says() {
-    if vm_prints $limit "$1" "^xget: $2"; then pass "$1: $(vm_lines "$1" | grep -m 1 -E "^xget: $2")"; else
+    if vm_prints $limit "$1" "$said$2"; then pass "$1: $(vm_lines "$1" | grep -m 1 -E "$said$2")"; else
         fail "$1 does not say: $2" "$(console "$1")" "$(log "$1")"
     fi
 }

@@ -90,6 +90,9 @@ vm_prints() {
 
 vm_printed_or_over() { vm_printed "$@" || is_over "$1"; }
 
+# How a line of xget begins on a console. Errors are printed by the kernel, and so with the time.
+said='^(\[ *[0-9.]+\] )?xget: '
+
 # vm_lines NAME: what it printed, as plain lines
 vm_lines() { tr -d '\r' < "$(console "$1")" | sed 's/\x1b\[[0-9;?]*[a-zA-Z]//g'; }
 

@@ -35,6 +35,7 @@ $busybox touch /written && echo "ROOT can be written"
 for process in /proc/[0-9]*; do
     case $($busybox tr '\0' ' ' < $process/cmdline) in @xget*) echo "ROOT has a resident" ;; esac
 done
+$busybox dmesg | $busybox grep 'xget: ' | $busybox sed 's/^/ROOT dmesg /'
 while :; do $busybox sleep 1; done
 INIT
     chmod 755 "$root/sbin/init"
