@@ -640,7 +640,8 @@ mod tests {
 
     fn why(hosts: &str, failures: Vec<CallError>) -> Error {
         let server = Server::named(hosts, 20004, Transport::Kernel).unwrap();
-        let addresses = ["10.0.0.1:1", "10.0.0.2:2"].map(|address| address.parse().unwrap());
+        let addresses =
+            ["10.0.0.1:1", "10.0.0.2:2"].map(|address| address.parse::<SocketAddr>().unwrap());
         let failures: Vec<_> = addresses.into_iter().zip(failures).collect();
         server.nobody(&failures, Vec::new())
     }
