@@ -4,6 +4,14 @@
 
 CARGO = cargo
 PREFIX = /usr/local
+TARGET = $${CARGO_TARGET_DIR:-target}
+# What is installed, and by what the completions are printed: another one where that one cannot run here.
+XGET = $(TARGET)/release/xget
+XGET_NODE = $(TARGET)/static/xget-node
+PRINTER = $(XGET)
+UNITS = $(PREFIX)/lib/systemd/system
+ZSH_FUNCTIONS = $(PREFIX)/share/zsh/site-functions
+DOCS = $(PREFIX)/share/doc/xget
 
 build: ## build target/release/xget
 	$(CARGO) build --release --locked
@@ -17,17 +25,29 @@ static: ## build target/static/xget and xget-node (no master), fully static; see
 static-check: ## as root: prove that they are static and small, and work where nothing else is
 	tests/static.sh
 
-install: ## after make: install xget, its manual pages and systemd's units below DESTDIR and PREFIX (/usr/local)
-	install -D "$${CARGO_TARGET_DIR:-target}/release/xget" "$(DESTDIR)$(PREFIX)/bin/xget"
+install: install-completions ## after make: install xget, manual pages, units, completions below DESTDIR and PREFIX (/usr/local)
+	install -D "$(XGET)" "$(DESTDIR)$(PREFIX)/bin/xget"
 	install -D -m 644 docs/xget.1 "$(DESTDIR)$(PREFIX)/share/man/man1/xget.1"
 	install -D -m 644 docs/xget.cmdline.7 "$(DESTDIR)$(PREFIX)/share/man/man7/xget.cmdline.7"
-	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
 	for unit in xget.service xget-master.service xget-master.socket; do \
-		sed 's|/usr/bin/|$(PREFIX)/bin/|' "initramfs/systemd/$$unit" > "$(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit" || exit; \
+		install -D -m 644 /dev/null "$(DESTDIR)$(UNITS)/$$unit" && \
+		sed 's|/usr/bin/|$(PREFIX)/bin/|' "initramfs/systemd/$$unit" > "$(DESTDIR)$(UNITS)/$$unit" || exit; \
 	done
 
+install-completions: ## after make: install only what completes its options in bash, zsh and fish
+	$(call completion,bash,$(PREFIX)/share/bash-completion/completions/xget)
+	$(call completion,zsh,$(ZSH_FUNCTIONS)/_xget)
+	$(call completion,fish,$(PREFIX)/share/fish/vendor_completions.d/xget.fish)
+
+# completion SHELL,FILE
+completion = install -D -m 644 /dev/null "$(DESTDIR)$(2)" && "$(PRINTER)" --completions $(1) > "$(DESTDIR)$(2)"
+
+install-docs: ## install the documentation below DESTDIR and PREFIX
+	install -D -m 644 -t "$(DESTDIR)$(DOCS)" README.md
+	cd docs && find . -name '*.md' -exec install -D -m 644 {} "$(DESTDIR)$(DOCS)/docs/{}" \;
+
 install-node: ## after make static: install the static node, which an initramfs holds, as xget-node
-	install -D "$${CARGO_TARGET_DIR:-target}/static/xget-node" "$(DESTDIR)$(PREFIX)/bin/xget-node"
+	install -D "$(XGET_NODE)" "$(DESTDIR)$(PREFIX)/bin/xget-node"
 
 install-dracut: ## install the dracut module below DESTDIR
 	install -D -t "$(DESTDIR)/usr/lib/dracut/modules.d/50xget" dracut-module/50xget/*.sh
@@ -64,4 +84,5 @@ clean: ## remove what was built, and what the tests have downloaded
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node static static-check install install-node install-dracut install-mkinitcpio install-initramfs-tools demo test bench lint fuzz clean help
+.PHONY: build node static static-check install install-completions install-docs install-node install-dracut
+.PHONY: install-mkinitcpio install-initramfs-tools demo test bench lint fuzz clean help

@@ -4,6 +4,7 @@
 //! whoever runs it. Every option stands once, in the table of `options`, from which parser and
 //! help are both made.
 
+mod completions;
 mod given;
 mod options;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use crate::door::Allowed;
 use crate::error::Error;
 use crate::log::Level;
 use crate::net::own;
+pub use completions::{Shell, completions};
 use given::Given;
 use options::Form;
 pub use options::help;
@@ -41,6 +43,8 @@ pub enum Command {
     Help,
     /// Print the version.
     Version,
+    /// Print [`completions`] for that shell.
+    Completions(Shell),
     /// Serve a tree as the master.
     Serve(Serve),
     /// Fetch from a master, then serve other nodes.

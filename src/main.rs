@@ -31,6 +31,8 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Help => print(cli::help().as_bytes()),
         Command::Version => print(concat!("xget ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
         #[cfg(feature = "master")]
+        Command::Completions(shell) => print(cli::completions(shell).as_bytes()),
+        #[cfg(feature = "master")]
         Command::Serve(serve) => xget::master::serve(&serve),
         #[cfg(feature = "master")]
         Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
@@ -43,7 +45,7 @@ fn run(command: Command) -> Result<(), Error> {
             print(text.as_bytes())
         }
         #[cfg(not(feature = "master"))]
-        Command::Serve(_) | Command::Manifest(_) => {
+        Command::Completions(_) | Command::Serve(_) | Command::Manifest(_) => {
             Err(Error::Usage("this build of xget has no master".into()))
         }
     }

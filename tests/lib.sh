@@ -240,6 +240,11 @@ field() { grep -o "$1=[0-9]*" | head -n 1 | cut -d = -f 2; }
 # nothing_only_here HOST: is every chunk in the swarm?
 nothing_only_here() { [ "$(status "$1" | field only_here)" = 0 ]; }
 
+# options_of_help: as they begin a line, the short one and the long one a line each
+options_of_help() {
+    "$xget" --help | sed -nE 's/^  (-[a-zA-Z], |    )(--[a-z0-9-]+).*/\1\n\2/p' | grep -oE -e '-[^, ]+' | sort
+}
+
 # ---- trees
 
 # random_file FILE SIZE

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use super::Command;
+use super::completions::Shell;
 use super::given::{
     Given, cache, debug_level, hash, interval, log_form, parsed, rate, retries, seconds, serve_on,
 };
@@ -50,7 +51,7 @@ pub(super) struct Opt {
     /// The forms it goes with.
     pub(super) forms: &'static [Form],
     /// What the help says of it, in lines of at most 50 columns.
-    help: &'static str,
+    pub(super) help: &'static str,
 }
 
 /// What follows an option, and what the option does to what is [`Given`].
@@ -332,6 +333,20 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 takes: Nothing(|given| given.manifest = true),
                 forms: &[Manifest],
                 help: "print what would be served, with its hashes",
+            },
+            Opt {
+                short: None,
+                long: "completions",
+                takes: Value {
+                    name: "bash|zsh|fish",
+                    kind: "a shell (bash, zsh or fish)",
+                    set: |given, v| {
+                        given.answer = Some(Command::Completions(Shell::named(v)?));
+                        Some(())
+                    },
+                },
+                forms: &[Serve, Manifest],
+                help: "print what completes these options in that shell",
             },
             Opt {
                 short: Some('h'),
