@@ -61,6 +61,12 @@ install-initramfs-tools: ## install the hook and the script of initramfs-tools b
 	install -D initramfs/initramfs-tools/hooks/xget "$(DESTDIR)/usr/share/initramfs-tools/hooks/xget"
 	install -D initramfs/initramfs-tools/scripts/xget "$(DESTDIR)/usr/share/initramfs-tools/scripts/xget"
 
+deb: static ## build Debian packages of the static programs in target/packages; see docs/packages.md
+	packaging/deb
+
+dist: ## pack the source of the last commit, for packaging/xget.spec and packaging/PKGBUILD, into target/packages
+	packaging/dist
+
 demo: build ## put a kernel and an initrd onto five nodes of this machine, and show who sent what
 	demo/demo.sh
 
@@ -85,4 +91,4 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build node static static-check install install-completions install-docs install-node install-dracut
-.PHONY: install-mkinitcpio install-initramfs-tools demo test bench lint fuzz clean help
+.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo test bench lint fuzz clean help
