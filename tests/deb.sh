@@ -56,8 +56,8 @@ install_packages() { inside sh -c 'dpkg -i /packages/*.deb'; }
 check "they are installed, with nothing missing" install_packages
 check "initramfs-tools has made its initramfs anew, with xget" has_xget
 is_disabled() { [ "$(inside systemctl is-enabled "$1")" = disabled ]; }
-check "no unit is enabled" eval "is_disabled xget.service && is_disabled xget-master.service"
-check "systemd has nothing to say of the units" inside systemd-analyze --man=no verify xget.service xget-master.service
+check "no unit is enabled" eval "is_disabled xget.service && is_disabled xget-master.service && is_disabled xget-master.socket"
+check "systemd has nothing to say of the units" inside systemd-analyze --man=no verify xget.service xget-master.service xget-master.socket
 
 serves_and_fetches() {
     inside sh -ec '
