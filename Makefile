@@ -70,6 +70,15 @@ dist: ## pack the source of the last commit, for packaging/xget.spec and packagi
 demo: build ## put a kernel and an initrd onto five nodes of this machine, and show who sent what
 	demo/demo.sh
 
+lab: build ## as root: a master and N=8 nodes in namespaces here, RATE=100 Mbit/s, DELAY=, SIZE=, SECONDS=; docs/lab.md
+	lab/net $(lab_options)
+
+vm-lab: build ## as root: a master and N=2 machines in QEMU, RATE=, SIZE=, SECONDS=; docs/lab.md
+	lab/vm $(lab_options)
+
+lab_options = $(if $(N),-n $(N)) $(if $(RATE),--rate $(RATE)) $(if $(DELAY),--delay $(DELAY)) \
+	$(if $(SIZE),--size $(SIZE)) $(if $(SECONDS),--seconds $(SECONDS))
+
 test: build ## run every test; as root on Debian it installs what it needs
 	tests/run
 
@@ -91,4 +100,4 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build node static static-check install install-completions install-docs install-node install-dracut
-.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo test bench lint fuzz clean help
+.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo lab vm-lab test bench lint fuzz clean help

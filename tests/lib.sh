@@ -11,13 +11,10 @@
 
 set -u -o pipefail
 export LC_ALL=C
+. "$(dirname "${BASH_SOURCE[0]}")/../lab/hosts.sh"
 
-repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-target=$(realpath -m "${CARGO_TARGET_DIR:-$repo/target}")
-xget=${XGET:-$target/release/xget}
 test_name=$(basename "$0" .sh)
 passed=0 failed=0 skipped=0
-port=20004
 
 # ---- judging
 
@@ -50,195 +47,8 @@ finish() {
     exit 0
 }
 
-# ---- what is needed
-
-apt_refreshed=$target/apt-refreshed
-apt_install() {
-    [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
-    export DEBIAN_FRONTEND=noninteractive
-    mkdir -p "$target"
-    [ -n "$(find "$apt_refreshed" -mmin -600 2> /dev/null)" ] ||
-        { apt-get -q -o DPkg::Lock::Timeout=180 update && touch "$apt_refreshed"; } || return 1
-    apt-get -q -o DPkg::Lock::Timeout=180 install -y --no-install-recommends "$@"
-} > "$work/apt.log" 2>&1
-
-# is_here COMMAND|/FILE
-is_here() { case $1 in /*) [ -e "$1" ] ;; *) command -v "$1" > /dev/null ;; esac; }
-
-# has COMMAND|/FILE:PACKAGE...: installs what is missing if it may; false if it cannot
-has() {
-    local pair
-    missing=()
-    for pair; do
-        is_here "${pair%%:*}" || [[ " ${missing[*]} " = *" ${pair#*:} "* ]] ||
-            missing+=("${pair#*:}")
-    done
-    [ ${#missing[@]} -eq 0 ] || apt_install "${missing[@]}"
-}
-
-# need COMMAND|/FILE:PACKAGE...: the same, or ends the script as skipped
-need() {
-    has "$@" && return
-    skip "$test_name: ${missing[*]} missing" "apt-get install ${missing[*]} (or run it as root)"
-    finish
-}
-
-need_root() {
-    [ "$(id -u)" = 0 ] && return
-    skip "$test_name makes network namespaces and mounts" "run it as root"
-    finish
-}
-
-need_xget() {
-    [ -x "$xget" ] || (cd "$repo" && cargo build --release --locked) || { fail "no $xget"; finish; }
-}
-
-# ---- time
-
-now() { date +%s.%N; }
-
-# wait_for SECONDS COMMAND...: until it succeeds
-wait_for() {
-    local end=$((SECONDS + $1 * ${XGET_PATIENCE:-1})); shift
-    until "$@" > /dev/null 2>&1; do
-        [ $SECONDS -lt $end ] || return 1
-        sleep 0.05
-    done
-}
-
-# ---- processes
-
-declare -A pid=()
-
-# start NAME HOST COMMAND...: in the background in that host's namespace (- is none); log in $work
-start() {
-    local name=$1 host=$2; shift 2
-    local enter=()
-    [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
-    "${enter[@]}" "$@" < /dev/null > "$work/$name.out" 2> "$work/$name.log" &
-    pid[$name]=$!
-}
-
-log() { echo "$work/$1.log"; }
-
-is_running() {
-    local stat
-    stat=$(cat "/proc/${pid[$1]}/stat" 2> /dev/null) || return 1
-    stat=${stat##*) }
-    [ "${stat%% *}" != Z ]
-}
-is_over() { ! is_running "$1"; }
-
-# exit_of NAME SECONDS: waits for its end and sets $code; 124 if it took longer, and it is ended
-exit_of() {
-    if wait_for "$2" is_over "$1"; then
-        wait "${pid[$1]}"; code=$?
-    else
-        end KILL "$1"; code=124
-    fi
-    unset "pid[$1]"
-}
-
-# end SIGNAL NAME...: bash would report each of them as killed
-end() {
-    local signal=$1 name; shift
-    for name; do kill -"$signal" "${pid[$name]}"; done
-    for name; do wait "${pid[$name]}"; done
-} 2> /dev/null
-
-# ---- a network of namespaces on a bridge: a switch, and hosts 0 to N
-
-hosts_up=
+# What the namespace of a host of net_up is called.
 ns() { echo "xt$$-$1"; }
-ip_of() { echo "10.77.0.$(($1 + 1))"; }
-
-# net_up N [MBIT]: host 0 and N more; MBIT shapes every link in both directions
-net_up() {
-    local n=$1 mbit=${2:-} i
-    net_down
-    hosts_up="sw $(seq -s ' ' 0 "$n")"
-    {
-        echo "netns add $(ns sw)"
-        for ((i = 0; i <= n; i++)); do
-            echo "netns add $(ns $i)"
-            echo "link add name p$i netns $(ns sw) type veth peer name eth0 netns $(ns $i)"
-        done
-    } | ip -batch - || return 1
-    {
-        echo "link add br0 type bridge mcast_snooping 0"
-        echo "link set br0 up"
-        for ((i = 0; i <= n; i++)); do echo "link set p$i master br0 up"; done
-    } | ip -n "$(ns sw)" -batch - || return 1
-    for ((i = 0; i <= n; i++)); do
-        printf '%s\n' "link set lo up" "addr add $(ip_of $i)/24 dev eth0" "link set eth0 up" |
-            ip -n "$(ns $i)" -batch - || return 1
-        [ -z "$mbit" ] || { shape sw p$i "$mbit" && shape $i eth0 "$mbit"; } || return 1
-    done
-}
-
-# shape HOST DEVICE MBIT: HTB, since it charges large packets by their length on the wire
-shape() {
-    local qdisc="qdisc add dev $2 root handle 1: htb default 1"
-    local class="class add dev $2 parent 1: classid 1:1 htb rate ${3}mbit burst 64k cburst 64k quantum 60000"
-    local queue="qdisc add dev $2 parent 1:1 handle 2: bfifo limit 256k"
-    printf '%s\n' "$qdisc" "$class" "$queue" | tc -n "$(ns "$1")" -batch -
-}
-
-net_down() {
-    local host
-    for host in $hosts_up; do ip netns del "$(ns "$host")" 2> /dev/null; done
-    hosts_up=
-}
-
-# ---- xget
-
-# master HOST DIR [OPTION...]: starts it and waits until it serves
-master() {
-    local host=$1 dir=$2; shift 2
-    start master "$host" "$xget" -p $port --cache none -D 1 "$@" "$dir"
-    wait_for 60 grep -q 'serving .* on ' "$(log master)"
-}
-
-# node NAME HOST SERVER DEST [OPTION...]: fetches all there is
-node() {
-    local name=$1 host=$2 server=$3 dest=$4; shift 4
-    start "$name" "$host" "$xget" -n "$server" -p $port -q -D 1 "$@" . "$dest"
-}
-
-is_whole() { grep -q ' files whole: ' "$(log "$1")"; }
-
-# all_whole SECONDS NAME...: until each has all its files; true if they do
-all_whole() {
-    local end=$((SECONDS + $1)) name; shift
-    for name; do
-        until is_whole "$name"; do
-            is_running "$name" || is_whole "$name" || return 1
-            [ $SECONDS -lt $end ] || return 1
-            sleep 0.05
-        done
-    done
-}
-
-summary() { sed -n 's/^xget: \(.* files whole: .*\)/\1/p' "$(log "$1")"; }
-
-# slowest NAME...: seconds that the last of them took
-slowest() {
-    local name
-    for name; do summary "$name"; done | sed 's/.* in \([0-9.]*\) s (.*/\1/' | sort -n | tail -n 1
-}
-
-# status HOST [SERVER]: what the server says of itself and its nodes
-status() {
-    local host=$1 server=${2:-$(ip_of 0):$port} enter=()
-    [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
-    timeout 10 "${enter[@]}" "$xget" --status -n "$server"
-}
-
-# field NAME: the first value of that name in a status
-field() { grep -o "$1=[0-9]*" | head -n 1 | cut -d = -f 2; }
-
-# nothing_only_here HOST: is every chunk in the swarm?
-nothing_only_here() { [ "$(status "$1" | field only_here)" = 0 ]; }
 
 # options_of_help: as they begin a line, the short one and the long one a line each
 options_of_help() {
@@ -246,9 +56,6 @@ options_of_help() {
 }
 
 # ---- trees
-
-# random_file FILE SIZE
-random_file() { head -c "$2" /dev/urandom > "$1"; }
 
 # small_tree DIR: a bit of everything that can be served
 small_tree() {
@@ -273,55 +80,6 @@ describe() (
 
 # same TREE COPY: is the copy right in every respect?
 same() { diff <(describe "$1") <(describe "$2"); }
-
-# ---- other releases of Debian, and kernels
-
-apt_options=()                              # for apt-get and apt-cache: of which release
-
-# debian_release NAME: from here on apt_options are for that release, from the mirror that this machine
-# uses; what this machine itself is or may install does not change
-debian_release() {
-    apt_options=()
-    [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" != "$1" ] || return 0
-    local lists=$target/apt-$1 mirror
-    mirror=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 2> /dev/null | head -n 1)
-    [ -n "$mirror" ] && mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" || return 1
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $1 main" > "$lists/sources.list"
-    apt_options=(-q -o "Dir::Etc::SourceList=$lists/sources.list" -o Dir::Etc::SourceParts=/dev/null
-        -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o Acquire::Languages=none
-        -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
-    [ -n "$(find "$lists/refreshed" -mmin -600 2> /dev/null)" ] ||
-        { timeout 180 apt-get "${apt_options[@]}" update && touch "$lists/refreshed"; } > "$work/apt.log" 2>&1
-}
-
-# unpack PACKAGE DIR: below DIR/root, without installing it; what was downloaded stays there
-unpack() (
-    mkdir -p "$2" && cd "$2" || return 1
-    ls "$1"_*.deb 2> /dev/null ||
-        { rm -rf ./*.deb root && apt-get "${apt_options[@]}" download "$1"; } || return 1
-    [ -e "root/.$1" ] || { dpkg -x "$1"_*.deb root && touch "root/.$1"; } || return 1
-    # As in a system where /lib is /usr/lib.
-    [ -e root/lib ] || ln -s usr/lib root/lib
-)
-
-# debian_kernel META DIR: unpacks the kernel that the package META depends on, and sets $version. Ends the
-# script if it cannot.
-debian_kernel() {
-    # An older list of packages may name a kernel that is not on the mirrors any more.
-    unpack_kernel "$1" "$2" || { rm -f "$apt_refreshed"; apt_install kmod; unpack_kernel "$1" "$2"; } || {
-        skip "a real kernel" "Debian, and apt-get download of what $1 depends on"
-        finish
-    }
-}
-
-# unpack_kernel META DIR: the same, and false if it cannot
-unpack_kernel() {
-    local package
-    package=$(apt-cache "${apt_options[@]}" depends "$1" | awk '/Depends: linux-image/ { print $2; exit }')
-    [ -n "$package" ] && unpack "$package" "$2" > "$work/kernel.log" 2>&1 || return 1
-    version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
-    [ -n "$version" ] && depmod -b "$2/root" "$version"
-}
 
 # ---- the end
 
