@@ -80,15 +80,35 @@ note_pids() { local process; for process; do echo "${pid[$process]}" > "$work/$p
 # live: shows how it goes, until $seconds are over or somebody ends it
 live() {
     local end=$((SECONDS + seconds))
+    pokes | tee "$work/commands"
+    if [ -t 1 ] && can_watch; then
+        echo "They are in $work/commands too. Enter shows the status, Ctrl-C ends it."
+        read -r -t "$([ "$seconds" -gt 0 ] && echo "$seconds" || echo 86400)"
+    fi
     until [ "$seconds" -gt 0 ] && [ $SECONDS -ge $end ]; do
-        if [ -t 1 ]; then printf '\033[H\033[2J'; pokes; fi
-        echo "---- $(date +%T) xget --status, at the master"
-        status 0 2>&1 9>&- || echo "the master does not answer"
-        more
-        # A trap waits for what runs in the foreground.
-        sleep "$([ -t 1 ] && echo 1 || echo 4)" 9>&- & wait $!
+        if [ -t 1 ] && can_watch; then
+            shown --watch
+        else
+            if [ -t 1 ]; then printf '\033[H\033[2J'; cat "$work/commands"; fi
+            echo "---- $(date +%T) xget --status, at the master"
+            shown || echo "the master does not answer"
+            ! declare -F more > /dev/null || more
+            pause "$([ -t 1 ] && echo 1 || echo 4)"
+        fi
     done
 }
 
-# more: what else a laboratory shows of itself
-more() { :; }
+# A laboratory that shows `more` than the status has no use for --watch.
+can_watch() { ! declare -F more > /dev/null && "$xget" --help | grep -q -e --watch; }
+
+# shown [OPTION...]: the status, for as long as the laboratory has left at most. A trap waits for what runs in
+# the foreground, so that this is not there.
+shown() {
+    local left=10
+    [ $# -eq 0 ] || left=$([ "$seconds" -gt 0 ] && echo $((end - SECONDS + 1)) || echo 0)
+    timeout --foreground "$left" nsenter "--net=/run/netns/$(ns 0)" \
+        "$xget" --status "$@" -n "$(ip_of 0)" 2>&1 < /dev/null 9>&- &
+    wait $!
+}
+
+pause() { sleep "$1" 9>&- & wait $!; }

@@ -8,9 +8,10 @@ need_machines tc:iproute2 flock:util-linux
 
 lab=xtl$$
 in_lab() { ip netns exec "$lab-$1" "${@:2}"; }
-lab_status() { in_lab master "$xget" --status -n "$(ip_of 0)"; }
-# whole_nodes N: is that the number of nodes that have all of it?
-whole_nodes() { [ "$(lab_status | grep -cE '^node=.* held=([0-9]+)/\1 ')" = "$1" ]; }
+# whole_nodes N: is that the number of nodes that have all of it, beside the master?
+whole_nodes() {
+    [ "$(in_lab master "$xget" --status --json -n "$(ip_of 0)" | grep -oE '"held":\[([0-9]+),\1\]' | wc -l)" = $(($1 + 1)) ]
+}
 nothing_left() { ! ip netns list | grep "^$lab-" && ! grep "/run/$lab" /proc/mounts && ! ls -d "/run/$lab"*; }
 
 # lab NAME PROGRAM OPTION...: starts one
