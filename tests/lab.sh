@@ -24,7 +24,7 @@ lab() {
 # Whatever happens to this test, its laboratories end, and tidy up.
 end_labs() {
     local name
-    for name in net next vm; do [ -z "${pid[$name]:-}" ] || end TERM "$name"; done
+    for name in net next slow vm; do [ -z "${pid[$name]:-}" ] || end TERM "$name"; done
     lab last net -n 1 --size 1 --rate 0 --seconds 1
     exit_of last 60
 }
@@ -56,6 +56,12 @@ lab next net -n 1 --size 1 --rate 0 --seconds 4
 exit_of next 60
 check "the next one, after its seconds, has tidied that up too" nothing_left
 check "and ends well" [ "$code" = 0 ]
+
+# A kernel without netem is named as what is missing.
+lab slow net -n 1 --size 1 --delay 20 --seconds 4
+slow_or_said() { tc -n "$lab-n1" qdisc show dev eth0 | grep 'netem.* delay 20ms' || grep sch_netem "$(log slow)"; }
+check "packets are delayed, or it says what the kernel lacks" wait_for 30 slow_or_said
+exit_of slow 60
 
 # ---- machines
 
