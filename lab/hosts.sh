@@ -1,9 +1,8 @@
 # shellcheck shell=bash
 # What tests and laboratories share: processes, hosts in network namespaces, a master, Debian's kernels.
 #
-# Whoever sources this sets $work, a directory for logs, and $port if it is another one; and says by
-# `ns HOST` what namespaces are called, and by `skip`, `fail` and `finish` what becomes of what is
-# missing. XGET names another program.
+# Whoever sources this sets $test_name, and $work, a directory for logs; and says by `ns HOST` what namespaces
+# are called, and by `skip`, `fail` and `finish` what becomes of what is missing. XGET names another program.
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=$(realpath -m "${CARGO_TARGET_DIR:-$repo/target}")
@@ -45,7 +44,7 @@ need() {
 
 need_root() {
     [ "$(id -u)" = 0 ] && return
-    skip "$(basename "$0" .sh) makes network namespaces and mounts" "run it as root"
+    skip "$test_name makes network namespaces and mounts" "run it as root"
     finish
 }
 

@@ -30,6 +30,7 @@ read_options() {
         shift 2
     done
     [ "$nodes" -ge 1 ] && [ "$nodes" -le 200 ] || die "1 to 200 nodes, not $nodes"
+    test_name=$lab
     work=/run/$lab
 }
 

@@ -12,7 +12,7 @@ need_vm() {
 
 need_taps() {
     [ -c /dev/net/tun ] && return
-    skip "$(basename "$0" .sh) puts machines onto a network" "a kernel with /dev/net/tun"
+    skip "$test_name puts machines onto a network" "a kernel with /dev/net/tun"
     finish
 }
 
