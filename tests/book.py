@@ -83,6 +83,11 @@ def check():
         if listed.count(page) != 1:
             wrong(SUMMARY, 1, f"{page.name} is listed {listed.count(page)} times")
 
+    parts = (ROOT / "docs/testing.md").read_text()
+    for test in sorted((ROOT / "tests").glob("*.sh")):
+        if test.stem != "lib" and f"`{test.stem}`" not in parts:
+            wrong(ROOT / "docs/testing.md", 1, f"the part {test.stem} is not listed")
+
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     for page in pages():
         for line, text in prose(page):
@@ -104,7 +109,7 @@ def check():
                 if not (ROOT / path).exists() and not path.startswith("static/xget"):
                     wrong(page, line, f"there is no {path}")
         for line, info, text in blocks(page):
-            if info.split(":")[0] not in ("sh", "sh norun", "text", "ini", "conf", "json"):
+            if info.split(":")[0] not in ("sh", "sh norun", "text", "conf", "json", "yaml"):
                 wrong(page, line, f"a block of the kind {info or 'nothing'}")
             if info.startswith("sh"):
                 parsed = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True)

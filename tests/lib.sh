@@ -5,6 +5,8 @@
 # each, and ends with `finish`. Processes started with `start` are known by name and ended at exit;
 # so are the network namespaces of `net_up` and the work directory.
 #
+# What is shared with the laboratories, as processes and hosts in namespaces, is in ../lab/hosts.sh.
+#
 # The last line of every script is `NAME: N passed, N failed, N skipped`; exit codes are 0, 1 for
 # failures and 77 if nothing at all could be tested. XGET names another program to test; XGET_PATIENCE=3
 # waits three times as long for what is to happen, on a machine that has much else to do.
