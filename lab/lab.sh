@@ -63,6 +63,8 @@ tidy() {
         [ -z "$pids" ] || kill -KILL $pids 2> /dev/null
         ip netns del "$space"
     done
+    # Whoever still pauses, or asks for the status.
+    jobs -p | xargs -r kill -KILL
     wait
     while grep -q " $work " /proc/mounts; do umount "$work" 2> /dev/null || umount -l "$work" || break; done
     [ ! -d "$work" ] || rmdir "$work"
