@@ -53,8 +53,8 @@ done
 STUB
     stand_in systemctl <<'STUB'
 for word; do
+    word=${word%.service}
     case $word in
-    *[!a-z-]*) continue ;;
     xget*) ls /usr/lib/systemd/system/"$word".service /usr/local/lib/systemd/system/"$word".service 2> /dev/null | grep . || exit 1 ;;
     esac
 done
@@ -84,10 +84,10 @@ run_page() {
     mkdir -p "$work/world"
     export -f world over stand_in
     export xget boot image vmlinuz version kernels target repo work
-    timeout $((200 * ${XGET_PATIENCE:-1})) unshare --mount --net --pid --fork --kill-child bash -c '
+    timeout $((400 * ${XGET_PATIENCE:-1})) unshare --mount --net --pid --fork --kill-child bash -c '
         world "$work/world" || { echo "there is no place to run it in"; exit 1; }
         cp "$work/page.sh" "$work/world/root/page.sh"
-        export CARGO_NET_OFFLINE=true HOME=/root
+        export CARGO_NET_OFFLINE=true HOME=/root PATH=/usr/local/sbin:/usr/local/bin:$PATH
         exec chroot "$work/world/root" bash -c "cd $repo && exec bash /page.sh"
     ' < /dev/null > "$work/page.out" 2>&1
 }
