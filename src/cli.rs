@@ -63,7 +63,7 @@ impl Command {
     /// What is logged while this is done, and how.
     pub fn logging(&self) -> Logging {
         match self {
-            Command::Help | Command::Version => Logging::default(),
+            Command::Help | Command::Version | Command::Completions(_) => Logging::default(),
             Command::Serve(serve) => serve.logging,
             Command::Fetch(fetch) => fetch.logging,
             Command::Status(status) => status.logging,
