@@ -88,7 +88,8 @@ run_page() {
         world "$work/world" || { echo "there is no place to run it in"; exit 1; }
         cp "$work/page.sh" "$work/world/root/page.sh"
         export CARGO_NET_OFFLINE=true HOME=/root PATH=/usr/local/sbin:/usr/local/bin:$PATH
-        exec chroot "$work/world/root" bash -c "cd $repo && exec bash /page.sh"
+        # make has variables of these names, and hands on what the environment has too.
+        exec env -u XGET -u XGET_NODE chroot "$work/world/root" bash -c "cd $repo && exec bash /page.sh"
     ' < /dev/null > "$work/page.out" 2>&1
 }
 
