@@ -318,7 +318,7 @@ fn the_status_can_be_had_as_json() {
     let text = run.text();
     assert!(text.starts_with("{\"server\":{\"generation\":\""), "{text}");
     assert!(text.contains("\"image_bytes\":1300010,"), "{text}");
-    assert!(text.ends_with("},\"nodes\":[]}\n"), "{text}");
+    assert!(text.ends_with("},\"nodes\":[],\"log\":[]}\n"), "{text}");
 }
 
 // Serving on, and the background.

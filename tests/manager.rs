@@ -30,7 +30,7 @@ fn a_master_is_ready_when_it_serves_and_says_what() {
     let told = manager.hears("READY=1");
     assert!(told.contains(&format!("MAINPID={}\n", master.id())), "{told}");
     assert!(told.contains("STATUS=serving 4 files, 1.2 MiB"), "{told}");
-    assert!(master.said().contains("serving "), "it is ready once it serves");
+    master.wait_until_it_says("serving ");
 }
 
 #[test]
@@ -75,11 +75,12 @@ fn clients_that_came_before_the_master_are_served() {
 #[test]
 fn what_does_not_listen_is_refused() {
     let temp = Temp::new();
+    let tree = temp.tree();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    activated(connected.as_fd(), &temp.tree()).finish().fails(7, &["no TCP socket that listens"]);
+    activated(connected.as_fd(), &tree).finish().fails(7, &["no TCP socket that listens"]);
     let file = File::open(temp.at("served/kernel")).unwrap();
-    activated(file.as_fd(), &temp.tree()).finish().fails(7, &["ListenStream="]);
+    activated(file.as_fd(), &tree).finish().fails(7, &["ListenStream="]);
 }
 
 // It sends signals.
@@ -89,7 +90,8 @@ fn a_hangup_has_the_tree_looked_at_and_keeps_who_is_connected() {
     let (temp, manager) = (Temp::new(), Manager::new());
     let master = serve(&manager, &temp.tree());
     manager.hears("READY=1");
-    let connected = TcpStream::connect(common::address_in(&master.said())).unwrap();
+    let connected =
+        TcpStream::connect(common::address_in(&master.wait_until_it_says("generation "))).unwrap();
     fs::remove_file(temp.at("served/kernel")).unwrap();
     temp.file("served/new", "new");
     signal(&master, "-HUP");
@@ -111,7 +113,7 @@ fn a_master_that_is_told_to_end_sends_to_the_end_what_it_is_sending() {
     temp.file("served/image", noise(3, 4 * MIB));
     let mut master = serve(&manager, &temp.at("served"));
     manager.hears("READY=1");
-    let address = common::address_in(&master.said());
+    let address = common::address_in(&master.wait_until_it_says("generation "));
     let road = Road::to(address, MIB as u64);
     let mut fetch = client(road.address, &["-r", "0"]);
     fetch.arg(".").arg(temp.at("copy"));
