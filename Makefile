@@ -12,15 +12,17 @@ PRINTER = $(XGET)
 UNITS = $(PREFIX)/lib/systemd/system
 ZSH_FUNCTIONS = $(PREFIX)/share/zsh/site-functions
 DOCS = $(PREFIX)/share/doc/xget
+# What a master has besides: http. FEATURES= leaves it out.
+FEATURES = http
 
 build: ## build target/release/xget
-	$(CARGO) build --release --locked
+	$(CARGO) build --release --locked --features "$(FEATURES)"
 
 node: ## build it as for an initramfs: fetching and serving on, but no master
 	$(CARGO) build --release --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}/node"
 
 static: ## build target/static/xget and xget-node (no master), fully static; see docs/static.md
-	CARGO="$(CARGO)" static/build
+	CARGO="$(CARGO)" FEATURES="$(FEATURES)" static/build
 
 static-check: ## as root: prove that they are static and small, and work where nothing else is
 	tests/static.sh
@@ -85,9 +87,10 @@ test: build ## run every test; as root on Debian it installs what it needs
 bench: build ## measure it beside other tools, as root (QUICK=1: about two minutes); see docs/benchmarks.md
 	bench/run $(if $(QUICK),--quick)
 
-lint: ## check the format and run clippy, for both sets of features
+lint: ## check the format and run clippy, for all sets of features
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features http -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 fuzz: ## give each fuzz target SECONDS (60) of any bytes; see docs/testing.md

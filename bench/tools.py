@@ -79,7 +79,7 @@ class Xget(Tool):
 
     def all_is_out(self, run):
         status = command_output(
-            "nsenter", "--net=/run/netns/0", xget_program(), "--status", "-n", run.master, "-p", str(PORT)
+            "nsenter", "--net=/run/netns/0", xget_program(), "--status", "--raw", "-n", run.master, "-p", str(PORT)
         )
         return " only_here=0" in status
 

@@ -49,7 +49,7 @@ need_root() {
 }
 
 need_xget() {
-    [ -x "$xget" ] || (cd "$repo" && cargo build --release --locked) || { fail "no $xget"; finish; }
+    [ -x "$xget" ] || (cd "$repo" && cargo build --release --locked --features http) || { fail "no $xget"; finish; }
 }
 
 # ---- time
@@ -192,7 +192,7 @@ slowest() {
 status() {
     local host=$1 server=${2:-$(ip_of 0):$port} enter=()
     [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
-    timeout 10 "${enter[@]}" "$xget" --status -n "$server"
+    timeout 10 "${enter[@]}" "$xget" --status --raw -n "$server"
 }
 
 # field NAME: the first value of that name in a status

@@ -107,6 +107,10 @@ pub struct Serve {
     pub max_fed: NonZeroUsize,
     /// Most bytes a second that are sent.
     pub max_upload: Option<NonZeroU64>,
+    /// Where the tree is served over HTTP.
+    pub http: Option<HttpPort>,
+    /// Where metrics and the page of the swarm are served over HTTP, and no files.
+    pub metrics: Option<HttpPort>,
     /// Other file systems mounted below `path` are left out.
     pub one_file_system: bool,
     /// Owners are left out of the manifest.
@@ -123,6 +127,15 @@ pub struct Serve {
     pub background: bool,
     /// What is logged, and how.
     pub logging: Logging,
+}
+
+/// `[ADDR:]PORT`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpPort {
+    /// Address to listen on; None leaves it to the option's default.
+    pub ip: Option<IpAddr>,
+    /// Port to listen on; 0 is any free one.
+    pub port: u16,
 }
 
 /// `xget -n HOST SRC... DEST`
@@ -180,10 +193,23 @@ pub struct Status {
     pub server: String,
     /// The port where `server` names none.
     pub port: u16,
-    /// JSON is printed in place of lines.
-    pub json: bool,
+    /// What is printed.
+    pub form: StatusForm,
+    /// It is printed again and again.
+    pub watch: bool,
     /// What is logged, and how.
     pub logging: Logging,
+}
+
+/// How a status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusForm {
+    /// In columns, for people.
+    Table,
+    /// As the server writes it: a line each of words `NAME=VALUE`.
+    Raw,
+    /// JSON, for programs.
+    Json,
 }
 
 /// `xget --manifest DIR|FILE`
@@ -333,6 +359,9 @@ fn serve(mut given: Given) -> Result<Command, Error> {
              it be told whether the signature fits",
         );
     }
+    if !options::HAS_HTTP && (given.http.is_some() || given.metrics.is_some()) {
+        return usage("this build of xget has no HTTP, which --http and --metrics need");
+    }
     Ok(Command::Serve(Serve {
         path: path.into(),
         port: given.port,
@@ -340,6 +369,8 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         allowed: given.allowed,
         max_fed: given.max_fed,
         max_upload: given.max_upload,
+        http: given.http,
+        metrics: given.metrics,
         one_file_system: given.one_file_system,
         no_owner: given.no_owner,
         cache: given.cache,
@@ -393,8 +424,14 @@ fn status(given: Given) -> Result<Command, Error> {
     if !given.operands.is_empty() {
         return usage("--status takes no operands");
     }
+    let form = match (given.json, given.raw) {
+        (true, true) => return usage("--json and --raw exclude each other"),
+        (true, false) => StatusForm::Json,
+        (false, true) => StatusForm::Raw,
+        (false, false) => StatusForm::Table,
+    };
     let logging = Logging { progress: false, ..given.logging };
-    Ok(Command::Status(Status { server, port: given.port, json: given.json, logging }))
+    Ok(Command::Status(Status { server, port: given.port, form, watch: given.watch, logging }))
 }
 
 fn manifest(mut given: Given) -> Result<Command, Error> {

@@ -14,7 +14,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use crate::limits::{GREETING, MESSAGE, TAKING};
+use crate::limits::{GREETING, MESSAGE, REQUEST, TAKING};
 use crate::map::Map;
 use crate::network::IpNetwork;
 use crate::p9::server::{Conn, Wait};
@@ -28,6 +28,7 @@ fn patience(wait: Wait) -> Duration {
         Wait::Greeting => GREETING,
         Wait::Message => MESSAGE,
         Wait::Taking => TAKING,
+        Wait::Request => REQUEST,
     }
 }
 
@@ -56,6 +57,7 @@ impl fmt::Display for Refusal {
                     Wait::Greeting => write!(f, "has not begun to speak 9P for {secs} s"),
                     Wait::Message => write!(f, "has left a message unfinished for {secs} s"),
                     Wait::Taking => write!(f, "has taken no byte of its replies for {secs} s"),
+                    Wait::Request => write!(f, "has sent no whole HTTP request for {secs} s"),
                 }
             }
         }

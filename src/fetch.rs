@@ -47,6 +47,8 @@ const MAX_HOME_LIES: u32 = 3;
 const REDIAL_OTHER: Duration = Duration::from_secs(60);
 /// How long a source that sent wrong chunks, or serves something else, is left alone.
 const BAN: Duration = Duration::from_secs(600);
+/// How often a master is told how much was sent from here.
+const TELL_SENT_EVERY: Duration = Duration::from_secs(2);
 
 /// What the driver should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +170,9 @@ pub struct Fetch {
     redraw_due: Option<Instant>,
     /// When that last happened, and how many chunks were here then.
     redrawn: Option<(Instant, usize)>,
+    /// Image bytes that were sent from here, and when masters are to be told.
+    sent_bytes: u64,
+    tell_sent: Option<Instant>,
     /// When a chunk last came; before the first, when there was first somebody to ask.
     progress: Option<Instant>,
     random: u64,
@@ -216,6 +221,8 @@ impl Fetch {
             troubles: Vec::new(),
             redraw_due: None,
             redrawn: None,
+            sent_bytes: 0,
+            tell_sent: None,
             progress: None,
             random: seed | 1,
             trace: false,
@@ -323,6 +330,14 @@ impl Fetch {
         }
     }
 
+    /// So many image bytes were sent from here so far, of which masters are told now and then.
+    pub fn has_sent(&mut self, bytes: u64, now: Instant) {
+        if bytes != self.sent_bytes {
+            self.sent_bytes = bytes;
+            self.tell_sent.get_or_insert(now + TELL_SENT_EVERY);
+        }
+    }
+
     /// A node that serves has come to be known.
     pub fn learn(&mut self, address: SocketAddr) {
         let myself = address.port() == self.port && self.own.contains(&address.ip());
@@ -380,6 +395,7 @@ impl Fetch {
         }
         self.report_news(now);
         self.report_troubles();
+        self.report_sent(now);
         self.ask_for_sources(now);
         self.redraw(now);
         self.dial(now);
@@ -399,7 +415,7 @@ impl Fetch {
         let rests = rests.filter_map(|place| place.not_before);
         let home = self.home_due.filter(|_| !self.has_home_link());
         let redraw = self.redraw_due.filter(|_| !self.is_whole());
-        let times = links.flatten().chain(rests).chain(home).chain(redraw);
+        let times = links.flatten().chain(rests).chain(home).chain(redraw).chain(self.tell_sent);
         times.chain(self.scheduler.deadline()).min()
     }
 
@@ -687,6 +703,17 @@ impl Fetch {
         {
             self.troubles.clear();
         }
+    }
+
+    fn report_sent(&mut self, now: Instant) {
+        if self.tell_sent.is_none_or(|due| due > now) {
+            return;
+        }
+        self.tell_sent = None;
+        let line = format!("sent {} {}", self.sent_bytes, self.sources());
+        let masters = self.links.iter().filter(|(_, link)| link.kind == Some(Kind::Master));
+        let masters: Vec<SourceId> = masters.map(|(id, _)| *id).collect();
+        masters.into_iter().for_each(|source| self.write(source, Control::Next, &line));
     }
 
     /// Reads `redir` again where more sources could be of use.

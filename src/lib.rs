@@ -49,7 +49,8 @@
 //! # Features
 //!
 //! `master` (on by default) adds the module `master` and with it the only async code. A build
-//! without it is the node that an initramfs holds.
+//! without it is the node that an initramfs holds. `http` adds the master's side door, `master::http`:
+//! the tree over HTTP/1.1, metrics, and a page of the swarm.
 #![deny(unsafe_code)]
 
 pub mod background;

@@ -19,6 +19,8 @@ pub const GREETING: Duration = Duration::from_secs(10);
 pub const MESSAGE: Duration = Duration::from_secs(30);
 /// How long somebody may take nothing of what it has asked for.
 pub const TAKING: Duration = Duration::from_secs(30);
+/// How long a connection may take to send an HTTP request, and stay between two of them.
+pub const REQUEST: Duration = Duration::from_secs(30);
 /// A peer that has lost its power is noticed after about this long, though nothing is to be sent.
 pub const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes sent and not acknowledged for this long mean that the peer is gone.
@@ -56,6 +58,11 @@ pub const MAX_OUTPUTS: usize = 64;
 pub const MAX_OUTPUT_BYTES: usize = 256 << 10;
 /// Longest reply that is built in memory, in bytes: of directories and control files.
 pub const MAX_BUILT_BYTES: u32 = 128 << 10;
+
+/// Most bytes of an HTTP request that are read, and of a reply that wait in memory.
+pub const MAX_HTTP_BYTES: usize = 32 << 10;
+/// Most symbolic links that a path is followed through over HTTP.
+pub const MAX_LINKS: usize = 16;
 
 /// Longest line that is taken from a node's log, in bytes.
 pub const MAX_LOG_LINE_BYTES: usize = 256;

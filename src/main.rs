@@ -39,11 +39,7 @@ fn run(command: Command) -> Result<(), Error> {
         Command::Boot(boot) => xget::boot::boot(&boot),
         Command::TakeOver(take_over) => xget::resident::take_over(&take_over),
         Command::Fetch(fetch) => xget::get::get(&fetch),
-        Command::Status(status) => {
-            let text = xget::get::status(&status)?;
-            let text = if status.json { xget::status::to_json(&text) } else { text };
-            print(text.as_bytes())
-        }
+        Command::Status(status) => xget::status::show::show(&status),
         #[cfg(not(feature = "master"))]
         Command::Completions(_) | Command::Serve(_) | Command::Manifest(_) => {
             Err(Error::Usage("this build of xget has no master".into()))

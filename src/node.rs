@@ -257,6 +257,7 @@ impl Node {
         others: &[BorrowedFd<'_>],
     ) -> Result<(), Error> {
         let now = Instant::now();
+        self.fetch.has_sent(self.hub.sent_bytes(), now);
         self.follow_orders(now);
         self.hub.tick(now);
         for conn in self.door.late(now) {

@@ -1,6 +1,101 @@
-//! What a server says of its state, and the same for programs.
+//! What a server says of its state: its file `status`, for people and for programs.
+//!
+//! Each line is words `NAME=VALUE`; the first is the server's own, the others are its nodes' and those of
+//! its log. Readers skip words that they do not know, and do without those that are not there.
+
+#[cfg(feature = "http")]
+pub mod metrics;
+pub mod show;
+pub mod table;
 
 use std::fmt::Write as _;
+
+/// How long a node that lacks something may get nothing before it counts as stalled, in seconds.
+const STALLED_SECONDS: f64 = 10.0;
+/// How the line begins that tells of a line in the server's log, and its last word.
+const LOG: &str = "log=";
+const TEXT: &str = " text=";
+
+/// One line of a status.
+#[derive(Clone, Copy, Debug)]
+struct Words<'t>(&'t str);
+
+/// A status, by kinds of lines.
+struct Status<'t> {
+    server: Words<'t>,
+    /// Those that have joined.
+    nodes: Vec<Words<'t>>,
+    /// What nodes wrote into the server's log, the oldest first.
+    log: Vec<Words<'t>>,
+}
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum State {
+    /// It lacks something, and nothing has come for a while.
+    Stalled,
+    /// It lacks something.
+    Fetching,
+    /// It has all that it wants.
+    Whole,
+}
+
+impl<'t> Status<'t> {
+    fn of(text: &'t str) -> Status<'t> {
+        let mut lines = text.lines().map(Words);
+        let server = lines.next().unwrap_or(Words(""));
+        let (log, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.0.starts_with(LOG));
+        let nodes = others.into_iter().filter(|line| line.get("node").is_some()).collect();
+        Status { server, nodes, log }
+    }
+
+    /// What a node last wrote into the log.
+    fn last_trouble(&self, node: Words<'_>) -> Option<Words<'t>> {
+        let by_it = |line: &&Words<'t>| line.get("log") == node.get("node");
+        self.log.iter().rev().find(by_it).copied()
+    }
+}
+
+impl<'t> Words<'t> {
+    fn iter(self) -> impl Iterator<Item = (&'t str, &'t str)> {
+        // What a node wrote may hold anything, and goes to the end of its line.
+        let (line, text) = match self.0.split_once(TEXT).filter(|_| self.0.starts_with(LOG)) {
+            Some((line, text)) => (line, Some(("text", text))),
+            None => (self.0, None),
+        };
+        line.split(' ').filter_map(|word| word.split_once('=')).chain(text)
+    }
+
+    fn get(self, name: &str) -> Option<&'t str> {
+        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    fn number(self, name: &str) -> Option<u64> {
+        self.get(name)?.parse().ok()
+    }
+
+    fn seconds(self, name: &str) -> Option<f64> {
+        self.get(name).filter(|value| is_number(value))?.parse().ok()
+    }
+
+    /// `held=A/B`: how many chunks it has of those it wants.
+    fn held(self) -> (u64, u64) {
+        let pair = self.get("held").and_then(|value| value.split_once('/'));
+        let number = |text: &str| text.parse().unwrap_or(0);
+        pair.map_or((0, 0), |(held, wanted)| (number(held), number(wanted)))
+    }
+
+    /// How far a node is.
+    fn state(self) -> State {
+        let (held, wanted) = self.held();
+        let quiet = self.seconds("quiet_seconds").unwrap_or(0.0);
+        match wanted > 0 && held >= wanted {
+            true => State::Whole,
+            false if quiet >= STALLED_SECONDS => State::Stalled,
+            false => State::Fetching,
+        }
+    }
+}
 
 /// The text of `.xget/status` as JSON: an object with the server's own line, its nodes in a list, and
 /// in another the last lines that nodes wrote into its log.
@@ -8,28 +103,17 @@ use std::fmt::Write as _;
 /// Each line is words `NAME=VALUE`. Numbers stay numbers, `A/B` becomes a list of two numbers, and
 /// everything else is a string. Words without `=` are left out, so that a later server may add some.
 pub fn to_json(text: &str) -> String {
-    let mut lines = text.lines();
-    let server = object(lines.next().unwrap_or_default());
-    let (log, nodes): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with(LOG));
-    let list = |lines: Vec<&str>| lines.into_iter().map(object).collect::<Vec<_>>().join(",");
+    let mut lines = text.lines().map(Words);
+    let server = object(lines.next().unwrap_or(Words("")));
+    let (log, nodes): (Vec<_>, Vec<_>) = lines.partition(|line| line.0.starts_with(LOG));
+    let list = |lines: Vec<Words<'_>>| lines.into_iter().map(object).collect::<Vec<_>>().join(",");
     format!("{{\"server\":{server},\"nodes\":[{}],\"log\":[{}]}}\n", list(nodes), list(log))
 }
 
-/// How the line begins that tells of a line in the server's log, and its last word.
-const LOG: &str = "log=";
-const TEXT: &str = " text=";
-
-fn object(line: &str) -> String {
-    // What a node wrote may hold anything, and goes to the end of its line.
-    let (line, text) = match line.split_once(TEXT).filter(|_| line.starts_with(LOG)) {
-        Some((line, text)) => (line, Some(text)),
-        None => (line, None),
-    };
-    let words = line.split(' ').filter_map(|word| word.split_once('='));
-    let words = words.map(|(name, value)| format!("{}:{}", string(name), self::value(value)));
-    let text = text.map(|text| format!("\"text\":{}", string(text)));
-    let members: Vec<String> = words.chain(text).collect();
-    format!("{{{}}}", members.join(","))
+fn object(words: Words<'_>) -> String {
+    let members =
+        words.iter().map(|(name, value)| format!("{}:{}", string(name), self::value(value)));
+    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
 fn value(text: &str) -> String {

@@ -39,12 +39,14 @@ pub enum Control {
     Next,
     /// One line a node.
     Status,
+    /// The same as OpenMetrics; it is absent where nobody makes it.
+    Metrics,
     /// Takes a node's messages; empty to readers, but kernel clients that cache open it for both.
     Log,
 }
 
 impl Control {
-    const ALL: [(Control, &'static str, u32); 9] = [
+    const ALL: [(Control, &'static str, u32); 10] = [
         (Control::Manifest, "manifest", 0o444),
         (Control::Signature, "manifest.minisig", 0o444),
         (Control::Image, "image", 0o444),
@@ -53,6 +55,7 @@ impl Control {
         (Control::Redir, "redir", 0o444),
         (Control::Next, "next", 0o666),
         (Control::Status, "status", 0o444),
+        (Control::Metrics, "metrics", 0o444),
         (Control::Log, "log", 0o666),
     ];
 

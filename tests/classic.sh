@@ -33,7 +33,7 @@ declare -A ends=()
 tell() { echo "$2" >&"${ends[$1]}"; }
 hang_up() { kill "${pid[$1]}"; wait "${pid[$1]}" 2> /dev/null; true; }
 said() { grep -q "$2" "$work/$1.out"; }
-status() { "$xget" --status -n $home; }
+status() { "$xget" --status --raw -n $home; }
 counts() { [ "$(status | grep -c '^classic=.* serves_files=[1-9]')" = "$1" ]; }
 
 check "a client fetches a file, and its checksum is right" \

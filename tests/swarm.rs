@@ -140,7 +140,7 @@ fn fetching(server: SocketAddr, dest: &Path) -> Running {
 /// Waits until a server knows so many nodes; where they serve.
 fn serving(server: SocketAddr, nodes: usize) -> Vec<SocketAddr> {
     wait_for("nodes that serve", || {
-        let run = xget(["--status", "-n", &server.to_string()]).succeeds();
+        let run = xget(["--status", "--raw", "-n", &server.to_string()]).succeeds();
         let words = run.text().split_whitespace();
         let found: Vec<SocketAddr> =
             words.filter_map(|word| word.strip_prefix("node=")?.parse().ok()).collect();

@@ -1,7 +1,7 @@
 //! What stands on a command line, and how its words become values.
 
 use std::ffi::{OsStr, OsString};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use lexopt::{Arg, Parser};
 
 use super::options::{Form, Opt, Takes, options};
 use super::{
-    Cache, Command, DEFAULT_PORT, LONGEST_WAIT, LogForm, Logging, Retries, ServeOn, usage,
+    Cache, Command, DEFAULT_PORT, HttpPort, LONGEST_WAIT, LogForm, Logging, Retries, ServeOn, usage,
 };
 use crate::door::Allowed;
 use crate::error::Error;
@@ -54,6 +54,10 @@ pub(super) struct Given {
     pub(super) background: bool,
     pub(super) json: bool,
     pub(super) logging: Logging,
+    pub(super) raw: bool,
+    pub(super) watch: bool,
+    pub(super) http: Option<HttpPort>,
+    pub(super) metrics: Option<HttpPort>,
     pub(super) operands: Vec<OsString>,
     /// The options, each as it was written.
     options: Vec<(&'static Opt, String)>,
@@ -94,6 +98,10 @@ impl Default for Given {
             background: false,
             json: false,
             logging: Logging::default(),
+            raw: false,
+            watch: false,
+            http: None,
+            metrics: None,
             operands: Vec::new(),
             options: Vec::new(),
         }
@@ -160,6 +168,18 @@ fn no_value_taken<T>(given: &Given) -> Result<T, Error> {
 
 pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
     value.to_str()?.parse().ok()
+}
+
+/// `[ADDR:]PORT`; an IPv6 address stands in brackets.
+pub(super) fn http_port(value: &OsStr) -> Option<HttpPort> {
+    let text = value.to_str()?;
+    match text.parse() {
+        Ok(port) => Some(HttpPort { ip: None, port }),
+        Err(_) => {
+            let address: SocketAddr = text.parse().ok()?;
+            Some(HttpPort { ip: Some(address.ip()), port: address.port() })
+        }
+    }
 }
 
 /// At most `u32::MAX`, so that a deadline made of it cannot overflow.

@@ -7,13 +7,18 @@ use std::net::IpAddr;
 use super::Command;
 use super::completions::Shell;
 use super::given::{
-    Given, cache, debug_level, hash, interval, log_form, parsed, rate, retries, seconds, serve_on,
+    Given, cache, debug_level, hash, http_port, interval, log_form, parsed, rate, retries, seconds,
+    serve_on,
 };
 use Form::{Boot, Fetch, Manifest, Serve, Status, TakeOver};
 use Takes::{Nothing, Value};
 
 /// Whether this build can be a master. The node build only fetches, serves on and looks.
 const HAS_MASTER: bool = cfg!(feature = "master");
+/// Whether a master of this build speaks HTTP.
+pub(super) const HAS_HTTP: bool = cfg!(feature = "http");
+/// The options that need that.
+const OF_HTTP: [&str; 2] = ["http", "metrics"];
 
 /// The forms of the command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -116,6 +121,30 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 forms: &[Serve],
                 help: "how often to look for changes (default 2;\n\
                        0: never)",
+            },
+            Opt {
+                short: None,
+                long: "http",
+                takes: Value {
+                    name: "[ADDR:]PORT",
+                    kind: "a port, or an address and a port",
+                    set: |given, v| http_port(v).map(|port| given.http = Some(port)),
+                },
+                forms: &[Serve],
+                help: "serve the files over HTTP too, for firmware,\n\
+                       with --metrics' pages, on --listen's address",
+            },
+            Opt {
+                short: None,
+                long: "metrics",
+                takes: Value {
+                    name: "[ADDR:]PORT",
+                    kind: "a port, or an address and a port",
+                    set: |given, v| http_port(v).map(|port| given.metrics = Some(port)),
+                },
+                forms: &[Serve],
+                help: "serve a page of the swarm (/.xget/) and metrics\n\
+                       (/metrics) over HTTP (default ADDR: 127.0.0.1)",
             },
         ],
     ),
@@ -329,6 +358,20 @@ static SECTIONS: &[(&str, &[Opt])] = &[
             },
             Opt {
                 short: None,
+                long: "raw",
+                takes: Nothing(|given| given.raw = true),
+                forms: &[Status],
+                help: "print it as the server writes it, NAME=VALUE",
+            },
+            Opt {
+                short: None,
+                long: "watch",
+                takes: Nothing(|given| given.watch = true),
+                forms: &[Status],
+                help: "print it again every second",
+            },
+            Opt {
+                short: None,
                 long: "manifest",
                 takes: Nothing(|given| given.manifest = true),
                 forms: &[Manifest],
@@ -477,7 +520,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
 static USAGE: &[(Form, &str)] = &[
     (Serve, "xget [options] DIR|FILE                      serve as the master"),
     (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then help others"),
-    (Status, "xget --status -n HOST[:PORT] [--json]        who holds what"),
+    (Status, "xget --status -n HOST[:PORT] [--watch]       who holds what"),
     (Manifest, "xget --manifest DIR|FILE [-x] [-o]           what would be served"),
     (Boot, "xget --boot [URL]                            boot, in an initramfs"),
     (TakeOver, "xget --take-over [DIR]                       serve on what the boot fetched"),
@@ -530,7 +573,8 @@ fn lines(of: &[(Form, &str)]) -> String {
 
 impl Opt {
     fn is_built_in(&self) -> bool {
-        self.forms.iter().any(|form| form.is_built_in())
+        let is_there = HAS_HTTP || !OF_HTTP.contains(&self.long);
+        is_there && self.forms.iter().any(|form| form.is_built_in())
     }
 
     fn help(&self) -> String {

@@ -212,8 +212,10 @@ fn the_form_of_the_log() {
 #[test]
 fn a_status_as_json() {
     let logging = Logging { progress: false, ..Logging::default() };
-    let expected = Status { server: "h".to_owned(), port: 20004, json: true, logging };
+    let form = StatusForm::Json;
+    let expected = Status { server: "h".to_owned(), port: 20004, form, watch: false, logging };
     assert_eq!(run("--status -n h --json"), Ok(Command::Status(expected)));
+    refused("--status -n h --json --raw", "--json and --raw exclude each other");
 }
 
 #[test]
@@ -343,6 +345,8 @@ mod with_a_master {
             allowed: Allowed::default(),
             max_fed: NonZeroUsize::new(4).unwrap(),
             max_upload: None,
+            http: None,
+            metrics: None,
             one_file_system: false,
             no_owner: false,
             cache: Cache::Usual,
@@ -353,6 +357,24 @@ mod with_a_master {
             logging: Logging::default(),
         };
         assert_eq!(run("/tmp/dirtoserve"), Ok(Command::Serve(expected)));
+    }
+
+    #[cfg(feature = "http")]
+    #[test]
+    fn a_port_for_http_may_have_an_address() {
+        let port =
+            |ip: Option<&str>, port| Some(HttpPort { ip: ip.map(|ip| ip.parse().unwrap()), port });
+        assert_eq!(serve("--http 80 /srv").http, port(None, 80));
+        assert_eq!(serve("--http 10.0.0.1:80 /srv").http, port(Some("10.0.0.1"), 80));
+        assert_eq!(serve("--metrics [::1]:9000 /srv").metrics, port(Some("::1"), 9000));
+        refused("--http host:80 /srv", "--http: host:80 is not a port, or an address and a port");
+        refused("-n h --metrics 80 . d", "--metrics goes with serving");
+    }
+
+    #[cfg(not(feature = "http"))]
+    #[test]
+    fn a_build_without_http_refuses_it() {
+        refused("--http 80 /srv", "this build of xget has no HTTP");
     }
 
     #[test]

@@ -6,6 +6,11 @@ mod confine;
 mod entrance;
 mod files;
 pub mod hash;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(not(feature = "http"))]
+#[path = "no_http.rs"]
+mod http;
 pub mod scan;
 mod server;
 mod signature;
@@ -32,6 +37,7 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let signature = SignatureFile::of(options, report)?;
     let entrance = Entrance::find(options)?;
+    let http = http::Ports::bind(options)?;
 
     background::run(options.background, report, |detach| {
         let scanning = scanning(options.one_file_system, options.no_owner);
@@ -41,6 +47,7 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         process::raise_file_limit();
         let listeners = entrance.open()?;
         say_what_is_served(&report, &options.path, &first, &listeners);
+        let http = http.listen(&report)?;
         let manager = Manager::find();
         background::release(detach)?;
         let signature_dirs = watcher.signature.as_ref().map(SignatureFile::dirs);
@@ -48,7 +55,7 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
         let missing = confine::confine(watcher.root(), &signature_dirs, watcher.cache_dir())
             .map_err(Error::system("give up privileges"))?;
         missing.into_iter().for_each(|what| report.info(what));
-        server::run(listeners, first, watcher, options, report, manager)
+        server::run(listeners, http, first, watcher, options, report, manager)
     })
 }
 

@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::change::Change;
 use super::files::ServedFiles;
+use super::http;
 use super::watch::{News, State, Watcher};
 use crate::cli;
 use crate::door::Door;
@@ -55,6 +56,7 @@ const STATUS_PAUSE: Duration = Duration::from_secs(1);
 /// Serves until a signal ends it.
 pub(super) fn run(
     listeners: Vec<TcpListener>,
+    http: http::Listeners,
     first: State,
     watcher: Watcher,
     options: &cli::Serve,
@@ -76,6 +78,7 @@ pub(super) fn run(
     let mut hub = Hub::master(tree, slots, Rules::default(), process::seed());
     options.max_upload.into_iter().for_each(|most| hub.limit_upload(most));
     hub.sign(signature);
+    http::equip(&mut hub);
     let shared = Rc::new(Shared {
         hub: RefCell::new(hub),
         files: RefCell::new(files),
@@ -111,7 +114,8 @@ pub(super) fn run(
         spawn_local(find_checksums(shared.clone()));
         spawn_local(tell_manager(shared.clone()));
         let enter = |listener| spawn_local(accept(shared.clone(), listener));
-        let entrances: Vec<JoinHandle<()>> = listeners.into_iter().map(enter).collect();
+        let mut entrances: Vec<JoinHandle<()>> = listeners.into_iter().map(enter).collect();
+        entrances.extend(http.open(&shared)?);
         shared.manager.ready(&shared.status());
         serve_until_the_end(&shared, &signals, &rescan).await;
         leave(&shared, &signals, &entrances).await;
@@ -123,32 +127,32 @@ pub(super) fn run(
 }
 
 /// What all tasks share.
-struct Shared {
-    hub: RefCell<Hub>,
-    files: RefCell<ServedFiles>,
+pub(super) struct Shared {
+    pub(super) hub: RefCell<Hub>,
+    pub(super) files: RefCell<ServedFiles>,
     slots: usize,
-    door: RefCell<Door>,
-    bells: RefCell<HashMap<Conn, Rc<Bell>>>,
+    pub(super) door: RefCell<Door>,
+    last_conn: Cell<u64>,
+    pub(super) bells: RefCell<HashMap<Conn, Rc<Bell>>>,
     ticker: Bell,
     /// Until when the ticker sleeps; None is for good.
     asleep_until: Cell<Option<Instant>>,
     /// Rung when classic clients wait for checksums.
     sums: Bell,
     buffer: RefCell<Vec<u8>>,
-    last_conn: Cell<u64>,
     /// Requests are not taken any more.
-    leaving: Cell<bool>,
+    pub(super) leaving: Cell<bool>,
     /// Rung when a connection has ended.
-    left: Bell,
+    pub(super) left: Bell,
     /// Rung when there are other nodes, or other files.
     nodes: Bell,
     manager: Manager,
-    report: Reporter,
+    pub(super) report: Reporter,
 }
 
 impl Shared {
     /// Wakes whom the hub wants woken.
-    fn distribute(&self) {
+    pub(super) fn distribute(&self) {
         let (wakes, log, joined) = {
             let mut hub = self.hub.borrow_mut();
             (hub.take_wakes(), hub.take_log(), hub.take_joined())
@@ -192,13 +196,13 @@ impl Shared {
 
 /// Wakes one task, and remembers it if the task is busy.
 #[derive(Default)]
-struct Bell {
+pub(super) struct Bell {
     rung: Cell<bool>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Bell {
-    fn ring(&self) {
+    pub(super) fn ring(&self) {
         self.rung.set(true);
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
@@ -206,7 +210,7 @@ impl Bell {
     }
 
     /// Ready if it was rung since the last time it was ready.
-    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         if self.rung.take() {
             return Poll::Ready(());
         }
@@ -282,6 +286,17 @@ async fn tell_manager(shared: Rc<Shared>) {
 }
 
 async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener) {
+    loop {
+        let (stream, peer, conn) = next_guest(&shared, &listener).await;
+        spawn_local(connection(shared.clone(), stream, peer, conn));
+    }
+}
+
+/// The next connection that is let in.
+pub(super) async fn next_guest(
+    shared: &Shared,
+    listener: &tokio::net::TcpListener,
+) -> (TcpStream, SocketAddr, Conn) {
     let mut fails = false;
     loop {
         let (stream, peer) = match listener.accept().await {
@@ -304,7 +319,7 @@ async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener) {
         match knocked {
             Ok(gives_way) => {
                 gives_way.into_iter().for_each(|conn| shared.ring(conn));
-                spawn_local(connection(shared.clone(), stream, peer, conn));
+                return (stream, peer, conn);
             }
             Err(refusal) => shared.report.info(format_args!("{peer}: {refusal}")),
         }

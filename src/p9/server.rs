@@ -45,6 +45,8 @@ pub enum Wait {
     Message,
     /// The other side takes nothing of what is sent to it.
     Taking,
+    /// The next request, of one who speaks HTTP.
+    Request,
 }
 
 /// Why a connection has to be ended.

@@ -16,7 +16,8 @@ use super::allowance::Allowance;
 use super::classic::Classics;
 use super::grants::Grants;
 use super::log::Log;
-use super::members::{Members, seconds};
+use super::members::{Member, Members, seconds};
+use super::meter::Meter;
 use super::readers::{Readers, Turn};
 use super::rules::Rules;
 use super::uploads::Uploads;
@@ -70,6 +71,11 @@ pub struct Hub {
     log: Log,
     sent_bytes: u64,
     budget: Budget,
+    sent_rate: Meter,
+    /// Bytes of files that were sent to whoever takes no part in the swarm.
+    plain_bytes: u64,
+    /// What makes `metrics` of `status`, where there is such a file.
+    metrics: Option<fn(&str) -> String>,
 }
 
 impl Hub {
@@ -125,6 +131,9 @@ impl Hub {
             log: Log::default(),
             sent_bytes: 0,
             budget: Budget::new(held_bytes),
+            sent_rate: Meter::default(),
+            plain_bytes: 0,
+            metrics: None,
         }
     }
 
@@ -141,6 +150,11 @@ impl Hub {
     /// The manifest has this signature, or none, from now on.
     pub fn sign(&mut self, signature: Option<Arc<[u8]>>) {
         self.signature = signature;
+    }
+
+    /// There is a file `metrics` from now on, which this makes of the text of `status`.
+    pub fn export(&mut self, metrics: fn(&str) -> String) {
+        self.metrics = Some(metrics);
     }
 
     /// A connection was accepted.
@@ -186,6 +200,9 @@ impl Hub {
         }
         next.classic = std::mem::take(&mut self.classic).after_change(&self.tree, &next.tree);
         next.sent_bytes = self.sent_bytes;
+        next.sent_rate = self.sent_rate;
+        next.plain_bytes = self.plain_bytes;
+        next.metrics = self.metrics;
         next.allowance = self.allowance.take();
         next.log = std::mem::take(&mut self.log);
         *self = next;
@@ -330,10 +347,18 @@ impl Hub {
         Ok(())
     }
 
-    /// Lines `want RUNS` and `held RUNS`: what the writer lacks, and what it holds by now.
+    /// Lines `want RUNS` and `held RUNS`: what the writer lacks, and what it holds by now. `sent BYTES
+    /// SOURCES`: it has sent so much to others, and fetches from so many.
     fn report(&mut self, at: At, text: &str) -> Result<(), Errno> {
         for line in text.lines() {
             let (word, runs) = line.split_once(' ').unwrap_or((line, ""));
+            if word == "sent" {
+                let (bytes, sources) = runs.split_once(' ').ok_or(Errno::EINVAL)?;
+                let bytes = bytes.parse().map_err(|_| Errno::EINVAL)?;
+                let sources = sources.parse().map_err(|_| Errno::EINVAL)?;
+                self.members.passes_on(at.conn, bytes, sources, at.now);
+                continue;
+            }
             let chunks = parse_runs(runs, self.layout()).ok_or(Errno::EINVAL)?;
             match word {
                 "want" => self.members.wants(at.conn, chunks.iter()),
@@ -368,10 +393,12 @@ impl Hub {
         text
     }
 
-    fn status(&self, now: Instant) -> String {
+    /// What `status` reads: a line for this server, then one for each node.
+    pub fn status(&self, now: Instant) -> String {
         let manifest = self.tree.manifest();
         let mut text = format!(
-            "generation={} image_bytes={} chunk_bytes={} held={}/{} serving_nodes={} sent_bytes={}",
+            "generation={} image_bytes={} chunk_bytes={} held={}/{} serving_nodes={} sent_bytes={} \
+             sent_bytes_per_s={} plain_bytes={}",
             manifest.generation().to_hex(),
             self.layout().image_bytes(),
             self.layout().chunk_bytes(),
@@ -379,6 +406,8 @@ impl Hub {
             self.layout().count(),
             self.members.serving(),
             self.sent_bytes,
+            self.sent_rate.rate(now),
+            self.plain_bytes,
         );
         if self.grants.is_some() {
             let mut elsewhere = ChunkSet::empty(self.layout());
@@ -388,14 +417,20 @@ impl Hub {
         text.push('\n');
         for (_, member) in self.members.iter().filter(|(_, m)| m.serves.is_some()) {
             let Some(serves) = member.serves else { continue };
+            let Member { held, lacks, passes_on, .. } = member;
             let _ = writeln!(
                 text,
-                "node={serves} held={}/{} sent_bytes={} seconds={} quiet_seconds={}",
-                member.held.len(),
-                member.held.len() + member.lacks.len(),
+                "node={serves} held={}/{} sent_bytes={} seconds={} quiet_seconds={} in_bytes_per_s={} \
+                 out_bytes_per_s={} out_bytes={} sources={}",
+                held.len(),
+                held.len() + lacks.len(),
                 member.sent_bytes,
                 seconds(now.saturating_duration_since(member.since)),
                 seconds(now.saturating_duration_since(member.progress)),
+                member.income.rate(now),
+                passes_on.rate.rate(now),
+                passes_on.bytes,
+                passes_on.sources,
             );
         }
         text += &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now);
@@ -469,7 +504,11 @@ impl Host for Hub {
     }
 
     fn has(&self, file: Control) -> bool {
-        file != Control::Signature || self.signature.is_some()
+        match file {
+            Control::Signature => self.signature.is_some(),
+            Control::Metrics => self.metrics.is_some(),
+            _ => true,
+        }
     }
 
     fn open(&mut self, at: At, file: Control) -> Result<Option<Arc<[u8]>>, Errno> {
@@ -477,6 +516,10 @@ impl Host for Hub {
             Control::Signature => Some(self.signature.clone().ok_or(Errno::ENOENT)?),
             Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
             Control::Status => Some(self.status(at.now).into_bytes().into()),
+            Control::Metrics => {
+                let metrics = self.metrics.ok_or(Errno::ENOENT)?;
+                Some(metrics(&self.status(at.now)).into_bytes().into())
+            }
             _ => None,
         })
     }
@@ -544,8 +587,12 @@ impl Host for Hub {
         if paced && !self.uploads.ask(at.conn) {
             return Answer::Wait;
         }
+        let bytes = range.end.saturating_sub(range.start);
         if let Some(allowance) = &mut self.allowance {
-            allowance.spend(range.end.saturating_sub(range.start), at.now);
+            allowance.spend(bytes, at.now);
+        }
+        if !paced {
+            self.plain_bytes = self.plain_bytes.saturating_add(bytes);
         }
         Answer::Now(())
     }
@@ -553,6 +600,7 @@ impl Host for Hub {
     fn sent(&mut self, at: At, range: &Range<u64>) {
         let bytes = range.end.saturating_sub(range.start);
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);
+        self.sent_rate.add(bytes, at.now);
         self.members.sent(at.conn, bytes);
         let last = self.layout().covering(range.clone()).last();
         let whole = last.filter(|chunk| self.layout().range(*chunk).end == range.end);

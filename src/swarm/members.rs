@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::meter::Meter;
 use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::{Map, Set};
@@ -25,10 +26,25 @@ pub struct Member {
     pub progress: Instant,
     /// Image bytes sent to it from here.
     pub sent_bytes: u64,
+    /// How fast `held` grows, in bytes.
+    pub income: Meter,
+    /// What it says of its own sending.
+    pub passes_on: PassesOn,
     /// It shows all files and stays while a classic client reads one.
     serves_files: bool,
     /// Where it stands among those who serve.
     turn: Option<Turn>,
+}
+
+/// What a node says of what it sends, and of whom it fetches from.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PassesOn {
+    /// Image bytes that it has sent to others.
+    pub bytes: u64,
+    /// How fast that grows.
+    pub rate: Meter,
+    /// How many it fetches from, this server included.
+    pub sources: u32,
 }
 
 /// How often somebody was named to others, which is its load as far as is known here, and a random
@@ -86,6 +102,8 @@ impl Members {
             since: now,
             progress: now,
             sent_bytes: 0,
+            income: Meter::default(),
+            passes_on: PassesOn::default(),
             serves_files: false,
             turn: None,
         };
@@ -173,7 +191,9 @@ impl Members {
         now: Instant,
     ) -> Vec<ChunkId> {
         let Some(member) = self.members.get_mut(&conn) else { return Vec::new() };
-        if member.held == ChunkSet::default() {
+        // What it had before it came is no income.
+        let first = member.held == ChunkSet::default();
+        if first {
             member.held = ChunkSet::empty(&self.layout);
         }
         let new: Vec<ChunkId> = chunks.filter(|chunk| member.held.insert(*chunk)).collect();
@@ -183,7 +203,25 @@ impl Members {
         if !new.is_empty() {
             member.progress = now;
         }
+        if !first {
+            let bytes = |chunk: &ChunkId| {
+                let range = self.layout.range(*chunk);
+                range.end.saturating_sub(range.start)
+            };
+            member.income.add(new.iter().map(bytes).sum(), now);
+        }
         new
+    }
+
+    /// It has sent so many bytes to others so far, and fetches from so many.
+    pub fn passes_on(&mut self, conn: Conn, bytes: u64, sources: u32, now: Instant) {
+        let Some(member) = self.members.get_mut(&conn) else { return };
+        let PassesOn { bytes: before, rate, sources: known } = &mut member.passes_on;
+        // What it had sent before it came to this server is no rate.
+        if *known > 0 {
+            rate.add(bytes.saturating_sub(*before), now);
+        }
+        (*before, *known) = (bytes, sources);
     }
 
     /// What is known of a connection.

@@ -15,9 +15,9 @@
 //! - A request that takes several times as long as usual is made elsewhere, and near the end the
 //!   last chunks are asked of two.
 //!
-//! Clients of the 2009 xget are apart from all that, in `classic`, and what nodes complain of is in
-//! `log`. [`rules`] has all of their numbers. [`hub`] is the side that is asked, for the master and for
-//! nodes; [`crate::fetch`] the side that asks.
+//! How fast all of it goes is counted in [`meter`]. Clients of the 2009 xget are apart from it, in
+//! `classic`, and what nodes complain of is in `log`. [`rules`] has all of their numbers. [`hub`] is the
+//! side that is asked, for the master and for nodes; [`crate::fetch`] the side that asks.
 
 pub mod allowance;
 mod classic;
@@ -25,6 +25,7 @@ pub mod grants;
 pub mod hub;
 mod log;
 pub mod members;
+pub mod meter;
 pub mod readers;
 pub mod rules;
 pub mod scheduler;

@@ -19,6 +19,7 @@ pub mod process;
 #[cfg(all(feature = "master", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub mod seccomp;
 pub mod signals;
+pub mod terminal;
 
 /// What a call that returns a negative number on failure has come to.
 fn checked(result: i32) -> std::io::Result<()> {

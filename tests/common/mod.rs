@@ -246,7 +246,7 @@ impl Master {
     }
 
     pub(crate) fn status(&self) -> String {
-        let run = xget(["--status", "-n", &self.address.to_string()]).succeeds();
+        let run = xget(["--status", "--raw", "-n", &self.address.to_string()]).succeeds();
         run.text().to_owned()
     }
 }

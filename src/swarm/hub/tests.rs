@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::manifest::{Content, Entry, Listing, Manifest, Mtime};
 use crate::path::TreePath;
@@ -105,6 +107,48 @@ fn the_signature_is_there_as_long_as_the_manifest_has_one() {
     let (tree, now) = (server.hub.tree.clone(), server.now);
     server.hub.publish(tree, 4, 1, now);
     assert!(!server.hub.has(Control::Signature), "it is that of the generation before");
+}
+
+#[test]
+fn how_fast_a_node_gets_and_sends_is_in_the_status() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    server.joins(Conn(1)).unwrap();
+    server.write(Conn(1), Control::Next, "held 0-3\nsent 1000 2").unwrap();
+    let chunk_bytes = server.hub.layout().chunk_bytes();
+    let status = server.hub.status(server.now);
+    assert!(
+        status.contains("in_bytes_per_s=0 out_bytes_per_s=0 out_bytes=1000 sources=2"),
+        "{status}"
+    );
+    server.now += Duration::from_secs(1);
+    server.write(Conn(1), Control::Next, "held 4-5\nsent 3000 5").unwrap();
+    server.now += Duration::from_secs(1);
+    let words =
+        format!("in_bytes_per_s={} out_bytes_per_s=2000 out_bytes=3000 sources=5", 2 * chunk_bytes);
+    let status = server.hub.status(server.now);
+    assert!(status.contains(&words), "{status}");
+}
+
+#[test]
+fn what_makes_no_sense_of_sending_is_refused() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    for line in ["sent", "sent 1", "sent -1 2", "sent 1 x"] {
+        assert_eq!(server.write(Conn(1), Control::Next, line), Err(Errno::EINVAL), "{line}");
+    }
+}
+
+#[test]
+fn there_are_metrics_where_somebody_makes_them_of_the_status() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    let open = |server: &mut Server| server.hub.open(server.at(Conn(1)), Control::Metrics);
+    assert!(!server.hub.has(Control::Metrics));
+    assert_eq!(open(&mut server), Err(Errno::ENOENT));
+    server.hub.export(|status| format!("made of {status}"));
+    assert!(server.hub.has(Control::Metrics));
+    assert!(open(&mut server).unwrap().unwrap().starts_with(b"made of generation="));
+    let (tree, now) = (server.hub.tree.clone(), server.now);
+    server.hub.publish(tree, 4, 1, now);
+    assert!(server.hub.has(Control::Metrics), "of the next generation, too");
 }
 
 #[test]

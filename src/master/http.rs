@@ -1,0 +1,173 @@
+//! A side door to the master: what it serves, read-only over HTTP/1.1, for firmware and boot loaders
+//! that speak no 9P; metrics; and a page of the swarm.
+//!
+//! It is a second kind of connection of the same server: numbered, let in and hung up on as those of
+//! 9P are, on the same thread, under the same limit on what is sent. hyper speaks the protocol.
+
+mod answer;
+mod body;
+mod index;
+mod request;
+mod socket;
+
+use std::future::{Future as _, poll_fn};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Instant;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use socket2::Socket as BoundSocket;
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::server::{Bell, Shared, next_guest};
+use crate::cli::{self, HttpPort};
+use crate::error::Error;
+use crate::limits::MAX_HTTP_BYTES;
+use crate::net::tcp;
+use crate::p9::server::{Conn, Wait};
+use crate::report::Reporter;
+use crate::status::metrics;
+use crate::swarm::hub::Hub;
+use answer::Site;
+use socket::{Socket, Traffic};
+
+/// Ports that are taken, before the long work of hashing, and not listened on yet.
+pub(super) struct Ports(Vec<Port>);
+
+struct Port {
+    socket: BoundSocket,
+    address: SocketAddr,
+    /// Whether the files are served there, too.
+    files: bool,
+}
+
+impl Ports {
+    /// Takes the ports that `--http` and `--metrics` name. Without an address the first is that of the
+    /// master, the other that of this machine alone.
+    pub(super) fn bind(options: &cli::Serve) -> Result<Ports, Error> {
+        let http = options.http.map(|port| HttpPort { ip: port.ip.or(options.listen), ..port });
+        let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let metrics = options.metrics.map(|port| HttpPort { ip: port.ip.or(Some(here)), ..port });
+        let asked = [(http, true), (metrics, false)];
+        let asked = asked.into_iter().filter_map(|(port, files)| Some((port?, files)));
+        asked.map(|(port, files)| Port::bind(port, files)).collect::<Result<_, _>>().map(Ports)
+    }
+
+    /// Lets connections come, and says where.
+    pub(super) fn listen(self, report: &Reporter) -> Result<Listeners, Error> {
+        let listen = |Port { socket, address, files }| {
+            let cannot_listen = |error| Error::Listen { address, error };
+            let listener = tcp::start_listening(socket).map_err(cannot_listen)?;
+            let address = listener.local_addr().unwrap_or(address);
+            let what = if files { "the files, metrics and a page" } else { "metrics and a page" };
+            report.notice(format_args!("{what} of the swarm: http://{address}/.xget/"));
+            Ok((listener, files))
+        };
+        self.0.into_iter().map(listen).collect::<Result<_, _>>().map(Listeners)
+    }
+}
+
+/// Where connections come in, and whether the files are served there, too.
+pub(super) struct Listeners(Vec<(TcpListener, bool)>);
+
+impl Listeners {
+    /// Begins to serve there; the tasks that let others in.
+    pub(super) fn open(self, shared: &Rc<Shared>) -> Result<Vec<JoinHandle<()>>, Error> {
+        let open = |(listener, files)| {
+            let listener = tokio::net::TcpListener::from_std(listener)
+                .map_err(Error::system("use the listening socket"))?;
+            Ok(spawn_local(accept(shared.clone(), listener, files)))
+        };
+        self.0.into_iter().map(open).collect()
+    }
+}
+
+impl Port {
+    fn bind(port: HttpPort, files: bool) -> Result<Port, Error> {
+        let HttpPort { ip, port } = port;
+        let address = (ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port).into();
+        let socket = match ip {
+            Some(_) => tcp::bind(address),
+            None => tcp::bind_everywhere(port),
+        };
+        let socket = socket.map_err(|error| Error::Listen { address, error })?;
+        Ok(Port { socket, address, files })
+    }
+}
+
+/// Gives the control directory what this module makes.
+pub(super) fn equip(hub: &mut Hub) {
+    hub.export(metrics::metrics);
+}
+
+async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener, files: bool) {
+    let site = Rc::new(Site::new(shared.clone(), files));
+    loop {
+        let (stream, peer, conn) = next_guest(&shared, &listener).await;
+        spawn_local(connection(site.clone(), stream, peer, conn));
+    }
+}
+
+async fn connection(site: Rc<Site>, stream: TcpStream, peer: SocketAddr, conn: Conn) {
+    let shared = site.shared.clone();
+    let bell = Rc::new(Bell::default());
+    shared.bells.borrow_mut().insert(conn, bell.clone());
+    shared.hub.borrow_mut().connected(conn, peer, Instant::now());
+    // Only what is more than a peer that has hung up is worth a word.
+    if let Err(why) = serve(&site, stream, &bell, conn).await {
+        shared.report.info(format_args!("{peer}: {why}"));
+    }
+    shared.bells.borrow_mut().remove(&conn);
+    shared.door.borrow_mut().left(conn);
+    shared.hub.borrow_mut().disconnected(conn, Instant::now());
+    shared.distribute();
+    shared.left.ring();
+}
+
+/// Answers until one side hangs up (Ok) or something goes wrong.
+async fn serve(site: &Rc<Site>, stream: TcpStream, bell: &Bell, conn: Conn) -> Result<(), String> {
+    let shared = &site.shared;
+    tcp::tune(&stream).map_err(|error| crate::error::reason(&error))?;
+    let traffic = Rc::new(Traffic::default());
+    let service = service_fn(|request| {
+        let answer = site.answer(conn, &traffic, &request);
+        std::future::ready(Ok::<_, std::convert::Infallible>(answer))
+    });
+    let mut http = http1::Builder::new();
+    // The request's head has to fit, and no more than that is kept of a reply.
+    http.max_buf_size(MAX_HTTP_BYTES);
+    let mut http = pin!(http.serve_connection(Socket::new(stream, traffic.clone()), service));
+    let mut before = None;
+    poll_fn(|cx| {
+        // What is rung for is looked at here in any case.
+        while bell.poll(cx).is_ready() {}
+        if shared.leaving.get() {
+            // What is being sent is sent to its end, and nothing else is.
+            http.as_mut().graceful_shutdown();
+        }
+        let polled = http.as_mut().poll(cx);
+        let progress = traffic.progress();
+        let waits = match (traffic.is_blocked(), traffic.is_answering()) {
+            (true, _) => Some(Wait::Taking),
+            (false, true) => None,
+            (false, false) => Some(Wait::Request),
+        };
+        let mut door = shared.door.borrow_mut();
+        door.observe(conn, before != Some(progress), waits, Instant::now());
+        let refusal = door.refusal(conn);
+        drop(door);
+        before = Some(progress);
+        shared.distribute();
+        match (refusal, polled) {
+            (Some(refusal), _) => Poll::Ready(Err(refusal.to_string())),
+            (None, Poll::Ready(Err(error))) => Poll::Ready(Err(error.to_string())),
+            (None, Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
+            (None, Poll::Pending) => Poll::Pending,
+        }
+    })
+    .await
+}

@@ -1,0 +1,275 @@
+//! A status for people: a summary, then a line a node, in columns.
+
+use std::fmt::Write as _;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use super::{State, Status, Words};
+use crate::path::shown;
+use crate::report::{bytes, rate};
+
+/// How much room there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Lines in all. Those who need attention most come first; what does not fit is counted.
+    pub lines: usize,
+    /// Columns of each line; longer ones are cut.
+    pub columns: usize,
+}
+
+/// The text of `.xget/status` as a table, cut to fit if there is only so much `room`.
+pub fn table(text: &str, room: Option<Room>) -> String {
+    let status = Status::of(text);
+    let mut nodes = status.nodes.clone();
+    nodes.sort_by_cached_key(|node| urgency(*node, &status));
+    let mut lines = summary(&status);
+    if !nodes.is_empty() {
+        let head = lines.len() + 2;
+        let fit = room.map_or(nodes.len(), |room| room.lines.saturating_sub(head));
+        // The last line says how many are left out.
+        let fit = if fit < nodes.len() { fit.saturating_sub(1) } else { nodes.len() };
+        let rows: Vec<_> = nodes.iter().take(fit).map(|node| row(*node, &status)).collect();
+        lines.push(String::new());
+        lines.extend(columns(&rows));
+        if fit < nodes.len() {
+            lines.push(format!("and {} more", nodes.len() - fit));
+        }
+    }
+    let columns = room.map_or(usize::MAX, |room| room.columns);
+    let most = room.map_or(usize::MAX, |room| room.lines);
+    let fitting = lines.iter().take(most).map(|line| line.chars().take(columns));
+    fitting.flat_map(|line| line.chain(['\n'])).collect()
+}
+
+/// Who is in trouble comes first, then who has least, then who is slowest.
+fn urgency(node: Words<'_>, status: &Status<'_>) -> impl Ord + use<> {
+    let (held, wanted) = node.held();
+    let permille = (u128::from(held) * 1000).checked_div(u128::from(wanted)).unwrap_or(0);
+    let troubled = status.last_trouble(node).is_some() && node.state() != State::Whole;
+    let address = node.get("node").and_then(|address| address.parse::<SocketAddr>().ok());
+    (!troubled, node.state(), permille, node.number("in_bytes_per_s"), address)
+}
+
+fn summary(status: &Status<'_>) -> Vec<String> {
+    let Status { server, nodes, log } = status;
+    let count = |state| nodes.iter().filter(|node| node.state() == state).count();
+    let number = |name| server.number(name).unwrap_or(0);
+    let mut image = format!(
+        "generation {}, {} in {} chunks of {}",
+        server.get("generation").unwrap_or("?").get(..16).unwrap_or("?"),
+        bytes(number("image_bytes")),
+        server.held().1,
+        bytes(number("chunk_bytes")),
+    );
+    match server.number("only_here") {
+        Some(0) if !nodes.is_empty() => image += "; every chunk is with some node",
+        Some(n) if !nodes.is_empty() => _ = write!(image, "; {n} chunks are with no node yet"),
+        // A node that is asked: it may not have all of it.
+        None => _ = write!(image, "; {} of them are here", server.held().0),
+        _ => {}
+    }
+    let (held, wanted) = nodes.iter().map(|node| node.held()).fold((0, 0), |sum, pair| {
+        (u64::saturating_add(sum.0, pair.0), u64::saturating_add(sum.1, pair.1))
+    });
+    let income = nodes.iter().filter_map(|node| node.number("in_bytes_per_s"));
+    let mut swarm = format!("{} nodes", nodes.len());
+    if !nodes.is_empty() {
+        let _ = write!(
+            swarm,
+            ": {} whole, {} fetching, {} stalled; {} of all is there, {} come in",
+            count(State::Whole),
+            count(State::Fetching),
+            count(State::Stalled),
+            percent(held, wanted),
+            per_second(income.fold(0, u64::saturating_add)),
+        );
+    }
+    let sent = format!(
+        "sent from here {}, {} at present",
+        bytes(number("sent_bytes")),
+        per_second(number("sent_bytes_per_s"))
+    );
+    let last = log.last().and_then(|said| Some((said.get("log")?, said_of(*said))));
+    let last = last.map(|(by, what)| format!("last trouble: {}: {what}", shown(by.as_bytes())));
+    [image, swarm, sent].into_iter().chain(last).collect()
+}
+
+const HEADS: [&str; 9] =
+    ["NODE", "SUBNET", "SHARE", "IN", "OUT", "FROM HERE", "SOURCES", "SINCE", "LAST ERROR"];
+/// Words stand to the left, numbers to the right.
+const TO_THE_LEFT: [usize; 3] = [0, 1, 8];
+
+fn row(node: Words<'_>, status: &Status<'_>) -> [String; 9] {
+    let address = shown(node.get("node").unwrap_or("?").as_bytes());
+    let (held, wanted) = node.held();
+    let speed = |name| node.number(name).map_or("-".into(), per_second);
+    // The last chunk of an image is shorter, which nobody sees in a percentage.
+    let came = held.saturating_mul(status.server.number("chunk_bytes").unwrap_or(0));
+    let from_here = node.number("sent_bytes").unwrap_or(0).min(came);
+    let sources = node.number("sources").filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
+    [
+        address.clone(),
+        subnet(&address),
+        percent(held, wanted),
+        if node.state() == State::Whole { "-".into() } else { speed("in_bytes_per_s") },
+        speed("out_bytes_per_s"),
+        percent(from_here, came),
+        sources,
+        node.seconds("seconds").map_or("-".into(), age),
+        trouble(node, status),
+    ]
+}
+
+/// The last thing that it said went wrong, or that nothing comes.
+fn trouble(node: Words<'_>, status: &Status<'_>) -> String {
+    let quiet = node.seconds("quiet_seconds").unwrap_or(0.0);
+    let stalled = (node.state() == State::Stalled).then(|| format!("nothing for {}", age(quiet)));
+    let said = status.last_trouble(node).map(said_of);
+    [stalled, said].into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn said_of(line: Words<'_>) -> String {
+    let text = shown(line.get("text").unwrap_or_default().as_bytes());
+    match line.seconds("seconds") {
+        Some(secs) => format!("{text} ({} ago)", age(secs)),
+        None => text,
+    }
+}
+
+fn columns(rows: &[[String; 9]]) -> Vec<String> {
+    let heads = HEADS.map(str::to_owned);
+    let all: Vec<&[String; 9]> = std::iter::once(&heads).chain(rows).collect();
+    let width = |column: usize| {
+        all.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..HEADS.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &&[String; 9]| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            match TO_THE_LEFT.contains(&column) {
+                true => format!("{cell:width$}"),
+                false => format!("{cell:>width$}"),
+            }
+        });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    all.iter().map(line).collect()
+}
+
+/// The network of which nodes count as near to each other: a /24, or a /64 of IPv6.
+fn subnet(address: &str) -> String {
+    match address.parse() {
+        Ok(SocketAddr::V4(address)) => {
+            let [a, b, c, _] = address.ip().octets();
+            format!("{a}.{b}.{c}.0/24")
+        }
+        Ok(SocketAddr::V6(address)) => {
+            let network = address.ip().to_bits() >> 64 << 64;
+            format!("{}/64", Ipv6Addr::from_bits(network))
+        }
+        Err(_) => "-".into(),
+    }
+}
+
+/// Rounded down, so that 100 % is all of it.
+fn percent(part: u64, whole: u64) -> String {
+    let percent = (u128::from(part) * 100).checked_div(u128::from(whole));
+    percent.map_or("-".into(), |percent| format!("{percent} %"))
+}
+
+fn per_second(bytes_per_s: u64) -> String {
+    rate(bytes_per_s, Duration::from_secs(1))
+}
+
+/// A time for people: `12 s`, `3 min`, `5 h`, `9 d`.
+fn age(seconds: f64) -> String {
+    match seconds as u64 {
+        secs @ 0..120 => format!("{secs} s"),
+        secs @ 120..7200 => format!("{} min", secs / 60),
+        secs @ 7200..172_800 => format!("{} h", secs / 3600),
+        secs => format!("{} d", secs / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SERVER: &str = "generation=0123456789abcdef0123 image_bytes=1048576 chunk_bytes=65536 \
+        held=16/16 sent_bytes=524288 sent_bytes_per_s=2048 only_here=8\n";
+
+    fn node(last: u8, held: u32, more: &str) -> String {
+        format!("node=10.0.0.{last}:20004 held={held}/16 sent_bytes=65536 seconds=9.5{more}\n")
+    }
+
+    /// The addresses in the order of their lines.
+    fn order(table: &str) -> Vec<&str> {
+        table.lines().filter_map(|line| line.split(':').next()?.strip_prefix("10.0.0.")).collect()
+    }
+
+    #[test]
+    fn a_node_is_a_line_below_a_summary() {
+        let words = " quiet_seconds=0.1 in_bytes_per_s=1024 out_bytes_per_s=0 sources=3";
+        let text = SERVER.to_owned() + &node(7, 8, words);
+        let expected = "\
+generation 0123456789abcdef, 1.0 MiB in 16 chunks of 64.0 KiB; 8 chunks are with no node yet
+1 nodes: 0 whole, 1 fetching, 0 stalled; 50 % of all is there, 1.0 KiB/s come in
+sent from here 512.0 KiB, 2.0 KiB/s at present
+
+NODE            SUBNET       SHARE         IN    OUT  FROM HERE  SOURCES  SINCE  LAST ERROR
+10.0.0.7:20004  10.0.0.0/24   50 %  1.0 KiB/s  0 B/s       12 %        3    9 s
+";
+        assert_eq!(table(&text, None), expected);
+    }
+
+    #[test]
+    fn who_is_in_trouble_comes_first_and_who_is_whole_last() {
+        let text = SERVER.to_owned()
+            + &node(1, 16, "")
+            + &node(2, 9, "")
+            + &node(3, 4, "")
+            + &node(4, 12, " quiet_seconds=60")
+            + &node(5, 15, "")
+            + "log=10.0.0.5:20004 seconds=9.0 text=slow\n"
+            + "log=10.0.0.5:20004 seconds=3.0 text=disk full, node=1\n";
+        let table = table(&text, None);
+        assert_eq!(order(&table), ["5", "4", "3", "2", "1"]);
+        assert!(table.contains("  disk full, node=1 (3 s ago)\n"), "{table}");
+        assert!(table.contains("  nothing for 60 s\n"), "{table}");
+    }
+
+    #[test]
+    fn the_last_trouble_is_told_though_its_node_is_gone() {
+        let text = SERVER.to_owned() + "log=10.0.0.9:1 seconds=130.0 text=gone\n";
+        assert!(table(&text, None).ends_with("\nlast trouble: 10.0.0.9:1: gone (2 min ago)\n"));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_counted() {
+        let nodes: String = (1..=100).map(|n| node(n, u32::from(n) % 16, "")).collect();
+        let text = SERVER.to_owned() + &nodes;
+        let table = table(&text, Some(Room { lines: 10, columns: 40 }));
+        assert_eq!(table.lines().count(), 10);
+        assert_eq!(table.lines().last(), Some("and 96 more"));
+        assert!(table.lines().all(|line| line.chars().count() <= 40));
+        assert_eq!(order(&table).first(), Some(&"16"), "which has nothing yet");
+    }
+
+    #[test]
+    fn a_terminal_of_one_line_gets_one_line() {
+        let text = SERVER.to_owned() + &node(1, 1, "");
+        assert_eq!(table(&text, Some(Room { lines: 1, columns: 5 })), "gener\n");
+    }
+
+    #[test]
+    fn words_that_are_missing_or_make_no_sense_are_no_harm() {
+        for text in ["", "\n\n", "node=\n", "x\nnode=a held=9/0 seconds=-1\nlog=\n"] {
+            assert!(!table(text, None).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_node_says_cannot_move_the_cursor() {
+        let text = SERVER.to_owned() + &node(1, 1, "") + "log=10.0.0.1:20004 text=\x1b[2Jgone\n";
+        assert!(!table(&text, None).contains('\x1b'));
+    }
+}
