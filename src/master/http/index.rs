@@ -19,10 +19,10 @@ pub(super) fn page(tree: &Tree, dir: usize, from: usize) -> (String, Option<usiz
     if from == dir {
         let path = tree.entry(node).map(|entry| entry.path.as_bytes()).unwrap_or_default();
         let path = escaped(&format!("/{}", shown(path)));
-        let _ = write!(
+        let _ = writeln!(
             text,
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{path}</title>\
-             <link rel=\"stylesheet\" href=\"/.xget/page.css\"><h1>{path}</h1><table class=\"files\">\n"
+             <link rel=\"stylesheet\" href=\"/.xget/page.css\"><h1>{path}</h1><table class=\"files\">"
         );
         if node != ROOT {
             text += "<tr><td><a href=\"../\">../</a><td><td>\n";
