@@ -18,7 +18,8 @@ master 0 "$src" --max-upload 1M || { fail "the master starts" "$(log master)"; f
 # shellcheck disable=SC2016
 start n1 1 unshare -m sh -c 'mount --bind "$1" /etc/hosts && shift && exec "$@"' sh "$hosts" \
     "$xget" -n head -p $port -q -D 1 -r forever --retry-wait 1 --serve no . "$work/n1"
-check "a fetch begins" wait_for 30 sh -c "ls $work/n1/.xget-part-* $work/n1/*/.xget-part-*"
+has_begun() { find "$work/n1" -name '.xget-part-*' | grep -q .; }
+check "a fetch begins" wait_for 15 has_begun
 sleep 2
 check "and is not over yet" is_running n1
 

@@ -66,7 +66,7 @@ master_says() { wait_for "$1" grep -q "$2" "$(log master)"; }
 
 sign one
 serve --key "$one" --key "$two"
-check "the master says who has signed" grep "is signed by the key $(id_of "$one")" "$(log master)"
+check "the master says who has signed" master_says 20 "is signed by the key $(id_of "$one")"
 believes "the key that signed, in a file" file $port --key "$one"
 believes "the key itself" itself $port --key "$(key_of "$one")"
 believes "one of two keys" two-keys $port --key "$other" --key "$one"
@@ -113,7 +113,7 @@ forged=$({ decoded "$signature" 2 | head -c 2; decoded "$one" 2 | head -c 10 | t
     decoded "$signature" 2 | tail -c 64; } | base64 -w 0)
 sed -i "2s|.*|$forged|" "$signature"
 serve --key "$work/forged.pub"
-check "a forger's master serves a forged signature" grep 'is signed by the key' "$(log master)"
+check "a forger's master serves a forged signature" master_says 20 'is signed by the key'
 refuses "a forged signature" 'or forged' forged $port --key "$one"
 end TERM master
 
