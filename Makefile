@@ -6,9 +6,9 @@ CARGO = cargo
 PREFIX = /usr/local
 TARGET = $${CARGO_TARGET_DIR:-target}
 # What is installed, and by what the completions are printed: another one where that one cannot run here.
-XGET = $(TARGET)/release/xget
-XGET_NODE = $(TARGET)/static/xget-node
-PRINTER = $(XGET)
+PROGRAM = $(TARGET)/release/xget
+NODE_PROGRAM = $(TARGET)/static/xget-node
+PRINTER = $(PROGRAM)
 UNITS = $(PREFIX)/lib/systemd/system
 ZSH_FUNCTIONS = $(PREFIX)/share/zsh/site-functions
 DOCS = $(PREFIX)/share/doc/xget
@@ -28,7 +28,7 @@ static-check: ## as root: prove that they are static and small, and work where n
 	tests/static.sh
 
 install: install-completions ## after make: install xget, manual pages, units, completions below DESTDIR and PREFIX (/usr/local)
-	install -D "$(XGET)" "$(DESTDIR)$(PREFIX)/bin/xget"
+	install -D "$(PROGRAM)" "$(DESTDIR)$(PREFIX)/bin/xget"
 	install -D -m 644 docs/xget.1 "$(DESTDIR)$(PREFIX)/share/man/man1/xget.1"
 	install -D -m 644 docs/xget.cmdline.7 "$(DESTDIR)$(PREFIX)/share/man/man7/xget.cmdline.7"
 	for unit in xget.service xget-master.service xget-master.socket; do \
@@ -49,7 +49,7 @@ install-docs: ## install the documentation below DESTDIR and PREFIX
 	cd docs && find . -name '*.md' -exec install -D -m 644 {} "$(DESTDIR)$(DOCS)/docs/{}" \;
 
 install-node: ## after make static: install the static node, which an initramfs holds, as xget-node
-	install -D "$(XGET_NODE)" "$(DESTDIR)$(PREFIX)/bin/xget-node"
+	install -D "$(NODE_PROGRAM)" "$(DESTDIR)$(PREFIX)/bin/xget-node"
 
 install-dracut: ## install the dracut module below DESTDIR
 	install -D -t "$(DESTDIR)/usr/lib/dracut/modules.d/50xget" dracut-module/50xget/*.sh

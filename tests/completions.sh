@@ -7,7 +7,7 @@ need_xget
 
 mkdir "$work/files" "$work/zsh"
 : > "$work/files/an image"
-make -s -C "$repo" XGET="$xget" DESTDIR="$work" PREFIX=/usr ZSH_FUNCTIONS=/zsh install-completions ||
+make -s -C "$repo" PROGRAM="$xget" DESTDIR="$work" PREFIX=/usr ZSH_FUNCTIONS=/zsh install-completions ||
     { fail "make install-completions"; finish; }
 completions=$work/usr/share/bash-completion/completions/xget
 
