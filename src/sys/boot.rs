@@ -76,6 +76,12 @@ pub fn load_module(file: &File) -> io::Result<()> {
     }
 }
 
+#[cfg(not(all(target_arch = "aarch64", target_env = "musl")))]
+const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
+/// As in asm-generic/unistd.h: libc has no name for it there.
+#[cfg(all(target_arch = "aarch64", target_env = "musl"))]
+const KEXEC_FILE_LOAD: libc::c_long = 294;
+
 /// Makes a kernel the one to go on with (kexec_file_load(2)). [`start_loaded_kernel`] goes on.
 pub fn load_kernel(kernel: &File, initrd: Option<&File>, cmdline: &str) -> io::Result<()> {
     let cmdline = CString::new(cmdline)?;
@@ -84,7 +90,7 @@ pub fn load_kernel(kernel: &File, initrd: Option<&File>, cmdline: &str) -> io::R
     // and its length counts the NUL.
     let result = unsafe {
         libc::syscall(
-            libc::SYS_kexec_file_load,
+            KEXEC_FILE_LOAD,
             kernel.as_raw_fd(),
             initrd.map_or(-1, AsRawFd::as_raw_fd),
             cmdline.as_bytes_with_nul().len(),
