@@ -5,12 +5,11 @@
 //! these are two, and the receiver's own downlink. As with `TCP_NOTSENT_LOWAT`, a sender may write
 //! only so far ahead of what has left.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
-
-use super::queue::Queue;
 
 /// Bytes of one connection that an uplink carries before the others have their turn: this much of the
 /// image, or of the rest.
@@ -294,6 +293,30 @@ enum Event {
     Timer(u64),
 }
 
+/// The earlier comes first, and of those at the same moment what was planned first.
+#[derive(Debug)]
+struct Planned(Instant, u64, Event);
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Planned) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Planned) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Planned) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
+}
+
 /// All hosts' links and connections, and what will happen.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -303,11 +326,10 @@ pub(super) struct Network {
     rack_links: Vec<Rack>,
     /// The connections by their number, and of each the client's side and the server's.
     pipes: Vec<[Option<Pipe>; 2]>,
-    planned: Queue<Event>,
+    planned: BinaryHeap<Reverse<Planned>>,
+    last_event: u64,
     /// Who has something to look at.
-    woken: VecDeque<HostId>,
-    /// All hosts' links have the same delay, and racks carry whatever comes.
-    even: bool,
+    woken: Vec<HostId>,
 }
 
 /// What a step of the network led to.
@@ -333,18 +355,15 @@ impl Network {
         };
         let ports: Vec<Port> = links.map(port).collect();
         let count = ports.len().div_ceil(racks.nodes);
-        let delays = ports.first().map(|port| port.link.delay);
-        let even = racks.uplink_bytes_per_s.is_none()
-            && ports.iter().all(|port| Some(port.link.delay) == delays);
         Network {
             now,
             ports,
             racks,
             rack_links: vec![Rack { out: free, into: free, image_bytes: 0 }; count],
             pipes: Vec::new(),
-            planned: Queue::new(now),
-            woken: VecDeque::new(),
-            even,
+            planned: BinaryHeap::new(),
+            last_event: 0,
+            woken: Vec::new(),
         }
     }
 
@@ -368,7 +387,7 @@ impl Network {
 
     /// Lets the next thing happen; None if nothing ever will.
     pub(super) fn step(&mut self) -> Option<Step> {
-        let (at, event) = self.planned.pop()?;
+        let Reverse(Planned(at, _, event)) = self.planned.pop()?;
         self.now = at;
         match event {
             Event::Timer(timer) => return Some(Step::Timer(timer)),
@@ -380,7 +399,7 @@ impl Network {
             }
             Event::Leaves(segment) => self.leaves(segment),
             Event::Enters(segment) => self.enters(segment),
-            Event::Reaches(segment) => self.reaches(segment, at),
+            Event::Reaches(segment) => self.reaches(segment),
             Event::Arrives(Segment { pipe: (link, end), bytes, .. }) => {
                 if let Some(pipe) = self.pipe_mut((link, end)) {
                     let to = pipe.to;
@@ -404,18 +423,14 @@ impl Network {
         Some(Step::Moved)
     }
 
-    /// Somebody whom something has happened to; each once for all of it.
-    pub(super) fn next_woken(&mut self) -> Option<HostId> {
-        self.woken.pop_front()
+    /// Whom something has happened to since the last call.
+    pub(super) fn take_woken(&mut self) -> Vec<HostId> {
+        std::mem::take(&mut self.woken)
     }
 
-    /// Puts what has happened to a host since the last call into `ready`, in the place of what is
-    /// there.
-    pub(super) fn take_ready(&mut self, host: HostId, ready: &mut Vec<Ready>) {
-        ready.clear();
-        if let Some(port) = self.ports.get_mut(host.0) {
-            std::mem::swap(&mut port.ready, ready);
-        }
+    /// What has happened to a host since the last call.
+    pub(super) fn take_ready(&mut self, host: HostId) -> Vec<Ready> {
+        self.ports.get_mut(host.0).map(|port| std::mem::take(&mut port.ready)).unwrap_or_default()
     }
 
     /// A program starts on a host.
@@ -611,15 +626,10 @@ impl Network {
         port.sends_until = self.now + takes(bytes, port.link.up_bytes_per_s);
         let waits = !port.line.is_empty();
         let segment = Segment { pipe: id, bytes, not_before: port.sends_until + delay };
-        let reaches = self.now + delay;
         let near =
             self.racks.uplink_bytes_per_s.is_none() || self.racks.rack(from) == self.racks.rack(to);
-        match near {
-            // What is sent first reaches its end first, so that it need not be waited for.
-            true if self.even => self.reaches(segment, reaches),
-            true => self.plan(reaches, Event::Reaches(segment)),
-            false => self.plan(reaches, Event::Leaves(segment)),
-        }
+        let first = if near { Event::Reaches(segment) } else { Event::Leaves(segment) };
+        self.plan(self.now + delay, first);
         if wakes {
             self.wake(from, Ready::Writable(id.0, id.1));
         }
@@ -645,11 +655,11 @@ impl Network {
         self.plan(begins, Event::Reaches(segment));
     }
 
-    fn reaches(&mut self, mut segment: Segment, at: Instant) {
+    fn reaches(&mut self, mut segment: Segment) {
         let Some(to) = self.pipe(segment.pipe).map(|pipe| pipe.to) else { return };
         let Some(port) = self.ports.get_mut(to.0).filter(|p| p.power != Power::Off) else { return };
         let rate = port.link.down_bytes_per_s;
-        port.downlink.carry(&mut segment, rate, at);
+        port.downlink.carry(&mut segment, rate, self.now);
         self.plan(segment.not_before, Event::Arrives(segment));
     }
 
@@ -658,7 +668,7 @@ impl Network {
             return;
         };
         if port.ready.is_empty() {
-            self.woken.push_back(host);
+            self.woken.push(host);
         }
         if port.ready.last() != Some(&ready) {
             port.ready.push(ready);
@@ -671,7 +681,8 @@ impl Network {
     }
 
     fn plan(&mut self, at: Instant, event: Event) {
-        self.planned.push(at, event);
+        self.last_event += 1;
+        self.planned.push(Reverse(Planned(at, self.last_event, event)));
     }
 }
 
