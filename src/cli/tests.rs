@@ -374,7 +374,10 @@ mod with_a_master {
     #[cfg(not(feature = "http"))]
     #[test]
     fn a_build_without_http_refuses_it() {
-        refused("--http 80 /srv", "this build of xget has no HTTP, which --http and --metrics need");
+        refused(
+            "--http 80 /srv",
+            "this build of xget has no HTTP, which --http and --metrics need",
+        );
     }
 
     #[test]

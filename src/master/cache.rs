@@ -64,7 +64,8 @@ impl Cache {
     /// Writes the cache in one step, so that whoever reads finds the old file or the new one.
     /// Missing directories are made; only the owner may read them and the file.
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        if let Some(dir) = path.parent() {
+        // A confined master may make none, not even one that is there.
+        if let Some(dir) = path.parent().filter(|dir| !dir.is_dir()) {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let new = path.with_extension("new");

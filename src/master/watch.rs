@@ -268,8 +268,7 @@ impl Watcher {
 
     fn save(&self) {
         let Some(path) = &self.cache_path else { return };
-        let directory = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-        if let Err(error) = directory.and_then(|()| self.cache.save(path)) {
+        if let Err(error) = self.cache.save(path) {
             let why = crate::error::reason(&error);
             self.report.warning(format_args!("cannot keep hashes in {}: {why}", path.display()));
         }
