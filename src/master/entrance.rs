@@ -1,7 +1,7 @@
 //! Where clients come in: sockets on which the service manager listens already (systemd.socket(5)), or
 //! one of our own.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Socket, Type};
@@ -16,7 +16,32 @@ pub(super) enum Entrance {
     /// Clients may be waiting there already.
     Handed(Vec<TcpListener>),
     /// Clients are refused until it is opened.
-    Own(Socket, SocketAddr),
+    Own(Bound),
+}
+
+/// A port that is taken and not listened on yet.
+pub(super) struct Bound {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Takes a port of one address, or of all.
+    pub(super) fn new(ip: Option<IpAddr>, port: u16) -> Result<Bound, Error> {
+        let address = (ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port).into();
+        let socket = match ip {
+            Some(_) => tcp::bind(address),
+            None => tcp::bind_everywhere(port),
+        };
+        let socket = socket.map_err(|error| Error::Listen { address, error })?;
+        Ok(Bound { socket, address })
+    }
+
+    /// Lets clients in.
+    pub(super) fn listen(self) -> Result<TcpListener, Error> {
+        let Bound { socket, address } = self;
+        tcp::start_listening(socket).map_err(|error| Error::Listen { address, error })
+    }
 }
 
 impl Entrance {
@@ -31,23 +56,14 @@ impl Entrance {
                 .collect::<Result<_, _>>()
                 .map(Entrance::Handed);
         }
-        let socket = match options.listen {
-            Some(ip) => tcp::bind((ip, options.port).into()),
-            None => tcp::bind_everywhere(options.port),
-        };
-        let anywhere = SocketAddr::from(([0, 0, 0, 0], options.port));
-        let address = options.listen.map_or(anywhere, |ip| (ip, options.port).into());
-        let socket = socket.map_err(|error| Error::Listen { address, error })?;
-        Ok(Entrance::Own(socket, address))
+        Bound::new(options.listen, options.port).map(Entrance::Own)
     }
 
     /// Lets clients in.
     pub(super) fn open(self) -> Result<Vec<TcpListener>, Error> {
         match self {
             Entrance::Handed(listeners) => Ok(listeners),
-            Entrance::Own(socket, address) => tcp::start_listening(socket)
-                .map(|listener| vec![listener])
-                .map_err(|error| Error::Listen { address, error }),
+            Entrance::Own(bound) => bound.listen().map(|listener| vec![listener]),
         }
     }
 }

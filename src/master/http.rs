@@ -19,10 +19,10 @@ use std::time::Instant;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use socket2::Socket as BoundSocket;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::entrance::Bound;
 use super::server::{Bell, Shared, next_guest};
 use crate::cli::{self, HttpPort};
 use crate::error::Error;
@@ -35,15 +35,8 @@ use crate::swarm::hub::Hub;
 use answer::Site;
 use socket::{Socket, Traffic};
 
-/// Ports that are taken, before the long work of hashing, and not listened on yet.
-pub(super) struct Ports(Vec<Port>);
-
-struct Port {
-    socket: BoundSocket,
-    address: SocketAddr,
-    /// Whether the files are served there, too.
-    files: bool,
-}
+/// Ports that are taken, before the long work of hashing, and whether the files are served there, too.
+pub(super) struct Ports(Vec<(Bound, bool)>);
 
 impl Ports {
     /// Takes the ports that `--http` and `--metrics` name. Without an address the first is that of the
@@ -54,15 +47,16 @@ impl Ports {
         let metrics = options.metrics.map(|port| HttpPort { ip: port.ip.or(Some(here)), ..port });
         let asked = [(http, true), (metrics, false)];
         let asked = asked.into_iter().filter_map(|(port, files)| Some((port?, files)));
-        asked.map(|(port, files)| Port::bind(port, files)).collect::<Result<_, _>>().map(Ports)
+        let bind = |(HttpPort { ip, port }, files)| Ok((Bound::new(ip, port)?, files));
+        asked.map(bind).collect::<Result<_, _>>().map(Ports)
     }
 
     /// Lets connections come, and says where.
     pub(super) fn listen(self, report: &Reporter) -> Result<Listeners, Error> {
-        let listen = |Port { socket, address, files }| {
-            let cannot_listen = |error| Error::Listen { address, error };
-            let listener = tcp::start_listening(socket).map_err(cannot_listen)?;
-            let address = listener.local_addr().unwrap_or(address);
+        let listen = |(bound, files): (Bound, bool)| {
+            let listener = bound.listen()?;
+            let address =
+                listener.local_addr().map_err(Error::system("use the listening socket"))?;
             let what = if files { "the files, metrics and a page" } else { "metrics and a page" };
             report.notice(format_args!("{what} of the swarm: http://{address}/.xget/"));
             Ok((listener, files))
@@ -83,19 +77,6 @@ impl Listeners {
             Ok(spawn_local(accept(shared.clone(), listener, files)))
         };
         self.0.into_iter().map(open).collect()
-    }
-}
-
-impl Port {
-    fn bind(port: HttpPort, files: bool) -> Result<Port, Error> {
-        let HttpPort { ip, port } = port;
-        let address = (ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port).into();
-        let socket = match ip {
-            Some(_) => tcp::bind(address),
-            None => tcp::bind_everywhere(port),
-        };
-        let socket = socket.map_err(|error| Error::Listen { address, error })?;
-        Ok(Port { socket, address, files })
     }
 }
 
