@@ -175,6 +175,9 @@ pub struct Fetch {
     tell_sent: Option<Instant>,
     /// When a chunk last came; before the first, when there was first somebody to ask.
     progress: Option<Instant>,
+    /// Nothing but what the scheduler wants is to be done before then, unless something happens.
+    /// None: look at once.
+    look_at: Option<Option<Instant>>,
     random: u64,
     trace: bool,
 }
@@ -224,6 +227,7 @@ impl Fetch {
             sent_bytes: 0,
             tell_sent: None,
             progress: None,
+            look_at: None,
             random: seed | 1,
             trace: false,
         }
@@ -325,8 +329,9 @@ impl Fetch {
     /// A node that serves at `address` fetches from here.
     pub fn called_by(&mut self, address: SocketAddr) {
         self.learn(address);
-        if let Some(place) = self.places.get_mut(&address) {
+        if let Some(place) = self.places.get_mut(&address).filter(|place| !place.calls) {
             place.calls = true;
+            self.look_at = None;
         }
     }
 
@@ -344,6 +349,7 @@ impl Fetch {
         let known = self.places.contains_key(&address);
         if !known && !myself && !self.home.contains(&address) && self.places.len() < MAX_ADDRESSES {
             let place = Place { linked: false, calls: false, not_before: None, failures: 0 };
+            self.look_at = None;
             if self.places.insert(address, place).is_none() && self.is_near(address) {
                 self.neighbours = self.neighbours.saturating_add(1);
                 self.scheduler.has_neighbours(self.neighbours);
@@ -357,6 +363,7 @@ impl Fetch {
 
     /// A connection was made from the local address `own`.
     pub fn connected(&mut self, source: SourceId, own: IpAddr, now: Instant) {
+        self.look_at = None;
         if !self.own.contains(&own) {
             self.own.push(own);
         }
@@ -369,6 +376,7 @@ impl Fetch {
     /// A connection ended or could not be made.
     pub fn closed(&mut self, source: SourceId, now: Instant) {
         let Some(link) = self.links.remove(&source) else { return };
+        self.look_at = None;
         self.scheduler.remove(source);
         if link.home {
             self.home_failures = self.home_failures.saturating_add(1);
@@ -393,30 +401,49 @@ impl Fetch {
         while let Some(command) = self.scheduler.poll(now) {
             self.carry_out(command, now);
         }
-        self.report_news(now);
         self.report_troubles();
         self.report_sent(now);
-        self.ask_for_sources(now);
-        self.redraw(now);
-        self.dial(now);
+        if !self.is_quiet(now) {
+            self.report_news(now);
+            self.ask_for_sources(now);
+            self.redraw(now);
+            self.dial(now);
+            self.look_at = self.outputs.is_empty().then(|| self.next_look());
+        }
         self.outputs.pop_front()
+    }
+
+    /// Whether [`Fetch::poll`] would do nothing: nothing has happened since that matters to it, and
+    /// nothing is due.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        let told = self.tell_sent.is_none_or(|due| now < due);
+        told && self.outputs.is_empty() && self.is_quiet(now) && self.scheduler.is_idle(now)
     }
 
     /// When [`Fetch::poll`] has something to do by itself.
     pub fn deadline(&self) -> Option<Instant> {
+        let own = self.look_at.unwrap_or_else(|| self.next_look());
+        [own, self.tell_sent, self.scheduler.deadline()].into_iter().flatten().min()
+    }
+
+    fn is_quiet(&self, now: Instant) -> bool {
+        self.look_at.is_some_and(|at| at.is_none_or(|at| now < at))
+    }
+
+    fn next_look(&self) -> Option<Instant> {
         let news = self.order.len();
         let report_every = self.rules.report_every;
         let links = self.links.values().flat_map(|link| {
             let behind = link.kind.is_some() && link.reported < news;
             [link.redir_due, behind.then(|| link.reported_at + report_every)]
         });
-        let useful = self.usefulness();
-        let rests = self.places.values().filter(|place| useful(place));
-        let rests = rests.filter_map(|place| place.not_before);
+        let rests = self.usefulness().and_then(|useful| {
+            let rests = self.places.values().filter(|place| useful(place));
+            rests.filter_map(|place| place.not_before).min()
+        });
         let home = self.home_due.filter(|_| !self.has_home_link());
         let redraw = self.redraw_due.filter(|_| !self.is_whole());
-        let times = links.flatten().chain(rests).chain(home).chain(redraw).chain(self.tell_sent);
-        times.chain(self.scheduler.deadline()).min()
+        links.flatten().chain(rests).chain(home).chain(redraw).min()
     }
 
     /// Takes the next thing off the front of `bytes`; None when all of them are used up.
@@ -565,6 +592,7 @@ impl Fetch {
         transfer.tags.iter().for_each(|(_, tag)| link.client.flush(*tag));
         let address = link.address;
         let right = self.manifest.hash(chunk) == Some(&transfer.hasher.finalize());
+        self.look_at = None;
         let since = self.scheduler.asked_since(source, chunk);
         let needed = self.scheduler.missing().contains(chunk);
         self.scheduler.ended(source, chunk, right, now);
@@ -608,14 +636,14 @@ impl Fetch {
             _ => &mut link.redir,
         };
         let nonsense = Fault::Nonsense(file);
-        for line in lines.add(bytes).ok_or(nonsense.clone())? {
+        for line in lines.add(bytes).ok_or(nonsense.clone())?.lines() {
             match file {
-                Control::Have => self.have_line(source, &line, now)?,
+                Control::Have => self.have_line(source, line, now)?,
                 Control::Next => {
                     let chunk = line.parse().ok().and_then(|n| self.manifest.layout().chunk(n));
                     self.scheduler.granted(source, chunk.ok_or(nonsense.clone())?, now);
                 }
-                _ => self.learn(parse_address(&line).ok_or(nonsense.clone())?),
+                _ => self.learn(parse_address(line).ok_or(nonsense.clone())?),
             }
         }
         Ok(())
@@ -640,6 +668,7 @@ impl Fetch {
             HAVE_NODE => Kind::Peer,
             _ => return Err(nonsense),
         };
+        self.look_at = None;
         link.kind = Some(kind);
         self.progress.get_or_insert(now);
         link.redir_due = Some(now + self.rules.redir_first);
@@ -779,7 +808,9 @@ impl Fetch {
                 self.link(address, true, now);
             }
         }
-        while let Some(address) = self.choose(now, self.usefulness()) {
+        while let Some(useful) = self.usefulness()
+            && let Some(address) = self.choose(now, useful)
+        {
             self.link(address, false, now);
         }
     }
@@ -789,9 +820,9 @@ impl Fetch {
         let random = next_random(&mut self.random);
         let due = |place: &Place| wanted(place) && place.not_before <= Some(now);
         let due = self.places.iter().filter(|(_, place)| due(place));
-        let far =
-            self.links.values().filter(|link| !link.home && !self.is_near(link.address)).count();
-        let enough = self.scheduler.far_is_dear() && far >= self.rules.far_kept;
+        let far = |link: &&Link| !link.home && !self.is_near(link.address);
+        let enough = self.scheduler.far_is_dear()
+            && self.links.values().filter(far).count() >= self.rules.far_kept;
         due.map(|(address, _)| *address).min_by_key(|address| {
             let mixed =
                 (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random);
@@ -799,11 +830,11 @@ impl Fetch {
         })
     }
 
-    /// Which nodes could be of use, now or when their time has come.
-    fn usefulness(&self) -> impl Fn(&Place) -> bool + use<> {
+    /// Which nodes could be of use, now or when their time has come; None if nobody could.
+    fn usefulness(&self) -> Option<impl Fn(&Place) -> bool + use<>> {
         let peers = if self.is_whole() { usize::MAX } else { self.peers() };
         let (any, callers) = (peers < self.rules.max_dialled, peers < self.rules.max_peers);
-        move |place| !place.linked && (any || callers && place.calls)
+        callers.then_some(move |place: &Place| !place.linked && (any || place.calls))
     }
 
     fn link(&mut self, address: SocketAddr, home: bool, now: Instant) {

@@ -42,7 +42,7 @@ pub(super) enum Token {
 pub(super) struct Link {
     pub(super) address: SocketAddr,
     pub(super) home: bool,
-    pub(super) client: Client<Token>,
+    pub(super) client: Box<Client<Token>>,
     /// Known once the first line of `have` has come.
     pub(super) kind: Option<Kind>,
     pub(super) have: Lines,
@@ -66,7 +66,7 @@ impl Link {
         Link {
             address,
             home,
-            client: Client::new(trace),
+            client: Box::new(Client::new(trace)),
             kind: None,
             have: Lines::default(),
             redir: Lines::default(),
@@ -198,14 +198,15 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Adds a piece and takes out the lines that are whole; None if one is too long or not text.
-    pub(super) fn add(&mut self, bytes: &[u8]) -> Option<Vec<String>> {
+    /// Adds a piece and takes out the lines that are whole; None if what is left is too long for a
+    /// line, or they are not text.
+    pub(super) fn add(&mut self, bytes: &[u8]) -> Option<String> {
         self.offset = self.offset.saturating_add(bytes.len() as u64);
         self.partial.extend_from_slice(bytes);
         let end = self.partial.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
         let whole: Vec<u8> = self.partial.drain(..end).collect();
         let text = String::from_utf8(whole).ok()?;
-        (self.partial.len() <= MAX_LINE_BYTES).then(|| text.lines().map(str::to_owned).collect())
+        (self.partial.len() <= MAX_LINE_BYTES).then_some(text)
     }
 }
 
@@ -268,8 +269,8 @@ mod tests {
     fn a_line_that_does_not_end_is_refused() {
         let mut lines = Lines::default();
         let piece = [b'1'; MAX_LINE_BYTES / 2];
-        assert_eq!(lines.add(&piece), Some(Vec::new()));
-        assert_eq!(lines.add(&piece), Some(Vec::new()));
+        assert_eq!(lines.add(&piece), Some(String::new()));
+        assert_eq!(lines.add(&piece), Some(String::new()));
         assert_eq!(lines.add(b"2"), None);
     }
 }

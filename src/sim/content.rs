@@ -176,6 +176,10 @@ impl Record {
 
 /// Takes `written` out of `ranges`, and puts it in again if it `belongs` there.
 fn replace(ranges: &mut Vec<Range<u64>>, written: Range<u64>, belongs: bool) {
+    if let Some(last) = ranges.last_mut().filter(|last| belongs && last.end == written.start) {
+        last.end = written.end;
+        return;
+    }
     let mut next: Vec<Range<u64>> = Vec::with_capacity(ranges.len() + 1);
     for range in ranges.drain(..) {
         next.push(range.start..range.end.min(written.start));

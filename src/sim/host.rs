@@ -53,6 +53,10 @@ pub(super) struct Host {
     lies: bool,
     messages: u64,
     buffer: Vec<u8>,
+    /// What has happened of late.
+    ready: Vec<Ready>,
+    /// Sources to which there may be something to say.
+    heard: Vec<LinkId>,
 }
 
 /// What travels, and the rules by which it does.
@@ -135,6 +139,8 @@ impl Host {
             lies: false,
             messages: 0,
             buffer: Vec::new(),
+            ready: Vec::new(),
+            heard: Vec::new(),
         }
     }
 
@@ -168,18 +174,19 @@ impl Host {
 
     /// Does what can be done at this moment; when it wants to be called again.
     ///
-    /// Where nothing has happened to its fetch, and nothing is due, that is not asked: it would have
-    /// nothing to say.
+    /// Where nothing has happened to its fetch that matters, and nothing is due, that is not asked: it
+    /// would have nothing to say.
     pub(super) fn turn(&mut self, net: &mut Network) -> Result<Option<Instant>, Wrong> {
         let now = net.now();
-        let mut fetches = self.fetch_at.is_none_or(|at| at <= now);
-        for ready in net.take_ready(self.id) {
-            fetches |= self.react(ready, net, now)?;
-        }
+        let mut ready = std::mem::take(&mut self.ready);
+        net.take_ready(self.id, &mut ready);
+        ready.iter().try_for_each(|ready| self.react(*ready, net, now))?;
+        self.ready = ready;
         for address in self.hub.take_joined() {
             self.fetcher.iter_mut().for_each(|fetcher| fetcher.fetch.called_by(address));
-            fetches = true;
         }
+        let idle = self.fetch().is_none_or(|fetch| fetch.is_idle(now));
+        let fetches = !idle || self.fetch_at.is_some_and(|at| at <= now);
         if fetches {
             self.follow_orders(net, now);
         }
@@ -188,8 +195,8 @@ impl Host {
             self.hub.tick(now);
         }
         self.serve_the_woken(net, now)?;
+        self.send_requests(fetches, net)?;
         if fetches {
-            self.send_requests(net)?;
             self.fetch_at = self.fetcher.as_ref().and_then(Fetcher::deadline);
         }
         Ok(self.deadline(now))
@@ -203,8 +210,7 @@ impl Host {
         [self.fetch_at, self.hub.deadline(now)].into_iter().flatten().min()
     }
 
-    /// Whether its fetch has to be asked.
-    fn react(&mut self, ready: Ready, net: &mut Network, now: Instant) -> Result<bool, Wrong> {
+    fn react(&mut self, ready: Ready, net: &mut Network, now: Instant) -> Result<(), Wrong> {
         match ready {
             Ready::Accepted(link, address) => {
                 let conn = Conn(link.0);
@@ -221,21 +227,21 @@ impl Host {
                     fetcher.fetch.connected(source.source, ip, now);
                 }
             }
-            Ready::Readable(link, End::Client) => return self.read_source(link, net, now),
+            Ready::Readable(link, End::Client) => self.read_source(link, net, now)?,
             Ready::Writable(link, End::Client) => {
                 let sources = self.fetcher.as_mut().map(|fetcher| &mut fetcher.sources);
                 if let Some(source) = sources.and_then(|sources| sources.get_mut(&link)) {
                     source.blocked = false;
+                    self.heard.push(link);
                 }
             }
             Ready::Closed(link, End::Client) => self.lose(link, net, now),
             Ready::Readable(link, End::Server) | Ready::Writable(link, End::Server) => {
                 self.read_peer(Conn(link.0), net, now)?;
-                return Ok(false);
             }
             Ready::Closed(link, End::Server) => self.disconnect(Conn(link.0), net, now),
         }
-        Ok(true)
+        Ok(())
     }
 
     fn follow_orders(&mut self, net: &mut Network, now: Instant) {
@@ -269,30 +275,18 @@ impl Host {
         fetcher.faults.extend(faults.map(|(who, fault)| (who, fault.to_string())));
     }
 
-    /// Whether more has come than some bytes in the middle of a chunk, which change nothing.
-    fn read_source(
-        &mut self,
-        link: LinkId,
-        net: &mut Network,
-        now: Instant,
-    ) -> Result<bool, Wrong> {
-        let Some(fetcher) = &mut self.fetcher else { return Ok(false) };
+    fn read_source(&mut self, link: LinkId, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+        let Some(fetcher) = &mut self.fetcher else { return Ok(()) };
         let Some(id) = fetcher.sources.get(&link).map(|source| source.source) else {
-            return Ok(false);
+            return Ok(());
         };
-        let mut changes = false;
+        self.heard.push(link);
         let stored = |(chunk, misuse)| Wrong::Store(chunk, misuse);
         let Served { manifest, image, .. } = &self.served;
         while let Some(piece) = net.read(link, End::Client) {
             let mut bytes = match &piece {
-                Piece::Bytes(bytes) => {
-                    changes = true;
-                    bytes.as_slice()
-                }
+                Piece::Bytes(bytes) => bytes.as_slice(),
                 Piece::Image { range, spoilt } => {
-                    let layout = manifest.layout();
-                    changes |=
-                        range.end % layout.chunk_bytes() == 0 || range.end == layout.image_bytes();
                     image.bytes(range.clone(), *spoilt, &mut self.buffer)
                 }
             };
@@ -309,23 +303,21 @@ impl Host {
                 }
             }
         }
-        Ok(changes)
+        Ok(())
     }
 
-    fn send_requests(&mut self, net: &mut Network) -> Result<(), Wrong> {
-        let Some(fetcher) = &mut self.fetcher else { return Ok(()) };
-        for (&link, source) in &mut fetcher.sources {
-            let Some(out) = fetcher.fetch.output(source.source) else { continue };
-            if out.len() > MOST_UNSENT_BYTES {
-                return Err(Wrong::Piled(out.len()));
-            }
-            if source.connecting.is_some() || source.blocked || out.is_empty() {
-                continue;
-            }
-            let mut rest = Some(Piece::Bytes(std::mem::take(out)));
-            source.blocked = !net.write(link, End::Client, &mut rest);
-            if let Some(Piece::Bytes(rest)) = rest {
-                *out = rest;
+    /// Sends what there is for `all` sources, or else for those that were heard of.
+    fn send_requests(&mut self, all: bool, net: &mut Network) -> Result<(), Wrong> {
+        let Some(Fetcher { fetch, sources, .. }) = &mut self.fetcher else { return Ok(()) };
+        if all {
+            self.heard.clear();
+            return sources
+                .iter_mut()
+                .try_for_each(|(link, source)| source.send(*link, fetch, net));
+        }
+        for link in self.heard.drain(..) {
+            if let Some(source) = sources.get_mut(&link) {
+                source.send(link, fetch, net)?;
             }
         }
         Ok(())
@@ -410,6 +402,24 @@ impl Fetcher {
     fn deadline(&self) -> Option<Instant> {
         let connecting = self.sources.values().filter_map(|source| source.connecting).min();
         [self.fetch.deadline(), connecting].into_iter().flatten().min()
+    }
+}
+
+impl Upstream {
+    fn send(&mut self, link: LinkId, fetch: &mut Fetch, net: &mut Network) -> Result<(), Wrong> {
+        let Some(out) = fetch.output(self.source) else { return Ok(()) };
+        if out.len() > MOST_UNSENT_BYTES {
+            return Err(Wrong::Piled(out.len()));
+        }
+        if self.connecting.is_some() || self.blocked || out.is_empty() {
+            return Ok(());
+        }
+        let mut rest = Some(Piece::Bytes(std::mem::take(out)));
+        self.blocked = !net.write(link, End::Client, &mut rest);
+        if let Some(Piece::Bytes(rest)) = rest {
+            *out = rest;
+        }
+        Ok(())
     }
 }
 

@@ -15,6 +15,7 @@
 mod content;
 mod host;
 mod network;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -204,6 +205,8 @@ struct Cluster<'s> {
     origin: Instant,
     net: Network,
     places: Vec<Place>,
+    /// No place before this one keeps the run from being over.
+    first_unfinished: usize,
     random: u64,
     outcome: Outcome,
 }
@@ -260,6 +263,7 @@ impl<'s> Cluster<'s> {
             origin,
             net,
             places,
+            first_unfinished: 1,
             random: scenario.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             outcome: Outcome::default(),
         })
@@ -279,21 +283,20 @@ impl<'s> Cluster<'s> {
                 },
                 Some(Step::Moved) => {}
             }
-            loop {
-                let woken = self.net.take_woken();
-                if woken.is_empty() {
-                    break;
-                }
-                woken.into_iter().try_for_each(|host| self.turn(host))?;
+            while let Some(host) = self.net.next_woken() {
+                self.turn(host)?;
             }
         }
         self.outcome()
     }
 
     /// Every node that has not been killed is whole, and nothing more is to happen to them.
-    fn is_over(&self) -> bool {
+    fn is_over(&mut self) -> bool {
         let whole = |place: &Place| place.ended || place.host.as_ref().is_some_and(Host::is_whole);
-        self.places.iter().skip(1).all(whole)
+        while self.places.get(self.first_unfinished).is_some_and(whole) {
+            self.first_unfinished += 1;
+        }
+        self.first_unfinished >= self.places.len()
     }
 
     fn elapsed(&self) -> Duration {
@@ -309,6 +312,7 @@ impl<'s> Cluster<'s> {
             HostId::MASTER => Host::master(&self.served, self.scenario.master_slots, seed),
             _ => Host::node(id, home, &self.served, place.lies, seed),
         });
+        self.first_unfinished = self.first_unfinished.min(id.0.max(1));
         place.ended = false;
         place.started = now;
         place.whole = None;

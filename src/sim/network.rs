@@ -5,11 +5,12 @@
 //! these are two, and the receiver's own downlink. As with `TCP_NOTSENT_LOWAT`, a sender may write
 //! only so far ahead of what has left.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::time::{Duration, Instant};
+
+use super::queue::Queue;
 
 /// Bytes of one connection that an uplink carries before the others have their turn: this much of the
 /// image, or of the rest.
@@ -293,30 +294,6 @@ enum Event {
     Timer(u64),
 }
 
-/// The earlier comes first, and of those at the same moment what was planned first.
-#[derive(Debug)]
-struct Planned(Instant, u64, Event);
-
-impl PartialEq for Planned {
-    fn eq(&self, other: &Planned) -> bool {
-        (self.0, self.1) == (other.0, other.1)
-    }
-}
-
-impl Eq for Planned {}
-
-impl PartialOrd for Planned {
-    fn partial_cmp(&self, other: &Planned) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Planned {
-    fn cmp(&self, other: &Planned) -> std::cmp::Ordering {
-        (self.0, self.1).cmp(&(other.0, other.1))
-    }
-}
-
 /// All hosts' links and connections, and what will happen.
 #[derive(Debug)]
 pub(super) struct Network {
@@ -326,10 +303,11 @@ pub(super) struct Network {
     rack_links: Vec<Rack>,
     /// The connections by their number, and of each the client's side and the server's.
     pipes: Vec<[Option<Pipe>; 2]>,
-    planned: BinaryHeap<Reverse<Planned>>,
-    last_event: u64,
+    planned: Queue<Event>,
     /// Who has something to look at.
-    woken: Vec<HostId>,
+    woken: VecDeque<HostId>,
+    /// All hosts' links have the same delay, and racks carry whatever comes.
+    even: bool,
 }
 
 /// What a step of the network led to.
@@ -355,15 +333,18 @@ impl Network {
         };
         let ports: Vec<Port> = links.map(port).collect();
         let count = ports.len().div_ceil(racks.nodes);
+        let delays = ports.first().map(|port| port.link.delay);
+        let even = racks.uplink_bytes_per_s.is_none()
+            && ports.iter().all(|port| Some(port.link.delay) == delays);
         Network {
             now,
             ports,
             racks,
             rack_links: vec![Rack { out: free, into: free, image_bytes: 0 }; count],
             pipes: Vec::new(),
-            planned: BinaryHeap::new(),
-            last_event: 0,
-            woken: Vec::new(),
+            planned: Queue::new(now),
+            woken: VecDeque::new(),
+            even,
         }
     }
 
@@ -387,7 +368,7 @@ impl Network {
 
     /// Lets the next thing happen; None if nothing ever will.
     pub(super) fn step(&mut self) -> Option<Step> {
-        let Reverse(Planned(at, _, event)) = self.planned.pop()?;
+        let (at, event) = self.planned.pop()?;
         self.now = at;
         match event {
             Event::Timer(timer) => return Some(Step::Timer(timer)),
@@ -399,7 +380,7 @@ impl Network {
             }
             Event::Leaves(segment) => self.leaves(segment),
             Event::Enters(segment) => self.enters(segment),
-            Event::Reaches(segment) => self.reaches(segment),
+            Event::Reaches(segment) => self.reaches(segment, at),
             Event::Arrives(Segment { pipe: (link, end), bytes, .. }) => {
                 if let Some(pipe) = self.pipe_mut((link, end)) {
                     let to = pipe.to;
@@ -423,14 +404,18 @@ impl Network {
         Some(Step::Moved)
     }
 
-    /// Whom something has happened to since the last call.
-    pub(super) fn take_woken(&mut self) -> Vec<HostId> {
-        std::mem::take(&mut self.woken)
+    /// Somebody whom something has happened to; each once for all of it.
+    pub(super) fn next_woken(&mut self) -> Option<HostId> {
+        self.woken.pop_front()
     }
 
-    /// What has happened to a host since the last call.
-    pub(super) fn take_ready(&mut self, host: HostId) -> Vec<Ready> {
-        self.ports.get_mut(host.0).map(|port| std::mem::take(&mut port.ready)).unwrap_or_default()
+    /// Puts what has happened to a host since the last call into `ready`, in the place of what is
+    /// there.
+    pub(super) fn take_ready(&mut self, host: HostId, ready: &mut Vec<Ready>) {
+        ready.clear();
+        if let Some(port) = self.ports.get_mut(host.0) {
+            std::mem::swap(&mut port.ready, ready);
+        }
     }
 
     /// A program starts on a host.
@@ -626,10 +611,15 @@ impl Network {
         port.sends_until = self.now + takes(bytes, port.link.up_bytes_per_s);
         let waits = !port.line.is_empty();
         let segment = Segment { pipe: id, bytes, not_before: port.sends_until + delay };
+        let reaches = self.now + delay;
         let near =
             self.racks.uplink_bytes_per_s.is_none() || self.racks.rack(from) == self.racks.rack(to);
-        let first = if near { Event::Reaches(segment) } else { Event::Leaves(segment) };
-        self.plan(self.now + delay, first);
+        match near {
+            // What is sent first reaches its end first, so that it need not be waited for.
+            true if self.even => self.reaches(segment, reaches),
+            true => self.plan(reaches, Event::Reaches(segment)),
+            false => self.plan(reaches, Event::Leaves(segment)),
+        }
         if wakes {
             self.wake(from, Ready::Writable(id.0, id.1));
         }
@@ -655,11 +645,11 @@ impl Network {
         self.plan(begins, Event::Reaches(segment));
     }
 
-    fn reaches(&mut self, mut segment: Segment) {
+    fn reaches(&mut self, mut segment: Segment, at: Instant) {
         let Some(to) = self.pipe(segment.pipe).map(|pipe| pipe.to) else { return };
         let Some(port) = self.ports.get_mut(to.0).filter(|p| p.power != Power::Off) else { return };
         let rate = port.link.down_bytes_per_s;
-        port.downlink.carry(&mut segment, rate, self.now);
+        port.downlink.carry(&mut segment, rate, at);
         self.plan(segment.not_before, Event::Arrives(segment));
     }
 
@@ -668,7 +658,7 @@ impl Network {
             return;
         };
         if port.ready.is_empty() {
-            self.woken.push(host);
+            self.woken.push_back(host);
         }
         if port.ready.last() != Some(&ready) {
             port.ready.push(ready);
@@ -681,8 +671,7 @@ impl Network {
     }
 
     fn plan(&mut self, at: Instant, event: Event) {
-        self.last_event += 1;
-        self.planned.push(Reverse(Planned(at, self.last_event, event)));
+        self.planned.push(at, event);
     }
 }
 

@@ -529,7 +529,7 @@ impl Host for Hub {
             (Control::Have, _) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 match self.have.get(start..).filter(|rest| !rest.is_empty()) {
-                    Some(rest) => Answer::Now(rest.iter().copied().take(count).collect()),
+                    Some(rest) => Answer::Now(rest.get(..count).unwrap_or(rest).to_vec()),
                     None => {
                         self.have_readers.insert(at.conn);
                         Answer::Wait

@@ -75,6 +75,8 @@ pub struct Scheduler {
     unasked: ChunkSet,
     /// How many requests are out for each chunk.
     in_flight: Vec<u8>,
+    /// How many requests are out to peers.
+    asked_of_peers: usize,
     sources: Map<SourceId, Source>,
     /// How many peers hold each chunk, and how many of those that are near.
     copies: Vec<u32>,
@@ -108,6 +110,7 @@ impl Scheduler {
             unasked: missing.clone(),
             missing,
             in_flight: vec![0; layout.count() as usize],
+            asked_of_peers: 0,
             sources: Map::new(),
             copies: vec![0; layout.count() as usize],
             near_copies: vec![0; layout.count() as usize],
@@ -150,6 +153,9 @@ impl Scheduler {
     pub fn remove(&mut self, source: SourceId) {
         self.look_at = None;
         let Some(gone) = self.sources.remove(&source) else { return };
+        if gone.kind == Kind::Peer {
+            self.asked_of_peers = self.asked_of_peers.saturating_sub(gone.asked.len());
+        }
         for asked in &gone.asked {
             self.count_in_flight(asked.chunk, false);
         }
@@ -173,6 +179,7 @@ impl Scheduler {
 
     /// A peer has said that it holds a chunk.
     pub fn has(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
+        let window = self.peer_window();
         let Some(peer) = self.sources.get_mut(&source) else { return };
         if peer.has.insert(chunk) {
             let near = self.near_copies.get_mut(chunk.index()).filter(|_| peer.near);
@@ -182,7 +189,11 @@ impl Scheduler {
             if let Some(since) = self.far_since.get_mut(chunk.index()).filter(|_| !peer.near) {
                 since.get_or_insert(now);
             }
-            if self.missing.contains(chunk) {
+            // Whoever is busy is looked at when it no longer is; and nobody is asked for what is on
+            // its way, unless all is.
+            let of_use = self.unasked.contains(chunk)
+                || self.unasked.is_empty() && self.missing.contains(chunk);
+            if of_use && peer.asked.len() < window {
                 self.look_at = None;
             }
         }
@@ -241,7 +252,7 @@ impl Scheduler {
 
     /// The next thing to do, or None until something happens or [`Scheduler::deadline`] comes.
     pub fn poll(&mut self, now: Instant) -> Option<Command> {
-        if self.look_at.is_some_and(|at| at.is_none_or(|at| now < at)) {
+        if self.is_idle(now) {
             return None;
         }
         let Some(command) = self.give_up(now).or_else(|| self.ask(now)) else {
@@ -259,6 +270,7 @@ impl Scheduler {
                     }
                     let asked = Asked { chunk, since: now, progress: now };
                     source.asked.push(asked);
+                    self.asked_of_peers += usize::from(source.kind == Kind::Peer);
                 }
             }
             Command::AskNext { source } => {
@@ -270,6 +282,11 @@ impl Scheduler {
             Command::Drop { source } => self.remove(source),
         }
         Some(command)
+    }
+
+    /// Whether [`Scheduler::poll`] has nothing to do at present.
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.look_at.is_some_and(|at| at.is_none_or(|at| now < at))
     }
 
     /// When [`Scheduler::poll`] may have something new to say by itself.
@@ -348,17 +365,21 @@ impl Scheduler {
             }
         }
         let random = next_random(&mut self.random);
-        let peers = || self.sources.iter().filter(|(_, s)| s.kind == Kind::Peer);
-        let in_flight: usize = peers().map(|(_, s)| s.asked.len()).sum();
-        let enough = in_flight >= self.rules.enough_in_flight;
-        let window = if enough { 1 } else { self.rules.peer_window };
-        let mut idle: Vec<(usize, u64, SourceId)> = peers()
+        let peers = self.sources.iter().filter(|(_, s)| s.kind == Kind::Peer);
+        let window = self.peer_window();
+        let mut idle: Vec<(usize, u64, SourceId)> = peers
             .filter(|(_, s)| s.asked.len() < window)
             .filter(|(_, s)| s.rest_until.is_none_or(|until| until <= now))
             .map(|(id, s)| (s.asked.len(), id.0.wrapping_mul(random), *id))
             .collect();
         idle.sort_unstable();
         idle.iter().find_map(|&(_, _, id)| self.choose(id, now))
+    }
+
+    /// How many requests may be out to one peer.
+    fn peer_window(&self) -> usize {
+        let enough = self.asked_of_peers >= self.rules.enough_in_flight;
+        if enough { 1 } else { self.rules.peer_window }
     }
 
     /// The chunk in order, as a rule the rarest, that `id` has and nobody was asked for; near the end, one that somebody
@@ -456,6 +477,7 @@ impl Scheduler {
         let before = source.asked.len();
         source.asked.retain(|asked| asked.chunk != chunk);
         if source.asked.len() < before {
+            self.asked_of_peers -= usize::from(source.kind == Kind::Peer);
             self.count_in_flight(chunk, false);
         }
     }
