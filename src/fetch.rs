@@ -566,6 +566,10 @@ impl Fetch {
                 Ok(())
             }
             Token::Read(Control::Next) if count == 0 => Err(Fault::Nonsense(Control::Next)),
+            Token::Read(Control::Redir) => {
+                self.ask_again_later(source, now);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -748,19 +752,31 @@ impl Fetch {
     /// Reads `redir` again where more sources could be of use.
     fn ask_for_sources(&mut self, now: Instant) {
         let enough = self.is_whole() || self.peers() >= self.rules.max_dialled;
-        let random = next_random(&mut self.random);
-        for link in self.links.values_mut() {
-            if link.redir_due.is_none_or(|due| due > now) {
-                continue;
+        let due = |link: &Link| link.redir_due.is_some_and(|due| due <= now);
+        let due: Vec<SourceId> =
+            self.links.iter().filter(|(_, link)| due(link)).map(|(id, _)| *id).collect();
+        for source in due {
+            let Some(link) = self.links.get_mut(&source) else { continue };
+            // Not again before the answer: where it comes late, as in a storm, that would only make more
+            // of it.
+            link.redir_due = None;
+            if enough || !link.ask_for_sources() {
+                self.ask_again_later(source, now);
             }
-            let wait = link.redir_wait;
-            link.redir_wait = (wait * 3 / 2).min(self.rules.redir_most);
-            link.redir_due = (!self.scheduler.missing().is_empty())
-                .then(|| now + wait / 2 + wait.mul_f64((random % 1024) as f64 / 1024.0));
-            if enough {
-                continue;
-            }
-            link.ask_for_sources();
+        }
+    }
+
+    fn ask_again_later(&mut self, source: SourceId, now: Instant) {
+        let most = self.rules.redir_most;
+        let Some(link) = self.links.get_mut(&source) else { return };
+        let wait = link.redir_wait;
+        link.redir_wait = (wait * 3 / 2).min(most);
+        let due = now + self.jittered(wait * 4 / 3);
+        if !self.is_whole()
+            && let Some(link) = self.links.get_mut(&source)
+        {
+            link.redir_due = Some(due);
+            self.look_at = None;
         }
     }
 
@@ -879,9 +895,12 @@ impl Fetch {
             }
             // Without these there are fewer sources, or nobody comes: no reason to part.
             Token::Open(Control::Redir | Control::Avail | Control::Log)
-            | Token::Read(Control::Redir)
             | Token::Write(_)
             | Token::Clunk => Ok(()),
+            Token::Read(Control::Redir) => {
+                self.ask_again_later(source, now);
+                Ok(())
+            }
             Token::Open(file) | Token::Read(file) => Err(Fault::Refused(file, errno)),
             Token::Chunk { chunk, offset } => {
                 let Some(link) = self.links.get_mut(&source) else { return Ok(()) };

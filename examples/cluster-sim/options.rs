@@ -33,11 +33,12 @@ The simulation
   --seeds COUNT           how many seeds (1)
   --varied                an image of which no two blocks are alike: slower, and every byte is checked
   --rule NAME=VALUE       another value for one of the rules: order (rarest, random, inorder),
-                          peer_window, master_window, max_peers, ask_twice (0 or 1), upload_slots,
-                          neediest_first (0 or 1), once_each (0 or 1), slow_factor, near_sources,
+                          peer_window, enough_in_flight, master_window, max_dialled, max_peers,
+                          ask_twice (0 or 1), upload_slots, neediest_first (0 or 1), max_fetchers,
+                          told_at_once, all_told_after_ms, have_delay_ms, once_each (0 or 1),
+                          grants_a_slot, starved_after_ms, slow_factor, max_sources, near_sources,
                           far_factor, import_thin, import_patience_factor, far_kept,
-                          have_delay_ms, report_every_ms, starved_after_ms, redir_most_ms,
-                          redraw_chunks, redraw_every_ms
+                          report_every_ms, redir_most_ms, redraw_chunks, redraw_every_ms
   --bar RATIO             fail if the last node takes longer than this times S/B
   --svg FILE              draw the results over the number of nodes
 Presets, which other options may follow
@@ -205,6 +206,13 @@ fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
         "max_peers" => rules.max_peers = count,
         "ask_twice" => rules.ask_twice = value != 0,
         "upload_slots" => rules.upload_slots = count,
+        "enough_in_flight" => rules.enough_in_flight = count,
+        "told_at_once" => rules.told_at_once = count,
+        "all_told_after_ms" => rules.all_told_after = time,
+        "max_dialled" => rules.max_dialled = count,
+        "grants_a_slot" => rules.grants_a_slot = count,
+        "max_sources" => rules.max_sources = count,
+        "max_fetchers" => rules.max_fetchers = count,
         "neediest_first" => rules.neediest_first = value != 0,
         "once_each" => rules.once_each = value != 0,
         "slow_factor" => rules.slow_factor = value as u32,

@@ -99,11 +99,11 @@ impl Link {
         self.read(Control::Have);
     }
 
-    /// Asks for more of a control file.
-    pub(super) fn read(&mut self, file: Control) {
+    /// Asks for more of a control file; false with too many requests in flight.
+    pub(super) fn read(&mut self, file: Control) -> bool {
         let offset = if file == Control::Have { self.have.offset } else { 0 };
         let read = Message::Tread { fid: fid(file), offset, count: TEXT_BYTES };
-        self.client.send(Token::Read(file), &read);
+        self.client.send(Token::Read(file), &read).is_some()
     }
 
     pub(super) fn write(&mut self, file: Control, text: &str) {
@@ -111,15 +111,16 @@ impl Link {
         self.client.send(Token::Write(file), &write);
     }
 
-    /// Reads `redir` as it is now.
-    pub(super) fn ask_for_sources(&mut self) {
+    /// Reads `redir` as it is now; false if that has to wait, with too many requests in flight.
+    pub(super) fn ask_for_sources(&mut self) -> bool {
         let (file, fid) = (Control::Redir, fid(Control::Redir));
-        // With too many requests in flight it is asked another time.
-        if self.client.open(Token::Open(file), ROOT_FID, fid, &path(file), O_RDONLY) {
-            self.redir = Lines::default();
-            self.read(file);
-            self.client.send(Token::Clunk, &Message::Tclunk { fid });
+        if !self.client.open(Token::Open(file), ROOT_FID, fid, &path(file), O_RDONLY) {
+            return false;
         }
+        self.redir = Lines::default();
+        let asked = self.read(file);
+        self.client.send(Token::Clunk, &Message::Tclunk { fid });
+        asked
     }
 
     /// Writes into the server's log; false if that has to wait, with too many requests in flight.
