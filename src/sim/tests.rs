@@ -152,6 +152,16 @@ fn a_slow_node_slows_nobody_else() {
     assert!(others < floor(&scenario).mul_f64(1.4), "{outcome:?}");
 }
 
+/// What comes slowly comes from many at once, so that each is silent for long.
+#[test]
+fn a_node_with_a_very_slow_link_gets_there_too() {
+    let mut scenario = cluster(6, 1, 1);
+    scenario.nodes[0].link = link(RATE / 2500, 50);
+    scenario.limit = Duration::from_secs(600);
+    let outcome = run(&scenario);
+    assert_eq!(outcome.times.iter().flatten().count(), 6);
+}
+
 #[test]
 fn distance_costs_little() {
     for (delay_us, most) in [(100, 1.2), (1000, 1.25), (5000, 1.5)] {

@@ -13,6 +13,8 @@ use crate::map::Map;
 
 /// So many chunks have to come before it is said whether near or not makes a difference.
 const FEW_MEASURED: u32 = 8;
+/// Patience doubles at most so often.
+const MOST_SETBACKS: u32 = 6;
 
 /// Names a source; the driver numbers them and never reuses a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,6 +97,9 @@ pub struct Scheduler {
     layout: Layout,
     /// How long a chunk usually takes from request to end.
     usual: Option<Duration>,
+    /// How often in a row nothing came for as long as this node was patient.
+    setbacks: u32,
+    set_back: Option<Instant>,
     random: u64,
     /// Nothing is to be done before then, unless something happens. None: look at once.
     look_at: Option<Option<Instant>>,
@@ -122,6 +127,8 @@ impl Scheduler {
             far_is_dear: false,
             layout,
             usual: None,
+            setbacks: 0,
+            set_back: None,
             random: seed | 1,
             look_at: None,
             looked: None,
@@ -226,6 +233,7 @@ impl Scheduler {
         if verified {
             self.missing.remove(chunk);
             self.unasked.remove(chunk);
+            self.setbacks = 0;
         } else {
             source.rest_until = Some(now + self.usual.unwrap_or(self.rules.min_patience));
         }
@@ -295,8 +303,7 @@ impl Scheduler {
     }
 
     fn next_look(&self) -> Option<Instant> {
-        let patience = self.patience();
-        let silence = self.rules.silence;
+        let (patience, silence) = (self.patience(), self.silence());
         let requests = self.sources.values().flat_map(|source| {
             let silent = source.asked.first().map(|_| source.last_heard + silence);
             let impatient = source.asked.iter().map(move |asked| asked.progress + patience);
@@ -314,22 +321,38 @@ impl Scheduler {
         requests.filter(|at| looked.is_none_or(|looked| *at > looked)).min()
     }
 
+    /// How long a request may go without progress.
     fn patience(&self) -> Duration {
-        match self.usual {
-            None => self.rules.first_patience,
-            Some(usual) => {
-                usual.saturating_mul(self.rules.patience_factor).max(self.rules.min_patience)
-            }
+        let rules = &self.rules;
+        let patience = self.usual.map_or(rules.first_patience, |usual| {
+            usual.saturating_mul(rules.patience_factor).max(rules.min_patience)
+        });
+        patience.saturating_mul(1 << self.setbacks)
+    }
+
+    /// How long a source may be silent.
+    fn silence(&self) -> Duration {
+        self.rules.silence.saturating_mul(1 << self.setbacks).max(self.patience())
+    }
+
+    /// Something was given up. Twice the time is waited from now on, until a chunk comes: where a link is
+    /// so slow that each of many sources seems silent, giving up would else be all that ever happens.
+    fn set_back(&mut self, now: Instant) {
+        let patience = self.patience();
+        if self.set_back.is_none_or(|last| now.saturating_duration_since(last) >= patience) {
+            self.set_back = Some(now);
+            self.setbacks = (self.setbacks + 1).min(MOST_SETBACKS);
         }
     }
 
     /// Ends what takes too long, and what another source has brought meanwhile.
     fn give_up(&mut self, now: Instant) -> Option<Command> {
-        let patience = self.patience();
+        let (patience, silence) = (self.patience(), self.silence());
         for (&id, source) in &mut self.sources {
             if !source.asked.is_empty()
-                && now.saturating_duration_since(source.last_heard) >= self.rules.silence
+                && now.saturating_duration_since(source.last_heard) >= silence
             {
+                self.set_back(now);
                 return Some(Command::Drop { source: id });
             }
             for asked in &source.asked {
@@ -340,7 +363,9 @@ impl Scheduler {
                 // A master's grant is kept: it goes on until the silence is too long.
                 if late && source.kind == Kind::Peer {
                     source.rest_until = Some(now + patience);
-                    return Some(Command::Abandon { source: id, chunk: asked.chunk });
+                    let chunk = asked.chunk;
+                    self.set_back(now);
+                    return Some(Command::Abandon { source: id, chunk });
                 }
             }
         }
