@@ -224,14 +224,16 @@ debian_release() {
         { timeout 180 apt-get "${apt_options[@]}" update && touch "$lists/refreshed"; } > "$work/apt.log" 2>&1
 }
 
-# unpack PACKAGE DIR: below DIR/root, without installing it; what was downloaded stays there
+# unpack DIR PACKAGE...: below DIR/root, without installing them; what was downloaded stays there
 unpack() (
-    mkdir -p "$2" && cd "$2" || return 1
-    ls "$1"_*.deb 2> /dev/null ||
-        { rm -rf ./*.deb root && apt-get "${apt_options[@]}" download "$1"; } || return 1
-    [ -e "root/.$1" ] || { dpkg -x "$1"_*.deb root && touch "root/.$1"; } || return 1
+    mkdir -p "$1" && cd "$1" && shift || return 1
+    [ "$(cat root/.unpacked 2> /dev/null)" = "$*" ] && return
+    rm -rf ./*.deb root
+    apt-get "${apt_options[@]}" download "$@" || return 1
+    for package in ./*.deb; do dpkg -x "$package" root || return 1; done
     # As in a system where /lib is /usr/lib.
     [ -e root/lib ] || ln -s usr/lib root/lib
+    echo "$*" > root/.unpacked
 )
 
 # debian_kernel META DIR: unpacks the kernel that the package META depends on, and sets $version. Ends the
@@ -246,9 +248,20 @@ debian_kernel() {
 
 # unpack_kernel META DIR: the same, and false if it cannot
 unpack_kernel() {
-    local package
-    package=$(apt-cache "${apt_options[@]}" depends "$1" | awk '/Depends: linux-image/ { print $2; exit }')
-    [ -n "$package" ] && unpack "$package" "$2" > "$work/kernel.log" 2>&1 || return 1
+    local image parts
+    image=$(depends_of "$1" linux-image)
+    [ -n "$image" ] || return 1
+    # From Debian 14 on the image is a package without files, which depends on these.
+    mapfile -t parts < <(depends_of "$image" 'linux-(base|binary|modules)-[0-9]')
+    unpack "$2" "${parts[@]:-$image}" > "$work/kernel.log" 2>&1 || return 1
     version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
-    [ -n "$version" ] && depmod -b "$2/root" "$version"
+    [ -n "$version" ] && depmod -b "$2/root" "$version" || return 1
+    # There the kernel itself lies beside its modules.
+    [ -e "$2/root/boot" ] ||
+        { mkdir "$2/root/boot" && ln -s "../lib/modules/$version/vmlinuz" "$2/root/boot/vmlinuz-$version"; }
+}
+
+# depends_of PACKAGE REGEX: the packages that it depends on whose names begin so
+depends_of() {
+    apt-cache "${apt_options[@]}" depends "$1" | awk -v name="^$2" '$1 == "Depends:" && $2 ~ name { print $2 }'
 }

@@ -30,11 +30,11 @@ rust_program() {
 
 # ixpc: libixp's program, as $ixpc, which finds its library in $libixp. Debian 11 is the last that has it.
 ixpc() {
-    debian_release bullseye && unpack libixp-dev "$peers/libixp-dev" && unpack libixp0 "$peers/libixp0"
+    debian_release bullseye && unpack "$peers/libixp" libixp-dev libixp0
     local good=$?
     apt_options=()
-    ixpc=$peers/libixp-dev/root/usr/bin/ixpc
-    libixp=$(dirname "$peers"/libixp0/root/usr/lib/*/libixp.so.0)
+    ixpc=$peers/libixp/root/usr/bin/ixpc
+    libixp=$(dirname "$peers"/libixp/root/usr/lib/*/libixp.so.0)
     return $good
 } > "$work/ixpc.log" 2>&1
 
