@@ -13,13 +13,33 @@
 //! cut is the remedy, as it verifies all that it finds.
 
 mod attributes;
+mod calls;
 mod dirs;
+#[cfg(test)]
+pub(crate) mod faults;
 mod open_files;
 mod place;
 mod sparse;
 mod temporary;
 mod verify;
 mod writer;
+
+/// Nothing goes wrong but what the kernel says.
+#[cfg(not(test))]
+mod faults {
+    pub(super) enum Call {
+        Read,
+        Write(usize),
+        Change,
+    }
+
+    pub(super) fn before(call: Call) -> (usize, std::io::Result<()>) {
+        match call {
+            Call::Write(bytes) => (bytes, Ok(())),
+            Call::Read | Call::Change => (0, Ok(())),
+        }
+    }
+}
 
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
@@ -37,6 +57,7 @@ use crate::path::TreePath;
 use crate::plan::Plan;
 use crate::sys::fs::{Lock, lock, look_at, open_at, room, unlink_at};
 use attributes::Attributes;
+use calls::change;
 use dirs::Dirs;
 use open_files::OpenFiles;
 use temporary::temporary_name;
@@ -465,7 +486,7 @@ fn look_for(dir: &File, place: &TreePath, content: &Content) -> io::Result<Held>
         Some(found) if fits(&found) && temporary::is_own(&found) => {
             return Ok(Held::Temporary { fresh: false });
         }
-        Some(_) => unlink_at(dir, &name)?,
+        Some(_) => change(|| unlink_at(dir, &name))?,
         None => {}
     }
     Ok(if old.is_some_and(|old| fits(&old)) { Held::Old } else { Held::Nothing })

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::time::{Duration, SystemTime};
 
 use super::StoreOptions;
+use super::calls::change;
 use crate::manifest::{Content, Entry, Mtime, Owner};
 use crate::sys::fs::{effective_uid, set_link_mtime, set_link_owner};
 
@@ -46,16 +47,17 @@ impl Attributes {
         let found = file.metadata()?;
         let owner = self.owner(entry).filter(|o| (o.uid, o.gid) != (found.uid(), found.gid()));
         if let Some(Owner { uid, gid }) = owner {
-            fchown(file, Some(uid), Some(gid))?;
+            change(|| fchown(file, Some(uid), Some(gid)))?;
         }
         // After the owner, as changing that takes the set-id bits away.
         let mode = self.mode(entry);
         if self.modes && (owner.is_some() || mode != found.mode() & 0o7777) {
-            file.set_permissions(Permissions::from_mode(mode))?;
+            change(|| file.set_permissions(Permissions::from_mode(mode)))?;
         }
         let Mtime { secs, nanos } = entry.mtime;
         if (found.mtime(), found.mtime_nsec()) != (secs, i64::from(nanos)) {
-            file.set_times(FileTimes::new().set_modified(system_time(entry.mtime)?))?;
+            let times = FileTimes::new().set_modified(system_time(entry.mtime)?);
+            change(|| file.set_times(times))?;
         }
         Ok(())
     }
@@ -63,9 +65,9 @@ impl Attributes {
     /// Gives the symbolic link `name` in `dir` the attributes of its entry. A link has no mode.
     pub(super) fn apply_to_link(&self, dir: &File, name: &[u8], entry: &Entry) -> io::Result<()> {
         if let Some(owner) = self.owner(entry) {
-            set_link_owner(dir, name, owner)?;
+            change(|| set_link_owner(dir, name, owner))?;
         }
-        set_link_mtime(dir, name, entry.mtime)
+        change(|| set_link_mtime(dir, name, entry.mtime))
     }
 
     fn owner(&self, entry: &Entry) -> Option<Owner> {

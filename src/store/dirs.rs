@@ -8,6 +8,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::calls::change;
 use crate::error::Error;
 use crate::path::TreePath;
 use crate::sys::fs::{effective_uid, look_at, make_dir_at, open_at};
@@ -32,7 +33,7 @@ impl Dirs {
     /// Opens DEST; makes it, and what is missing above it.
     pub(super) fn open(path: &Path) -> Result<Dirs, Error> {
         let made = !path.exists();
-        fs::create_dir_all(path).map_err(Error::file("make directory", path))?;
+        change(|| fs::create_dir_all(path)).map_err(Error::file("make directory", path))?;
         let top = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
         let top = Rc::new(top.map_err(Error::file("open directory", path))?);
         Ok(Dirs { path: path.to_owned(), top, made, chain: Vec::new() })
@@ -93,7 +94,7 @@ impl Dirs {
         writable: bool,
     ) -> Result<(), Error> {
         let above = self.parent(place)?;
-        match make_dir_at(&above, place.name(), mode) {
+        match change(|| make_dir_at(&above, place.name(), mode)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => return made.map_err(Error::file("make directory", self.full(place))),
         }
@@ -101,7 +102,8 @@ impl Dirs {
         let open_up = || {
             let found = dir.metadata()?;
             if writable && found.mode() & 0o700 != 0o700 && found.uid() == effective_uid() {
-                dir.set_permissions(Permissions::from_mode(found.mode() & 0o7777 | 0o700))?;
+                let mode = Permissions::from_mode(found.mode() & 0o7777 | 0o700);
+                change(|| dir.set_permissions(mode))?;
             }
             Ok(())
         };

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io;
 
+use super::calls::change;
 use super::temporary::temporary_name;
 use super::{Held, Inode, Store, chosen};
 use crate::error::Error;
@@ -44,7 +45,7 @@ impl Store {
         let (file, _) = self.temporary(entry)?;
         let inode = self.apply(entry, &file)?;
         let dir = self.dirs.parent(&place)?;
-        rename_at(&dir, &temporary_name(&place), place.name())
+        change(|| rename_at(&dir, &temporary_name(&place), place.name()))
             .map_err(Error::file("replace", self.dirs.full(&place)))?;
         self.open.close(entry);
         self.set_held(entry, Held::Whole(inode));
@@ -94,10 +95,10 @@ impl Store {
                 return self.attributes.apply_to_link(&dir, place.name(), entry);
             }
             let name = temporary_name(place);
-            unlink_at(&dir, &name)?;
-            symlink_at(target, &dir, &name)?;
+            change(|| unlink_at(&dir, &name))?;
+            change(|| symlink_at(target, &dir, &name))?;
             self.attributes.apply_to_link(&dir, &name, entry)?;
-            rename_at(&dir, &name, place.name())
+            change(|| rename_at(&dir, &name, place.name()))
         };
         place_link().map_err(Error::file("make symbolic link", self.dirs.full(place)))
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use super::calls::change;
 use super::sparse::data_runs;
 use super::writer::Piece;
 use super::{Held, Store};
@@ -24,9 +25,11 @@ pub(super) fn temporary_name(place: &TreePath) -> Vec<u8> {
 }
 
 /// Can it be a temporary file that this user made? Anything else of that name could lead the
-/// writing elsewhere, or be changed by somebody else after it was verified.
+/// writing elsewhere, or be changed by somebody else after it was verified. One that was about to get
+/// its final name has its final mode, and may not be open to its owner any more.
 pub(super) fn is_own(found: &Metadata) -> bool {
-    found.is_file() && found.nlink() == 1 && found.uid() == effective_uid()
+    let open = found.mode() & 0o600 == 0o600;
+    found.is_file() && found.nlink() == 1 && found.uid() == effective_uid() && open
 }
 
 impl Store {
@@ -96,10 +99,10 @@ impl Store {
         let mode = self.attributes.first_file_mode();
         let make = || {
             let name = temporary_name(&place);
-            let file = open_at(&dir, &name, NEW_FILE, mode)?;
-            match file.set_len(bytes) {
+            let file = change(|| open_at(&dir, &name, NEW_FILE, mode))?;
+            match change(|| file.set_len(bytes)) {
                 Ok(()) => Ok(file),
-                Err(error) => unlink_at(&dir, &name).and(Err(error)),
+                Err(error) => change(|| unlink_at(&dir, &name)).and(Err(error)),
             }
         };
         make().map_err(Error::file("make", self.dirs.full(&place)))
@@ -109,8 +112,8 @@ impl Store {
 /// A file without a name. The process's number keeps two fetches into one directory apart.
 fn make_spill(dir: &File) -> io::Result<File> {
     let name = [PARTIAL_PREFIX, format!("spill-{}", std::process::id()).as_bytes()].concat();
-    unlink_at(dir, &name)?;
-    let spill = open_at(dir, &name, NEW_FILE, 0o600)?;
-    unlink_at(dir, &name)?;
+    change(|| unlink_at(dir, &name))?;
+    let spill = change(|| open_at(dir, &name, NEW_FILE, 0o600))?;
+    change(|| unlink_at(dir, &name))?;
     Ok(spill)
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::chunks::MIN_CHUNK_BYTES;
 use crate::manifest::{Listing, Mtime, Owner};
 use crate::plan::{DestIs, plan};
+use crate::store::faults::{Disk, with};
 use crate::sys::fs::effective_uid;
 
 const MTIME: Mtime = Mtime { secs: 1_600_000_000, nanos: 7 };
@@ -431,6 +432,57 @@ fn a_temporary_file_with_another_name_is_not_written_to() {
     let served = serve(&[(b"a", 0o644, Plain(b"new file"))]);
     served.fetch(".", &dest.0);
     assert_eq!(fs::read(dest.path("precious")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_fetch_that_is_killed_at_any_change_is_finished_by_the_next() {
+    let (a, b) = (noise(1, 100_000), noise(2, 3_000));
+    let items: [Item; 6] = [
+        (b"a", 0o444, Plain(&a)),
+        (b"b", 0o640, Plain(&b)),
+        (b"d", 0o555, Dir),
+        (b"d/c", 0o755, Plain(&b)),
+        (b"empty", 0o400, Plain(b"")),
+        (b"link", 0o777, Link(b"a")),
+    ];
+    let served = serve(&items);
+    for changes in 0.. {
+        let dest = TempDir::new();
+        // Of an older state: of use in part, and to be replaced.
+        fs::write(dest.path("a"), [&a[..70_000], &[0; 30_000][..]].concat()).unwrap();
+        fs::write(dest.path("b"), noise(3, 3_000)).unwrap();
+        let mut disk = Disk { changes_left: Some(changes), ..Disk::default() };
+        let attempt = with(&mut disk, || {
+            let mut store = served.open(".", &dest.0)?;
+            store.verify(&mut |_, _| ())?;
+            served.send_all(&mut store)
+        });
+        assert_eq!(attempt.is_err(), disk.killed, "at change {changes}");
+        served.fetch(".", &dest.0);
+        assert_eq!(fs::read(dest.path("a")).unwrap(), a, "at change {changes}");
+        assert_eq!(fs::read(dest.path("b")).unwrap(), b, "at change {changes}");
+        assert_eq!(fs::read(dest.path("d/c")).unwrap(), b, "at change {changes}");
+        assert_eq!(dest.names(), ["a", "b", "d", "d/c", "empty", "link"], "at change {changes}");
+        assert_eq!([mode(&dest.path("a")), mode(&dest.path("d"))], [0o444, 0o555]);
+        if !disk.killed {
+            assert!(changes > 20, "all changes are counted");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_temporary_file_that_its_owner_cannot_write_to_is_made_again() {
+    let dest = TempDir::new();
+    let place = TreePath::from_user(b"a").unwrap();
+    let part = dest.path(std::str::from_utf8(&temporary_name(&place)).unwrap());
+    fs::write(&part, b"new file").unwrap();
+    fs::set_permissions(&part, Permissions::from_mode(0o444)).unwrap();
+    let served = serve(&[(b"a", 0o444, Plain(b"new file"))]);
+    let mut store = served.open(".", &dest.0).unwrap();
+    assert!(!part.exists());
+    served.send_all(&mut store).unwrap();
+    assert_eq!(fs::read(dest.path("a")).unwrap(), b"new file");
 }
 
 #[test]

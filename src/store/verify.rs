@@ -1,8 +1,8 @@
 //! Finding out what is already there and right.
 
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use super::calls::{change, read_exact_at, write_all_at};
 use super::sparse::data_runs;
 use super::{Held, Store, chosen};
 use crate::chunks::{ChunkId, ChunkSet};
@@ -64,7 +64,9 @@ impl Store {
             let part = buffer.get_mut(start..).unwrap_or_default();
             let source = self.source(segment.entry);
             source
-                .and_then(|(file, at)| file.read_exact_at(part, at.saturating_add(segment.offset)))
+                .and_then(|(file, at)| {
+                    read_exact_at(&file, part, at.saturating_add(segment.offset))
+                })
                 .is_ok()
         })
     }
@@ -121,10 +123,10 @@ impl Store {
             for segment in segments.filter(|segment| segment.entry == entry) {
                 buffer.resize(segment.len as usize, 0);
                 let mut copy = || {
-                    old.read_exact_at(&mut buffer, segment.offset)?;
+                    read_exact_at(&old, &mut buffer, segment.offset)?;
                     data_runs(segment.offset, &buffer).into_iter().try_for_each(|run| {
                         let at = segment.offset.saturating_add(run.start as u64);
-                        new.write_all_at(buffer.get(run).unwrap_or_default(), at)
+                        write_all_at(&new, buffer.get(run).unwrap_or_default(), at)
                     })
                 };
                 copy().map_err(Error::file("copy", self.full(entry)))?;
@@ -138,8 +140,8 @@ impl Store {
         let (file, _) = self.temporary(entry)?;
         let empty = |file: Arc<std::fs::File>| {
             let bytes = file.metadata()?.len();
-            file.set_len(0)?;
-            file.set_len(bytes)
+            change(|| file.set_len(0))?;
+            change(|| file.set_len(bytes))
         };
         empty(file).map_err(Error::file("write", self.full(entry)))?;
         self.set_held(entry, Held::Temporary { fresh: true });

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
+
+use super::calls::write_all_at;
 
 /// Pieces shorter than this are written at once where nothing waits: a slow link brings such, and
 /// another thread's wake-up would cost more than the writing.
@@ -66,7 +67,7 @@ struct Job {
 impl Job {
     fn write(self) -> Result<(), Failure> {
         let bytes = self.buffer.get(self.range).unwrap_or_default();
-        self.file.write_all_at(bytes, self.at).map_err(|error| (self.entry, error))
+        write_all_at(&self.file, bytes, self.at).map_err(|error| (self.entry, error))
     }
 }
 
@@ -81,7 +82,7 @@ impl Writer {
     ) -> io::Result<()> {
         // Never before what waits: it may be the garbage of an attempt that failed.
         if self.handed == self.written && piece.range.len() < MIN_PIECE_BYTES {
-            return file.write_all_at(piece.bytes(), at);
+            return write_all_at(file, piece.bytes(), at);
         }
         let (file, buffer, range) = (file.clone(), piece.buffer.clone(), piece.range);
         self.hand_over(Job { entry, file, at, buffer, range })
