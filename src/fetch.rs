@@ -36,6 +36,12 @@ const REDIAL_HOME: Duration = Duration::from_millis(250);
 const REDIAL_HOME_MOST: Duration = Duration::from_secs(8);
 /// Wrong chunks after which a source is not asked any more.
 const MAX_WRONG: u32 = 2;
+/// Chunks in a row that a source says it has and refuses, after which it is not asked any more.
+const MAX_REFUSED: u32 = 4;
+/// How long a source may take from a call to the first line of its `have`, and the named server, which
+/// may be the only one.
+const MUTE: Duration = Duration::from_secs(15);
+const MUTE_HOME: Duration = Duration::from_secs(60);
 /// How long other sources are hoped to come by what is missing.
 const HOPE: Duration = Duration::from_secs(30);
 /// Wait before the named server is called again after it sent wrong chunks: files that were changed
@@ -404,6 +410,7 @@ impl Fetch {
         self.report_troubles();
         self.report_sent(now);
         if !self.is_quiet(now) {
+            self.drop_mute(now);
             self.report_news(now);
             self.ask_for_sources(now);
             self.redraw(now);
@@ -435,7 +442,7 @@ impl Fetch {
         let report_every = self.rules.report_every;
         let links = self.links.values().flat_map(|link| {
             let behind = link.kind.is_some() && link.reported < news;
-            [link.redir_due, behind.then(|| link.reported_at + report_every)]
+            [link.redir_due, behind.then(|| link.reported_at + report_every), mute_at(link)]
         });
         let rests = self.usefulness().and_then(|useful| {
             let rests = self.places.values().filter(|place| useful(place));
@@ -503,14 +510,24 @@ impl Fetch {
                     link.abandon(chunk, None);
                 }
             }
-            Command::Drop { source } => {
-                if let Some(link) = self.links.get(&source) {
-                    self.accuse(link.address, link.home, Fault::Silent);
-                }
-                self.closed(source, now);
-                self.outputs.push_back(Output::Close { source });
-            }
+            Command::Drop { source } => self.drop_silent(source, now),
         }
+    }
+
+    fn drop_silent(&mut self, source: SourceId, now: Instant) {
+        if let Some(link) = self.links.get(&source) {
+            self.accuse(link.address, link.home, Fault::Silent);
+        }
+        self.closed(source, now);
+        self.outputs.push_back(Output::Close { source });
+    }
+
+    /// Ends connections to those who take calls and say nothing: they keep others from a place.
+    fn drop_mute(&mut self, now: Instant) {
+        let mute = |link: &Link| mute_at(link).is_some_and(|at| at <= now);
+        let mute = self.links.iter().filter(|(_, link)| mute(link));
+        let mute: Vec<SourceId> = mute.map(|(source, _)| *source).collect();
+        mute.into_iter().for_each(|source| self.drop_silent(source, now));
     }
 
     fn fetch(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
@@ -605,7 +622,10 @@ impl Fetch {
             share.wrong = share.wrong.saturating_add(1);
             link.wrong += 1;
             self.ready.push_back(Incoming::Wrong { address, chunk });
-            return if link.wrong >= MAX_WRONG { Err(Fault::WrongChunks) } else { Ok(()) };
+            // Who lies once and calls again has lied twice; but the files of the server that was named
+            // may have changed under it.
+            let wrong = if link.home { link.wrong } else { share.wrong };
+            return if wrong >= MAX_WRONG { Err(Fault::WrongChunks) } else { Ok(()) };
         }
         if let Some(since) = since {
             self.scheduler.measured(source, now.saturating_duration_since(since));
@@ -615,6 +635,7 @@ impl Fetch {
         }
         share.bytes = share.bytes.saturating_add(expected);
         link.brought += 1;
+        link.refused = 0;
         if let Some(bytes) = transfer.apart {
             let bytes = Cow::Owned(bytes);
             self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
@@ -657,10 +678,13 @@ impl Fetch {
         let nonsense = Fault::Nonsense(Control::Have);
         let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
         if link.kind.is_some() {
-            for chunk in parse_run(line, self.manifest.layout()).ok_or(nonsense)? {
+            for chunk in parse_run(line, self.manifest.layout()).ok_or(nonsense.clone())? {
                 self.scheduler.has(source, chunk, now);
+                link.named += 1;
             }
-            return Ok(());
+            // Each chunk comes once: a short line that names all of them again is much work.
+            let most = 2 * u64::from(self.manifest.layout().count());
+            return if link.named > most { Err(nonsense) } else { Ok(()) };
         }
         let (generation, role) = line.split_once(' ').ok_or(nonsense.clone())?;
         if generation != self.manifest.generation().to_hex().as_str() {
@@ -905,8 +929,10 @@ impl Fetch {
             Token::Chunk { chunk, offset } => {
                 let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
                 link.abandon(chunk, Some(offset));
+                link.refused += 1;
+                let vain = link.refused >= MAX_REFUSED && !link.home;
                 self.scheduler.ended(source, chunk, false, now);
-                Ok(())
+                if vain { Err(Fault::Refused(Control::Image, errno)) } else { Ok(()) }
             }
         }
     }
@@ -966,6 +992,12 @@ impl Fetch {
         let part = (next_random(&mut self.random) % 1024) as f64 / 2048.0;
         wait.mul_f64(0.5 + part)
     }
+}
+
+/// When a source has said nothing for too long.
+fn mute_at(link: &Link) -> Option<Instant> {
+    let patience = if link.home { MUTE_HOME } else { MUTE };
+    link.kind.is_none().then(|| link.since + patience)
 }
 
 fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {

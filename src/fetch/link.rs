@@ -46,6 +46,8 @@ pub(super) struct Link {
     /// Known once the first line of `have` has come.
     pub(super) kind: Option<Kind>,
     pub(super) have: Lines,
+    /// Chunks that lines of `have` have named.
+    pub(super) named: u64,
     pub(super) redir: Lines,
     pub(super) next: Lines,
     pub(super) transfers: Vec<Transfer>,
@@ -55,6 +57,8 @@ pub(super) struct Link {
     pub(super) redir_due: Option<Instant>,
     pub(super) redir_wait: Duration,
     pub(super) wrong: u32,
+    /// Chunks that it has refused since it last brought one.
+    pub(super) refused: u32,
     pub(super) since: Instant,
     /// Chunks that it has brought since sources were last weighed.
     pub(super) brought: u32,
@@ -69,6 +73,7 @@ impl Link {
             client: Box::new(Client::new(trace)),
             kind: None,
             have: Lines::default(),
+            named: 0,
             redir: Lines::default(),
             next: Lines::default(),
             transfers: Vec::new(),
@@ -77,6 +82,7 @@ impl Link {
             redir_due: None,
             redir_wait: Duration::ZERO,
             wrong: 0,
+            refused: 0,
             since: now,
             brought: 0,
         }

@@ -1,3 +1,5 @@
+mod sources;
+
 use super::*;
 use crate::manifest::{Content, Entry, Listing, Mtime};
 use crate::path::TreePath;
