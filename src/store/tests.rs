@@ -486,6 +486,23 @@ fn a_temporary_file_that_its_owner_cannot_write_to_is_made_again() {
 }
 
 #[test]
+fn a_temporary_file_that_cannot_be_read_keeps_what_it_holds() {
+    let dest = TempDir::new();
+    let bytes = noise(1, 3 * MIN_CHUNK_BYTES as usize);
+    let served = serve(&[(b"a", 0o644, Plain(&bytes))]);
+    let place = TreePath::from_user(b"a").unwrap();
+    let part = dest.path(std::str::from_utf8(&temporary_name(&place)).unwrap());
+    fs::write(&part, &bytes).unwrap();
+    let mut disk = Disk { bad_reads: 1, ..Disk::default() };
+    let held = with(&mut disk, || {
+        let mut store = served.open(".", &dest.0)?;
+        store.verify(&mut |_, _| ())
+    });
+    assert!(held.unwrap().is_empty(), "what cannot be read is not held");
+    assert_eq!(fs::read(&part).unwrap(), bytes);
+}
+
+#[test]
 fn a_directory_or_file_in_the_way_is_named() {
     let dest = TempDir::new();
     fs::create_dir(dest.path("a")).unwrap();

@@ -18,13 +18,13 @@ impl Store {
     /// Parts of an older file that can be used are copied into a temporary file, as the older file
     /// keeps its name until the newer one is whole.
     pub fn verify(&mut self, progress: &mut dyn FnMut(u64, u64)) -> Result<ChunkSet, Error> {
-        self.check(progress);
-        self.settle()?;
+        let unread = self.check(progress);
+        self.settle(&unread)?;
         Ok(self.verified.clone())
     }
 
-    /// Hashes what is there of the wanted chunks.
-    pub(super) fn check(&mut self, progress: &mut dyn FnMut(u64, u64)) {
+    /// Hashes what is there of the wanted chunks, and returns those that could not be read.
+    pub(super) fn check(&mut self, progress: &mut dyn FnMut(u64, u64)) -> ChunkSet {
         let manifest = self.manifest.clone();
         let layout = manifest.layout();
         let bytes = |chunk| layout.range(chunk).end - layout.range(chunk).start;
@@ -32,16 +32,18 @@ impl Store {
         let all = there.iter().map(|chunk| bytes(*chunk)).sum();
         let mut checked = 0;
         let mut buffer = Vec::new();
+        let mut unread = ChunkSet::empty(layout);
         for chunk in there {
             buffer.clear();
-            if self.read_chunk(chunk, &mut buffer)
-                && manifest.hash(chunk) == Some(&blake3::hash(&buffer))
-            {
+            if !self.read_chunk(chunk, &mut buffer) {
+                unread.insert(chunk);
+            } else if manifest.hash(chunk) == Some(&blake3::hash(&buffer)) {
                 self.verified.insert(chunk);
             }
             checked += bytes(chunk);
             progress(checked, all);
         }
+        unread
     }
 
     /// Is there a file for every byte of a chunk?
@@ -55,7 +57,7 @@ impl Store {
         !self.verified.contains(chunk) && segments.all(held)
     }
 
-    /// Puts a chunk together; false if a part cannot be read, which is then as good as missing.
+    /// Puts a chunk together; false if a part cannot be read. It is then fetched again.
     fn read_chunk(&mut self, chunk: ChunkId, buffer: &mut Vec<u8>) -> bool {
         let manifest = self.manifest.clone();
         manifest.listing().segments(manifest.layout().range(chunk)).all(|segment| {
@@ -71,8 +73,9 @@ impl Store {
         })
     }
 
-    /// Brings every file into line with what was verified of it.
-    fn settle(&mut self) -> Result<(), Error> {
+    /// Brings every file into line with what was verified of it. What could not be read may be right,
+    /// and stays for a later attempt.
+    fn settle(&mut self, unread: &ChunkSet) -> Result<(), Error> {
         let manifest = self.manifest.clone();
         let plan = self.plan.clone();
         for (i, entry, _) in chosen(&plan, &manifest) {
@@ -85,6 +88,7 @@ impl Store {
             let right: Vec<_> =
                 chunks.iter().copied().filter(|c| self.verified.contains(*c)).collect();
             let missing = chunks.len().saturating_sub(right.len());
+            let useless = right.is_empty() && !chunks.iter().any(|c| unread.contains(*c));
             if let Some(state) = self.files.get_mut(i) {
                 state.missing_chunks = missing as u64;
             }
@@ -96,7 +100,7 @@ impl Store {
                 }
                 Held::Old => self.copy_old(i, &right)?,
                 Held::Temporary { .. } if missing == 0 => self.place_file(i)?,
-                Held::Temporary { .. } if right.is_empty() => self.empty_temporary(i)?,
+                Held::Temporary { .. } if useless => self.empty_temporary(i)?,
                 _ => {}
             }
         }
