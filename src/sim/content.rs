@@ -26,12 +26,17 @@ pub(super) enum Image {
 impl Image {
     /// The manifest of `bytes` bytes, in a few files of odd sizes.
     pub(super) fn manifest(self, bytes: u64) -> Result<Arc<Manifest>, Problem> {
-        let small = bytes / 100;
-        let sizes = [0, small / 7, small, bytes.saturating_sub(small + small / 7)];
+        let sizes = [0, bytes / 7, bytes / 3, bytes - bytes / 7 - bytes / 3];
         let mut entries = vec![entry(TreePath::root(), Content::Directory)];
-        for (name, bytes) in [&b"a"[..], b"b", b"c", b"d"].into_iter().zip(sizes) {
-            if let Some(path) = TreePath::root().join(name) {
-                entries.push(entry(path, Content::File { bytes, image_offset: 0 }));
+        let places = [&b"a"[..], b"b", b"dir/c", b"dir/d"];
+        let files = sizes.map(|bytes| Content::File { bytes, image_offset: 0 });
+        let others = [
+            (&b"dir"[..], Content::Directory),
+            (b"dir/link", Content::Symlink { target: b"../b".as_slice().into() }),
+        ];
+        for (place, content) in places.into_iter().zip(files).chain(others) {
+            if let Ok(path) = TreePath::from_manifest(place) {
+                entries.push(entry(path, content));
             }
         }
         let listing = Listing::new(entries)?;
@@ -132,6 +137,11 @@ pub enum Misuse {
 impl Record {
     pub(super) fn new(manifest: &Manifest, image: Image) -> Record {
         Record { image, right: BTreeMap::new(), verified: ChunkSet::empty(manifest.layout()) }
+    }
+
+    /// So much was there and right before.
+    pub(super) fn holding(self, held: ChunkSet) -> Record {
+        Record { verified: held, ..self }
     }
 
     /// Bytes were stored at `offset`; those that were there are gone.

@@ -2,7 +2,9 @@
 //! `master/server.rs` drive it over real sockets.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +14,7 @@ use crate::chunks::{ChunkId, ChunkSet};
 use crate::fetch::{Fault, Fetch, Incoming, Output as Order};
 use crate::limits::CONNECTING;
 use crate::manifest::Manifest;
+use crate::p9::errno::Errno;
 use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};
 use crate::swarm::hub::Hub;
@@ -35,6 +38,25 @@ pub enum Wrong {
     Hangup(String),
     /// A node says of another, which is honest, that it breaks the protocol or lies.
     Accuses(SocketAddr, String),
+    /// What it has on its disk is not what it should be.
+    Disk(String),
+    /// Its disk is full or broken, or it was killed: the program ends, and is started again.
+    Ended,
+}
+
+/// Where a node keeps what it fetches, and sends it from. Nobody needs that but tests: elsewhere its
+/// bytes are made where they are looked at.
+pub(super) trait Keep: fmt::Debug {
+    /// What is to be fetched.
+    fn wanted(&self) -> &ChunkSet;
+    /// What was there and right before.
+    fn held(&self) -> &ChunkSet;
+    fn write(&mut self, image_offset: u64, bytes: &[u8]) -> Result<(), Wrong>;
+    fn verified(&mut self, chunk: ChunkId) -> Result<(), Wrong>;
+    /// All that is wanted is verified.
+    fn finish(&mut self) -> Result<(), Wrong>;
+    /// Bytes of verified chunks; None if they cannot be read.
+    fn read(&mut self, range: &Range<u64>) -> Result<Option<Vec<u8>>, Wrong>;
 }
 
 /// The program on one host, from its start to its end.
@@ -87,6 +109,8 @@ struct Fetcher {
     fetch: Fetch,
     sources: BTreeMap<LinkId, Upstream>,
     record: Record,
+    keeps: Option<Box<dyn Keep>>,
+    finished: bool,
     faults: Vec<(SocketAddr, String)>,
 }
 
@@ -110,17 +134,22 @@ impl Host {
         home: SocketAddr,
         served: &Served,
         lies: bool,
+        keeps: Option<Box<dyn Keep>>,
         seed: u64,
     ) -> Host {
         let Served { manifest, image, rules } = served;
         let tree = Arc::new(Tree::new(manifest.clone()));
-        let wanted = ChunkSet::full(manifest.layout());
-        let held = ChunkSet::empty(manifest.layout());
+        let (wanted, held) = match &keeps {
+            Some(keeps) => (keeps.wanted().clone(), keeps.held().clone()),
+            None => (ChunkSet::full(manifest.layout()), ChunkSet::empty(manifest.layout())),
+        };
         let home = vec![home];
         let fetcher = Fetcher {
             fetch: Fetch::new(manifest.clone(), wanted.clone(), &held, home, PORT, *rules, seed),
             sources: BTreeMap::new(),
-            record: Record::new(manifest, *image),
+            record: Record::new(manifest, *image).holding(held.clone()),
+            keeps,
+            finished: false,
             faults: Vec::new(),
         };
         let hub = Hub::node(tree, wanted, held, *rules, seed);
@@ -195,6 +224,7 @@ impl Host {
             self.hub.tick(now);
         }
         self.serve_the_woken(net, now)?;
+        self.finish()?;
         self.send_requests(fetches, net)?;
         if fetches {
             self.fetch_at = self.fetcher.as_ref().and_then(Fetcher::deadline);
@@ -294,14 +324,29 @@ impl Host {
                 match incoming {
                     Incoming::Bytes { image_offset, bytes } => {
                         fetcher.record.write(manifest, image_offset, &bytes).map_err(stored)?;
+                        if let Some(keeps) = &mut fetcher.keeps {
+                            keeps.write(image_offset, &bytes)?;
+                        }
                     }
                     Incoming::Verified(chunk) => {
                         fetcher.record.verified(manifest, chunk).map_err(stored)?;
+                        if let Some(keeps) = &mut fetcher.keeps {
+                            keeps.verified(chunk)?;
+                        }
                         self.hub.holds(chunk, now);
                     }
                     Incoming::Wrong { .. } | Incoming::Stale => {}
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Gives what is whole to the user, once.
+    fn finish(&mut self) -> Result<(), Wrong> {
+        let Some(fetcher) = &mut self.fetcher else { return Ok(()) };
+        if fetcher.fetch.is_whole() && !std::mem::replace(&mut fetcher.finished, true) {
+            return fetcher.keeps.as_mut().map_or(Ok(()), |keeps| keeps.finish());
         }
         Ok(())
     }
@@ -371,7 +416,22 @@ impl Host {
                 Some(sending) => sending,
                 None => {
                     let Some(output) = peer.session.next_output() else { return Ok(()) };
-                    peer.sending.insert(Sending::new(output, self.lies))
+                    let mut sending = Sending::new(output, self.lies);
+                    let keeps = self.fetcher.as_mut().and_then(|fetcher| fetcher.keeps.as_mut());
+                    if let Some(keeps) = keeps
+                        && let Some(data) = &sending.data
+                        && !self.lies
+                    {
+                        let Some(bytes) = keeps.read(&data.range)? else {
+                            peer.session.refuse(data, Errno::EIO);
+                            if data.paced {
+                                self.hub.sent(At { conn, now }, &data.range);
+                            }
+                            continue;
+                        };
+                        sending.body = Some(Piece::Bytes(bytes));
+                    }
+                    peer.sending.insert(sending)
                 }
             };
             let link = LinkId(conn.0);

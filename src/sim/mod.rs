@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use content::Image;
 pub use content::Misuse;
 pub use host::Wrong;
-use host::{Host, Served};
+use host::{Host, Keep, Served};
 pub use network::{HostId, Link, Racks};
 use network::{Network, Step};
 
@@ -35,6 +35,8 @@ use crate::swarm::rules::Rules;
 
 /// Turns that a host may take without any time passing.
 const MOST_TURNS: u32 = 10_000;
+/// The longest time after which a program is started again that has ended by itself.
+const RESTARTED_AFTER: Duration = Duration::from_secs(2);
 /// Hosts that a [`Violation`] names.
 const MOST_SHOWN: usize = 10;
 
@@ -178,9 +180,12 @@ impl From<Problem> for Violation {
 impl Scenario {
     /// Lets it happen. `origin` is any moment, to count virtual time from.
     pub fn run(&self, origin: Instant) -> Result<Outcome, Violation> {
-        Cluster::new(self, origin)?.run()
+        Cluster::new(self, None, origin)?.run()
     }
 }
+
+/// What a node that starts has on its disk.
+type Disks<'s> = Box<dyn FnMut(HostId, &Served) -> Result<Box<dyn Keep>, Wrong> + 's>;
 
 /// One host's place: what runs there, and when it wants a turn.
 #[derive(Debug, Default)]
@@ -204,6 +209,7 @@ struct Cluster<'s> {
     served: Served,
     origin: Instant,
     net: Network,
+    disks: Option<Disks<'s>>,
     places: Vec<Place>,
     /// No place before this one keeps the run from being over.
     first_unfinished: usize,
@@ -234,7 +240,11 @@ impl Timer {
 }
 
 impl<'s> Cluster<'s> {
-    fn new(scenario: &'s Scenario, origin: Instant) -> Result<Cluster<'s>, Violation> {
+    fn new(
+        scenario: &'s Scenario,
+        disks: Option<Disks<'s>>,
+        origin: Instant,
+    ) -> Result<Cluster<'s>, Violation> {
         let image = if scenario.blank { Image::Blank } else { Image::Varied };
         let links = scenario.nodes.iter().map(|node| node.link);
         let mut net =
@@ -262,6 +272,7 @@ impl<'s> Cluster<'s> {
             },
             origin,
             net,
+            disks,
             places,
             first_unfinished: 1,
             random: scenario.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
@@ -270,7 +281,7 @@ impl<'s> Cluster<'s> {
     }
 
     fn run(mut self) -> Result<Outcome, Violation> {
-        self.start(HostId::MASTER);
+        self.start(HostId::MASTER)?;
         let limit = self.origin + self.scenario.limit;
         while !self.is_over() {
             let step = self.net.step().filter(|_| self.net.now() <= limit);
@@ -303,14 +314,22 @@ impl<'s> Cluster<'s> {
         self.net.now().saturating_duration_since(self.origin)
     }
 
-    fn start(&mut self, id: HostId) {
+    fn start(&mut self, id: HostId) -> Result<(), Violation> {
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
-        let Some(place) = self.places.get_mut(id.0) else { return };
+        let disk = self.disks.as_mut().filter(|_| id != HostId::MASTER);
+        let keeps = match disk.map(|disk| disk(id, &self.served)).transpose() {
+            Err(Wrong::Ended) => {
+                self.start_later(id);
+                return Ok(());
+            }
+            keeps => keeps.map_err(|wrong| Violation::Host { at: now, host: id, wrong })?,
+        };
+        let Some(place) = self.places.get_mut(id.0) else { return Ok(()) };
         let home = self.net.racks().address(HostId::MASTER);
         place.host = Some(match id {
             HostId::MASTER => Host::master(&self.served, self.scenario.master_slots, seed),
-            _ => Host::node(id, home, &self.served, place.lies, seed),
+            _ => Host::node(id, home, &self.served, place.lies, keeps, seed),
         });
         self.first_unfinished = self.first_unfinished.min(id.0.max(1));
         place.ended = false;
@@ -318,6 +337,21 @@ impl<'s> Cluster<'s> {
         place.whole = None;
         place.stalled_until = None;
         self.net.start(id);
+        Ok(())
+    }
+
+    /// A program that has come to its end by itself is started again soon.
+    fn start_later(&mut self, id: HostId) {
+        self.end(id, true);
+        let wait = RESTARTED_AFTER.mul_f64((next_random(&mut self.random) % 1024) as f64 / 1024.0);
+        let at = self.net.now() + wait;
+        if let Some(place) = self.places.get_mut(id.0) {
+            place.ended = false;
+            place.whole = None;
+            place.deadline = Some(at);
+            self.first_unfinished = self.first_unfinished.min(id.0);
+        }
+        self.set_timer(id);
     }
 
     fn happen(&mut self, index: usize) -> Result<(), Violation> {
@@ -327,7 +361,7 @@ impl<'s> Cluster<'s> {
             Event::PowerOff(host) => self.end(host, false),
             Event::Start(host) => {
                 self.end(host, true);
-                self.start(host);
+                self.start(host)?;
                 self.turn(host)?;
             }
             Event::Stall(host, time) => {
@@ -368,7 +402,7 @@ impl<'s> Cluster<'s> {
             return Ok(());
         }
         if place.host.is_none() {
-            self.start(id);
+            self.start(id)?;
         }
         self.turn(id)
     }
@@ -389,7 +423,13 @@ impl<'s> Cluster<'s> {
             return Err(wrong(Wrong::Spins));
         }
         let before = host.messages();
-        place.deadline = host.turn(&mut self.net).map_err(wrong)?;
+        place.deadline = match host.turn(&mut self.net) {
+            Err(Wrong::Ended) => {
+                self.start_later(id);
+                return Ok(());
+            }
+            deadline => deadline.map_err(wrong)?,
+        };
         if id == HostId::MASTER {
             let (second, seconds) = (at.as_secs() as usize, &mut self.outcome.master_requests);
             seconds.resize(seconds.len().max(second + 1), 0);

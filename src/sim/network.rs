@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
+use crate::swarm::members::next_random;
 
 /// Bytes of one connection that an uplink carries before the others have their turn: this much of the
 /// image, or of the rest.
@@ -308,6 +309,8 @@ pub(super) struct Network {
     woken: VecDeque<HostId>,
     /// All hosts' links have the same delay, and racks carry whatever comes.
     even: bool,
+    /// Drives how much of what there is a read or a write takes; None: all.
+    shortens: Option<u64>,
 }
 
 /// What a step of the network led to.
@@ -345,6 +348,7 @@ impl Network {
             planned: Queue::new(now),
             woken: VecDeque::new(),
             even,
+            shortens: None,
         }
     }
 
@@ -359,6 +363,19 @@ impl Network {
 
     pub(super) fn now(&self) -> Instant {
         self.now
+    }
+
+    /// Reads and writes take any part of what they could take, from now on.
+    #[cfg(test)]
+    pub(super) fn shorten(&mut self, seed: u64) {
+        self.shortens = Some(seed | 1);
+    }
+
+    fn part(&mut self, bytes: usize) -> usize {
+        match &mut self.shortens {
+            Some(random) if bytes > 1 => 1 + (next_random(random) >> 16) as usize % bytes,
+            _ => bytes,
+        }
     }
 
     /// Plans [`Step::Timer`].
@@ -475,6 +492,8 @@ impl Network {
         let Some(pipe) = self.pipe_mut((link, end)) else { return false };
         let Some(whole) = piece else { return true };
         let room = UNSENT_BYTES.saturating_sub(pipe.unsent_bytes);
+        let room = self.part(room);
+        let Some(pipe) = self.pipe_mut((link, end)) else { return false };
         let written = match whole.len() <= room {
             true => piece.take(),
             false if room > 0 => Some(whole.split_front(room)),
@@ -498,8 +517,13 @@ impl Network {
     /// Takes the next piece of what has arrived.
     pub(super) fn read(&mut self, link: LinkId, end: End) -> Option<Piece> {
         let id = (link, end.other());
-        let pipe = self.pipe_mut(id).filter(|pipe| pipe.arrived_bytes > 0)?;
-        let piece = pipe.sent.pop_front()?;
+        let first = self.pipe(id).filter(|pipe| pipe.arrived_bytes > 0)?.sent.front()?.len();
+        let part = self.part(first);
+        let pipe = self.pipe_mut(id)?;
+        let piece = match pipe.sent.front_mut() {
+            Some(piece) if part < first => piece.split_front(part),
+            _ => pipe.sent.pop_front()?,
+        };
         pipe.arrived_bytes -= piece.len();
         self.line_up(id);
         Some(piece)

@@ -1,3 +1,5 @@
+mod disks;
+mod faults;
 // The rules are the same in both builds, and take minutes.
 #[cfg(feature = "master")]
 mod rules;
