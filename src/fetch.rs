@@ -42,6 +42,8 @@ const MAX_REFUSED: u32 = 4;
 /// may be the only one.
 const MUTE: Duration = Duration::from_secs(15);
 const MUTE_HOME: Duration = Duration::from_secs(60);
+/// That time doubles at most so often while nothing comes from anybody.
+const MOST_MUTE_DOUBLINGS: u32 = 4;
 /// How long other sources are hoped to come by what is missing.
 const HOPE: Duration = Duration::from_secs(30);
 /// Wait before the named server is called again after it sent wrong chunks: files that were changed
@@ -181,6 +183,8 @@ pub struct Fetch {
     tell_sent: Option<Instant>,
     /// When a chunk last came; before the first, when there was first somebody to ask.
     progress: Option<Instant>,
+    /// How often in a row somebody was hung up on who had said nothing, while nobody else said anything.
+    mute_doublings: u32,
     /// Nothing but what the scheduler wants is to be done before then, unless something happens.
     /// None: look at once.
     look_at: Option<Option<Instant>>,
@@ -233,6 +237,7 @@ impl Fetch {
             sent_bytes: 0,
             tell_sent: None,
             progress: None,
+            mute_doublings: 0,
             look_at: None,
             random: seed | 1,
             trace: false,
@@ -442,7 +447,7 @@ impl Fetch {
         let report_every = self.rules.report_every;
         let links = self.links.values().flat_map(|link| {
             let behind = link.kind.is_some() && link.reported < news;
-            [link.redir_due, behind.then(|| link.reported_at + report_every), mute_at(link)]
+            [link.redir_due, behind.then(|| link.reported_at + report_every), self.mute_at(link)]
         });
         let rests = self.usefulness().and_then(|useful| {
             let rests = self.places.values().filter(|place| useful(place));
@@ -522,12 +527,24 @@ impl Fetch {
         self.outputs.push_back(Output::Close { source });
     }
 
-    /// Ends connections to those who take calls and say nothing: they keep others from a place.
+    /// Ends connections to those who take calls and say nothing: they keep others from a place. Twice
+    /// the time is waited from then on, until somebody speaks: behind a very slow link, or in a storm,
+    /// nobody is heard in time, and who hangs up and calls again only makes more of it.
     fn drop_mute(&mut self, now: Instant) {
-        let mute = |link: &Link| mute_at(link).is_some_and(|at| at <= now);
+        let mute = |link: &Link| self.mute_at(link).is_some_and(|at| at <= now);
         let mute = self.links.iter().filter(|(_, link)| mute(link));
         let mute: Vec<SourceId> = mute.map(|(source, _)| *source).collect();
+        if !mute.is_empty() {
+            self.mute_doublings = (self.mute_doublings + 1).min(MOST_MUTE_DOUBLINGS);
+        }
         mute.into_iter().for_each(|source| self.drop_silent(source, now));
+    }
+
+    /// When a source has said nothing for too long.
+    fn mute_at(&self, link: &Link) -> Option<Instant> {
+        let patience = if link.home { MUTE_HOME } else { MUTE };
+        let patience = patience.saturating_mul(1 << self.mute_doublings);
+        link.kind.is_none().then(|| link.since + patience)
     }
 
     fn fetch(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
@@ -642,6 +659,7 @@ impl Fetch {
         }
         self.order.push(chunk);
         self.progress = Some(now);
+        self.mute_doublings = 0;
         self.ready.push_back(Incoming::Verified(chunk));
         Ok(())
     }
@@ -699,6 +717,7 @@ impl Fetch {
         self.look_at = None;
         link.kind = Some(kind);
         self.progress.get_or_insert(now);
+        self.mute_doublings = 0;
         link.redir_due = Some(now + self.rules.redir_first);
         link.redir_wait = self.rules.redir_first;
         if link.home {
@@ -992,12 +1011,6 @@ impl Fetch {
         let part = (next_random(&mut self.random) % 1024) as f64 / 2048.0;
         wait.mul_f64(0.5 + part)
     }
-}
-
-/// When a source has said nothing for too long.
-fn mute_at(link: &Link) -> Option<Instant> {
-    let patience = if link.home { MUTE_HOME } else { MUTE };
-    link.kind.is_none().then(|| link.since + patience)
 }
 
 fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {

@@ -164,6 +164,17 @@ fn a_node_with_a_very_slow_link_gets_there_too() {
     assert_eq!(outcome.times.iter().flatten().count(), 6);
 }
 
+/// It takes minutes until anybody hears the first word: to hang up and call again would take for ever.
+#[test]
+fn a_master_with_a_very_slow_link_serves_everybody_in_the_end() {
+    let mut scenario = cluster(8, 0, 1);
+    scenario.image_bytes = 100;
+    scenario.master.up_bytes_per_s = 10;
+    scenario.limit = Duration::from_secs(3600);
+    let outcome = run(&scenario);
+    assert_eq!(outcome.times.iter().flatten().count(), 8);
+}
+
 #[test]
 fn distance_costs_little() {
     for (delay_us, most) in [(100, 1.2), (1000, 1.25), (5000, 1.5)] {

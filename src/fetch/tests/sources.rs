@@ -44,6 +44,20 @@ impl Node {
         calls
     }
 
+    /// It calls its master, and hangs up after this time.
+    fn hears_nothing_for(&mut self, patience: Duration) {
+        let [(source, _)] = self.calls()[..] else { panic!() };
+        self.now += patience;
+        assert_eq!(self.orders(), [Output::Close { source }]);
+    }
+
+    /// It calls its master as soon as it may.
+    fn calls_again(&mut self) -> SourceId {
+        self.now = self.fetch.deadline().unwrap();
+        let [(source, _)] = self.calls()[..] else { panic!() };
+        source
+    }
+
     /// The master answers all that it is asked on this connection, but sends nothing of the image.
     fn is_answered(&mut self, source: SourceId) {
         loop {
@@ -86,6 +100,29 @@ fn who_takes_a_call_and_says_nothing_gives_its_place_to_another() {
     node.now += MUTE;
     assert!(node.orders().contains(&Output::Close { source: mute }));
     assert_eq!(node.fetch.take_faults(), [(address(2), Fault::Silent)]);
+}
+
+#[test]
+fn while_nobody_says_anything_more_time_is_given() {
+    let mut node = Node::new();
+    node.hears_nothing_for(MUTE_HOME);
+    let again = node.calls_again();
+    node.now += MUTE_HOME;
+    assert_eq!(node.orders(), []);
+    node.now += MUTE_HOME;
+    assert_eq!(node.orders(), [Output::Close { source: again }]);
+}
+
+#[test]
+fn once_somebody_has_spoken_no_more_time_is_given_than_before() {
+    let mut node = Node::new();
+    node.hears_nothing_for(MUTE_HOME);
+    let again = node.calls_again();
+    node.is_answered(again);
+    node.fetch.closed(again, node.now);
+    let third = node.calls_again();
+    node.now += MUTE_HOME;
+    assert!(node.orders().contains(&Output::Close { source: third }));
 }
 
 #[test]
