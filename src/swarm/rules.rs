@@ -27,8 +27,8 @@ pub struct Rules {
     /// Requests in flight to one node: the chunk that comes, and one queued behind it, so that the
     /// way from the end of one to the beginning of the next costs nothing.
     pub peer_window: usize,
-    /// With as many requests in flight to all nodes together, none is queued behind another: the
-    /// others fill the link meanwhile, and what is chosen later is chosen better.
+    /// With as many nodes to ask, or requests in flight to all of them together, none is queued behind
+    /// another: the others fill the link meanwhile, and what is chosen later is chosen better.
     pub enough_in_flight: usize,
     /// Chunks in flight from a master, promised ones included.
     pub master_window: usize,

@@ -403,8 +403,9 @@ impl Scheduler {
 
     /// How many requests may be out to one peer.
     fn peer_window(&self) -> usize {
-        let enough = self.asked_of_peers >= self.rules.enough_in_flight;
-        if enough { 1 } else { self.rules.peer_window }
+        let peers = self.sources.values().filter(|source| source.kind == Kind::Peer).count();
+        let enough = self.rules.enough_in_flight;
+        if self.asked_of_peers.max(peers) >= enough { 1 } else { self.rules.peer_window }
     }
 
     /// The chunk in order, as a rule the rarest, that `id` has and nobody was asked for; near the end, one that somebody
@@ -596,6 +597,16 @@ mod tests {
         let mut asked: Vec<SourceId> = node.fetches().into_iter().map(|(id, _)| id).collect();
         asked.sort_unstable();
         assert_eq!(asked, (1..=20).map(SourceId).collect::<Vec<_>>(), "one of each");
+    }
+
+    #[test]
+    fn where_others_may_have_something_soon_none_is_queued_behind_another() {
+        let mut node = Node::new(100);
+        node.peer(A, 0..100);
+        for source in 2..=8 {
+            node.peer(SourceId(source), []);
+        }
+        assert_eq!(node.fetches().len(), 1);
     }
 
     #[test]
