@@ -164,8 +164,6 @@ pub struct Fetch {
     port: u16,
     serves_files: bool,
     own: Vec<IpAddr>,
-    /// Places of the same subnet.
-    neighbours: u32,
     /// Verified chunks in the order in which they came.
     order: Vec<ChunkId>,
     shares: Map<SocketAddr, Share>,
@@ -225,7 +223,6 @@ impl Fetch {
             port,
             serves_files: false,
             own: Vec::new(),
-            neighbours: 0,
             order: held.iter().collect(),
             shares: Map::new(),
             ready: VecDeque::new(),
@@ -362,8 +359,7 @@ impl Fetch {
             let place = Place { linked: false, calls: false, not_before: None, failures: 0 };
             self.look_at = None;
             if self.places.insert(address, place).is_none() && self.is_near(address) {
-                self.neighbours = self.neighbours.saturating_add(1);
-                self.scheduler.has_neighbours(self.neighbours);
+                self.scheduler.ring().add(address);
             }
         }
     }
@@ -372,11 +368,17 @@ impl Fetch {
         self.own.iter().any(|own| is_near(*own, address.ip()))
     }
 
+    /// Whether it goes to a node of another subnet.
+    fn is_far(&self, link: &Link) -> bool {
+        !link.home && !self.is_near(link.address)
+    }
+
     /// A connection was made from the local address `own`.
     pub fn connected(&mut self, source: SourceId, own: IpAddr, now: Instant) {
         self.look_at = None;
         if !self.own.contains(&own) {
             self.own.push(own);
+            self.scheduler.ring().stand_at(SocketAddr::new(own, self.port));
         }
         if let Some(link) = self.links.get_mut(&source) {
             link.reported_at = now;
@@ -386,6 +388,14 @@ impl Fetch {
 
     /// A connection ended or could not be made.
     pub fn closed(&mut self, source: SourceId, now: Instant) {
+        if let Some(link) = self.links.get(&source) {
+            self.scheduler.ring().remove(link.address);
+        }
+        self.part(source, now);
+    }
+
+    /// A connection is over, which does not say that the source is gone.
+    fn part(&mut self, source: SourceId, now: Instant) {
         let Some(link) = self.links.remove(&source) else { return };
         self.look_at = None;
         self.scheduler.remove(source);
@@ -419,6 +429,7 @@ impl Fetch {
             self.report_news(now);
             self.ask_for_sources(now);
             self.redraw(now);
+            self.draw_near(now);
             self.dial(now);
             self.look_at = self.outputs.is_empty().then(|| self.next_look());
         }
@@ -727,6 +738,9 @@ impl Fetch {
             place.failures = 0;
         }
         let near = self.is_near(address);
+        if near && kind == Kind::Peer {
+            self.scheduler.ring().add(address);
+        }
         self.scheduler.add(source, kind, near, now);
         self.join(source, now);
         Ok(())
@@ -794,7 +808,9 @@ impl Fetch {
 
     /// Reads `redir` again where more sources could be of use.
     fn ask_for_sources(&mut self, now: Instant) {
-        let enough = self.is_whole() || self.peers() >= self.rules.max_dialled;
+        // Where distance matters, each has to know the one before it of those near.
+        let enough = self.is_whole()
+            || self.peers() >= self.rules.max_dialled && !self.scheduler.far_is_dear();
         let due = |link: &Link| link.redir_due.is_some_and(|due| due <= now);
         let due: Vec<SourceId> =
             self.links.iter().filter(|(_, link)| due(link)).map(|(id, _)| *id).collect();
@@ -850,6 +866,28 @@ impl Fetch {
         let worst = old.min_by_key(|(_, link)| link.brought).map(|(source, _)| *source);
         self.links.values_mut().for_each(|link| link.brought = 0);
         let Some(source) = worst else { return };
+        self.replace(source, other, now);
+    }
+
+    /// Where distance matters, sources that are not near give way to near ones at once: nearly all
+    /// has to come from those.
+    fn draw_near(&mut self, now: Instant) {
+        while self.scheduler.far_is_dear() && !self.is_whole() {
+            let far = self.links.iter().filter(|(_, link)| self.is_far(link));
+            let far: Vec<SourceId> = far.map(|(source, _)| *source).collect();
+            let idle = |source: &SourceId| {
+                self.links.get(source).is_some_and(|link| link.transfers.is_empty())
+            };
+            let enough = far.len() > self.rules.far_kept;
+            let Some(source) = far.into_iter().find(idle).filter(|_| enough) else { return };
+            let near = self.choose(now, |place| !place.linked);
+            let Some(near) = near.filter(|address| self.is_near(*address)) else { return };
+            self.replace(source, near, now);
+        }
+    }
+
+    /// Ends the connection to a source, and dials another in its place.
+    fn replace(&mut self, source: SourceId, other: SocketAddr, now: Instant) {
         let Some(link) = self.links.remove(&source) else { return };
         self.scheduler.remove(source);
         if let Some(place) = self.places.get_mut(&link.address) {
@@ -879,9 +917,8 @@ impl Fetch {
         let random = next_random(&mut self.random);
         let due = |place: &Place| wanted(place) && place.not_before <= Some(now);
         let due = self.places.iter().filter(|(_, place)| due(place));
-        let far = |link: &&Link| !link.home && !self.is_near(link.address);
-        let enough = self.scheduler.far_is_dear()
-            && self.links.values().filter(far).count() >= self.rules.far_kept;
+        let far = self.links.values().filter(|link| self.is_far(link));
+        let enough = self.scheduler.far_is_dear() && far.count() >= self.rules.far_kept;
         due.map(|(address, _)| *address).min_by_key(|address| {
             let mixed =
                 (u64::from(address.port()) << 32 | low_bits(address.ip())).wrapping_mul(random);
@@ -931,7 +968,7 @@ impl Fetch {
             // It feeds as many as it can. The server that was named is all that some have.
             Token::Write(Control::Avail) if errno == Errno::EBUSY => {
                 if self.links.get(&source).is_some_and(|link| !link.home) {
-                    self.closed(source, now);
+                    self.part(source, now);
                     self.outputs.push_back(Output::Close { source });
                 }
                 Ok(())

@@ -37,7 +37,7 @@ The simulation
                           ask_twice (0 or 1), upload_slots, neediest_first (0 or 1), max_fetchers,
                           told_at_once, all_told_after_ms, have_delay_ms, once_each (0 or 1),
                           grants_a_slot, starved_after_ms, slow_factor, max_sources, near_sources,
-                          far_factor, import_thin, import_patience_factor, far_kept,
+                          far_factor, import_patience_factor, far_kept,
                           report_every_ms, redir_most_ms, redraw_chunks, redraw_every_ms
   --bar RATIO             fail if the last node takes longer than this times S/B
   --svg FILE              draw the results over the number of nodes
@@ -218,7 +218,6 @@ fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
         "slow_factor" => rules.slow_factor = value as u32,
         "near_sources" => rules.near_sources = count,
         "import_patience_factor" => rules.import_patience_factor = value as u32,
-        "import_thin" => rules.import_thin = value as u32,
         "far_factor" => rules.far_factor = value as u32,
         "far_kept" => rules.far_kept = count,
         "have_delay_ms" => rules.have_delay = time,

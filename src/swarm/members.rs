@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::meter::Meter;
+use super::ring::{Place, place_of};
 use super::rules::Rules;
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::{Map, Set};
@@ -75,6 +76,8 @@ pub struct Members {
     turns: Set<Turn>,
     /// The same for each subnet, so that nobody has to look for those near to it.
     near: Map<Subnet, Set<Turn>>,
+    /// Those who serve by their places on the ring of their subnet.
+    rings: Map<Subnet, Map<Place, SocketAddr>>,
     /// State of the random choice among equals.
     random: u64,
 }
@@ -88,6 +91,7 @@ impl Members {
             members: Map::new(),
             turns: Set::new(),
             near: Map::new(),
+            rings: Map::new(),
             random: seed | 1,
         }
     }
@@ -122,6 +126,7 @@ impl Members {
         let member = self.members.get_mut(&conn)?;
         let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
+        self.rings.entry(subnet(address.ip())).or_default().insert(place_of(address), address);
         // As often as the others, or everybody would be sent to those who have come last.
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
         self.line_up(conn, named);
@@ -145,8 +150,14 @@ impl Members {
     /// It does not serve any longer.
     pub fn left(&mut self, conn: Conn) {
         self.step_out(conn);
-        if let Some(member) = self.members.get_mut(&conn) {
-            member.serves = None;
+        let served = self.members.get_mut(&conn).and_then(|member| member.serves.take());
+        if let Some(address) = served
+            && let Some(ring) = self.rings.get_mut(&subnet(address.ip()))
+        {
+            ring.remove(&place_of(address));
+            if ring.is_empty() {
+                self.rings.remove(&subnet(address.ip()));
+            }
         }
     }
 
@@ -252,7 +263,16 @@ impl Members {
         self.members.values().filter(fetches).count()
     }
 
-    /// Sources for whoever asks on `conn`: the least named first, half of them near it.
+    /// Who comes before `address` on the ring of its subnet.
+    fn before(&self, address: SocketAddr) -> Option<SocketAddr> {
+        let ring = self.rings.get(&subnet(address.ip()))?;
+        let before =
+            ring.range(..place_of(address)).next_back().or_else(|| ring.iter().next_back());
+        before.map(|(_, before)| *before).filter(|before| *before != address)
+    }
+
+    /// Sources for whoever asks on `conn`: the least named first, half of them near it, and the one
+    /// before it on the ring of its subnet.
     pub fn sources(&mut self, conn: Conn) -> Vec<SocketAddr> {
         let Some(asker) = self.members.get(&conn) else { return Vec::new() };
         let Rules { max_sources, near_sources, .. } = self.rules;
@@ -266,12 +286,14 @@ impl Members {
         let anywhere = self.turns.iter().filter(other).filter(|turn| !near.contains(turn));
         let far: Vec<Turn> =
             anywhere.take(max_sources.saturating_sub(near.len())).copied().collect();
+        let before = asker.serves.filter(|_| near_sources > 0).and_then(|own| self.before(own));
         let mut sources = Vec::new();
         for (named, _, conn) in near.into_iter().chain(far) {
             self.step_out(conn);
             self.line_up(conn, named.saturating_add(1));
             sources.extend(self.members.get(&conn).and_then(|member| member.serves));
         }
+        sources.extend(before.filter(|before| !sources.contains(before)));
         sources
     }
 }
@@ -342,8 +364,8 @@ mod tests {
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let sources = members(&addresses).sources(Conn(0));
         let near = sources.iter().filter(|a| a.ip().to_string().starts_with("10.0.0.")).count();
-        assert_eq!(sources.len(), 16);
-        assert!((8..16).contains(&near), "{near} of them are near");
+        assert!((16..=17).contains(&sources.len()), "and the one before it on the ring");
+        assert!((8..=16).contains(&near), "{near} of them are near");
     }
 
     #[test]
@@ -353,7 +375,23 @@ mod tests {
         let mut members = members(&addresses);
         let first = members.sources(Conn(0));
         let second = members.sources(Conn(0));
-        assert!(second.iter().all(|source| !first.contains(source)), "all others get a turn");
+        let again = second.iter().filter(|source| first.contains(source)).count();
+        assert!(again <= 1, "all others get a turn; one is told who comes before it each time");
+    }
+
+    #[test]
+    fn everybody_is_told_who_comes_before_it_on_the_ring_of_its_subnet() {
+        let addresses: Vec<String> = (1..=60).map(|i| format!("10.0.{}.{i}", i % 2)).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let mut members = members(&addresses);
+        let serves = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 20_004);
+        let near = addresses.iter().skip(1).step_by(2);
+        let mut ring: Vec<SocketAddr> = near.map(|ip| serves(ip)).collect();
+        ring.sort_unstable_by_key(|address| place_of(*address));
+        for (before, own) in ring.iter().zip(ring.iter().cycle().skip(1)) {
+            let conn = addresses.iter().position(|ip| serves(ip) == *own).unwrap();
+            assert!(members.sources(Conn(conn as u64)).contains(before));
+        }
     }
 
     #[test]

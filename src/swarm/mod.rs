@@ -12,6 +12,8 @@
 //! - A node trades the source that brings least for another, again and again ([`crate::fetch`]).
 //! - Few read the manifest at a time, and have it to send soon ([`readers`]).
 //! - A newcomer is sent to nodes half of which are near it, the least named first ([`members`]).
+//! - Where what comes from other subnets comes slowly, each chunk is brought into a subnet by one of its
+//!   nodes ([`ring`]).
 //! - A request that takes several times as long as usual is made elsewhere, and near the end the
 //!   last chunks are asked of two.
 //!
@@ -27,6 +29,7 @@ mod log;
 pub mod members;
 pub mod meter;
 pub mod readers;
+pub mod ring;
 pub mod rules;
 pub mod scheduler;
 pub mod uploads;

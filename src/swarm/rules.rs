@@ -13,14 +13,12 @@ pub struct Rules {
     /// Which chunk of those that a peer has is asked for. The rarest, so that no chunk stays with a
     /// few nodes that all others have to wait for.
     pub order: Order,
-    /// Distance matters to a node once chunks from outside of its subnet take so many times as long
-    /// as those from within, as over a rack's narrow uplink. What nobody near has is then brought in
-    /// by few, and the others wait for it. 0: distance never matters.
+    /// A chunk from outside of a node's subnet is late if it takes so many times as long as those from
+    /// within usually do. Once more of them are late than not, as over a rack's narrow uplink, distance
+    /// matters: what nobody near has is brought in by one, and the others wait for it. 0: it never does.
     pub far_factor: u32,
-    /// At first a node brings in one chunk of so many times the number of neighbours it knows, so
-    /// that each comes in once, seldom twice. It knows only some of its neighbours.
-    pub import_thin: u32,
-    /// That share doubles after so many times the usual time of a chunk, again and again.
+    /// After so many times the usual time of a chunk a second node may bring it in as well, after
+    /// twice that time four, and so on: the first may be gone, or may know nobody that has it.
     pub import_patience_factor: u32,
     /// Sources outside of its subnet that a node then keeps, although they bring least.
     pub far_kept: usize,
@@ -124,10 +122,9 @@ impl Default for Rules {
     fn default() -> Rules {
         Rules {
             order: Order::Rarest,
-            far_factor: 6,
-            import_thin: 8,
-            import_patience_factor: 32,
-            far_kept: 2,
+            far_factor: 3,
+            import_patience_factor: 128,
+            far_kept: 4,
             peer_window: 2,
             enough_in_flight: 8,
             master_window: 6,

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 
 use super::grants::smooth;
 use super::members::next_random;
+use super::ring::Ring;
 use super::rules::{Order, Rules};
 use crate::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::Map;
 
-/// So many chunks have to come before it is said whether near or not makes a difference.
+/// So many chunks have to come from near before it is said whether others come as fast.
 const FEW_MEASURED: u32 = 8;
+/// Distance matters once so many more far chunks were late than not.
+const LATE_ENOUGH: i32 = 3;
+/// What was in time counts up to so many.
+const MOST_IN_TIME: i32 = 16;
 /// Patience doubles at most so often.
 const MOST_SETBACKS: u32 = 6;
 
@@ -85,13 +90,12 @@ pub struct Scheduler {
     near_copies: Vec<u32>,
     /// Since when each is known to be with a peer that is not near.
     far_since: Vec<Option<Instant>>,
-    /// Other nodes that are known to be near.
-    neighbours: u32,
-    /// What this node chooses the chunks by that it is to bring into its subnet.
-    share: u64,
-    /// The same of those that are near and of the others, and how many that was learned from.
+    /// What this node is to bring into its subnet.
+    ring: Ring,
+    /// How long a chunk usually takes from a peer that is near, and how many that was learned from.
     usual_near: (Option<Duration>, u32),
-    usual_far: (Option<Duration>, u32),
+    /// How many more chunks from peers that are not near were late than were not.
+    far_late: i32,
     /// What is not near has been found to come slowly.
     far_is_dear: bool,
     layout: Layout,
@@ -120,10 +124,9 @@ impl Scheduler {
             copies: vec![0; layout.count() as usize],
             near_copies: vec![0; layout.count() as usize],
             far_since: vec![None; layout.count() as usize],
-            neighbours: 0,
-            share: seed,
+            ring: Ring::default(),
             usual_near: (None, 0),
-            usual_far: (None, 0),
+            far_late: 0,
             far_is_dear: false,
             layout,
             usual: None,
@@ -179,9 +182,9 @@ impl Scheduler {
         self.far_is_dear
     }
 
-    /// So many other nodes are near.
-    pub fn has_neighbours(&mut self, count: u32) {
-        self.neighbours = count;
+    /// Who is near, this node among them.
+    pub fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
     }
 
     /// A peer has said that it holds a chunk.
@@ -242,14 +245,20 @@ impl Scheduler {
     /// A chunk came whole from a source after this time.
     pub fn measured(&mut self, source: SourceId, took: Duration) {
         smooth(&mut self.usual, took);
-        let near = self.sources.get(&source).is_none_or(|source| source.near);
-        let (usual, count) = if near { &mut self.usual_near } else { &mut self.usual_far };
-        smooth(usual, took);
-        *count += 1;
-        let (Some(near), Some(far)) = (self.usual_near.0, self.usual_far.0) else { return };
-        let known = self.usual_near.1.min(self.usual_far.1) >= FEW_MEASURED;
+        // What a master sends says nothing of the way: it comes when it is the node's turn.
+        let peer = self.sources.get(&source).filter(|source| source.kind == Kind::Peer);
+        let Some(near) = peer.map(|source| source.near) else { return };
+        if near {
+            smooth(&mut self.usual_near.0, took);
+            self.usual_near.1 = self.usual_near.1.saturating_add(1);
+            return;
+        }
+        let (Some(usual), FEW_MEASURED..) = self.usual_near else { return };
+        // Any chunk may be late; over a narrow uplink most are.
         let factor = self.rules.far_factor;
-        self.far_is_dear |= known && factor > 0 && far > near.saturating_mul(factor);
+        let late = factor > 0 && took > usual.saturating_mul(factor);
+        self.far_late = (self.far_late + if late { 1 } else { -1 }).max(-MOST_IN_TIME);
+        self.far_is_dear |= self.far_late >= LATE_ENOUGH;
     }
 
     /// When a chunk was asked of a source.
@@ -414,8 +423,9 @@ impl Scheduler {
         let source = self.sources.get(&id)?;
         let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
         let spread = self.random;
+        let choosy = !source.near && self.is_choosy();
         let here = source.has.common(&self.unasked);
-        let here = here.filter(|chunk| source.near || self.imports(*chunk, now));
+        let here = here.filter(|chunk| !choosy || self.imports(*chunk, now));
         let first = here.min_by_key(|chunk| {
             let mixed = u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread);
             match self.rules.order {
@@ -432,7 +442,7 @@ impl Scheduler {
         }
         let overdue = now.checked_sub(self.doubling()?)?;
         let useful = source.has.common(&self.missing);
-        let useful = useful.filter(|chunk| source.near || self.imports(*chunk, now));
+        let useful = useful.filter(|chunk| !choosy || self.imports(*chunk, now));
         let doubled = useful.filter(|chunk| requests(*chunk) == 1).find(|chunk| {
             let others = self.sources.values().flat_map(|source| &source.asked);
             others.filter(|asked| asked.chunk == *chunk).all(|asked| asked.since <= overdue)
@@ -440,27 +450,16 @@ impl Scheduler {
         Some(Command::Fetch { source: id, chunk: doubled })
     }
 
-    /// Whether this node may take a chunk from a peer that is not near.
+    /// Whether this node may take a chunk from a peer that is not near, where that is dear.
     fn imports(&self, chunk: ChunkId, now: Instant) -> bool {
-        if !self.is_choosy() {
-            return true;
-        }
         if self.near_copies.get(chunk.index()).is_some_and(|copies| *copies > 0) {
             return false;
         }
-        // The same for every look at this chunk, and another for every node.
-        let mut drawn =
-            self.share ^ (u64::from(chunk.get()) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        next_random(&mut drawn);
-        let drawn = next_random(&mut drawn) >> 16;
         let since = self.far_since.get(chunk.index()).copied().flatten();
         let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         let doublings = waited.div_duration_f64(self.import_patience()) as u32;
-        let share = 1u64.checked_shl(doublings).unwrap_or(u64::MAX);
-        drawn
-            % (u64::from(self.neighbours.saturating_add(1))
-                * u64::from(self.rules.import_thin.max(1)))
-            < share
+        let turns = 1usize.checked_shl(doublings).unwrap_or(usize::MAX);
+        self.ring.before(chunk) < turns
     }
 
     /// When the next chunk may be taken from a peer that is not near.
@@ -489,7 +488,7 @@ impl Scheduler {
 
     /// Whether it matters who is near, and somebody is.
     fn is_choosy(&self) -> bool {
-        self.far_is_dear && self.neighbours > 1
+        self.far_is_dear && self.ring.others() > 0
     }
 
     /// How long a chunk may be on its way near the end before it is asked of another as well.
@@ -568,6 +567,12 @@ mod tests {
         fn arrives(&mut self, source: SourceId, n: u32) {
             let chunk = self.chunk(n);
             self.scheduler.ended(source, chunk, true, self.now);
+        }
+
+        /// So many chunks took so many milliseconds each.
+        fn measured(&mut self, source: SourceId, millis: u64, count: u32) {
+            let took = Duration::from_millis(millis);
+            (0..count).for_each(|_| self.scheduler.measured(source, took));
         }
     }
 
@@ -696,11 +701,11 @@ mod tests {
         let mut node = Node::new(1000);
         node.scheduler.add(A, Kind::Peer, true, node.now);
         node.scheduler.add(B, Kind::Peer, false, node.now);
-        node.scheduler.has_neighbours(100);
-        for _ in 0..FEW_MEASURED {
-            node.scheduler.measured(A, Duration::from_millis(10));
-            node.scheduler.measured(B, Duration::from_millis(100));
-        }
+        let address = |n: u8| std::net::SocketAddr::new([10, 0, 0, n].into(), 20_004);
+        node.scheduler.ring().stand_at(address(0));
+        (1..=100).for_each(|n| node.scheduler.ring().add(address(n)));
+        node.measured(A, 10, FEW_MEASURED);
+        node.measured(B, 100, FEW_MEASURED);
         for (source, chunks) in [(A, near_has), (B, 0..1000)] {
             for n in chunks {
                 let chunk = node.chunk(n);
@@ -729,9 +734,24 @@ mod tests {
     }
 
     #[test]
-    fn few_nodes_bring_in_what_nobody_near_has() {
+    fn distance_does_not_matter_where_every_third_chunk_is_late() {
+        let mut node = Node::new(1000);
+        node.scheduler.add(A, Kind::Peer, true, node.now);
+        node.scheduler.add(B, Kind::Peer, false, node.now);
+        node.measured(A, 10, FEW_MEASURED);
+        for _ in 0..100 {
+            node.measured(B, 10, 2);
+            node.measured(B, 100, 1);
+        }
+        assert!(!node.scheduler.far_is_dear());
+        node.measured(B, 100, 20);
+        assert!(node.scheduler.far_is_dear(), "an uplink that fills up later is seen as well");
+    }
+
+    #[test]
+    fn one_node_brings_in_what_nobody_near_has() {
         let count = asked_of_far(&mut node_with_a_dear_source(0..0));
-        assert!(count < 20, "{count} of 1,000, where 100 neighbours do the same");
+        assert!((1..50).contains(&count), "{count} of 1,000, where 100 neighbours do the same");
     }
 
     #[test]
