@@ -1,5 +1,6 @@
-//! Tells the service manager how far this process is (sd_notify(3)): datagrams to the socket that
-//! `NOTIFY_SOCKET` names. Without a manager that waits for them nothing is sent.
+//! Tells the service manager how far this process is (sd_notify(3)), and that it does not hang
+//! (sd_watchdog_enabled(3)): datagrams to the socket that `NOTIFY_SOCKET` names. Without a manager that waits
+//! for them nothing is sent.
 
 use std::ffi::OsStr;
 use std::io;
@@ -42,6 +43,11 @@ impl Manager {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS={status}", monotonic_us()));
     }
 
+    /// This process does not hang: to be said as often as [`watchdog`] asks for it.
+    pub fn alive(&self) {
+        self.send("WATCHDOG=1");
+    }
+
     /// This process is about to end.
     pub fn stopping(&self, status: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={status}"));
@@ -53,6 +59,20 @@ impl Manager {
             let _ = socket.send(state.as_bytes());
         }
     }
+}
+
+/// How often the manager wants to hear that this process does not hang: twice in the time after which it
+/// would end it. None if it does not watch this process.
+pub fn watchdog() -> Option<Duration> {
+    let variable = |name| std::env::var(name).ok();
+    let (usec, pid) = (variable("WATCHDOG_USEC")?, variable("WATCHDOG_PID"));
+    twice_in(&usec, pid.as_deref(), std::process::id())
+}
+
+fn twice_in(usec: &str, pid: Option<&str>, own_pid: u32) -> Option<Duration> {
+    let meant = pid.is_none_or(|pid| pid.parse() == Ok(own_pid));
+    let timeout = usec.parse().ok().filter(|usec| meant && *usec > 0)?;
+    Some(Duration::from_micros(timeout) / 2)
 }
 
 /// A path, or with `@` before it a name of the abstract namespace (unix(7)).
@@ -89,6 +109,19 @@ mod tests {
         let address = SocketAddr::from_pathname(&path).unwrap();
         assert_eq!(sent_to(&address, &path.to_string_lossy()), "STATUS=so far");
         std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn the_watchdog_hears_twice_in_its_time() {
+        assert_eq!(twice_in("60000000", Some("7"), 7), Some(Duration::from_secs(30)));
+        assert_eq!(twice_in("3000000", None, 7), Some(Duration::from_millis(1500)));
+    }
+
+    #[test]
+    fn who_is_not_watched_is_quiet() {
+        assert_eq!(twice_in("60000000", Some("8"), 7), None, "another process is meant");
+        assert_eq!(twice_in("0", None, 7), None);
+        assert_eq!(twice_in("soon", None, 7), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod common;
 
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -55,6 +55,17 @@ fn where_there_is_nothing_to_take_over_that_is_done() {
     manager.hears("READY=1");
 }
 
+#[test]
+fn a_master_that_is_watched_says_that_it_does_not_hang() {
+    let (temp, manager) = (Temp::new(), Manager::new());
+    let mut command = program(MASTER);
+    command.arg(temp.tree()).env("NOTIFY_SOCKET", &manager.name).env("WATCHDOG_USEC", "200000");
+    let _master = Running::start(command);
+    manager.hears("READY=1");
+    manager.hears("WATCHDOG=1");
+    manager.hears("WATCHDOG=1");
+}
+
 // It hands over sockets.
 
 #[test]
@@ -81,6 +92,35 @@ fn what_does_not_listen_is_refused() {
     activated(connected.as_fd(), &tree).finish().fails(7, &["no TCP socket that listens"]);
     let file = File::open(temp.at("served/kernel")).unwrap();
     activated(file.as_fd(), &tree).finish().fails(7, &["ListenStream="]);
+}
+
+#[cfg(feature = "http")]
+#[test]
+fn a_socket_named_http_serves_the_files_over_http_and_9p_has_its_own() {
+    let temp = Temp::new();
+    temp.file("served/kernel", "a kernel");
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let master = handed(socket.as_fd(), "http", &temp.at("served"));
+    master.wait_until_it_says(&format!("the swarm: http://{address}/"));
+    let mut http = TcpStream::connect(address).unwrap();
+    let request = b"GET /kernel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    std::io::Write::write_all(&mut http, request).unwrap();
+    let answer = std::io::read_to_string(http).unwrap();
+    assert!(answer.ends_with("\r\n\r\na kernel"), "{answer}");
+    let own = common::address_in(&master.wait_until_it_says("generation "));
+    assert_ne!(own.port(), address.port());
+    let mut fetch = client(own, &[]);
+    fetch.arg(".").arg(temp.at("copy"));
+    Running::start(fetch).finish().succeeds();
+}
+
+#[cfg(not(feature = "http"))]
+#[test]
+fn a_socket_named_http_is_refused_by_a_build_without_it() {
+    let temp = Temp::new();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    handed(socket.as_fd(), "metrics", &temp.tree()).finish().fails(7, &["has no HTTP"]);
 }
 
 // It sends signals.
@@ -220,11 +260,16 @@ fn serve(manager: &Manager, tree: &Path) -> Running {
 }
 
 /// A master that is given this descriptor as a service manager does it.
-fn activated(fd: std::os::fd::BorrowedFd<'_>, tree: &Path) -> Running {
+fn activated(fd: BorrowedFd<'_>, tree: &Path) -> Running {
+    handed(fd, "xget-master.socket", tree)
+}
+
+/// The same with another name than a socket unit has by itself.
+fn handed(fd: BorrowedFd<'_>, name: &str, tree: &Path) -> Running {
     let mut shell = Command::new("sh");
     // The shell becomes the program, and so has its number.
     shell.args(["-c", "exec 3<&0 < /dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"", "sh"]);
-    shell.arg(env!("CARGO_BIN_EXE_xget")).args(["--cache", "none"]).arg(tree);
+    shell.arg(env!("CARGO_BIN_EXE_xget")).args(MASTER).arg(tree).env("LISTEN_FDNAMES", name);
     Running::start_reading(shell, fd.try_clone_to_owned().unwrap().into())
 }
 

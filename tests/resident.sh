@@ -31,8 +31,12 @@ make_image() {
     done
     cp /lib/systemd/system/systemd-journald{.service,.socket,-dev-log.socket} "$root/usr/lib/systemd/system/"
     cp "$repo/initramfs/systemd"/*.{service,socket} "$root/usr/lib/systemd/system/"
-    mkdir "$root/etc/systemd/system/xget-master.socket.d"
+    mkdir "$root/etc/systemd/system"/xget-master.{socket,service}.d
     printf '[Socket]\nListenStream=\nListenStream=20005\n' > "$root/etc/systemd/system/xget-master.socket.d/port.conf"
+    printf '[Service]\nWatchdogSec=20\n' > "$root/etc/systemd/system/xget-master.service.d/watchdog.conf"
+    printf '[Socket]\nListenStream=80\nFileDescriptorName=http\nService=xget-master.service\n' \
+        > "$root/etc/systemd/system/xget-master-http.socket"
+    echo 'XGET_OPTIONS=--metrics 81' > "$root/etc/default/xget-master"
     echo something > "$root/srv/boot/something"; chmod 600 "$root/srv/boot/something"
     printf '[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n' > "$root/etc/systemd/system/other.target"
     cat > "$root/etc/systemd/system/check.service" << 'END'
@@ -62,13 +66,20 @@ if grep -q 'check=stop' /proc/cmdline; then
     systemctl stop xget-boot.service
     say "stopped: $(systemctl is-active xget-boot.service), $(ls $state 2>&1)"
     systemctl start xget.service && say "nothing to take over: $(systemctl is-active xget.service)"
-    systemctl start xget-master.socket
+    systemctl start xget-master.socket xget-master-http.socket
     say "socket is $(systemctl is-active xget-master.socket), master $(systemctl is-active xget-master.service)"
     xget --status -n 127.0.0.1:20005 > /dev/null && say "who asks is answered"
     say "master is $(systemctl is-active xget-master.service): $(systemctl show -p StatusText xget-master.service)"
     systemctl reload xget-master.service; sleep 1
     say "reloaded: $(journalctl -q --no-pager -u xget-master.service -p notice | grep 'looked at')"
     systemctl status --no-pager xget-master.service | sed 's/^/STATUS /'
+    say "over HTTP there is $(busybox wget -q -O - http://127.0.0.1/something)," \
+        "and at a port below 1024 $(busybox wget -q -O - http://127.0.0.1:81/metrics | grep -c '^xget_nodes')"
+    restarts() { systemctl show --value -p NRestarts xget-master.service; }
+    before=$(restarts)
+    kill -STOP "$(systemctl show --value -p MainPID xget-master.service)"
+    for i in $(busybox seq 60); do [ "$(restarts)" = "$before" ] || break; sleep 1; done
+    xget --status -n 127.0.0.1:20005 > /dev/null && say "after it hung $before $(restarts) it answers"
 else
     systemctl isolate other.target; sleep 3
     say "isolated: boot is $(systemctl is-active xget-boot.service)"
@@ -200,6 +211,9 @@ prints stop "xget-master.socket waits for who asks" '^ROOT socket is active, mas
 prints stop "and has the master started, which is ready" '^ROOT master is active: StatusText=serving 1 files'
 prints stop "a reload has its tree looked at, and the journal has that" '^ROOT reloaded: .*nothing has changed'
 check "stop: and serves what only root may read" is_served_at 3 20005
+prints stop "xget-master.service serves HTTP on a socket of that name, and metrics on a port below 1024" \
+    '^ROOT over HTTP there is something, and at a port below 1024 [1-9]'
+prints stop "a master that hangs is started again, and its port stays open" '^ROOT after it hung 0 1 it answers'
 prints time "rd.xget.serve=$serve_s serves in the real root" '^ROOT is up: resident [0-9]+'
 prints time "and ends after that" '^ROOT time is over: resident .?$'
 prints no "rd.xget.serve=no leaves nobody behind" '^ROOT serves nobody: resident , .*No such file'

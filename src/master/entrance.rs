@@ -6,64 +6,74 @@ use std::os::fd::OwnedFd;
 
 use socket2::{Domain, Socket, Type};
 
-use crate::cli;
 use crate::error::Error;
 use crate::net::tcp;
 use crate::sys::handed;
+
+/// What the service manager listens on already, by what clients find there.
+#[derive(Default)]
+pub(super) struct Handed {
+    /// 9P: every socket that has no other name.
+    pub(super) p9: Vec<TcpListener>,
+    /// What `--http` serves: sockets of this name.
+    pub(super) http: Vec<TcpListener>,
+    /// What `--metrics` serves: sockets of this name.
+    pub(super) metrics: Vec<TcpListener>,
+}
+
+impl Handed {
+    /// Takes what was handed over to this process, which is there once.
+    pub(super) fn take() -> Result<Handed, Error> {
+        let mut handed = Handed::default();
+        for (name, fd) in handed::descriptors() {
+            handed.named(&name).push(listening(fd)?);
+        }
+        Ok(handed)
+    }
+
+    fn named(&mut self, name: &str) -> &mut Vec<TcpListener> {
+        match name {
+            "http" => &mut self.http,
+            "metrics" => &mut self.metrics,
+            _ => &mut self.p9,
+        }
+    }
+}
 
 /// What will be listened on.
 pub(super) enum Entrance {
     /// Clients may be waiting there already.
     Handed(Vec<TcpListener>),
     /// Clients are refused until it is opened.
-    Own(Bound),
+    Own(Socket, SocketAddr),
 }
 
-/// A port that is taken and not listened on yet.
-pub(super) struct Bound {
-    socket: Socket,
-    address: SocketAddr,
-}
-
-impl Bound {
-    /// Takes a port of one address, or of all.
-    pub(super) fn new(ip: Option<IpAddr>, port: u16) -> Result<Bound, Error> {
+impl Entrance {
+    /// What was handed over, or else this port of one address, or of all. A port in use is an error at
+    /// once, before the hashing, which may take long. With neither nobody comes in.
+    pub(super) fn find(
+        handed: Vec<TcpListener>,
+        own: Option<(Option<IpAddr>, u16)>,
+    ) -> Result<Entrance, Error> {
+        let Some((ip, port)) = own.filter(|_| handed.is_empty()) else {
+            return Ok(Entrance::Handed(handed));
+        };
         let address = (ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port).into();
         let socket = match ip {
             Some(_) => tcp::bind(address),
             None => tcp::bind_everywhere(port),
         };
         let socket = socket.map_err(|error| Error::Listen { address, error })?;
-        Ok(Bound { socket, address })
-    }
-
-    /// Lets clients in.
-    pub(super) fn listen(self) -> Result<TcpListener, Error> {
-        let Bound { socket, address } = self;
-        tcp::start_listening(socket).map_err(|error| Error::Listen { address, error })
-    }
-}
-
-impl Entrance {
-    /// What was handed over, or the address that `options` ask for. A port in use is an error at once,
-    /// before the hashing, which may take long.
-    pub(super) fn find(options: &cli::Serve) -> Result<Entrance, Error> {
-        let handed = handed::descriptors();
-        if !handed.is_empty() {
-            return handed
-                .into_iter()
-                .map(listening)
-                .collect::<Result<_, _>>()
-                .map(Entrance::Handed);
-        }
-        Bound::new(options.listen, options.port).map(Entrance::Own)
+        Ok(Entrance::Own(socket, address))
     }
 
     /// Lets clients in.
     pub(super) fn open(self) -> Result<Vec<TcpListener>, Error> {
         match self {
             Entrance::Handed(listeners) => Ok(listeners),
-            Entrance::Own(bound) => bound.listen().map(|listener| vec![listener]),
+            Entrance::Own(socket, address) => tcp::start_listening(socket)
+                .map(|listener| vec![listener])
+                .map_err(|error| Error::Listen { address, error }),
         }
     }
 }

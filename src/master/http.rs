@@ -22,9 +22,9 @@ use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::entrance::Bound;
+use super::entrance::Entrance;
 use super::server::{Bell, Shared, next_guest};
-use crate::cli::{self, HttpPort};
+use crate::cli;
 use crate::error::Error;
 use crate::limits::MAX_HTTP_BYTES;
 use crate::net::tcp;
@@ -36,32 +36,37 @@ use answer::Site;
 use socket::{Socket, Traffic};
 
 /// Ports that are taken, before the long work of hashing, and whether the files are served there, too.
-pub(super) struct Ports(Vec<(Bound, bool)>);
+pub(super) struct Ports(Vec<(Entrance, bool)>);
 
 impl Ports {
-    /// Takes the ports that `--http` and `--metrics` name. Without an address the first is that of the
-    /// master, the other that of this machine alone.
-    pub(super) fn bind(options: &cli::Serve) -> Result<Ports, Error> {
-        let http = options.http.map(|port| HttpPort { ip: port.ip.or(options.listen), ..port });
+    /// Takes what was handed over for them, or the ports that `--http` and `--metrics` name. Without an
+    /// address the first is that of the master, the other that of this machine alone.
+    pub(super) fn bind(
+        options: &cli::Serve,
+        http: Vec<TcpListener>,
+        metrics: Vec<TcpListener>,
+    ) -> Result<Ports, Error> {
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
-        let metrics = options.metrics.map(|port| HttpPort { ip: port.ip.or(Some(here)), ..port });
-        let asked = [(http, true), (metrics, false)];
-        let asked = asked.into_iter().filter_map(|(port, files)| Some((port?, files)));
-        let bind = |(HttpPort { ip, port }, files)| Ok((Bound::new(ip, port)?, files));
-        asked.map(bind).collect::<Result<_, _>>().map(Ports)
+        let own_http = options.http.map(|own| (own.ip.or(options.listen), own.port));
+        let own_metrics = options.metrics.map(|own| (own.ip.or(Some(here)), own.port));
+        let http = Entrance::find(http, own_http)?;
+        let metrics = Entrance::find(metrics, own_metrics)?;
+        Ok(Ports(vec![(http, true), (metrics, false)]))
     }
 
     /// Lets connections come, and says where.
     pub(super) fn listen(self, report: &Reporter) -> Result<Listeners, Error> {
-        let listen = |(bound, files): (Bound, bool)| {
-            let listener = bound.listen()?;
-            let address =
-                listener.local_addr().map_err(Error::system("use the listening socket"))?;
+        let mut listeners = Vec::new();
+        for (entrance, files) in self.0 {
             let what = if files { "the files, metrics and a page" } else { "metrics and a page" };
-            report.notice(format_args!("{what} of the swarm: http://{address}/.xget/"));
-            Ok((listener, files))
-        };
-        self.0.into_iter().map(listen).collect::<Result<_, _>>().map(Listeners)
+            for listener in entrance.open()? {
+                let address =
+                    listener.local_addr().map_err(Error::system("use the listening socket"))?;
+                report.notice(format_args!("{what} of the swarm: http://{address}/.xget/"));
+                listeners.push((listener, files));
+            }
+        }
+        Ok(Listeners(listeners))
     }
 }
 

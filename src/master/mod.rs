@@ -27,7 +27,7 @@ use crate::report::{Reporter, bytes};
 use crate::sys::fs::effective_uid;
 use crate::sys::process;
 
-use entrance::Entrance;
+use entrance::{Entrance, Handed};
 use scan::ScanOptions;
 use signature::SignatureFile;
 use watch::{State, Watcher};
@@ -36,8 +36,9 @@ use watch::{State, Watcher};
 pub fn serve(options: &cli::Serve) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let signature = SignatureFile::of(options, report)?;
-    let entrance = Entrance::find(options)?;
-    let http = http::Ports::bind(options)?;
+    let handed = Handed::take()?;
+    let entrance = Entrance::find(handed.p9, Some((options.listen, options.port)))?;
+    let http = http::Ports::bind(options, handed.http, handed.metrics)?;
 
     background::run(options.background, report, |detach| {
         let scanning = scanning(options.one_file_system, options.no_owner);

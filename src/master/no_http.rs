@@ -1,5 +1,6 @@
 //! In place of `http`, in a build without that feature.
 
+use std::net::TcpListener;
 use std::rc::Rc;
 
 use tokio::task::JoinHandle;
@@ -14,8 +15,15 @@ use crate::swarm::hub::Hub;
 pub(super) struct Ports;
 
 impl Ports {
-    pub(super) fn bind(_: &cli::Serve) -> Result<Ports, Error> {
-        Ok(Ports)
+    pub(super) fn bind(
+        _: &cli::Serve,
+        http: Vec<TcpListener>,
+        metrics: Vec<TcpListener>,
+    ) -> Result<Ports, Error> {
+        match http.is_empty() && metrics.is_empty() {
+            true => Ok(Ports),
+            false => Err(Error::HandedHttp),
+        }
     }
 
     pub(super) fn listen(self, _: &Reporter) -> Result<Listeners, Error> {

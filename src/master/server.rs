@@ -34,7 +34,7 @@ use crate::manifest::Content;
 use crate::net::adler32;
 use crate::net::send::{Files, Progress, Sending};
 use crate::net::tcp;
-use crate::notify::Manager;
+use crate::notify::{self, Manager};
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
 use crate::report::{Reporter, bytes};
@@ -113,6 +113,7 @@ pub(super) fn run(
         spawn_local(tick(shared.clone()));
         spawn_local(find_checksums(shared.clone()));
         spawn_local(tell_manager(shared.clone()));
+        spawn_local(feed_watchdog(shared.clone()));
         let enter = |listener| spawn_local(accept(shared.clone(), listener));
         let mut entrances: Vec<JoinHandle<()>> = listeners.into_iter().map(enter).collect();
         entrances.extend(http.open(&shared)?);
@@ -282,6 +283,15 @@ async fn tell_manager(shared: Rc<Shared>) {
         poll_fn(|cx| shared.nodes.poll(cx)).await;
         shared.manager.status(&shared.status());
         tokio::time::sleep(STATUS_PAUSE).await;
+    }
+}
+
+/// Tells the service manager again and again that this thread, which does everything for clients, goes on.
+async fn feed_watchdog(shared: Rc<Shared>) {
+    let Some(pause) = notify::watchdog() else { return };
+    loop {
+        shared.manager.alive();
+        tokio::time::sleep(pause).await;
     }
 }
 

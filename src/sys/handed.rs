@@ -8,21 +8,28 @@ const FIRST: i32 = 3;
 /// More are not looked at.
 const MOST: i32 = 64;
 
-/// The descriptors, in their order; none if they are meant for another process. Those that are not open
-/// are left out. A second call gets none.
-pub fn descriptors() -> Vec<OwnedFd> {
+/// The descriptors, in their order, each with its name (`FileDescriptorName=` of systemd.socket(5)); none
+/// if they are meant for another process. Those that are not open are left out. A second call gets none.
+pub fn descriptors() -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let variable = |name| std::env::var(name).unwrap_or_default();
     let count = count(&variable("LISTEN_PID"), &variable("LISTEN_FDS"), std::process::id());
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Vec::new();
     }
-    (FIRST..FIRST + count).filter_map(take).collect()
+    let all_names = variable("LISTEN_FDNAMES");
+    let named = names(&all_names).zip(FIRST..FIRST + count);
+    named.filter_map(|(name, fd)| Some((name.to_owned(), take(fd)?))).collect()
 }
 
 fn count(pid: &str, fds: &str, own_pid: u32) -> i32 {
     let meant = pid.parse() == Ok(own_pid);
     fds.parse().ok().filter(|_| meant).unwrap_or(0).clamp(0, MOST)
+}
+
+/// The names of `LISTEN_FDNAMES`, and then empty ones for those that have none.
+fn names(all: &str) -> impl Iterator<Item = &str> {
+    all.split(':').chain(std::iter::repeat(""))
 }
 
 fn take(fd: i32) -> Option<OwnedFd> {
@@ -42,6 +49,12 @@ mod tests {
         assert_eq!(count("7", "2", 7), 2);
         assert_eq!(count("7", "2", 8), 0);
         assert_eq!(count("", "2", 8), 0);
+    }
+
+    #[test]
+    fn names_are_in_the_order_of_the_descriptors() {
+        assert!(names("xget-master.socket:http").take(3).eq(["xget-master.socket", "http", ""]));
+        assert!(names("").take(2).eq(["", ""]), "as from a manager that gives no names");
     }
 
     #[test]
