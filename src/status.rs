@@ -9,6 +9,7 @@ pub mod show;
 pub mod table;
 
 use std::fmt::Write as _;
+use std::net::{Ipv6Addr, SocketAddr};
 
 /// How long a node that lacks something may get nothing before it counts as stalled, in seconds.
 const STALLED_SECONDS: f64 = 10.0;
@@ -38,6 +39,16 @@ enum State {
     Fetching,
     /// It has all that it wants.
     Whole,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            State::Stalled => "stalled",
+            State::Fetching => "fetching",
+            State::Whole => "whole",
+        }
+    }
 }
 
 impl<'t> Status<'t> {
@@ -95,25 +106,67 @@ impl<'t> Words<'t> {
             false => State::Fetching,
         }
     }
+
+    /// How long it takes until it is whole, in seconds, if what it lacks comes as fast as at present.
+    fn seconds_left(self, chunk_bytes: u64) -> Option<u64> {
+        let (held, wanted) = self.held();
+        let lacks = wanted.checked_sub(held).filter(|chunks| *chunks > 0)?;
+        lacks.saturating_mul(chunk_bytes).checked_div(self.number("in_bytes_per_s")?)
+    }
+
+    /// The network of which nodes count as near to each other: a /24, or a /64 of IPv6.
+    fn subnet(self) -> Option<String> {
+        match self.get("node")?.parse().ok()? {
+            SocketAddr::V4(address) => {
+                let [a, b, c, _] = address.ip().octets();
+                Some(format!("{a}.{b}.{c}.0/24"))
+            }
+            SocketAddr::V6(address) => {
+                let network = address.ip().to_bits() >> 64 << 64;
+                Some(format!("{}/64", Ipv6Addr::from_bits(network)))
+            }
+        }
+    }
 }
 
 /// The text of `.xget/status` as JSON: an object with the server's own line, its nodes in a list, and
 /// in another the last lines that nodes wrote into its log.
 ///
 /// Each line is words `NAME=VALUE`. Numbers stay numbers, `A/B` becomes a list of two numbers, and
-/// everything else is a string. Words without `=` are left out, so that a later server may add some.
+/// everything else is a string. Words without `=` are left out, so that a later server may add some. A node
+/// has what follows from its words as well: `subnet`, `state`, and while it fetches `seconds_left`.
 pub fn to_json(text: &str) -> String {
     let mut lines = text.lines().map(Words);
-    let server = object(lines.next().unwrap_or(Words("")));
+    let server = lines.next().unwrap_or(Words(""));
     let (log, nodes): (Vec<_>, Vec<_>) = lines.partition(|line| line.0.starts_with(LOG));
-    let list = |lines: Vec<Words<'_>>| lines.into_iter().map(object).collect::<Vec<_>>().join(",");
-    format!("{{\"server\":{server},\"nodes\":[{}],\"log\":[{}]}}\n", list(nodes), list(log))
+    let chunk_bytes = server.number("chunk_bytes").unwrap_or(0);
+    let nodes =
+        nodes.into_iter().map(|words| [members(words), derived(words, chunk_bytes)].concat());
+    let nodes: Vec<_> = nodes.map(object).collect();
+    let log: Vec<_> = log.into_iter().map(|words| object(members(words))).collect();
+    let server = object(members(server));
+    format!("{{\"server\":{server},\"nodes\":[{}],\"log\":[{}]}}\n", nodes.join(","), log.join(","))
 }
 
-fn object(words: Words<'_>) -> String {
-    let members =
-        words.iter().map(|(name, value)| format!("{}:{}", string(name), self::value(value)));
-    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+fn object(members: Vec<String>) -> String {
+    format!("{{{}}}", members.join(","))
+}
+
+fn members(words: Words<'_>) -> Vec<String> {
+    words.iter().map(|(name, value)| member(name, value)).collect()
+}
+
+/// What follows from the words of a node; nothing where there is none.
+fn derived(words: Words<'_>, chunk_bytes: u64) -> Vec<String> {
+    let Some(subnet) = words.subnet() else { return Vec::new() };
+    let left =
+        words.seconds_left(chunk_bytes).map(|secs| member("seconds_left", &secs.to_string()));
+    let derived = [member("subnet", &subnet), member("state", words.state().name())];
+    derived.into_iter().chain(left).collect()
+}
+
+fn member(name: &str, value: &str) -> String {
+    format!("{}:{}", string(name), self::value(value))
 }
 
 fn value(text: &str) -> String {
@@ -156,12 +209,32 @@ mod tests {
 
     #[test]
     fn a_line_becomes_an_object_and_numbers_stay_numbers() {
-        let text = "generation=00ff held=3/8 sent_bytes=12\nnode=10.0.0.1:20004 seconds=1.5\n";
+        let text = "generation=00ff held=3/8 sent_bytes=12\nclassic=10.0.0.1:20004 seconds=1.5\n";
         let json = to_json(text);
         assert_eq!(
             json,
             "{\"server\":{\"generation\":\"00ff\",\"held\":[3,8],\"sent_bytes\":12},\
-             \"nodes\":[{\"node\":\"10.0.0.1:20004\",\"seconds\":1.5}],\"log\":[]}\n"
+             \"nodes\":[{\"classic\":\"10.0.0.1:20004\",\"seconds\":1.5}],\"log\":[]}\n"
+        );
+    }
+
+    #[test]
+    fn a_node_has_its_subnet_its_state_and_how_long_it_takes() {
+        let server = "chunk_bytes=1000 held=8/8\n";
+        let node = |words| to_json(&format!("{server}node={words}\n"));
+        let has =
+            |json: String, end: &str| assert!(json.contains(&format!(",{end}}}],")), "{json}");
+        has(
+            node("10.1.2.3:20004 held=3/8 in_bytes_per_s=500 quiet_seconds=0.1"),
+            "\"subnet\":\"10.1.2.0/24\",\"state\":\"fetching\",\"seconds_left\":10",
+        );
+        has(
+            node("[fd00:0:0:7::9]:1 held=3/8 in_bytes_per_s=0 quiet_seconds=60.0"),
+            "\"subnet\":\"fd00:0:0:7::/64\",\"state\":\"stalled\"",
+        );
+        has(
+            node("10.1.2.3:20004 held=8/8 in_bytes_per_s=500"),
+            "\"subnet\":\"10.1.2.0/24\",\"state\":\"whole\"",
         );
     }
 

@@ -36,11 +36,9 @@ pub fn metrics(text: &str) -> String {
     out.sample("_total", &[], number("plain_bytes") as f64);
 
     out.family("xget_nodes", "gauge", "", "Nodes that have joined, by how far they are.");
-    for (state, name) in
-        [(State::Fetching, "fetching"), (State::Stalled, "stalled"), (State::Whole, "whole")]
-    {
+    for state in [State::Fetching, State::Stalled, State::Whole] {
         let count = nodes.iter().filter(|node| node.state() == state).count();
-        out.sample("", &[("state", name)], count as f64);
+        out.sample("", &[("state", state.name())], count as f64);
     }
     out.family("xget_node_held_ratio", "gauge", "ratio", "What a node has of what it wants.");
     out.each(&nodes, "", |node| {

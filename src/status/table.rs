@@ -1,7 +1,7 @@
 //! A status for people: a summary, then a line a node, in columns.
 
 use std::fmt::Write as _;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{State, Status, Words};
@@ -84,11 +84,16 @@ fn summary(status: &Status<'_>) -> Vec<String> {
             per_second(income.fold(0, u64::saturating_add)),
         );
     }
-    let sent = format!(
+    let mut sent = format!(
         "sent from here {}, {} at present",
         bytes(number("sent_bytes")),
         per_second(number("sent_bytes_per_s"))
     );
+    let chunk_bytes = number("chunk_bytes");
+    let fetching = nodes.iter().filter(|node| node.state() == State::Fetching);
+    if let Some(last) = fetching.filter_map(|node| node.seconds_left(chunk_bytes)).max() {
+        let _ = write!(sent, "; the last node is whole in {}", age(last as f64));
+    }
     let last = log.last().and_then(|said| Some((said.get("log")?, said_of(*said))));
     let last = last.map(|(by, what)| format!("last trouble: {}: {what}", shown(by.as_bytes())));
     [image, swarm, sent].into_iter().chain(last).collect()
@@ -108,8 +113,8 @@ fn row(node: Words<'_>, status: &Status<'_>) -> [String; 9] {
     let from_here = node.number("sent_bytes").unwrap_or(0).min(came);
     let sources = node.number("sources").filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
     [
-        address.clone(),
-        subnet(&address),
+        address,
+        node.subnet().unwrap_or("-".into()),
         percent(held, wanted),
         if node.state() == State::Whole { "-".into() } else { speed("in_bytes_per_s") },
         speed("out_bytes_per_s"),
@@ -155,21 +160,6 @@ fn columns(rows: &[[String; 9]]) -> Vec<String> {
     all.iter().map(line).collect()
 }
 
-/// The network of which nodes count as near to each other: a /24, or a /64 of IPv6.
-fn subnet(address: &str) -> String {
-    match address.parse() {
-        Ok(SocketAddr::V4(address)) => {
-            let [a, b, c, _] = address.ip().octets();
-            format!("{a}.{b}.{c}.0/24")
-        }
-        Ok(SocketAddr::V6(address)) => {
-            let network = address.ip().to_bits() >> 64 << 64;
-            format!("{}/64", Ipv6Addr::from_bits(network))
-        }
-        Err(_) => "-".into(),
-    }
-}
-
 /// Rounded down, so that 100 % is all of it.
 fn percent(part: u64, whole: u64) -> String {
     let percent = (u128::from(part) * 100).checked_div(u128::from(whole));
@@ -213,7 +203,7 @@ mod tests {
         let expected = "\
 generation 0123456789abcdef, 1.0 MiB in 16 chunks of 64.0 KiB; 8 chunks are with no node yet
 1 nodes: 0 whole, 1 fetching, 0 stalled; 50 % of all is there, 1.0 KiB/s come in
-sent from here 512.0 KiB, 2.0 KiB/s at present
+sent from here 512.0 KiB, 2.0 KiB/s at present; the last node is whole in 8 min
 
 NODE            SUBNET       SHARE         IN    OUT  FROM HERE  SOURCES  SINCE  LAST ERROR
 10.0.0.7:20004  10.0.0.0/24   50 %  1.0 KiB/s  0 B/s       12 %        3    9 s

@@ -2,7 +2,6 @@
 "use strict";
 
 const EVERY_MS = 1000;
-const STALLED_SECONDS = 10;
 // A browser is slow with more rows than anybody reads; sorting and filtering see all nodes.
 const MOST_ROWS = 1500;
 
@@ -23,38 +22,26 @@ const age = (s) => {
   return s < 7200 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h`;
 };
 
-// The network in which nodes count as near: a /24, or a /64 of IPv6, as far as it is written out.
-const subnet = (address) => {
-  const v4 = /^(\d+\.\d+\.\d+)\.\d+:/.exec(address);
-  if (v4) return `${v4[1]}.0/24`;
-  const v6 = /^\[([0-9a-f:]+)\]/.exec(address);
-  if (!v6) return "–";
-  const [head, tail] = v6[1].split("::");
-  const left = head ? head.split(":") : [];
-  const right = tail ? tail.split(":") : [];
-  const zeros = tail === undefined ? 0 : 8 - left.length - right.length;
-  return `${[...left, ...Array(Math.max(zeros, 0)).fill("0"), ...right].slice(0, 4).join(":")}::/64`;
-};
-
 const understood = (words, server, log) => {
   const [held, wanted] = Array.isArray(words.held) ? words.held : [0, 0];
   const share = wanted > 0 ? held / wanted : 0;
-  const whole = wanted > 0 && held >= wanted;
-  const stalled = !whole && words.quiet_seconds >= STALLED_SECONDS;
+  const whole = words.state === "whole";
+  const stalled = words.state === "stalled";
   const node = String(words.node);
   const said = log.get(node) ?? "";
   const trouble = [stalled ? `nothing for ${age(words.quiet_seconds)}` : "", said].filter(Boolean).join("; ");
   const came = held * server.chunk_bytes;
   return {
     node, share, trouble,
-    subnet: subnet(node),
-    state: whole ? "whole" : stalled ? "stalled" : "fetching",
+    subnet: words.subnet ?? "–",
+    state: words.state ?? "–",
     bad: stalled || (said !== "" && !whole),
     in: whole ? NaN : words.in_bytes_per_s,
     out: words.out_bytes_per_s,
     from: came > 0 ? Math.min(words.sent_bytes / came, 1) : NaN,
     sources: words.sources,
     seconds: words.seconds,
+    left: stalled ? NaN : words.seconds_left,
   };
 };
 
@@ -105,11 +92,12 @@ const make = (name, ...children) => {
 const drawSummary = (server) => {
   const count = (state) => nodes.filter((n) => n.state === state).length;
   const sum = (f) => nodes.reduce((total, n) => total + (Number.isFinite(f(n)) ? f(n) : 0), 0);
+  const left = Math.max(...nodes.map((n) => n.left).filter(Number.isFinite));
   const share = nodes.length ? percent(sum((n) => n.share) / nodes.length) : "–";
   const facts = [
     ["nodes", String(nodes.length)], ["whole", String(count("whole"))],
     ["fetching", String(count("fetching"))], ["stalled", String(count("stalled"))],
-    ["of all is there", share], ["come in", rate(sum((n) => n.in))],
+    ["of all is there", share], ["until the last is whole", age(left)], ["come in", rate(sum((n) => n.in))],
     ["from here", rate(server.sent_bytes_per_s)], ["sent from here", bytes(server.sent_bytes)],
     ["chunks with no node yet", String(server.only_here ?? "–")],
   ];
