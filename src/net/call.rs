@@ -203,3 +203,29 @@ impl Call {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{master, serves};
+
+    #[test]
+    fn a_file_that_is_longer_than_it_may_be_is_an_error() {
+        let server = serves(master());
+        let length = include_bytes!("../../fuzz/manifest").len() as u64;
+        let patience = Duration::from_secs(60);
+        let mut call = Call::connect(&Transport::Kernel, server, patience).unwrap();
+        let mut read = |most| call.read(Control::Manifest, most, &mut |_| {});
+        assert!(matches!(read(length - 1), Err(CallError::TooLong(most)) if most == length - 1));
+    }
+
+    #[test]
+    fn a_file_that_is_as_long_as_it_may_be_is_read() {
+        let server = serves(master());
+        let manifest = include_bytes!("../../fuzz/manifest");
+        let patience = Duration::from_secs(60);
+        let mut call = Call::connect(&Transport::Kernel, server, patience).unwrap();
+        let text = call.read(Control::Manifest, manifest.len() as u64, &mut |_| {});
+        assert_eq!(text.unwrap(), manifest);
+    }
+}

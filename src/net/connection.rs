@@ -121,3 +121,28 @@ impl Connection {
         result
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{Deaf, mute, takes};
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn why_none_opens(address: SocketAddr) -> String {
+        let opened = Connection::open(&Transport::Kernel, address, LONG, b"");
+        opened.err().unwrap().to_string()
+    }
+
+    #[test]
+    fn who_does_not_take_a_call_is_given_up() {
+        let deaf = Deaf::new();
+        assert_eq!(takes(CONNECTING, || why_none_opens(deaf.address)), "no answer");
+    }
+
+    #[test]
+    fn who_takes_a_call_and_does_not_answer_is_given_up() {
+        let (_listener, address) = mute();
+        assert_eq!(takes(SILENCE, || why_none_opens(address)), "no answer");
+    }
+}

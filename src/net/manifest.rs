@@ -107,3 +107,25 @@ fn read_text(
         wait = (wait * 3 / 2).min(AGAIN_MOST);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{master, serves};
+
+    fn signature_of(bytes: u64) -> Result<Option<Vec<u8>>, CallError> {
+        let mut hub = master();
+        hub.sign(Some(vec![b'x'; bytes as usize].into()));
+        let read = read_manifest(&Transport::Kernel, serves(hub), 1, &mut |_| {});
+        read.map(|signed| signed.signature)
+    }
+
+    #[test]
+    fn a_signature_that_is_too_long_is_an_error() {
+        assert!(signature_of(MAX_SIGNATURE_BYTES).is_ok());
+        assert!(matches!(
+            signature_of(MAX_SIGNATURE_BYTES + 1),
+            Err(CallError::TooLong(MAX_SIGNATURE_BYTES))
+        ));
+    }
+}

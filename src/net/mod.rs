@@ -8,4 +8,6 @@ pub mod own;
 pub mod resolve;
 pub mod send;
 pub mod tcp;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod transport;

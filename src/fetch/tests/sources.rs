@@ -91,6 +91,17 @@ fn trouble_is_told_to_the_server_once_it_can_be_reached() {
 }
 
 #[test]
+fn so_much_trouble_waits_for_the_server_and_no_more() {
+    let mut node = Node::new();
+    let lines: Vec<String> = (0..2 * MAX_TROUBLES).map(|n| format!("trouble {n}")).collect();
+    lines.iter().for_each(|line| node.fetch.trouble(line));
+    let [(master, _)] = node.calls()[..] else { panic!() };
+    node.is_answered(master);
+    let told: Vec<String> = node.master.take_log().into_iter().map(|(_, line)| line).collect();
+    assert_eq!(told, lines[..MAX_TROUBLES]);
+}
+
+#[test]
 fn who_takes_a_call_and_says_nothing_gives_its_place_to_another() {
     let mut node = Node::new();
     node.fetch.learn(address(2));

@@ -437,3 +437,24 @@ enum Looked {
 fn tread(Read { file, offset, count }: Read) -> Message<'static> {
     Message::Tread { fid: FIRST_FID.saturating_add(file as u32), offset, count }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::testing::{master, serves};
+
+    /// Lists the root of a server, where so many entries were seen elsewhere: how many that makes.
+    fn listed(mut seen: u64) -> Result<u64, Error> {
+        let mut remote = Remote::open(&Transport::Kernel, serves(master()), b"", "head").unwrap();
+        remote.names(&TreePath::root(), &mut seen, &mut |_| Ok(()))?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn a_tree_without_end_is_given_up() {
+        let seen = listed(0).unwrap();
+        assert_eq!(listed(MAX_ENTRIES - seen).unwrap(), MAX_ENTRIES);
+        let error = listed(MAX_ENTRIES - seen + 1).unwrap_err().to_string();
+        assert!(error.contains("the tree has no end"), "{error}");
+    }
+}
