@@ -96,6 +96,9 @@ lint: ## check the format and run clippy, for all sets of features
 fuzz: ## give each fuzz target SECONDS (60) of any bytes; see docs/testing.md
 	fuzz/run $(SECONDS)
 
+sanitize: ## run the library's tests under the address and the thread sanitizer; see docs/testing.md
+	tests/sanitize
+
 clean: ## remove what was built, and what the tests have downloaded
 	$(CARGO) clean
 
@@ -103,4 +106,5 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build node static static-check install install-completions install-docs install-node install-dracut
-.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo lab vm-lab test bench lint fuzz clean help
+.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo lab vm-lab test bench lint fuzz sanitize clean
+.PHONY: help
