@@ -74,6 +74,9 @@ start() {
     local name=$1 host=$2; shift 2
     local enter=()
     [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
+    # Now, not when the process in the background comes to it: what an earlier one of that name has said is
+    # not to be taken for its own.
+    : > "$work/$name.log"
     # 9 is a laboratory's lock, which is not to outlive it.
     "${enter[@]}" "$@" < /dev/null > "$work/$name.out" 2> "$work/$name.log" 9>&- &
     pid[$name]=$!
