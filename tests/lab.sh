@@ -69,7 +69,7 @@ lab vm vm -n 1 --size 1
 if wait_for 240 grep -aq '^ROOT is up' "/run/$lab/vm1.console"; then pass "a machine boots in the laboratory"; else
     fail "a machine boots in the laboratory" "$(log vm)" "/run/$lab/vm1.console"; fi
 check "and serves what it was booted from" wait_for 30 whole_nodes 1
-check "its console is shown" wait_for 30 grep -q '^vm1: ROOT ' "$work/vm.out"
+check "its console is shown" wait_for 30 grep -q '^vm1: ROOT has a resident' "$work/vm.out"
 end TERM vm
 check "its end leaves nothing behind" nothing_left
 finish
