@@ -139,11 +139,15 @@ fn near_sources_spare_the_links_between_racks() {
     assert!(without > with * 1.15, "{with} {without}");
 }
 
-/// The last node's time in seconds, and the bytes that came into racks, in four racks whose uplinks
-/// carry a tenth of what their nodes do.
-fn narrow(rules: Rules) -> (f64, f64) {
+/// Four racks whose uplinks carry a tenth of what their nodes do.
+fn narrow_racks() -> Scenario {
     let racks = Racks { nodes: 16, uplink_bytes_per_s: Some(16 * RATE / 10) };
-    let outcome = run(&Scenario { racks, rules, ..blank(64, 16) });
+    Scenario { racks, ..blank(64, 16) }
+}
+
+/// The last node's time in seconds, and the bytes that came into racks, in such racks.
+fn narrow(rules: Rules) -> (f64, f64) {
+    let outcome = run(&Scenario { rules, ..narrow_racks() });
     let into_racks = outcome.image_bytes_into_racks.iter().sum::<u64>() as f64;
     (outcome.times.into_iter().flatten().max().unwrap().as_secs_f64(), into_racks)
 }
@@ -166,10 +170,9 @@ fn who_is_impatient_brings_in_what_is_anothers_to_bring() {
 
 #[test]
 fn who_dies_while_it_brings_chunks_into_its_rack_holds_the_others_up_a_little() {
-    let racks = Racks { nodes: 16, uplink_bytes_per_s: Some(16 * RATE / 10) };
     let at = |host| (Duration::from_millis(700), Event::PowerOff(HostId(host)));
     let events = [1, 5, 17, 21, 33, 37].map(at).to_vec();
-    let scenario = Scenario { racks, events, ..blank(64, 16) };
+    let scenario = Scenario { events, ..narrow_racks() };
     let (last, _) = narrow(Rules::default());
     let outcome = run(&scenario);
     let last_of_the_others = outcome.times.into_iter().flatten().max().unwrap().as_secs_f64();
