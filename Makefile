@@ -51,6 +51,9 @@ install-docs: ## install the documentation below DESTDIR and PREFIX
 install-node: ## after make static: install the static node, which an initramfs holds, as xget-node
 	install -D "$(NODE_PROGRAM)" "$(DESTDIR)$(PREFIX)/bin/xget-node"
 
+install-static: ## after make static: install both static programs, with all that install does
+	$(MAKE) install install-node PROGRAM="$(TARGET)/static/xget"
+
 install-dracut: ## install the dracut module below DESTDIR
 	install -D -t "$(DESTDIR)/usr/lib/dracut/modules.d/50xget" dracut-module/50xget/*.sh
 
@@ -72,10 +75,11 @@ dist: ## pack the source of the last commit, for packaging/xget.spec and packagi
 demo: build ## put a kernel and an initrd onto five nodes of this machine, and show who sent what
 	demo/demo.sh
 
-lab: build ## as root: a master and N=8 nodes in namespaces here, RATE=100 Mbit/s, DELAY=, SIZE=, SECONDS=; docs/lab.md
+# XGET=/usr/local/bin/xget takes that one in place of one that is built.
+lab: $(if $(XGET),,build) ## as root: a master and N=8 nodes in namespaces here, RATE=100 Mbit/s, DELAY=, SIZE=, SECONDS=; docs/lab.md
 	lab/net $(lab_options)
 
-vm-lab: build ## as root: a master and N=2 machines in QEMU, RATE=, SIZE=, SECONDS=; docs/lab.md
+vm-lab: $(if $(XGET),,build) ## as root: a master and N=2 machines in QEMU, RATE=, SIZE=, SECONDS=; docs/lab.md
 	lab/vm $(lab_options)
 
 lab_options = $(if $(N),-n $(N)) $(if $(RATE),--rate $(RATE)) $(if $(DELAY),--delay $(DELAY)) \
@@ -105,6 +109,6 @@ clean: ## remove what was built, and what the tests have downloaded
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
-.PHONY: build node static static-check install install-completions install-docs install-node install-dracut
+.PHONY: build node static static-check install install-completions install-docs install-node install-static install-dracut
 .PHONY: install-mkinitcpio install-initramfs-tools deb dist demo lab vm-lab test bench lint fuzz sanitize clean
 .PHONY: help

@@ -25,14 +25,17 @@ def call(name, *args):
         raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
 
 
-def enter(tmpfs_bytes):
-    """Returns the work directory, in the child; the parent waits for it and exits with its code."""
+def enter(tmpfs_bytes, meanwhile):
+    """Returns the work directory, in the child; the parent waits for it within the context `meanwhile`,
+    and exits with its code."""
     work = tempfile.mkdtemp(prefix="xget-bench-")
     os.makedirs("/run/netns", exist_ok=True)
     call("unshare", CLONE_NEWPID)
     child = os.fork()
     if child:
-        sys.exit(wait_for(child, work))
+        with meanwhile:
+            code = wait_for(child, work)
+        sys.exit(code)
     call("prctl", PR_SET_PDEATHSIG, signal.SIGKILL)
     call("unshare", CLONE_NEWNS)
     os.setsid()  # Ctrl-C is for the parent

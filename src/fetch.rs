@@ -14,7 +14,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::chunks::{ChunkId, ChunkSet, parse_run};
-use crate::limits::{MAX_ADDRESSES, MAX_LOG_LINE_BYTES, MAX_TROUBLES};
+use crate::limits::{
+    BAN, MAX_ADDRESSES, MAX_LOG_LINE_BYTES, MAX_MUTE_DOUBLINGS, MAX_REFUSED_CHUNKS, MAX_TROUBLES,
+    MAX_WRONG_CHUNKS, MUTE, MUTE_HOME,
+};
 use crate::manifest::Manifest;
 use crate::map::Map;
 use crate::p9::client::Broken;
@@ -34,16 +37,6 @@ const REDIAL_PEER: Duration = Duration::from_secs(2);
 const REDIAL_HOME: Duration = Duration::from_millis(250);
 /// Longest wait between two calls of the named server.
 const REDIAL_HOME_MOST: Duration = Duration::from_secs(8);
-/// Wrong chunks after which a source is not asked any more.
-const MAX_WRONG: u32 = 2;
-/// Chunks in a row that a source says it has and refuses, after which it is not asked any more.
-const MAX_REFUSED: u32 = 4;
-/// How long a source may take from a call to the first line of its `have`, and the named server, which
-/// may be the only one.
-const MUTE: Duration = Duration::from_secs(15);
-const MUTE_HOME: Duration = Duration::from_secs(60);
-/// That time doubles at most so often while nothing comes from anybody.
-const MOST_MUTE_DOUBLINGS: u32 = 4;
 /// How long other sources are hoped to come by what is missing.
 const HOPE: Duration = Duration::from_secs(30);
 /// Wait before the named server is called again after it sent wrong chunks: files that were changed
@@ -53,8 +46,6 @@ const REDIAL_LIAR: Duration = Duration::from_secs(3);
 const MAX_HOME_LIES: u32 = 3;
 /// Wait before a server is called again that serves another generation than the one held here.
 const REDIAL_OTHER: Duration = Duration::from_secs(60);
-/// How long a source that sent wrong chunks, or serves something else, is left alone.
-const BAN: Duration = Duration::from_secs(600);
 /// How often a master is told how much was sent from here.
 const TELL_SENT_EVERY: Duration = Duration::from_secs(2);
 
@@ -546,7 +537,7 @@ impl Fetch {
         let mute = self.links.iter().filter(|(_, link)| mute(link));
         let mute: Vec<SourceId> = mute.map(|(source, _)| *source).collect();
         if !mute.is_empty() {
-            self.mute_doublings = (self.mute_doublings + 1).min(MOST_MUTE_DOUBLINGS);
+            self.mute_doublings = (self.mute_doublings + 1).min(MAX_MUTE_DOUBLINGS);
         }
         mute.into_iter().for_each(|source| self.drop_silent(source, now));
     }
@@ -653,7 +644,7 @@ impl Fetch {
             // Who lies once and calls again has lied twice; but the files of the server that was named
             // may have changed under it.
             let wrong = if link.home { link.wrong } else { share.wrong };
-            return if wrong >= MAX_WRONG { Err(Fault::WrongChunks) } else { Ok(()) };
+            return if wrong >= MAX_WRONG_CHUNKS { Err(Fault::WrongChunks) } else { Ok(()) };
         }
         if let Some(since) = since {
             self.scheduler.measured(source, now.saturating_duration_since(since));
@@ -986,7 +977,7 @@ impl Fetch {
                 let Some(link) = self.links.get_mut(&source) else { return Ok(()) };
                 link.abandon(chunk, Some(offset));
                 link.refused += 1;
-                let vain = link.refused >= MAX_REFUSED && !link.home;
+                let vain = link.refused >= MAX_REFUSED_CHUNKS && !link.home;
                 self.scheduler.ended(source, chunk, false, now);
                 if vain { Err(Fault::Refused(Control::Image, errno)) } else { Ok(()) }
             }

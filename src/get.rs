@@ -16,7 +16,7 @@ use blake3::Hash;
 use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
-use crate::limits::MAX_MANIFEST_BYTES;
+use crate::limits::{MAX_MANIFEST_BYTES, SILENCE};
 use crate::manifest::Manifest;
 use crate::net::call::{Call, CallError};
 use crate::net::manifest::{Signed, read_manifest};
@@ -35,8 +35,6 @@ use crate::trust::{self, Trust};
 
 /// First wait before the server is called again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// How long a server may take to answer a question.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// After so many failures in a row to reach the server its name is looked up at each further one.
 const MAY_HAVE_MOVED: u32 = 2;
 /// How long a server may take to hear that something has gone wrong here, and how many are told.
@@ -73,7 +71,7 @@ pub fn status(options: &cli::Status) -> Result<String, Error> {
     let report = Reporter::new(options.logging);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
     let (text, _) = server.ask("status", &patience, &report, |address, progress| {
-        Call::connect(&Transport::Kernel, address, PATIENCE)?.read(
+        Call::connect(&Transport::Kernel, address, SILENCE)?.read(
             Control::Status,
             MAX_MANIFEST_BYTES,
             progress,

@@ -78,6 +78,8 @@ pub const MAX_WINDOW_LINES: u32 = 1200;
 pub const MAX_LAST_LINES_OF_ONE: usize = 4;
 /// See [`MAX_LAST_LINES_OF_ONE`].
 pub const MAX_LAST_LINES: usize = 64;
+/// Most nodes that `status` shows of those that went away before they were whole.
+pub const MAX_GONE: usize = 64;
 
 // ---- what is asked of others
 
@@ -89,6 +91,20 @@ pub const MAX_REPLY_BYTES: usize = 128 << 10;
 pub const CONNECTING: Duration = Duration::from_secs(5);
 /// How long a server may be silent to a question that is answered at once.
 pub const SILENCE: Duration = Duration::from_secs(10);
+/// Likewise a node that is asked for the manifest: there are others.
+pub const NODE_SILENCE: Duration = Duration::from_secs(2);
+/// How long a source may take from a call to the first line of its `have`.
+pub const MUTE: Duration = Duration::from_secs(15);
+/// Likewise the named server, which may be the only one.
+pub const MUTE_HOME: Duration = Duration::from_secs(60);
+/// Those times double at most so often while nothing comes from anybody.
+pub const MAX_MUTE_DOUBLINGS: u32 = 4;
+/// Wrong chunks after which a source is not asked any more.
+pub const MAX_WRONG_CHUNKS: u32 = 2;
+/// Chunks in a row that a source says it has and refuses, after which it is not asked any more.
+pub const MAX_REFUSED_CHUNKS: u32 = 4;
+/// How long a source that sent wrong chunks, or serves something else, is left alone.
+pub const BAN: Duration = Duration::from_secs(600);
 /// Longest manifest that is read, in bytes: a million files take about 100 MB.
 pub const MAX_MANIFEST_BYTES: u64 = 256 << 20;
 /// Most entries that are listed at a server that is not xget's: no tree is endless.
@@ -105,3 +121,9 @@ pub const MAX_REPORT_BYTES: usize = 4096;
 pub const MAX_TROUBLES: usize = 8;
 /// Addresses of nodes that are remembered.
 pub const MAX_ADDRESSES: usize = 256;
+/// Most bytes of a DNS name on the wire, with its closing zero (RFC 1035, section 2.3.4).
+pub const MAX_DNS_NAME_BYTES: usize = 255;
+/// Most aliases between a name and its addresses.
+pub const MAX_DNS_ALIASES: usize = 16;
+/// Most records of one DNS answer that are looked at.
+pub const MAX_DNS_RECORDS: u16 = 128;

@@ -26,6 +26,8 @@ struct Status<'t> {
     server: Words<'t>,
     /// Those that have joined.
     nodes: Vec<Words<'t>>,
+    /// Those that went away before they were whole.
+    gone: Vec<Words<'t>>,
     /// What nodes wrote into the server's log, the oldest first.
     log: Vec<Words<'t>>,
 }
@@ -33,6 +35,8 @@ struct Status<'t> {
 /// How far a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
+    /// It went away before it had all that it wants.
+    Gone,
     /// It lacks something, and nothing has come for a while.
     Stalled,
     /// It lacks something.
@@ -44,6 +48,7 @@ enum State {
 impl State {
     fn name(self) -> &'static str {
         match self {
+            State::Gone => "gone",
             State::Stalled => "stalled",
             State::Fetching => "fetching",
             State::Whole => "whole",
@@ -56,13 +61,13 @@ impl<'t> Status<'t> {
         let mut lines = text.lines().map(Words);
         let server = lines.next().unwrap_or(Words(""));
         let (log, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.0.starts_with(LOG));
-        let nodes = others.into_iter().filter(|line| line.get("node").is_some()).collect();
-        Status { server, nodes, log }
+        let with = |name| others.iter().filter(move |line| line.get(name).is_some()).copied();
+        Status { server, nodes: with("node").collect(), gone: with("gone").collect(), log }
     }
 
     /// What a node last wrote into the log.
     fn last_trouble(&self, node: Words<'_>) -> Option<Words<'t>> {
-        let by_it = |line: &&Words<'t>| line.get("log") == node.get("node");
+        let by_it = |line: &&Words<'t>| line.get("log") == node.address();
         self.log.iter().rev().find(by_it).copied()
     }
 }
@@ -96,8 +101,16 @@ impl<'t> Words<'t> {
         pair.map_or((0, 0), |(held, wanted)| (number(held), number(wanted)))
     }
 
+    /// Where a node serves, or did.
+    fn address(self) -> Option<&'t str> {
+        self.get("node").or_else(|| self.get("gone"))
+    }
+
     /// How far a node is.
     fn state(self) -> State {
+        if self.get("gone").is_some() {
+            return State::Gone;
+        }
         let (held, wanted) = self.held();
         let quiet = self.seconds("quiet_seconds").unwrap_or(0.0);
         match wanted > 0 && held >= wanted {
@@ -116,7 +129,7 @@ impl<'t> Words<'t> {
 
     /// The network of which nodes count as near to each other: a /24, or a /64 of IPv6.
     fn subnet(self) -> Option<String> {
-        match self.get("node")?.parse().ok()? {
+        match self.address()?.parse().ok()? {
             SocketAddr::V4(address) => {
                 let [a, b, c, _] = address.ip().octets();
                 Some(format!("{a}.{b}.{c}.0/24"))
@@ -231,6 +244,10 @@ mod tests {
         has(
             node("[fd00:0:0:7::9]:1 held=3/8 in_bytes_per_s=0 quiet_seconds=60.0"),
             "\"subnet\":\"fd00:0:0:7::/64\",\"state\":\"stalled\"",
+        );
+        has(
+            to_json("chunk_bytes=1000\ngone=10.1.2.3:20004 held=3/8 quiet_seconds=9.0\n"),
+            "\"subnet\":\"10.1.2.0/24\",\"state\":\"gone\"",
         );
         has(
             node("10.1.2.3:20004 held=8/8 in_bytes_per_s=500"),

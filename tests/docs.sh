@@ -65,7 +65,8 @@ STUB
     # Programs that are given need not be built.
     [ -z "${XGET:-}" ] || { install -D "$XGET" "$root$target/release/xget" && stand_in cargo < /dev/null; }
     [ -z "${XGET_NODE:-}" ] || {
-        install -D "$XGET_NODE" "$root$target/static/xget-node" && printf '#!/bin/sh\n' > "$root$repo/static/build"
+        install -D "$XGET_NODE" "$root$target/static/xget-node" && install "$xget" "$root$target/static/xget" &&
+            printf '#!/bin/sh\n' > "$root$repo/static/build"
     }
 }
 

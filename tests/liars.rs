@@ -9,12 +9,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::files::{Temp, assert_same_tree, noise};
 use common::road::Road;
 use common::{Master, Running, client, wait_for, xget};
+use socket2::{Domain, SockAddr, Socket, Type};
 use xget::chunks::ChunkSet;
+use xget::limits::CONNECTING;
 use xget::manifest::Manifest;
 use xget::p9::client::Client;
 use xget::p9::errno::Errno;
@@ -63,9 +65,7 @@ struct Liar {
 
 impl Liar {
     fn of(master: &Master, served: &std::path::Path, lie: Lie) -> Liar {
-        let shown =
-            xget(["--manifest".as_ref(), "--cache".as_ref(), "none".as_ref(), served.as_os_str()]);
-        let manifest = Arc::new(Manifest::parse(&shown.succeeds().stdout).unwrap());
+        let manifest = Arc::new(manifest_of(served));
         let image: Arc<[u8]> = std::fs::read(served.join("image")).unwrap().into();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -82,6 +82,12 @@ impl Liar {
         });
         Liar { address, _joined: joined }
     }
+}
+
+fn manifest_of(served: &std::path::Path) -> Manifest {
+    let arguments =
+        ["--manifest".as_ref(), "--cache".as_ref(), "none".as_ref(), served.as_os_str()];
+    Manifest::parse(&xget(arguments).succeeds().stdout).unwrap()
 }
 
 /// Says to a master what an honest node says: it serves.
@@ -279,6 +285,32 @@ fn a_node_that_answers_something_else_is_reported() {
 #[test]
 fn a_node_that_has_joined_and_serves_another_generation_is_reported() {
     fetch_beside(Lie::OtherGeneration, 3).is_reported("serves another generation");
+}
+
+#[test]
+fn a_node_that_does_not_take_a_call_is_given_up() {
+    let temp = Temp::new();
+    let served = temp.at("served");
+    std::fs::create_dir(&served).unwrap();
+    std::fs::write(served.join("image"), noise(1, 2 << 20)).unwrap();
+    let master = Master::of(&served);
+    let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    listener.bind(&SockAddr::from(SocketAddr::from(([127, 0, 0, 1], 0)))).unwrap();
+    listener.listen(0).unwrap();
+    let deaf = listener.local_addr().unwrap().as_socket().unwrap();
+    // Its line of those that wait is full.
+    let knock = || TcpStream::connect_timeout(&deaf, Duration::from_millis(200)).ok();
+    let _line: Vec<TcpStream> = std::iter::from_fn(knock).collect();
+    let _joined = join(&master, deaf.port(), &manifest_of(&served));
+    let road = Road::to(master.address, 2048 * KIB / 15);
+    let mut command = client(road.address, &["-D", "1"]);
+    command.arg(".").arg(temp.at("dest"));
+    let began = Instant::now();
+    let running = Running::start(command);
+    running.wait_until_it_says(&format!("{deaf}: no answer"));
+    assert!(began.elapsed() > CONNECTING / 2, "after {:?}", began.elapsed());
+    running.finish().succeeds();
+    assert_same_tree(&served, &temp.at("dest"));
 }
 
 #[test]

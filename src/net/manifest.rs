@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::call::{Call, CallError};
 use super::transport::Transport;
 use crate::fetch::parse_address;
-use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES};
+use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, NODE_SILENCE, SILENCE};
 use crate::p9::errno::Errno;
 use crate::swarm::members::next_random;
 use crate::tree::Control;
@@ -20,10 +20,6 @@ use crate::tree::Control;
 /// First and longest wait before the server is asked again.
 const AGAIN_FIRST: Duration = Duration::from_millis(10);
 const AGAIN_MOST: Duration = Duration::from_secs(1);
-/// How long the server itself may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a node may take; there are others.
-const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// How many nodes are asked before the server is again.
 const NODES_A_TURN: usize = 2;
 /// After this long the server is told to be faulty: it sends the manifest to nobody.
@@ -46,7 +42,7 @@ pub fn read_manifest(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Signed, CallError> {
     let began = Instant::now();
-    let mut server = Call::connect(transport, home, PATIENCE)?;
+    let mut server = Call::connect(transport, home, SILENCE)?;
     let mut signature = read_signature(&mut server)?;
     loop {
         let text = read_text(transport, &mut server, seed, progress)?;
@@ -94,7 +90,7 @@ fn read_text(
         for _ in 0..NODES_A_TURN.min(nodes.len()) {
             let chosen = next_random(&mut random) as usize % nodes.len();
             let node = nodes.swap_remove(chosen);
-            let answer = Call::connect(transport, node, NODE_PATIENCE)
+            let answer = Call::connect(transport, node, NODE_SILENCE)
                 .and_then(|mut node| node.read(Control::Manifest, MAX_MANIFEST_BYTES, progress));
             if let Ok(text) = answer
                 && blake3::hash(&text).to_hex().as_str() == generation
@@ -111,7 +107,10 @@ fn read_text(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{master, serves};
+    use crate::net::testing::{master, mute, serves, takes};
+    use crate::p9::server::{At, Conn, Host};
+    use crate::swarm::hub::Hub;
+    use crate::swarm::rules::Rules;
 
     fn signature_of(bytes: u64) -> Result<Option<Vec<u8>>, CallError> {
         let mut hub = master();
@@ -127,5 +126,29 @@ mod tests {
             signature_of(MAX_SIGNATURE_BYTES + 1),
             Err(CallError::TooLong(MAX_SIGNATURE_BYTES))
         ));
+    }
+
+    /// A master that sends the manifest to nobody, and names these.
+    fn refuses_and_names(nodes: &[SocketAddr]) -> Hub {
+        let tree = master().tree().clone();
+        let generation = tree.manifest().generation().to_hex();
+        let rules = Rules { manifest_readers: 0, manifest_line: 0, ..Rules::default() };
+        let mut hub = Hub::master(tree, 4, rules, 1);
+        for (conn, node) in (1000..).map(Conn).zip(nodes) {
+            let now = Instant::now();
+            hub.connected(conn, *node, now);
+            let joins = format!("{} {generation}", node.port());
+            hub.write(At { conn, now }, Control::Avail, joins.as_bytes()).unwrap();
+        }
+        hub
+    }
+
+    #[test]
+    fn a_node_that_does_not_send_the_manifest_soon_is_given_up_for_another() {
+        let (_silent, silent) = mute();
+        let home = serves(refuses_and_names(&[silent, serves(master())]));
+        // By this seed the silent one is asked first.
+        let read = || read_manifest(&Transport::Kernel, home, 4, &mut |_| {});
+        assert!(takes(NODE_SILENCE, read).is_ok());
     }
 }

@@ -28,6 +28,7 @@ use smoltcp::wire::{
 use super::tcp;
 use super::transport::Transport;
 use crate::error::{Error, reason};
+use crate::limits::{MAX_DNS_ALIASES, MAX_DNS_NAME_BYTES, MAX_DNS_RECORDS};
 
 const HOSTS: &str = "/etc/hosts";
 /// Where the name servers are named (resolv.conf(5)).
@@ -41,14 +42,8 @@ const MAX_TIMEOUT_S: u64 = 30;
 const MAX_ATTEMPTS: u32 = 5;
 /// How long a telling answer for one address family waits for the other family's.
 const OTHER_FAMILY_WAIT: Duration = Duration::from_millis(300);
-/// Most bytes of a name on the wire, with its closing zero (RFC 1035, section 2.3.4).
-const MAX_NAME_BYTES: usize = 255;
 /// Most bytes of one label (RFC 1035, section 2.3.4).
 const MAX_LABEL_BYTES: u8 = 63;
-/// Most records of one answer that are looked at.
-const MAX_RECORDS: u16 = 128;
-/// Most aliases between a name and its addresses.
-const MAX_ALIASES: usize = 16;
 /// Room for one datagram; without EDNS none is longer than 512 bytes (RFC 1035, section 4.2.1).
 const DATAGRAM_BYTES: usize = 2048;
 
@@ -525,7 +520,7 @@ impl Name {
             }
             name.push(length);
             name.extend(label.iter().map(u8::to_ascii_lowercase));
-            if name.len() >= MAX_NAME_BYTES {
+            if name.len() >= MAX_DNS_NAME_BYTES {
                 return None;
             }
         }
@@ -604,7 +599,7 @@ impl Query {
     /// it is garbled.
     fn read_records(&self, message: &DnsPacket<&[u8]>, mut records: &[u8]) -> Option<Answer> {
         let (mut addresses, mut aliases) = (Vec::new(), Vec::new());
-        for _ in 0..message.answer_record_count().min(MAX_RECORDS) {
+        for _ in 0..message.answer_record_count().min(MAX_DNS_RECORDS) {
             let (rest, record) = DnsRecord::parse(records).ok()?;
             records = rest;
             let name = Name::read(message, record.name)?;
@@ -620,7 +615,7 @@ impl Query {
             }
         }
         let mut wanted = &self.name;
-        for _ in 0..=MAX_ALIASES {
+        for _ in 0..=MAX_DNS_ALIASES {
             let own = addresses.iter().filter(|(name, _)| name == wanted);
             let own: Vec<IpAddr> = own.map(|&(_, address)| address).collect();
             if !own.is_empty() {

@@ -36,8 +36,9 @@ pub fn metrics(text: &str) -> String {
     out.sample("_total", &[], number("plain_bytes") as f64);
 
     out.family("xget_nodes", "gauge", "", "Nodes that have joined, by how far they are.");
-    for state in [State::Fetching, State::Stalled, State::Whole] {
-        let count = nodes.iter().filter(|node| node.state() == state).count();
+    for state in [State::Gone, State::Fetching, State::Stalled, State::Whole] {
+        let known = nodes.iter().chain(&status.gone);
+        let count = known.filter(|node| node.state() == state).count();
         out.sample("", &[("state", state.name())], count as f64);
     }
     out.family("xget_node_held_ratio", "gauge", "ratio", "What a node has of what it wants.");
@@ -113,6 +114,7 @@ mod tests {
     const STATUS: &str = "generation=00ff image_bytes=100 chunk_bytes=64 held=2/2 sent_bytes=7\n\
         node=10.0.0.1:20004 held=1/2 sent_bytes=5 quiet_seconds=0.5\n\
         node=10.0.0.2:20004 held=2/2 sent_bytes=2 quiet_seconds=60\n\
+        gone=10.0.0.4:20004 held=1/2 quiet_seconds=9.0\n\
         classic=10.0.0.3:9 serves_files=1\n";
 
     #[test]
@@ -125,6 +127,7 @@ mod tests {
             "\nxget_sent_bytes_total 7\n",
             "\nxget_nodes{state=\"fetching\"} 1\n",
             "\nxget_nodes{state=\"whole\"} 1\n",
+            "\nxget_nodes{state=\"gone\"} 1\n",
             "\nxget_node_held_ratio{node=\"10.0.0.1:20004\"} 0.5\n",
             "\nxget_node_quiet_seconds{node=\"10.0.0.2:20004\"} 60\n",
         ] {

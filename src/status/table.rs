@@ -20,7 +20,7 @@ pub struct Room {
 /// The text of `.xget/status` as a table, cut to fit if there is only so much `room`.
 pub fn table(text: &str, room: Option<Room>) -> String {
     let status = Status::of(text);
-    let mut nodes = status.nodes.clone();
+    let mut nodes = [status.gone.as_slice(), &status.nodes].concat();
     nodes.sort_by_cached_key(|node| urgency(*node, &status));
     let mut lines = summary(&status);
     if !nodes.is_empty() {
@@ -45,13 +45,17 @@ pub fn table(text: &str, room: Option<Room>) -> String {
 fn urgency(node: Words<'_>, status: &Status<'_>) -> impl Ord + use<> {
     let (held, wanted) = node.held();
     let permille = (u128::from(held) * 1000).checked_div(u128::from(wanted)).unwrap_or(0);
-    let troubled = status.last_trouble(node).is_some() && node.state() != State::Whole;
-    let address = node.get("node").and_then(|address| address.parse::<SocketAddr>().ok());
+    let troubled = match node.state() {
+        State::Gone => true,
+        State::Whole => false,
+        State::Stalled | State::Fetching => status.last_trouble(node).is_some(),
+    };
+    let address = node.address().and_then(|address| address.parse::<SocketAddr>().ok());
     (!troubled, node.state(), permille, node.number("in_bytes_per_s"), address)
 }
 
 fn summary(status: &Status<'_>) -> Vec<String> {
-    let Status { server, nodes, log } = status;
+    let Status { server, nodes, gone, log } = status;
     let count = |state| nodes.iter().filter(|node| node.state() == state).count();
     let number = |name| server.number(name).unwrap_or(0);
     let mut image = format!(
@@ -84,6 +88,9 @@ fn summary(status: &Status<'_>) -> Vec<String> {
             per_second(income.fold(0, u64::saturating_add)),
         );
     }
+    if !gone.is_empty() {
+        let _ = write!(swarm, "; {} gone before they were whole", gone.len());
+    }
     let mut sent = format!(
         "sent from here {}, {} at present",
         bytes(number("sent_bytes")),
@@ -105,12 +112,12 @@ const HEADS: [&str; 9] =
 const TO_THE_LEFT: [usize; 3] = [0, 1, 8];
 
 fn row(node: Words<'_>, status: &Status<'_>) -> [String; 9] {
-    let address = shown(node.get("node").unwrap_or("?").as_bytes());
+    let address = shown(node.address().unwrap_or("?").as_bytes());
     let (held, wanted) = node.held();
     let speed = |name| node.number(name).map_or("-".into(), per_second);
     // The last chunk of an image is shorter, which nobody sees in a percentage.
     let came = held.saturating_mul(status.server.number("chunk_bytes").unwrap_or(0));
-    let from_here = node.number("sent_bytes").unwrap_or(0).min(came);
+    let from_here = node.number("sent_bytes").map_or("-".into(), |n| percent(n.min(came), came));
     let sources = node.number("sources").filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
     [
         address,
@@ -118,19 +125,23 @@ fn row(node: Words<'_>, status: &Status<'_>) -> [String; 9] {
         percent(held, wanted),
         if node.state() == State::Whole { "-".into() } else { speed("in_bytes_per_s") },
         speed("out_bytes_per_s"),
-        percent(from_here, came),
+        from_here,
         sources,
         node.seconds("seconds").map_or("-".into(), age),
         trouble(node, status),
     ]
 }
 
-/// The last thing that it said went wrong, or that nothing comes.
+/// The last thing that it said went wrong, that nothing comes, or that it is gone.
 fn trouble(node: Words<'_>, status: &Status<'_>) -> String {
     let quiet = node.seconds("quiet_seconds").unwrap_or(0.0);
-    let stalled = (node.state() == State::Stalled).then(|| format!("nothing for {}", age(quiet)));
+    let seen = match node.state() {
+        State::Gone => Some(format!("gone for {}", age(quiet))),
+        State::Stalled => Some(format!("nothing for {}", age(quiet))),
+        State::Fetching | State::Whole => None,
+    };
     let said = status.last_trouble(node).map(said_of);
-    [stalled, said].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    [seen, said].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
 fn said_of(line: Words<'_>) -> String {
@@ -225,6 +236,20 @@ NODE            SUBNET       SHARE         IN    OUT  FROM HERE  SOURCES  SINCE 
         assert_eq!(order(&table), ["5", "4", "3", "2", "1"]);
         assert!(table.contains("  disk full, node=1 (3 s ago)\n"), "{table}");
         assert!(table.contains("  nothing for 60 s\n"), "{table}");
+    }
+
+    #[test]
+    fn who_is_gone_comes_first_and_is_no_part_of_what_is_there() {
+        let text = SERVER.to_owned()
+            + &node(1, 8, "")
+            + "gone=10.0.0.2:20004 held=1/16 quiet_seconds=130.0\n"
+            + "log=10.0.0.2:20004 seconds=140.0 text=disk full\n";
+        let table = table(&text, None);
+        assert_eq!(order(&table), ["2", "1"]);
+        assert!(table.contains("  gone for 2 min; disk full (2 min ago)\n"), "{table}");
+        let summary = "1 nodes: 0 whole, 1 fetching, 0 stalled; 50 % of all is there";
+        assert!(table.contains(summary), "{table}");
+        assert!(table.contains("; 1 gone before they were whole\n"), "{table}");
     }
 
     #[test]

@@ -559,7 +559,7 @@ mod tests {
         assert_eq!(master.serve(0), Some(0));
         master.holds(0, 0);
         assert_eq!(master.serve(1), Some(1));
-        let held = master.members.disconnected(Conn(0)).unwrap().held;
+        let held = master.members.disconnected(Conn(0), Instant::now()).unwrap().held;
         master.grants.gone(Conn(0), held.iter());
         assert_eq!(master.serve(1), Some(0));
     }

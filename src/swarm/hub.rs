@@ -164,7 +164,7 @@ impl Hub {
 
     /// A connection ended; its session was closed before.
     pub fn disconnected(&mut self, conn: Conn, now: Instant) {
-        let member = self.members.disconnected(conn);
+        let member = self.members.disconnected(conn, now);
         self.classic.disconnected(conn);
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
@@ -304,6 +304,8 @@ impl Hub {
         let text = self.tree.manifest().text();
         let rest = usize::try_from(offset).ok().and_then(|start| text.get(start..));
         let Some(rest) = rest.filter(|rest| !rest.is_empty()) else {
+            // Who asks for more has got all of it. What was sent may wait in queues for long.
+            self.manifest_was_read(at);
             return Answer::Now(Vec::new());
         };
         match self.manifest_readers.ask(at.conn, at.now) {
@@ -311,11 +313,7 @@ impl Hub {
             Turn::Wait => return Answer::Wait,
             Turn::Elsewhere => return Answer::Error(Errno::EBUSY),
         }
-        let piece = rest.get(..count).unwrap_or(rest).to_vec();
-        if piece.len() == rest.len() {
-            self.manifest_was_read(at);
-        }
-        Answer::Now(piece)
+        Answer::Now(rest.get(..count).unwrap_or(rest).to_vec())
     }
 
     fn manifest_was_read(&mut self, at: At) {
@@ -432,6 +430,10 @@ impl Hub {
                 passes_on.bytes,
                 passes_on.sources,
             );
+        }
+        // Whoever leaves a node draws from others, most likely.
+        if self.grants.is_some() {
+            text += &self.members.status_of_gone(now);
         }
         text += &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now);
         text + &self.log.status(now)

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use super::gone::Gone;
 use super::meter::Meter;
 use super::ring::{Place, place_of};
 use super::rules::Rules;
@@ -77,7 +78,9 @@ pub struct Members {
     /// The same for each subnet, so that nobody has to look for those near to it.
     near: Map<Subnet, Set<Turn>>,
     /// Those who serve by their places on the ring of their subnet.
-    rings: Map<Subnet, Map<Place, SocketAddr>>,
+    rings: Map<Subnet, Map<Place, (SocketAddr, Conn)>>,
+    /// Those who went away before they were whole.
+    gone: Gone,
     /// State of the random choice among equals.
     random: u64,
 }
@@ -92,6 +95,7 @@ impl Members {
             turns: Set::new(),
             near: Map::new(),
             rings: Map::new(),
+            gone: Gone::default(),
             random: seed | 1,
         }
     }
@@ -115,9 +119,14 @@ impl Members {
     }
 
     /// A connection ended; what was known of it.
-    pub fn disconnected(&mut self, conn: Conn) -> Option<Member> {
+    pub fn disconnected(&mut self, conn: Conn, now: Instant) -> Option<Member> {
+        let served = self.members.get(&conn).and_then(|member| member.serves);
         self.left(conn);
-        self.members.remove(&conn)
+        let member = self.members.remove(&conn)?;
+        if let Some(served) = served.filter(|served| !self.is_on_ring(*served)) {
+            self.gone.add(served, &member, now);
+        }
+        Some(member)
     }
 
     /// It serves on `port` of the address that it called from.
@@ -126,7 +135,9 @@ impl Members {
         let member = self.members.get_mut(&conn)?;
         let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
-        self.rings.entry(subnet(address.ip())).or_default().insert(place_of(address), address);
+        let ring = self.rings.entry(subnet(address.ip())).or_default();
+        ring.insert(place_of(address), (address, conn));
+        self.gone.is_back(address);
         // As often as the others, or everybody would be sent to those who have come last.
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
         self.line_up(conn, named);
@@ -154,7 +165,10 @@ impl Members {
         if let Some(address) = served
             && let Some(ring) = self.rings.get_mut(&subnet(address.ip()))
         {
-            ring.remove(&place_of(address));
+            // It may have joined again on a later connection, and stays where it is then.
+            if ring.get(&place_of(address)).is_some_and(|(_, joined)| *joined == conn) {
+                ring.remove(&place_of(address));
+            }
             if ring.is_empty() {
                 self.rings.remove(&subnet(address.ip()));
             }
@@ -263,12 +277,22 @@ impl Members {
         self.members.values().filter(fetches).count()
     }
 
+    /// Lines of `status` about those who went away before they were whole.
+    pub fn status_of_gone(&self, now: Instant) -> String {
+        self.gone.status(now)
+    }
+
+    fn is_on_ring(&self, address: SocketAddr) -> bool {
+        let ring = self.rings.get(&subnet(address.ip()));
+        ring.is_some_and(|ring| ring.contains_key(&place_of(address)))
+    }
+
     /// Who comes before `address` on the ring of its subnet.
     fn before(&self, address: SocketAddr) -> Option<SocketAddr> {
         let ring = self.rings.get(&subnet(address.ip()))?;
         let before =
             ring.range(..place_of(address)).next_back().or_else(|| ring.iter().next_back());
-        before.map(|(_, before)| *before).filter(|before| *before != address)
+        before.map(|(_, (before, _))| *before).filter(|before| *before != address)
     }
 
     /// Sources for whoever asks on `conn`: the least named first, half of them near it, and the one
@@ -353,7 +377,7 @@ mod tests {
     fn who_has_left_is_not_named() {
         let mut members = members(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         members.left(Conn(1));
-        members.disconnected(Conn(2));
+        members.disconnected(Conn(2), Instant::now());
         assert!(members.sources(Conn(0)).is_empty());
     }
 
@@ -392,6 +416,52 @@ mod tests {
             let conn = addresses.iter().position(|ip| serves(ip) == *own).unwrap();
             assert!(members.sources(Conn(conn as u64)).contains(before));
         }
+    }
+
+    #[test]
+    fn who_has_joined_again_stays_on_the_ring_when_its_first_connection_ends() {
+        let mut members = members(&["10.0.0.1", "10.0.0.2"]);
+        let [one, other] = [1, 2].map(|n| SocketAddr::new([10, 0, 0, n].into(), 20_004));
+        members.connected(Conn(2), other, Instant::now());
+        members.joined(Conn(2), 20_004);
+        members.disconnected(Conn(1), Instant::now());
+        assert_eq!(members.before(one), Some(other));
+        members.disconnected(Conn(2), Instant::now());
+        assert_eq!(members.before(one), None);
+    }
+
+    #[test]
+    fn who_goes_away_unfinished_is_remembered_until_it_is_back() {
+        let mut members = members(&["10.0.0.1", "10.0.0.2"]);
+        let chunks = || Layout::for_image(1 << 20).iter();
+        let now = Instant::now();
+        for conn in [Conn(0), Conn(1)] {
+            members.wants(conn, chunks());
+            members.has(conn, chunks().take(4), now);
+        }
+        members.has(Conn(1), chunks(), now);
+        members.disconnected(Conn(1), now);
+        assert_eq!(members.status_of_gone(now), "", "it is whole");
+        members.disconnected(Conn(0), now);
+        let later = now + Duration::from_secs(3);
+        let line = "gone=10.0.0.1:20004 held=4/16 quiet_seconds=3.0\n";
+        assert_eq!(members.status_of_gone(later), line);
+        let peer = SocketAddr::new([10, 0, 0, 1].into(), 50_001);
+        members.connected(Conn(2), peer, later);
+        members.joined(Conn(2), 20_004);
+        assert_eq!(members.status_of_gone(later), "");
+    }
+
+    #[test]
+    fn who_has_joined_again_is_not_gone_when_its_first_connection_ends() {
+        let mut members = members(&["10.0.0.1"]);
+        let now = Instant::now();
+        members.wants(Conn(0), Layout::for_image(1 << 20).iter());
+        let peer = SocketAddr::new([10, 0, 0, 1].into(), 50_001);
+        members.connected(Conn(1), peer, now);
+        members.joined(Conn(1), 20_004);
+        members.disconnected(Conn(0), now);
+        assert_eq!(members.status_of_gone(now), "");
     }
 
     #[test]

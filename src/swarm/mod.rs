@@ -23,6 +23,7 @@
 
 pub mod allowance;
 mod classic;
+mod gone;
 pub mod grants;
 pub mod hub;
 mod log;

@@ -7,12 +7,11 @@ use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::listing::{self, Attributes, Kind};
 use super::reads::{Read, Reads};
 use crate::error::Error;
-use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS};
+use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS, SILENCE};
 use crate::manifest::{Content, Entry};
 use crate::net::call::CallError;
 use crate::net::connection::{Connection, ROOT_FID};
@@ -32,8 +31,6 @@ const ON_THEIR_WAY_BYTES: u32 = 2 << 20;
 const MOST_READS: u32 = 32;
 /// Bytes of a directory asked for by one read.
 const LISTED_BYTES: u32 = 64 << 10;
-/// How long the server may take for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The fid of the directory that is listed.
 const LISTED_FID: u32 = 1;
@@ -67,7 +64,7 @@ impl Remote {
         aname: &[u8],
         host: &str,
     ) -> Result<Remote, CallError> {
-        let connection = Connection::open(transport, address, PATIENCE, aname)?;
+        let connection = Connection::open(transport, address, SILENCE, aname)?;
         Ok(Remote { connection, host: host.to_owned() })
     }
 

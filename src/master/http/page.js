@@ -27,15 +27,17 @@ const understood = (words, server, log) => {
   const share = wanted > 0 ? held / wanted : 0;
   const whole = words.state === "whole";
   const stalled = words.state === "stalled";
-  const node = String(words.node);
+  const gone = words.state === "gone";
+  const node = String(words.node ?? words.gone);
   const said = log.get(node) ?? "";
-  const trouble = [stalled ? `nothing for ${age(words.quiet_seconds)}` : "", said].filter(Boolean).join("; ");
+  const seen = stalled ? "nothing" : gone ? "gone" : "";
+  const trouble = [seen && `${seen} for ${age(words.quiet_seconds)}`, said].filter(Boolean).join("; ");
   const came = held * server.chunk_bytes;
   return {
     node, share, trouble,
     subnet: words.subnet ?? "–",
     state: words.state ?? "–",
-    bad: stalled || (said !== "" && !whole),
+    bad: stalled || gone || (said !== "" && !whole),
     in: whole ? NaN : words.in_bytes_per_s,
     out: words.out_bytes_per_s,
     from: came > 0 ? Math.min(words.sent_bytes / came, 1) : NaN,
@@ -91,12 +93,14 @@ const make = (name, ...children) => {
 
 const drawSummary = (server) => {
   const count = (state) => nodes.filter((n) => n.state === state).length;
-  const sum = (f) => nodes.reduce((total, n) => total + (Number.isFinite(f(n)) ? f(n) : 0), 0);
+  const here = nodes.filter((n) => n.state !== "gone");
+  const sum = (f) => here.reduce((total, n) => total + (Number.isFinite(f(n)) ? f(n) : 0), 0);
   const left = Math.max(...nodes.map((n) => n.left).filter(Number.isFinite));
-  const share = nodes.length ? percent(sum((n) => n.share) / nodes.length) : "–";
+  const share = here.length ? percent(sum((n) => n.share) / here.length) : "–";
   const facts = [
-    ["nodes", String(nodes.length)], ["whole", String(count("whole"))],
+    ["nodes", String(here.length)], ["whole", String(count("whole"))],
     ["fetching", String(count("fetching"))], ["stalled", String(count("stalled"))],
+    ["gone unfinished", String(count("gone"))],
     ["of all is there", share], ["until the last is whole", age(left)], ["come in", rate(sum((n) => n.in))],
     ["from here", rate(server.sent_bytes_per_s)], ["sent from here", bytes(server.sent_bytes)],
     ["chunks with no node yet", String(server.only_here ?? "–")],
@@ -107,7 +111,7 @@ const drawSummary = (server) => {
   });
   set(by("image"), `${bytes(server.image_bytes)} in ${(server.held ?? [0, 0])[1]} chunks of ` +
     `${bytes(server.chunk_bytes)}, generation ${String(server.generation).slice(0, 16)}`);
-  document.title = `${share} of ${nodes.length} nodes – xget`;
+  document.title = `${share} of ${here.length} nodes – xget`;
 };
 
 // In the order of addresses, so that a node keeps its cell and a rack is a block.
@@ -162,7 +166,7 @@ const look = async () => {
     const { server, nodes: lines, log: said } = await answer.json();
     // The last line of each counts.
     const log = new Map(said.map((line) => [String(line.log), `${line.text} (${age(line.seconds)} ago)`]));
-    nodes = lines.filter((words) => words.node !== undefined).map((words) => understood(words, server, log));
+    nodes = lines.filter((words) => (words.node ?? words.gone) !== undefined).map((words) => understood(words, server, log));
     drawSummary(server);
     drawGrid();
     drawTable();

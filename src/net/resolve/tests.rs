@@ -102,7 +102,7 @@ fn what_can_be_no_host_is_refused_before_any_server_is_asked() {
 #[test]
 fn the_longest_names_still_fit() {
     assert!(Name::new(&"a".repeat(63)).is_some());
-    assert_eq!(Name::new(&"a.".repeat(127)).unwrap().0.len(), MAX_NAME_BYTES);
+    assert_eq!(Name::new(&"a.".repeat(127)).unwrap().0.len(), MAX_DNS_NAME_BYTES);
 }
 
 #[test]

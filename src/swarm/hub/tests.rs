@@ -178,6 +178,9 @@ fn who_has_read_the_manifest_makes_room_for_the_next_in_line() {
     assert_eq!(answers, [Answer::Now(10), Answer::Wait, Answer::Error(Errno::EBUSY)]);
     let whole = server.hub.tree.manifest().text().len();
     assert_eq!(server.reads_manifest(Conn(1), whole), Answer::Now(whole));
+    assert!(!server.hub.take_wakes().contains(&Conn(2)), "it may still be on its way");
+    let at = server.at(Conn(1));
+    assert_eq!(server.hub.read(at, Control::Manifest, whole as u64, 10), Answer::Now(Vec::new()));
     assert!(server.hub.take_wakes().contains(&Conn(2)));
     assert_eq!(server.reads_manifest(Conn(2), 10), Answer::Now(10));
 }
