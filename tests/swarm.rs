@@ -89,6 +89,27 @@ fn a_node_joins_through_another_that_is_still_fetching() {
 }
 
 #[test]
+fn the_master_shows_who_is_gone_and_does_not_miss_who_was_whole() {
+    let temp = Temp::new();
+    let served = tree(&temp, 4 * MIB);
+    let master = Master::of(&served);
+    let mut whole = node(master.address, temp.at("whole"));
+    whole.wait_until_it_says("files whole");
+    let there = serving(master.address, 1)[0];
+    whole.kill();
+    wait_for("it to be gone", || (!master.status().contains("node=")).then_some(()));
+    assert!(!master.status().contains("gone="), "{}", master.status());
+    let road = Road::to(master.address, MIB as u64);
+    let mut dies = node(road.address, temp.at("dies"));
+    let dying = serving(master.address, 1)[0];
+    assert_ne!(dying, there);
+    road.wait_until_passed(MIB as u64);
+    dies.kill();
+    let gone = format!("gone={dying} held=");
+    wait_for("it to be gone", || master.status().contains(&gone).then_some(()));
+}
+
+#[test]
 fn a_killed_node_does_not_keep_others_from_finishing() {
     let temp = Temp::new();
     let served = tree(&temp, 12 * MIB);

@@ -21,7 +21,7 @@ struct Node {
 }
 
 impl Gone {
-    /// The connection of a node that served at this address has ended. Whoever was whole is not missed.
+    /// A node does not serve at this address any longer. Whoever was whole is not missed.
     pub(super) fn add(&mut self, served: SocketAddr, member: &Member, now: Instant) {
         let (held, lacks) = (member.held.len(), member.lacks.len());
         if lacks == 0 {

@@ -566,7 +566,7 @@ impl Host for Hub {
 
     fn clunk(&mut self, at: At, file: Control) {
         match file {
-            Control::Avail => self.members.left(at.conn),
+            Control::Avail => self.members.left(at.conn, at.now),
             Control::Manifest => self.manifest_was_read(at),
             _ => {}
         }

@@ -120,18 +120,13 @@ impl Members {
 
     /// A connection ended; what was known of it.
     pub fn disconnected(&mut self, conn: Conn, now: Instant) -> Option<Member> {
-        let served = self.members.get(&conn).and_then(|member| member.serves);
-        self.left(conn);
-        let member = self.members.remove(&conn)?;
-        if let Some(served) = served.filter(|served| !self.is_on_ring(*served)) {
-            self.gone.add(served, &member, now);
-        }
-        Some(member)
+        self.left(conn, now);
+        self.members.remove(&conn)
     }
 
     /// It serves on `port` of the address that it called from.
     pub fn joined(&mut self, conn: Conn, port: u16) -> Option<SocketAddr> {
-        self.left(conn);
+        self.step_down(conn);
         let member = self.members.get_mut(&conn)?;
         let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
@@ -159,20 +154,28 @@ impl Members {
     }
 
     /// It does not serve any longer.
-    pub fn left(&mut self, conn: Conn) {
-        self.step_out(conn);
-        let served = self.members.get_mut(&conn).and_then(|member| member.serves.take());
-        if let Some(address) = served
-            && let Some(ring) = self.rings.get_mut(&subnet(address.ip()))
+    pub fn left(&mut self, conn: Conn, now: Instant) {
+        if let Some(served) = self.step_down(conn)
+            && let Some(member) = self.members.get(&conn)
         {
-            // It may have joined again on a later connection, and stays where it is then.
-            if ring.get(&place_of(address)).is_some_and(|(_, joined)| *joined == conn) {
-                ring.remove(&place_of(address));
-            }
-            if ring.is_empty() {
-                self.rings.remove(&subnet(address.ip()));
-            }
+            self.gone.add(served, member, now);
         }
+    }
+
+    /// Where it has served until now, unless it does so still by another connection.
+    fn step_down(&mut self, conn: Conn) -> Option<SocketAddr> {
+        self.step_out(conn);
+        let address = self.members.get_mut(&conn)?.serves.take()?;
+        let ring = self.rings.get_mut(&subnet(address.ip()))?;
+        let (_, joined) = ring.get(&place_of(address))?;
+        if *joined != conn {
+            return None;
+        }
+        ring.remove(&place_of(address));
+        if ring.is_empty() {
+            self.rings.remove(&subnet(address.ip()));
+        }
+        Some(address)
     }
 
     fn line_up(&mut self, conn: Conn, named: u32) {
@@ -282,11 +285,6 @@ impl Members {
         self.gone.status(now)
     }
 
-    fn is_on_ring(&self, address: SocketAddr) -> bool {
-        let ring = self.rings.get(&subnet(address.ip()));
-        ring.is_some_and(|ring| ring.contains_key(&place_of(address)))
-    }
-
     /// Who comes before `address` on the ring of its subnet.
     fn before(&self, address: SocketAddr) -> Option<SocketAddr> {
         let ring = self.rings.get(&subnet(address.ip()))?;
@@ -376,7 +374,7 @@ mod tests {
     #[test]
     fn who_has_left_is_not_named() {
         let mut members = members(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
-        members.left(Conn(1));
+        members.left(Conn(1), Instant::now());
         members.disconnected(Conn(2), Instant::now());
         assert!(members.sources(Conn(0)).is_empty());
     }
