@@ -4,7 +4,7 @@
 # several links, static addresses, VLANs, IPv6, and a network that is there already.
 . "$(dirname "$0")/lib.sh"
 need_root
-need ip:iproute2 nsenter:util-linux unshare:util-linux dnsmasq:dnsmasq-base busybox:busybox
+need ip:iproute2 nsenter:util-linux unshare:util-linux dnsmasq:dnsmasq-base busybox:busybox-static
 
 (cd "$repo" && cargo build --locked --example address) > "$work/build.log" 2>&1 ||
     { fail "examples/address is built" "$work/build.log"; finish; }

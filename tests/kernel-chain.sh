@@ -7,6 +7,7 @@
 need_root
 need ip:iproute2 tc:iproute2 nsenter:util-linux file:file dpkg:dpkg depmod:kmod \
     mkinitramfs:initramfs-tools-core busybox:busybox-static cpio:cpio
+need_static_busybox
 need_xget
 
 mbit=50
