@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm/lib.sh"
 need_root
-need rpmbuild:rpm rpmlint:rpmlint makepkg:makepkg bsdtar:libarchive-tools unshare:util-linux fakeroot:fakeroot make:make git:git
+need rpmbuild:rpm rpmlint:rpmlint makepkg:makepkg pacman:pacman-package-manager bsdtar:libarchive-tools unshare:util-linux fakeroot:fakeroot make:make git:git
 need_static
 
 # As they would be on a machine that builds only this.
