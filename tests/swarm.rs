@@ -94,7 +94,12 @@ fn the_master_shows_who_is_gone_and_does_not_miss_who_was_whole() {
     let served = tree(&temp, 4 * MIB);
     let master = Master::of(&served);
     let mut whole = node(master.address, temp.at("whole"));
-    whole.wait_until_it_says("files whole");
+    // It says so to people a little before the master hears of it.
+    wait_for("it to be whole", || {
+        let status = master.status();
+        let held = status.split("\nnode=").nth(1)?.split(" held=").nth(1)?.split(' ').next()?;
+        held.split_once('/').filter(|(held, wanted)| held == wanted && *held != "0").map(|_| ())
+    });
     let there = serving(master.address, 1)[0];
     whole.kill();
     wait_for("it to be gone", || (!master.status().contains("node=")).then_some(()));
