@@ -78,7 +78,7 @@ pub struct Members {
     /// The same for each subnet, so that nobody has to look for those near to it.
     near: Map<Subnet, Set<Turn>>,
     /// Those who serve by their places on the ring of their subnet.
-    rings: Map<Subnet, Map<Place, (SocketAddr, Conn)>>,
+    rings: Map<Subnet, Map<Place, Conn>>,
     /// Those who went away before they were whole.
     gone: Gone,
     /// State of the random choice among equals.
@@ -131,7 +131,7 @@ impl Members {
         let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
         let ring = self.rings.entry(subnet(address.ip())).or_default();
-        ring.insert(place_of(address), (address, conn));
+        ring.insert(place_of(address), conn);
         self.gone.is_back(address);
         // As often as the others, or everybody would be sent to those who have come last.
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
@@ -167,8 +167,7 @@ impl Members {
         self.step_out(conn);
         let address = self.members.get_mut(&conn)?.serves.take()?;
         let ring = self.rings.get_mut(&subnet(address.ip()))?;
-        let (_, joined) = ring.get(&place_of(address))?;
-        if *joined != conn {
+        if *ring.get(&place_of(address))? != conn {
             return None;
         }
         ring.remove(&place_of(address));
@@ -290,7 +289,8 @@ impl Members {
         let ring = self.rings.get(&subnet(address.ip()))?;
         let before =
             ring.range(..place_of(address)).next_back().or_else(|| ring.iter().next_back());
-        before.map(|(_, (before, _))| *before).filter(|before| *before != address)
+        let (_, conn) = before?;
+        self.members.get(conn)?.serves.filter(|before| *before != address)
     }
 
     /// Sources for whoever asks on `conn`: the least named first, half of them near it, and the one
