@@ -50,11 +50,16 @@ troubled late-master 3 "root=xget://$(ip_of 0)/$image $(given 3)"
 troubled no-dhcp 4 "root=xget:///$image rd.xget.timeout=8"
 troubled no-master 5 "root=xget://$(ip_of 0)/$image $(given 5) rd.xget.timeout=8"
 troubled no-machine 6 "root=xget://$(ip_of 250)/$image $(given 6) rd.xget.timeout=8"
-troubled bad-word 7 "root=xget:///$image rd.xget.timeout=soon"
+keyboard "$work/keys"
+keys=$work/keys troubled bad-word 7 "root=xget:///$image rd.xget.timeout=soon"
 boots_alone no-shell 8 $memory "root=xget:///$image rd.xget.server=[::1"
 
 says bad-word 'kernel command line: rd\.xget\.timeout=soon: it is a number of seconds'
 ends_in_shell bad-word
+type_in "$work/keys" 'echo I sleep; sleep 1000\n'
+vm_prints $limit bad-word '^I sleep'
+type_in "$work/keys" '\003echo awake\n'
+check "bad-word: what runs in the shell can be interrupted" vm_prints $limit bad-word '^awake'
 says no-shell 'kernel command line: rd\.xget\.server=.*::1.*\]'
 says no-shell 'this machine starts again in 60 s'
 end TERM bad-word no-shell

@@ -1,6 +1,7 @@
 //! xget as `/init`, the first process, in an initramfs that holds little else.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,6 +15,7 @@ use crate::error::reason;
 use crate::log::Level;
 use crate::report::Reporter;
 use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
+use crate::sys::terminal;
 
 /// Modules that were put into the initramfs, in the order of their names.
 const MODULES: &str = "/lib/modules/xget";
@@ -83,12 +85,8 @@ fn modules() -> Vec<PathBuf> {
 fn rescue() -> ! {
     if Path::new(RESCUE_SHELL).exists() {
         report().notice("a shell; the machine starts again when it ends");
-        // As a child, so that its end is not that of the first process.
-        match Command::new(RESCUE_SHELL).arg0("-sh").status() {
-            Ok(_) => {}
-            Err(error) => {
-                report().error(format_args!("cannot run {RESCUE_SHELL}: {}", reason(&error)))
-            }
+        if let Err(error) = run_shell() {
+            report().error(format_args!("cannot run {RESCUE_SHELL}: {}", reason(&error)));
         }
     } else {
         report().notice(format_args!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
@@ -98,5 +96,25 @@ fn rescue() -> ! {
     report().error(format_args!("cannot restart: {}", reason(&error)));
     loop {
         thread::sleep(RESTART_AFTER);
+    }
+}
+
+/// Runs a shell until it ends; as a child, so that its end is not that of the first process.
+fn run_shell() -> io::Result<()> {
+    let mut shell = Command::new(RESCUE_SHELL);
+    shell.arg0("-sh");
+    // What it has from this process is /dev/console, where Ctrl-C is no more than a character.
+    if let Some(terminal) = behind_console("console") {
+        terminal::run_on(&mut shell, &terminal)?;
+    }
+    shell.status().map(drop)
+}
+
+/// The terminal behind `/dev/console`: the last one in its `active`, which may stand for another again,
+/// as `tty0` for `tty1`.
+fn behind_console(name: &str) -> Option<File> {
+    match fs::read_to_string(format!("/sys/class/tty/{name}/active")) {
+        Ok(active) => active.split_whitespace().last().and_then(behind_console),
+        Err(_) => OpenOptions::new().read(true).write(true).open(Path::new("/dev").join(name)).ok(),
     }
 }

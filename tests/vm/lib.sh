@@ -81,13 +81,21 @@ INIT
 
 console() { echo "$work/$1.console"; }
 
-# vm NAME HOST OPTION...: starts one, with QEMU in that host's namespace (- is none)
+# vm NAME HOST OPTION...: starts one, with QEMU in that host's namespace (- is none). With keys=FILE what
+# `type_in FILE` says is typed on its console.
 vm() {
-    local name=$1 host=$2; shift 2
+    local name=$1 host=$2 serial; shift 2
     : > "$(console "$name")"
+    serial=(-serial "file:$(console "$name")")
+    [ -z "${keys:-}" ] ||
+        serial=(-chardev "pipe,id=console,path=$keys,logfile=$(console "$name")" -serial chardev:console)
     start "$name" "$host" qemu-system-x86_64 -machine pc,accel=tcg -cpu max -nodefaults -display none \
-        -serial "file:$(console "$name")" "$@"
+        "${serial[@]}" "$@"
 }
+
+# keyboard FILE: for a machine with keys=FILE; what it shows is in its console's file alone
+keyboard() { mkfifo "$1.in" && ln -s /dev/null "$1.out"; }
+type_in() { printf '%b' "$2" > "$1.in"; }
 
 # vm_printed NAME REGEX: is there such a line on its console?
 vm_printed() { grep -aqE "$2" "$(console "$1")"; }
