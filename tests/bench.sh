@@ -25,7 +25,7 @@ nothing_left() {
 check "its parts work" python3 "$repo/bench/test_bench.py"
 
 tools=(xget)
-if command -v nginx curl > /dev/null; then tools+=(nginx); else note "nginx or curl is not here"; fi
+if command -v nginx > /dev/null && command -v curl > /dev/null; then tools+=(nginx); else note "nginx or curl is not here"; fi
 if ! XGET=$program bench "${tools[@]/#/--tool=}" > "$work/bench.log" 2>&1; then
     if grep -q qdisc "$work/bench.log"; then
         skip "a measurement" "a kernel with sch_htb (modprobe sch_htb)"
