@@ -4,8 +4,7 @@
 //!
 //! CMDLINE is a kernel command line, whose `ip=`, `BOOTIF=`, `nameserver=`, `vlan=`,
 //! `rd.xget.net=`, `rd.xget.timeout=` and `rd.xget.debug` count. What came of it is printed, one
-//! thing a line. `keep` makes a leased address permanent, `down` takes down the links that were
-//! brought up. It changes the network of the machine, or of the namespace, that it runs in.
+//! thing a line. `keep` makes a leased address permanent, `down` takes all links down. It changes the network of the machine, or of the namespace, that it runs in.
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -50,7 +49,7 @@ fn run(cmdline: &Cmdline, then: &[String]) -> Result<(), Error> {
         address::keep(&network)?;
     }
     if then.iter().any(|word| word == "down") {
-        address::take_down(&network.brought_up, &report);
+        address::take_down(&report);
     }
     Ok(())
 }
@@ -63,7 +62,9 @@ fn print(network: &Network) {
     lines("address", network.address);
     lines("server", &network.servers);
     lines("name-server", &network.name_servers);
-    lines("host-name", &network.host_name);
-    lines("brought-up", &network.brought_up);
+    lines(
+        "host-name",
+        std::fs::read_to_string("/proc/sys/kernel/hostname").as_deref().map(str::trim),
+    );
     lines("lease", network.lease.map(|lease| lease.as_secs()));
 }

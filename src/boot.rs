@@ -51,7 +51,7 @@ const SPARE_BYTES: u64 = 24 << 20;
 /// else cannot pass by waiting. A server that does not answer is waited for, unless a timeout is set.
 pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     let text = command_line()?;
-    let cmdline = Cmdline::parse(&text)?;
+    let mut cmdline = Cmdline::parse(&text)?;
     let mut logging = options.logging;
     if cmdline.debug {
         logging.level = logging.level.max(Level::Info);
@@ -69,6 +69,9 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
         .as_ref()
         .map(|text| Url::parse(text).map_err(|why| Error::Usage(format!("{text}: {why}"))));
     let url = url.transpose()?;
+    if url.is_some() {
+        cmdline.network.by_ipv6 = cmdline.server_by_ipv6(url.as_ref());
+    }
     let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let network = match url.is_some() || cmdline.asks() {
         true => address::bring_up(&cmdline.network, cmdline.net, &report, end)?,
@@ -157,7 +160,7 @@ impl Boot {
         kexec::load(&image, &initrds, &next).inspect_err(|error| self.complain(None, error))?;
         self.report.notice(format_args!("starting {}: {next}", kernel.path));
         // A card that is still at work would write into the next kernel's memory.
-        address::take_down(&self.network.brought_up, &self.report);
+        address::take_down(&self.report);
         Err(kexec::start())
     }
 

@@ -53,6 +53,9 @@ pub use dhcp::fuzz_dhcp;
 use kernel::Kernel;
 use setup::{Action, Found, Setup};
 
+const HOSTNAME: &str = "/proc/sys/kernel/hostname";
+/// In bytes (sethostname(2)).
+const LONGEST_NODE_NAME: usize = 64;
 /// Where DHCP clients listen (RFC 2131, section 4.1).
 const DHCP_CLIENT_PORT: u16 = 68;
 /// Room for one packet; none that was asked for is longer.
@@ -77,8 +80,6 @@ pub struct Network {
     pub name_servers: Vec<IpAddr>,
     /// The node's own name.
     pub host_name: Option<String>,
-    /// Links that were brought up or made, to be taken down before a kexec.
-    pub brought_up: Vec<String>,
     /// What xget's own network is to have, which the kernel has not been told of.
     pub own: Option<own::Config>,
     /// After this time the kernel drops the address, unless it is renewed or [`keep`] is called.
@@ -89,8 +90,8 @@ pub struct Network {
 /// Returns once there is an address.
 ///
 /// `Net::Own` takes none that the kernel has, and tells the kernel of none; `Net::Kernel` takes no other.
-/// At most one line every 5 s
-/// says what is waited for. `/etc/resolv.conf` is written if it names no server.
+/// At most one line every 5 s says what is waited for. `/etc/resolv.conf` is written if it names no
+/// server, and the node gets the name that `ip=` or DHCP has for it if it has none.
 ///
 /// # Errors
 /// [`Error::System`]: `give_up` is past, with what was tried on which link; or the kernel does not
@@ -107,7 +108,7 @@ pub fn bring_up(
     let mut setup = Setup::new(wish, net, process::seed());
     let sockets = Map::new();
     let own = (net == Net::Own).then(Vec::new);
-    let mut hands = Hands { report, sockets, own, brought_up: Vec::new() };
+    let mut hands = Hands { report, sockets, own };
     let mut advertised: Vec<IpAddr> = Vec::new();
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
@@ -117,14 +118,17 @@ pub fn bring_up(
             hands.act(&mut kernel, action)?;
         }
         if let Some(found) = setup.found() {
-            let mut network = network(found, wish, advertised, hands.brought_up);
+            let mut network = network(found, wish, advertised);
             if let Some(own) = hands.own {
                 network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
                 network.lease = None;
             }
             announce(found, &network, report);
+            resolver::write(&network.name_servers, domain(found), report);
+            if let Some(name) = &network.host_name {
+                name_node(name, report);
+            }
             if !matches!(found, Found::Present { .. }) {
-                resolver::write(&network.name_servers, domain(found), report);
                 if let Err(error) = before::leave(&network.servers) {
                     report.info(format_args!("the boot servers are not kept: {}", reason(&error)));
                 }
@@ -164,19 +168,19 @@ pub fn keep(network: &Network) -> Result<(), Error> {
         .map_err(Error::system("keep the address"))
 }
 
-/// Takes links down, as is wanted before a kexec: the next kernel's driver finds the card at rest.
-pub fn take_down(links: &[String], report: &Reporter) {
-    let down = |name: &String| -> io::Result<()> {
-        let mut kernel = Kernel::open()?;
-        match kernel.look()?.links.iter().find(|link| link.name == *name) {
-            Some(link) => kernel.set_up(link.index, false),
-            None => Ok(()),
-        }
+/// Takes all links down, whoever has brought them up, as is wanted before a kexec: the next kernel's
+/// driver finds the card at rest.
+pub fn take_down(report: &Reporter) {
+    let told = |name: &str, error: io::Error| {
+        report.warning(format_args!("cannot take {name} down: {}", reason(&error)));
     };
-    for name in links {
-        if let Err(error) = down(name) {
-            report.warning(format_args!("cannot take {name} down: {}", reason(&error)));
-        }
+    let seen = Kernel::open().and_then(|mut kernel| Ok((kernel.look()?, kernel)));
+    let (seen, mut kernel) = match seen {
+        Ok(seen) => seen,
+        Err(error) => return told("the network", error),
+    };
+    for link in seen.links.iter().filter(|link| link.up && !link.loopback) {
+        kernel.set_up(link.index, false).unwrap_or_else(|error| told(&link.name, error));
     }
 }
 
@@ -187,26 +191,20 @@ struct Hands<'a> {
     sockets: Map<u32, PacketSocket>,
     /// What the kernel is not to be told of, if it is not.
     own: Option<Vec<own::Config>>,
-    brought_up: Vec<String>,
 }
 
 impl Hands<'_> {
     /// What may work later, or is not needed, is told and passed over.
     fn act(&mut self, kernel: &mut Kernel, action: Action) -> Result<(), Error> {
         let report = self.report;
-        let told = |what: &str, done: io::Result<()>| match &done {
-            Ok(()) => true,
-            Err(error) => {
-                report.warning(format_args!("cannot {what}: {}", reason(error)));
-                false
+        let told = |what: &str, done: io::Result<()>| {
+            if let Err(error) = done {
+                report.warning(format_args!("cannot {what}: {}", reason(&error)));
             }
         };
         match action {
             Action::MakeVlan { name, id, below } => {
-                let made = kernel.make_vlan(&name, id, below);
-                if told(&format!("make the VLAN {name}"), made) {
-                    self.brought_up.push(name);
-                }
+                told(&format!("make the VLAN {name}"), kernel.make_vlan(&name, id, below));
             }
             Action::SetMac { link, mac } => {
                 told("set the hardware address", kernel.set_mac(link, mac));
@@ -214,10 +212,7 @@ impl Hands<'_> {
             Action::AcceptAdvertisements { name } => accept_advertisements(&name),
             Action::Raise { link, name } => {
                 report.info(format_args!("brings {name} up"));
-                let raised = kernel.set_up(link, true);
-                if told(&format!("bring {name} up"), raised) && !self.brought_up.contains(&name) {
-                    self.brought_up.push(name);
-                }
+                told(&format!("bring {name} up"), kernel.set_up(link, true));
             }
             Action::Send { link, packet } => self.send(link, &packet)?,
             Action::Program { name, config, .. } if self.own.is_some() => {
@@ -292,13 +287,8 @@ fn accept_advertisements(link: &str) {
     }
 }
 
-fn network(
-    found: &Found,
-    wish: &NetworkWish,
-    advertised: Vec<IpAddr>,
-    brought_up: Vec<String>,
-) -> Network {
-    let mut network = Network { brought_up, ..Network::default() };
+fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Network {
+    let mut network = Network::default();
     network.servers.extend(wish.ips.iter().filter_map(|ip| ip.server));
     network.name_servers.extend(&wish.name_servers);
     network.name_servers.extend(wish.ips.iter().flat_map(|ip| &ip.name_servers));
@@ -307,6 +297,7 @@ fn network(
         Found::Present { link, address } => {
             network.servers.extend(before::boot_servers());
             network.name_servers.extend(name_servers());
+            network.name_servers.extend(before::name_servers());
             (link, *address)
         }
         Found::Given { link, address } => (link, *address),
@@ -328,6 +319,17 @@ fn network(
     without_repeats(&mut network.servers);
     without_repeats(&mut network.name_servers);
     network
+}
+
+/// Gives the node its name, unless it has one (proc_sys_kernel(5)).
+fn name_node(name: &str, report: &Reporter) {
+    let has_none = |old: String| matches!(old.trim(), "" | "(none)" | "localhost");
+    if name.len() > LONGEST_NODE_NAME || !fs::read_to_string(HOSTNAME).is_ok_and(has_none) {
+        return;
+    }
+    if let Err(error) = fs::write(HOSTNAME, name) {
+        report.warning(format_args!("cannot name this node {name}: {}", reason(&error)));
+    }
 }
 
 fn domain(found: &Found) -> Option<&str> {

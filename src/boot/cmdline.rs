@@ -89,9 +89,9 @@ pub enum Serve {
     /// Until the system stops it.
     #[default]
     Yes,
-    /// Not beyond the boot.
+    /// Not even while they are fetched.
     No,
-    /// This long.
+    /// This long after that.
     Seconds(u64),
 }
 
@@ -170,7 +170,22 @@ impl Cmdline {
                 });
             }
         };
+        let root = cmdline.root.as_ref().map(|root| &root.url);
+        cmdline.network.by_ipv6 = cmdline.server_by_ipv6(root);
         Ok(cmdline)
+    }
+
+    /// Whether a server for what is at `url` is known that IPv6 may reach.
+    pub fn server_by_ipv6(&self, url: Option<&Url>) -> bool {
+        let of_url = url.and_then(|url| url.host.as_ref()).into_iter();
+        let hosts: Vec<&Host> = match self.servers.is_empty() {
+            true => of_url.collect(),
+            false => self.servers.iter().collect(),
+        };
+        match hosts.is_empty() {
+            true => self.network.ips.iter().any(|ip| ip.server.is_some_and(|ip| ip.is_ipv6())),
+            false => hosts.into_iter().any(Host::may_be_ipv6),
+        }
     }
 
     /// Whether there is anything for xget to do.
@@ -266,7 +281,7 @@ fn net(value: &str) -> Result<Net, String> {
 fn serve(value: &str) -> Result<Serve, String> {
     match value {
         "yes" | "forever" => Ok(Serve::Yes),
-        "no" | "0" => Ok(Serve::No),
+        "no" => Ok(Serve::No),
         number => number
             .parse::<u32>()
             .map(|seconds| Serve::Seconds(seconds.into()))

@@ -53,12 +53,17 @@ fn report() -> Reporter {
 }
 
 fn prepare() {
-    for (kind, target) in
-        [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")]
-    {
+    for (kind, target, options) in [
+        ("proc", "/proc", ""),
+        ("sysfs", "/sys", ""),
+        ("devtmpfs", "/dev", ""),
+        // It goes along into the real root, where not everybody may write to it.
+        ("tmpfs", "/run", "mode=755"),
+    ] {
         let made = fs::create_dir_all(target);
         let flags = MountFlags { read_only: false, no_privileges: kind != "devtmpfs" };
-        let mounted = made.and_then(|()| mount(kind.as_ref(), Path::new(target), kind, flags, ""));
+        let mounted =
+            made.and_then(|()| mount(kind.as_ref(), Path::new(target), kind, flags, options));
         match mounted {
             // The kernel has mounted /dev by itself, or whoever started us has done all of it.
             Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {

@@ -9,9 +9,11 @@ use std::path::PathBuf;
 /// Where this program leaves it: the directory, how the file's name begins and ends, and the key.
 const OWN: (&str, &str, &str, &str) = ("/run/xget", "boot-servers", ".conf", "bootserver");
 
-/// Directories, how the names in them begin and end, and the keys whose values are boot servers,
-/// best first.
-const SOURCES: [(&str, &str, &str, &[&str]); 6] = [
+/// A directory, how the names of files in it begin and end, and the keys whose values count, best first.
+type Source = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+/// Of boot servers.
+const BOOT_SERVERS: [Source; 6] = [
     (OWN.0, OWN.1, OWN.2, &[OWN.3]),
     // The kernel (`ip=dhcp` with CONFIG_IP_PNP; admin-guide/nfs/nfsroot).
     ("/proc/net", "pnp", "", &["bootserver"]),
@@ -23,6 +25,12 @@ const SOURCES: [(&str, &str, &str, &[&str]); 6] = [
     ("/run/systemd/netif/leases", "", "", &["NEXT_SERVER", "SERVER_ADDRESS"]),
     // NetworkManager.
     ("/run/NetworkManager/devices", "", "", &["next-server"]),
+];
+
+/// Of name servers that `/etc/resolv.conf` may lack.
+const NAME_SERVERS: [Source; 2] = [
+    ("/proc/net", "pnp", "", &["nameserver"]),
+    ("/run", "net-", ".conf", &["IPV4DNS0", "IPV4DNS1"]),
 ];
 
 /// Leaves them for the next run, which finds the network as this one has set it up.
@@ -37,7 +45,16 @@ pub(super) fn leave(servers: &[IpAddr]) -> io::Result<()> {
 
 /// The boot servers that were told of.
 pub(super) fn boot_servers() -> Vec<IpAddr> {
-    let servers = SOURCES.iter().flat_map(|(directory, begin, end, keys)| {
+    told(&BOOT_SERVERS)
+}
+
+/// The name servers that were told of.
+pub(super) fn name_servers() -> Vec<IpAddr> {
+    told(&NAME_SERVERS)
+}
+
+fn told(sources: &[Source]) -> Vec<IpAddr> {
+    let servers = sources.iter().flat_map(|(directory, begin, end, keys)| {
         let files = files(directory, begin, end).into_iter();
         files.filter_map(|path| fs::read_to_string(path).ok()).flat_map(|text| values(&text, keys))
     });

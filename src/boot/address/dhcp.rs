@@ -38,6 +38,8 @@ pub(super) struct Dhcp {
     clients: Map<u32, Client>,
     /// When one of the offers is taken.
     choose_at: Option<Instant>,
+    /// Until then other links may come, with better offers.
+    others_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -62,11 +64,18 @@ enum State {
 
 impl Dhcp {
     pub(super) fn new(seed: u64) -> Dhcp {
-        Dhcp { seed, clients: Map::new(), choose_at: None }
+        Dhcp { seed, clients: Map::new(), choose_at: None, others_until: None }
     }
 
-    /// Runs on these links, which have carrier, and on no others. On a new one it asks at once.
-    pub(super) fn run_on(&mut self, links: &Map<u32, [u8; 6]>, now: Instant) {
+    /// Runs on these links, which have carrier, and on no others. On a new one it asks at once. More
+    /// links may come until then.
+    pub(super) fn run_on(
+        &mut self,
+        links: &Map<u32, [u8; 6]>,
+        others_until: Option<Instant>,
+        now: Instant,
+    ) {
+        self.others_until = others_until;
         self.clients.retain(|link, client| links.get(link) == Some(&client.asker.mac));
         for (&link, &mac) in links {
             // Without randomness early in the boot the seed may be that of other nodes, too.
@@ -74,6 +83,18 @@ impl Dhcp {
             let state = State::Discovering { tries: 0, offer: None };
             let client = Client { asker, began: now, secs: 0, state, next: now, asked: 0 };
             self.clients.entry(link).or_insert(client);
+        }
+    }
+
+    /// Asks again soon on a link that has turned out to carry packets, if nobody has offered anything.
+    pub(super) fn hurry(&mut self, link: u32, now: Instant) {
+        if let Some(client) = self.clients.get_mut(&link)
+            && let State::Discovering { tries, offer: None } = &mut client.state
+        {
+            *tries = 0;
+            // Other nodes see the same at the same time.
+            let spread = Duration::from_millis(random((self.seed, client.asker.mac)) % 1000);
+            client.next = client.next.min(now + spread);
         }
     }
 
@@ -94,16 +115,16 @@ impl Dhcp {
         checksum: Checksum,
         now: Instant,
     ) -> Option<Lease> {
-        let is_alone = self.clients.len() == 1;
+        let others_until = self.others_until.filter(|&at| at > now);
+        let is_alone = self.clients.len() == 1 && others_until.is_none();
         let client = self.clients.get_mut(&link)?;
         match (client.asker.read(message_in(packet, checksum)?)?, &mut client.state) {
             (Reply::Offer(new), State::Discovering { offer, .. }) => {
-                let wait = match goodness(&new) {
-                    Goodness::NamesFile => Duration::ZERO,
-                    Goodness::NamesServer if is_alone => Duration::ZERO,
-                    _ => BETTER_OFFER,
+                let at = match goodness(&new) {
+                    Goodness::NamesFile => now,
+                    Goodness::NamesServer if is_alone => now,
+                    _ => (now + BETTER_OFFER).max(others_until.unwrap_or(now)),
                 };
-                let at = now + wait;
                 self.choose_at = Some(self.choose_at.map_or(at, |before| before.min(at)));
                 if offer.as_ref().is_none_or(|old| goodness(&new) > goodness(old)) {
                     *offer = Some(new);

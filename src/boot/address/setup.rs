@@ -12,8 +12,12 @@ use crate::sys::packet::Checksum;
 
 /// What the kernel did not do is asked of it again after this time: a card's firmware may come late.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How long DHCP has a link to itself where IPv6 would do as well.
+/// How long DHCP still has, where IPv6 would do as well, when a router has given an address: only then is
+/// the link known to carry packets, which spanning tree holds back for up to 50 s behind a carrier.
 const BEFORE_IPV6: Duration = Duration::from_secs(10);
+/// How long a cable takes to come to life: offers that name nothing to boot are not taken before, as
+/// another link may be the right one.
+const CARRIER_TIME: Duration = Duration::from_secs(5);
 /// From then on a link without carrier is likely to stay so: spanning tree takes up to 50 s.
 const LONG_WITHOUT_CARRIER: Duration = Duration::from_secs(60);
 
@@ -64,7 +68,8 @@ pub(super) struct Setup {
     dhcp: Dhcp,
     seen: Snapshot,
     began: Option<Instant>,
-    carrier_since: Map<u32, Instant>,
+    /// Since when a router has given links an address.
+    advertised_since: Map<u32, Instant>,
     /// When links were told to come up, and VLANs to be.
     raised: Map<u32, Instant>,
     vlans_made: Map<String, Instant>,
@@ -85,12 +90,15 @@ impl Setup {
         Setup {
             net,
             // IPv6 would be the kernel's.
-            choice: if net == Net::Own { choice.by_ipv4() } else { choice },
+            choice: match net == Net::Own || !wish.by_ipv6 {
+                true => choice.by_ipv4(),
+                false => choice,
+            },
             vlans: wish.vlans.clone(),
             dhcp: Dhcp::new(seed),
             seen: Snapshot::default(),
             began: None,
-            carrier_since: Map::new(),
+            advertised_since: Map::new(),
             raised: Map::new(),
             vlans_made: Map::new(),
             macs_set: Set::new(),
@@ -108,9 +116,15 @@ impl Setup {
         self.began.get_or_insert(now);
         self.seen = seen;
         let seen = &self.seen;
-        self.carrier_since.retain(|&link, _| seen.link(link).is_some_and(|link| link.carrier));
-        for link in seen.links.iter().filter(|link| link.carrier) {
-            self.carrier_since.entry(link.index).or_insert(now);
+        let is_given = |ip| self.given.values().any(|(_, given)| *given == ip);
+        let usable = seen.usable().into_iter().filter(|(_, ip)| ip.is_ipv6() && !is_given(*ip));
+        let advertised: Set<u32> = usable.map(|(link, _)| link.index).collect();
+        self.advertised_since.retain(|link, _| advertised.contains(link));
+        for link in advertised {
+            if !self.advertised_since.contains_key(&link) {
+                self.advertised_since.insert(link, now);
+                self.dhcp.hurry(link, now);
+            }
         }
         if self.found.is_none() {
             self.found = self.present(is_first);
@@ -144,7 +158,7 @@ impl Setup {
             }
         }
         if self.dynamic.is_none() && self.leased.is_none() {
-            self.dhcp.run_on(&ready, now);
+            self.dhcp.run_on(&ready, self.others_until(), now);
             let packets = self.dhcp.poll(now).into_iter();
             actions.extend(packets.map(|(link, packet)| Action::Send { link, packet }));
         }
@@ -169,7 +183,7 @@ impl Setup {
         let is_there = |name: &str| self.seen.links.iter().any(|link| link.name == name);
         let made = self.vlans_made.iter().filter(|(name, _)| !is_there(name)).map(|(_, &at)| at);
         let again = raised.chain(made).map(|at| at + AGAIN);
-        let ipv6 = self.carrier_since.values().map(|&at| at + BEFORE_IPV6);
+        let ipv6 = self.advertised_since.values().map(|&at| at + BEFORE_IPV6);
         let later = again.chain(ipv6).filter(|&at| at > now);
         let is_asking = self.dynamic.is_none() && self.leased.is_none();
         later.chain(self.dhcp.next_wake().filter(|_| is_asking)).min()
@@ -233,6 +247,15 @@ impl Setup {
             missing.push(Missing { article: "an ", what });
         }
         missing
+    }
+
+    /// Until when links that are to be asked on, and have no carrier yet, are likely to get it.
+    fn others_until(&self) -> Option<Instant> {
+        let is_late =
+            |link: &&Link| link.up && !link.carrier && self.any(&self.choice.of(link), by_dhcp);
+        let late = self.seen.links.iter().filter(is_late);
+        let raised = late.filter_map(|link| self.raised.get(&link.index).or(self.began.as_ref()));
+        raised.max().map(|&at| at + CARRIER_TIME)
     }
 
     /// Others bring the network up.
@@ -346,7 +369,7 @@ impl Setup {
         let counts = |link: &Link| {
             let numbers = self.choice.of(link);
             let ipv4_had_its_time = || {
-                let since = self.carrier_since.get(&link.index);
+                let since = self.advertised_since.get(&link.index);
                 !self.dhcp.is_requesting() && since.is_some_and(|&at| now >= at + BEFORE_IPV6)
             };
             self.any(&numbers, by_router) && (!self.any(&numbers, by_dhcp) || ipv4_had_its_time())

@@ -14,6 +14,9 @@ pub struct NetworkWish {
     pub name_servers: Vec<IpAddr>,
     /// Each `vlan=`.
     pub vlans: Vec<Vlan>,
+    /// A server is known that IPv6 may reach: by a name, or by such an address. Where there is none, IPv6
+    /// does not do in place of IPv4.
+    pub by_ipv6: bool,
 }
 
 /// `ip=`
@@ -45,9 +48,9 @@ pub enum Method {
     /// DHCPv4.
     #[default]
     Dhcp,
-    /// A router's advertisement, and DHCPv6 where it says so.
+    /// A router's advertisement. There is no DHCPv6.
     V6,
-    /// DHCPv4, or else IPv6.
+    /// DHCPv4, or else IPv6 if that may lead to a server.
     Either,
     /// The one that is given.
     Static,

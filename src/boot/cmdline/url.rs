@@ -1,6 +1,7 @@
 //! `xget://HOST[:PORT]/PATH`, and hosts by themselves.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use crate::net::resolve::split_host_port;
 
@@ -22,6 +23,11 @@ impl Host {
             (_, Some(0)) => Err("a server has port 0".into()),
             _ => Ok(Host { name, port }),
         }
+    }
+
+    /// Whether it is not an IPv4 address.
+    pub fn may_be_ipv6(&self) -> bool {
+        self.name.parse::<Ipv4Addr>().is_err()
     }
 }
 

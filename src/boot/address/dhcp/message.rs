@@ -235,7 +235,8 @@ impl Options<'_> {
 
     /// None if there is no address in it that a node can have, or it does not say from whom.
     fn lease(&self) -> Option<Lease> {
-        let address = Some(self.0.your_ip()).filter(|&ip| is_host(ip))?;
+        // A card to a machine's own management controller may be given one that is good for that alone.
+        let address = Some(self.0.your_ip()).filter(|&ip| is_host(ip) && !ip.is_link_local())?;
         let server = self.address(SERVER_IDENTIFIER)?;
         let next = Some(self.0.server_ip()).filter(|&ip| is_host(ip));
         let named = self.text(TFTP_SERVER_NAME).and_then(|text| text.parse().ok());

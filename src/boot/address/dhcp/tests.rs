@@ -307,7 +307,7 @@ struct Story {
 impl Story {
     fn on(links: &[(u32, [u8; 6])]) -> Story {
         let (mut dhcp, now) = (Dhcp::new(1), Instant::now());
-        dhcp.run_on(&links.iter().copied().collect(), now);
+        dhcp.run_on(&links.iter().copied().collect(), None, now);
         Story { dhcp, now }
     }
 
@@ -394,6 +394,20 @@ fn one_that_names_a_file_as_well_is_the_best() {
 }
 
 #[test]
+fn while_other_links_may_come_one_that_names_no_file_waits() {
+    let mut story = Story::on(&[(1, MAC)]);
+    let others_until = story.now + Duration::from_secs(5);
+    story.dhcp.run_on(&[(1, MAC)].into(), Some(others_until), story.now);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    while story.now < others_until {
+        assert!(!story.dhcp.is_requesting());
+        story.silence();
+    }
+    assert!(story.dhcp.is_requesting());
+}
+
+#[test]
 fn it_is_taken_if_no_better_one_comes() {
     let mut story = Story::on(&[(1, MAC), (2, OTHER_MAC)]);
     story.sends();
@@ -452,9 +466,9 @@ fn a_server_that_falls_silent_is_asked_three_times() {
 fn a_link_without_carrier_falls_silent_and_asks_at_once_when_it_is_back() {
     let mut story = Story::on(&[(1, MAC)]);
     story.sends();
-    story.dhcp.run_on(&Map::new(), story.now);
+    story.dhcp.run_on(&Map::new(), None, story.now);
     assert_eq!((story.after(100.0).sends(), story.dhcp.next_wake()), (vec![], None));
     let now = story.now;
-    story.dhcp.run_on(&[(1, MAC)].into(), now);
+    story.dhcp.run_on(&[(1, MAC)].into(), None, now);
     assert_eq!(story.sends(), [(1, DISCOVER)]);
 }

@@ -100,6 +100,18 @@ fn all_cards_come_up_and_each_is_asked_on_once_it_has_carrier() {
 }
 
 #[test]
+fn cables_have_5_seconds_to_come_to_life() {
+    let mut node = Node::new("", Net::Auto, &two_cards());
+    node.acts();
+    let began = node.now;
+    node.kernel.links[1].up = true;
+    node.after(1).carrier(&[1]).acts();
+    assert_eq!(node.setup.others_until(), Some(began + Duration::from_secs(5)));
+    node.carrier(&[2]).acts();
+    assert_eq!(node.setup.others_until(), None);
+}
+
+#[test]
 fn what_is_no_card_is_left_alone() {
     let of_kind = |index, kind: &str| Link { kind: Some(kind.into()), ..card(index, kind) };
     let enslaved = Link { enslaved: true, ..card(3, "eth2") };
@@ -147,8 +159,7 @@ fn a_vlan_is_made_on_its_link_and_asked_on() {
     assert_eq!(node.acts(), [make, raise(1, "eth0")]);
     let vlan = Link { mac: Some(MACS[0]), kind: Some("vlan".into()), ..card(4, "eth0.5") };
     node.kernel.links.push(vlan);
-    let acts = node.carrier(&[1]).acts();
-    assert_eq!(acts[1..], [raise(4, "eth0.5")]);
+    assert_eq!(node.carrier(&[1]).acts(), [raise(4, "eth0.5")]);
     assert_eq!(node.carrier(&[4]).asks_on(), [4]);
 }
 
@@ -279,15 +290,40 @@ fn an_advertised_address_is_used_at_once_where_ipv6_is_asked_for() {
 }
 
 #[test]
-fn where_ipv4_would_do_as_well_that_has_10_seconds() {
-    let mut node = Node::new("", Net::Auto, &[card(1, "eth0")]);
+fn where_ipv4_would_do_as_well_that_is_asked_for_again_and_has_10_seconds() {
+    let mut node = Node::new("rd.xget.server=head", Net::Auto, &[card(1, "eth0")]);
     node.acts();
-    node.carrier(&[1]).acts();
-    node.after(9).address(1, "2001:db8::7").acts();
+    assert_eq!(node.carrier(&[1]).asks_on(), [1]);
+    // The switch lets packets through only now, and the next question is far away.
+    for seconds in [5, 9, 17] {
+        assert_eq!(node.after(seconds).asks_on(), [1]);
+    }
+    assert_eq!(node.after(1).address(1, "2001:db8::7").asks_on(), []);
+    assert_eq!(node.after(1).asks_on(), [1]);
+    node.after(8).acts();
     assert_eq!(node.setup.found(), None);
     assert_eq!(node.setup.next_wake(node.now), Some(node.now + Duration::from_secs(1)));
     node.after(1).acts();
     assert!(node.setup.found().is_some());
+}
+
+#[test]
+fn where_no_server_is_known_that_ipv6_reaches_it_does_not_count() {
+    for line in ["", "rd.xget.server=192.0.2.1", "root=xget:///image", "ip=either6"] {
+        let mut node = Node::new(line, Net::Auto, &[card(1, "eth0")]);
+        node.carrier(&[1]).address(1, "2001:db8::7").acts();
+        node.after(100).acts();
+        assert_eq!(node.setup.found(), None, "{line}");
+    }
+}
+
+#[test]
+fn an_ipv6_address_that_was_there_before_is_used_where_a_server_may_have_one() {
+    for line in ["root=xget://head/image", "rd.xget.server=192.0.2.1,[2001:db8::1]"] {
+        let mut node = Node::new(line, Net::Auto, &[card(1, "eth0")]);
+        node.carrier(&[1]).address(1, "2001:db8::7").acts();
+        assert!(node.setup.found().is_some(), "{line}");
+    }
 }
 
 #[test]
