@@ -128,10 +128,10 @@ pub fn bring_up(
             if let Some(name) = &network.host_name {
                 name_node(name, report);
             }
-            if !matches!(found, Found::Present { .. }) {
-                if let Err(error) = before::leave(&network.servers) {
-                    report.info(format_args!("the boot servers are not kept: {}", reason(&error)));
-                }
+            if !matches!(found, Found::Present { .. })
+                && let Err(error) = before::leave(&network.servers)
+            {
+                report.info(format_args!("the boot servers are not kept: {}", reason(&error)));
             }
             return Ok(network);
         }

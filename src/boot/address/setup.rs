@@ -121,10 +121,10 @@ impl Setup {
         let advertised: Set<u32> = usable.map(|(link, _)| link.index).collect();
         self.advertised_since.retain(|link, _| advertised.contains(link));
         for link in advertised {
-            if !self.advertised_since.contains_key(&link) {
-                self.advertised_since.insert(link, now);
+            self.advertised_since.entry(link).or_insert_with(|| {
                 self.dhcp.hurry(link, now);
-            }
+                now
+            });
         }
         if self.found.is_none() {
             self.found = self.present(is_first);
