@@ -39,6 +39,7 @@ make_root() {
     done
     ln -s busybox "$root/bin/sh"
     ln -s ../../bin/busybox "$root/usr/bin/ln"
+    ln -s ../../bin/busybox "$root/usr/bin/mkdir"
     : > "$root/dev/null"
     cp "$dracut"/*.sh "$initramfs_tools/scripts/xget" "$root/hooks/"
     cp "$initramfs_tools/hooks/xget" "$root/hooks/initramfs-tools-hook"
@@ -82,10 +83,16 @@ in_each() {
 # ---- dracut
 
 stubs='
-getarg() { [ "$1" = root= ] && echo "$cmdline_root"; }
+getarg() {
+    case $1 in
+        root=) echo "$cmdline_root" ;;
+        ip=) [ -n "$cmdline_ip" ] && echo "$cmdline_ip" ;;
+        *) return 1 ;;
+    esac
+}
 getargbool() { [ -e "/etc/cmdline.d/50xget.conf" ]; }
 ismounted() { [ -n "$mounted" ]; }
-die() { echo "die: $*"; }
+emergency_shell() { echo "shell: $*"; }
 add_url_handler() { echo "handler $*"; }
 NEWROOT=/sysroot
 '
@@ -94,8 +101,11 @@ in_each "dracut: root=xget:// is a root, and needs no network of dracut's" "root
     [ ! -e /etc/cmdline.d/50xget.conf ] && echo "root ok $rootok, went on"'
 in_each "dracut: it is found on the kernel command line too" "root ok 1" '
     cmdline_root=xget:///node.img; . /hooks/parse-xget.sh; echo "root ok $rootok"'
-in_each "dracut: where dracut has a network it is asked for, once" "rd.neednet=1" '
-    root=xget://head/node.img; : > /sbin/ifup
+in_each "dracut: nor where it has one that is told nothing" "went on" '
+    root=xget://head/node.img; : > /sbin/ifup; . /hooks/parse-xget.sh
+    [ ! -e /etc/cmdline.d/50xget.conf ] && echo "went on"'
+in_each "dracut: one that is told what to do is asked for, once" "rd.neednet=1" '
+    root=xget://head/node.img cmdline_ip=dhcp; : > /sbin/ifup
     . /hooks/parse-xget.sh; . /hooks/parse-xget.sh
     while read -r line; do echo "$line"; done < /etc/cmdline.d/50xget.conf'
 in_each "dracut: other roots are left alone" "ok: , went on" '
@@ -107,8 +117,8 @@ in_each "dracut: the root is mounted where dracut wants it" "xget --boot to /sys
 went on" 'root=xget://head/node.img; . /hooks/mount-xget.sh; echo "went on"'
 in_each "dracut: and not again" "went on" '
     mounted=yes; root=xget://head/node.img; . /hooks/mount-xget.sh; echo "went on"'
-in_each "dracut: a root that cannot be mounted ends the boot" "xget --boot to /sysroot
-die: xget cannot mount xget://head/node.img; the message above says why
+in_each "dracut: a root that cannot be mounted ends in the emergency shell" "xget --boot to /sysroot
+shell: xget cannot mount xget://head/node.img; the message above says why
 went on" 'export fails=yes; root=xget://head/node.img; . /hooks/mount-xget.sh; echo "went on"'
 
 handler='unset NEWROOT; . /hooks/url-xget.sh
@@ -125,13 +135,26 @@ xget --boot xget://head/node.img
 1
 xget --boot xget://head/images
 253" "$handler"'
+    cmdline_root=live:xget://head/root.img
     fails=yes xget_fetch_url xget://head/node.img; echo $?
     fetches=/run xget_fetch_url xget://head/images; echo $?'
 
+in_each "dracut: a live root that cannot be fetched ends in the emergency shell" "handler xget_fetch_url xget
+xget --boot xget://head/node.img
+shell: xget cannot fetch the root xget://head/node.img; the message above says why
+1" "$handler"'
+    cmdline_root=live:xget://head/node.img
+    fails=yes xget_fetch_url xget://head/node.img; echo $?'
+
 # Generators are programs; the shell that runs the script runs them too.
-in_each "dracut: systemd makes no mount unit of root=xget://" "/dev/null" '
+in_each "dracut: systemd makes no mount unit of root=xget://, and no target needs one" "/dev/null
+/dev/null
+/dev/null" '
     export cmdline_root=xget://head/node.img
-    $shell /hooks/xget-generator.sh /unit/normal /unit /unit/late; busybox readlink /unit/sysroot.mount'
+    $shell /hooks/xget-generator.sh /unit/normal /unit /unit/late
+    for unit in sysroot.mount initrd-root-fs.target.requires/sysroot.mount initrd-usr-fs.target.requires/sysroot.mount; do
+        busybox readlink /unit/$unit
+    done'
 in_each "dracut: and of root=live:xget:// the one that livenet makes" \
     "livenet's generator: /unit/normal /unit /unit/late, root=live:http://xget" '
     export cmdline_root=live:xget://head/node.img

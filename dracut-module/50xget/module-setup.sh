@@ -26,12 +26,16 @@ depends() {
 }
 
 installkernel() {
-    # A root from the network is for any machine, whatever this one has.
-    hostonly='' instmods squashfs erofs overlay loop af_packet '=drivers/net/ethernet' virtio_net virtio_pci 8021q
+    # A root from the network is for any machine, whatever this one has; phy and mdio are what cards load
+    # when they find it beside them.
+    hostonly='' instmods squashfs erofs ext4 overlay loop af_packet 8021q \
+        '=drivers/net/ethernet' '=drivers/net/phy' '=drivers/net/mdio' '=drivers/net/usb' \
+        virtio_net virtio_pci virtio_mmio vmxnet3 hv_netvsc xen-netfront
 }
 
 install() {
-    inst_simple "$(xget_binary)" /usr/bin/xget
+    # With its libraries, if it has any.
+    inst "$(xget_binary)" /usr/bin/xget || return 1
     inst_multiple -o /etc/xget/cmdline /etc/xget/key.pub
     # What an archive may be packed with.
     inst_multiple -o gzip xz zstd

@@ -18,3 +18,19 @@ dracut_initramfs() {
         --kver "$version" --kmoddir "$kernels/root/lib/modules/$version" --tmpdir "$work" --conf /dev/null \
         --confdir "$work/none" --compress "zstd -q -1" -m "$2" "$work/$1"
 }
+
+# newer_dracut RELEASE: a small Debian of that release, whose dracut and systemd `newer_initramfs` uses
+debian=$work/debian
+newer_dracut() {
+    mmdebstrap --variant=minbase --include=dracut-core,systemd-sysv,udev,kmod,zstd --dpkgopt=force-unsafe-io \
+        --dpkgopt='path-exclude=/usr/share/locale/*' "$1" "$debian" &&
+        make -s -C "$repo" install-dracut install-node DESTDIR="$debian" PREFIX=/usr NODE_PROGRAM="$static_node" &&
+        mkdir -p "$debian/lib/modules" && cp -a "$kernels/root/lib/modules/$version" "$debian/lib/modules/"
+}
+
+# newer_initramfs FILE MODULES
+newer_initramfs() {
+    unshare --net --pid --fork --mount-proc="$debian/proc" --kill-child \
+        chroot "$debian" dracut -f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode \
+        --kver "$version" --compress "zstd -q -1" -m "$2" "/$1" && mv "$debian/$1" "$work/$1"
+}
