@@ -37,6 +37,7 @@ const BUILT_IN_CMDLINE: &str = "/etc/xget/cmdline";
 const BUILT_IN_KEY: &str = "/etc/xget/key.pub";
 /// Where what is fetched goes: a tmpfs of its own, as `/run` is small and often noexec.
 const FILES: &str = "/run/xget/files";
+const FILES_FLAGS: MountFlags = MountFlags { read_only: false, no_privileges: true, again: false };
 /// Where the root file system is to be, unless the environment's `NEWROOT` says otherwise.
 const NEW_ROOT: &str = "/sysroot";
 /// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
@@ -156,6 +157,10 @@ impl Boot {
         self.fetch(paths().map(OsString::from), None, serve)?;
         let mut here = paths().map(|path| fetched(path));
         let (image, initrds) = (here.next().unwrap_or_default(), here.collect::<Vec<PathBuf>>());
+        if initrds.len() > 1 {
+            // Joining them takes one of them twice for a while.
+            lift_files_limit()?;
+        }
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
         kexec::load(&image, &initrds, &next).inspect_err(|error| self.complain(None, error))?;
         self.report.notice(format_args!("starting {}: {next}", kernel.path));
@@ -167,7 +172,8 @@ impl Boot {
     /// Fetches a root file system and mounts it.
     fn mount_root(&self, url: &Url) -> Result<(), Error> {
         let fetched = self.fetch_url(url)?;
-        let became = root::make_root(&fetched, &new_root(), &self.report)
+        let init = self.cmdline.init.as_deref();
+        let became = root::make_root(&fetched, &new_root(), init, &self.report)
             .inspect_err(|error| self.complain(url.host.as_ref(), error))?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
@@ -292,11 +298,17 @@ fn make_files_room(copies: u64) -> Result<(), Error> {
         return Ok(());
     }
     let size = free_memory() / copies;
-    let flags = MountFlags { read_only: false, no_privileges: true };
     // A size of 0 would be no limit.
     let options = format!("mode=755,size={}", size.max(4096));
-    mount("xget".as_ref(), Path::new(FILES), "tmpfs", flags, &options)
+    mount("xget".as_ref(), Path::new(FILES), "tmpfs", FILES_FLAGS, &options)
         .map_err(Error::file("mount a tmpfs on", FILES))
+}
+
+/// Lets files grow into the room that was kept for copies of them.
+fn lift_files_limit() -> Result<(), Error> {
+    let flags = MountFlags { again: true, ..FILES_FLAGS };
+    mount("xget".as_ref(), Path::new(FILES), "tmpfs", flags, "size=0")
+        .map_err(Error::file("change the size of the tmpfs on", FILES))
 }
 
 /// How many bytes of memory files may take.

@@ -19,7 +19,7 @@ mod dirs;
 pub(crate) mod faults;
 mod open_files;
 mod place;
-mod sparse;
+pub(crate) mod sparse;
 mod temporary;
 mod verify;
 mod writer;

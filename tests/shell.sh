@@ -185,21 +185,25 @@ in_each "initramfs-tools: it puts the program, its settings and modules into the
     "copy_exec /usr/bin/xget /usr/bin/xget
 copy_file config /etc/xget/cmdline
 auto_add_modules net
-manual_add_modules squashfs erofs overlay loop af_packet virtio_net virtio_pci 8021q" \
+manual_add_modules squashfs erofs ext4 overlay loop af_packet virtio_net virtio_pci 8021q" \
     '$shell /hooks/initramfs-tools-hook'
+in_each "initramfs-tools: without the program there is no image" "E: xget: /usr/bin/xgte is no program
+1" 'XGET=/usr/bin/xgte $shell /hooks/initramfs-tools-hook; echo $?'
 
 # ---- mkinitcpio
 
 stubs='
 err() { echo "error: $*"; }
 launch_interactive_shell() { echo "a shell"; }
-mount_handler=default_mount_handler fastboot=
+mount_handler=default_mount_handler
+fsck_root() { echo "checks $root"; }
 . /hooks/mkinitcpio
 '
-in_each "mkinitcpio: root=xget:// is mounted by its handler, and fsck has nothing to check" \
-    "xget_mount_handler, fastboot=y" 'root=xget:///node.img; run_hook; echo "$mount_handler, fastboot=$fastboot"'
-in_each "mkinitcpio: other roots are left alone" "default_mount_handler, fastboot=" '
-    for root in /dev/sda1 UUID=1 ""; do run_hook; done; echo "$mount_handler, fastboot=$fastboot"'
+in_each "mkinitcpio: root=xget:// is mounted by its handler, and there is nothing to check" \
+    "xget_mount_handler" 'root=xget:///node.img; run_hook; fsck_root; echo "$mount_handler"'
+in_each "mkinitcpio: other roots are left alone" "checks /dev/sda1
+default_mount_handler" '
+    for root in "" UUID=1 /dev/sda1; do run_hook; done; fsck_root; echo "$mount_handler"'
 in_each "mkinitcpio: the root is mounted where init wants it" "xget --boot to /new
 went on" 'root=xget:///node.img; xget_mount_handler /new; echo "went on"'
 in_each "mkinitcpio: a root that cannot be mounted ends in a shell, and is tried once more" "xget --boot to /new

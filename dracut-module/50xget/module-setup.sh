@@ -8,11 +8,11 @@
 # XGET names another binary than /usr/bin/xget-node or /usr/bin/xget, the smaller of which is taken.
 
 xget_binary() {
-    local path
-    for path in "${XGET:-}" /usr/bin/xget-node /usr/bin/xget /usr/local/bin/xget-node /usr/local/bin/xget; do
-        [[ $path && -x $path ]] && echo "$path" && return 0
+    local path found=${XGET:-}
+    for path in /usr/bin/xget-node /usr/bin/xget /usr/local/bin/xget-node /usr/local/bin/xget; do
+        [[ -z $found && -x $path ]] && found=$path
     done
-    return 1
+    [[ -x $found ]] && echo "$found"
 }
 
 # 255: only where it is asked for, by --add or add_dracutmodules.

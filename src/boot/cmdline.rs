@@ -149,7 +149,7 @@ impl Cmdline {
                 "rd.xget.debug" => cmdline.debug = value().is_none_or(|value| value != "0"),
                 "ip" => cmdline.network.ips.push(Ip::parse(needed()?).map_err(bad)?),
                 "BOOTIF" => {
-                    cmdline.network.boot_mac = Some(network::bootif(needed()?).map_err(bad)?);
+                    cmdline.network.boot_mac = network::bootif(needed()?).map_err(bad)?;
                 }
                 "nameserver" => {
                     cmdline.network.name_servers.push(network::address(needed()?).map_err(bad)?);

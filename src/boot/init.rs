@@ -61,7 +61,7 @@ fn prepare() {
         ("tmpfs", "/run", "mode=755"),
     ] {
         let made = fs::create_dir_all(target);
-        let flags = MountFlags { read_only: false, no_privileges: kind != "devtmpfs" };
+        let flags = MountFlags { no_privileges: kind != "devtmpfs", ..MountFlags::default() };
         let mounted =
             made.and_then(|()| mount(kind.as_ref(), Path::new(target), kind, flags, options));
         match mounted {

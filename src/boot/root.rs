@@ -74,14 +74,17 @@ pub(super) enum Fetched {
     Copied,
 }
 
-/// Makes `fetched`, an image, an archive or a directory tree, the root file system on `new_root`.
+/// Makes `fetched`, an image, an archive or a directory tree, the root file system on `new_root`; `init` is
+/// its first program, if it is not a usual one.
 pub(super) fn make_root(
     fetched: &Path,
     new_root: &Path,
+    init: Option<&str>,
     report: &Reporter,
 ) -> Result<Fetched, Error> {
     let found = fs::metadata(fetched).map_err(Error::file("look at", fetched))?;
     if found.is_dir() {
+        check_init(fetched, init)?;
         overlay(fetched, fetched, new_root, report)?;
         return Ok(Fetched::InUse);
     }
@@ -89,9 +92,16 @@ pub(super) fn make_root(
     let head = archive::head(&mut file).map_err(Error::file("read", fetched))?;
     match Packing::of(&head) {
         Some(packing) => {
-            unpack_root(fetched, packing, found.len(), new_root, report).map(|()| Fetched::Copied)
+            unpack_root(fetched, packing, found.len(), new_root, report)?;
+            check_init(new_root, init)?;
+            Ok(Fetched::Copied)
         }
-        None => overlay(fetched, mount_image(fetched)?, new_root, report).map(|()| Fetched::InUse),
+        None => {
+            let lower = mount_image(fetched)?;
+            check_init(lower, init)?;
+            overlay(fetched, lower, new_root, report)?;
+            Ok(Fetched::InUse)
+        }
     }
 }
 
@@ -139,14 +149,12 @@ fn unpack_root(
             reason(&error)
         )),
     })?;
-    check_init(new_root)?;
     report.notice(format_args!("root is in memory: {} MiB from {}", bytes >> 20, path.display()));
     Ok(())
 }
 
 /// Mounts `lower`, which is or came from `fetched`, on `new_root` with a tmpfs over it.
 fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> Result<(), Error> {
-    check_init(lower)?;
     for dir in [Path::new(CHANGES), new_root] {
         fs::create_dir_all(dir).map_err(Error::file("make", dir))?;
     }
@@ -159,13 +167,25 @@ fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> 
     }
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
-        lower.display(),
+        escaped(lower),
         upper.display(),
         work.display()
     );
     mount_with_module("xget".as_ref(), new_root, "overlay", flags, &options)?;
     report.notice(format_args!("root is {} with an overlay in memory", fetched.display()));
     Ok(())
+}
+
+/// A path among the options of an overlay, where commas and colons stand between others.
+fn escaped(path: &Path) -> String {
+    let mut text = String::new();
+    for c in path.to_string_lossy().chars() {
+        if matches!(c, ',' | ':' | '\\') {
+            text.push('\\');
+        }
+        text.push(c);
+    }
+    text
 }
 
 fn mount_image(path: &Path) -> Result<&'static Path, Error> {
@@ -183,7 +203,7 @@ fn mount_image(path: &Path) -> Result<&'static Path, Error> {
     })?;
     let lower = Path::new(LOWER);
     fs::create_dir_all(lower).map_err(Error::file("make", lower))?;
-    let flags = MountFlags { read_only: true, no_privileges: false };
+    let flags = MountFlags { read_only: true, ..MountFlags::default() };
     mount_with_module(device.as_os_str(), lower, kind.name(), flags, "")?;
     drop(kept);
     Ok(lower)
@@ -218,11 +238,12 @@ fn load(module: &str) {
 }
 
 /// Better said here than by a switch to a root that has nothing to run.
-fn check_init(root: &Path) -> Result<(), Error> {
-    let found = INITS.iter().any(|path| fs::symlink_metadata(root.join(path)).is_ok());
-    match found {
-        true => Ok(()),
-        false => Err(Error::Boot("what was fetched is no root: it has no /sbin/init".into())),
+fn check_init(root: &Path, init: Option<&str>) -> Result<(), Error> {
+    let has = |path: &str| fs::symlink_metadata(root.join(path.trim_start_matches('/'))).is_ok();
+    match init {
+        _ if INITS.into_iter().chain(init).any(has) => Ok(()),
+        Some(init) => Err(Error::Boot(format!("what was fetched is no root: it has no {init}"))),
+        None => Err(Error::Boot("what was fetched is no root: it has no /sbin/init".into())),
     }
 }
 

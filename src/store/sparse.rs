@@ -8,7 +8,7 @@ const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
 
 /// The runs of blocks that hold a byte other than zero, as ranges of `bytes`. Blocks are counted
 /// from the file's beginning; `offset` is where in the file the bytes go.
-pub(super) fn data_runs(offset: u64, bytes: &[u8]) -> Vec<Range<usize>> {
+pub(crate) fn data_runs(offset: u64, bytes: &[u8]) -> Vec<Range<usize>> {
     let into_block = (offset % BLOCK_BYTES as u64) as usize;
     let (first, rest) = bytes.split_at((BLOCK_BYTES - into_block).min(bytes.len()));
     let mut runs: Vec<Range<usize>> = Vec::new();

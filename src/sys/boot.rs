@@ -19,6 +19,8 @@ pub struct MountFlags {
     pub read_only: bool,
     /// Neither devices nor set-user-ID programs work in it.
     pub no_privileges: bool,
+    /// It is there already, and gets other options.
+    pub again: bool,
 }
 
 /// Mounts `source` on the directory `target`; `data` is the file system's own options (mount(2)).
@@ -37,6 +39,9 @@ pub fn mount(
     }
     if flags.no_privileges {
         bits |= libc::MS_NOSUID | libc::MS_NODEV;
+    }
+    if flags.again {
+        bits |= libc::MS_REMOUNT;
     }
     // SAFETY: all four are C strings that outlive the call.
     checked(unsafe {

@@ -5,8 +5,13 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-/// LOOP_CTL_GET_FREE, LOOP_CONFIGURE and the flags of linux/loop.h.
+use super::checked;
+
+/// LOOP_CTL_GET_FREE, the requests and the flags of linux/loop.h.
 const GET_FREE: libc::c_ulong = 0x4C82;
+const SET_FD: libc::c_ulong = 0x4C00;
+const SET_STATUS: libc::c_ulong = 0x4C04;
+/// Both in one, since Linux 5.8.
 const CONFIGURE: libc::c_ulong = 0x4C0A;
 const READ_ONLY: u32 = 1;
 /// The device is free again when it is mounted no longer.
@@ -44,6 +49,13 @@ struct LoopConfig {
 /// Makes `image` a block device that can be read only: its path, and the open device, which keeps it
 /// until it is mounted.
 pub fn attach(image: &File) -> io::Result<(PathBuf, File)> {
+    attach_by(configure, image)
+}
+
+fn attach_by(
+    configure: fn(&File, &File) -> io::Result<()>,
+    image: &File,
+) -> io::Result<(PathBuf, File)> {
     let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
     for _ in 0..ATTEMPTS {
         // SAFETY: the descriptor is open; this request takes no argument.
@@ -61,8 +73,8 @@ pub fn attach(image: &File) -> io::Result<(PathBuf, File)> {
     Err(io::Error::from_raw_os_error(libc::EBUSY))
 }
 
-fn configure(device: &File, image: &File) -> io::Result<()> {
-    let info = LoopInfo {
+fn info() -> LoopInfo {
+    LoopInfo {
         device: 0,
         inode: 0,
         rdevice: 0,
@@ -76,11 +88,52 @@ fn configure(device: &File, image: &File) -> io::Result<()> {
         crypt_name: [0; 64],
         encrypt_key: [0; 32],
         init: [0; 2],
-    };
-    let config = LoopConfig { fd: image.as_raw_fd() as u32, block_size: 0, info, reserved: [0; 8] };
+    }
+}
+
+fn configure(device: &File, image: &File) -> io::Result<()> {
+    let fd = image.as_raw_fd() as u32;
+    let config = LoopConfig { fd, block_size: 0, info: info(), reserved: [0; 8] };
     // SAFETY: both descriptors are open; the structure is the kernel's and outlives the call.
-    match unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE as _, &raw const config) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+    let result = unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE as _, &raw const config) };
+    match checked(result) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY)) => {
+            configure_in_steps(device, image)
+        }
+        result => result,
+    }
+}
+
+/// For older kernels: with the file, and then with the rest. It cannot be written to, as neither the file nor
+/// the device is open for that.
+fn configure_in_steps(device: &File, image: &File) -> io::Result<()> {
+    let info = info();
+    // SAFETY: both descriptors are open.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), SET_FD as _, image.as_raw_fd()) })?;
+    // SAFETY: the descriptor is open; the structure is the kernel's and outlives the call.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), SET_STATUS as _, &raw const info) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::fs::effective_uid;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn an_older_kernels_way_gives_the_same_device() {
+        if effective_uid() != 0 {
+            eprintln!("SKIPPED: only root makes block devices");
+            return;
+        }
+        let path = std::env::temp_dir().join(format!("xget-loop-{}", std::process::id()));
+        std::fs::write(&path, [7; 8192]).unwrap();
+        let image = File::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let (_, device) = attach_by(configure_in_steps, &image).unwrap();
+        let mut bytes = [0; 8192];
+        device.read_exact_at(&mut bytes, 0).unwrap();
+        assert_eq!(bytes, [7; 8192]);
+        assert!(device.write_all_at(&bytes, 0).is_err());
     }
 }

@@ -120,17 +120,15 @@ impl Ip {
             host_name: field(4).map(str::to_owned),
             ..Ip::default()
         };
-        match field(7).map(self::address) {
-            // The kernel's form: name servers, and then a time server, which is none of ours.
-            Some(Ok(first)) => {
-                ip.name_servers.push(first);
-                ip.name_servers.extend(field(8).map(self::address).transpose()?);
-            }
-            _ => {
-                ip.mtu = field(7).map(mtu).transpose()?;
-                let mac = fields.get(8..).map(|f| f.join(":")).filter(|mac| !mac.is_empty());
-                ip.mac = mac.as_deref().map(mac_address).transpose()?;
-            }
+        // The kernel's form: two name servers and a time server, which is none of ours; any may be missing.
+        let addresses: Vec<_> = (7..10).map(|n| field(n).map(self::address)).collect();
+        if addresses.iter().flatten().next().is_some_and(Result::is_ok) {
+            let name_servers = addresses.into_iter().take(2).flatten();
+            ip.name_servers = name_servers.collect::<Result<_, _>>()?;
+        } else {
+            ip.mtu = field(7).map(mtu).transpose()?;
+            let mac = fields.get(8..).map(|f| f.join(":")).filter(|mac| !mac.is_empty());
+            ip.mac = mac.as_deref().map(mac_address).transpose()?;
         }
         Ok(ip)
     }
@@ -138,14 +136,16 @@ impl Ip {
 
 impl Method {
     fn parse(text: &str) -> Result<Method, String> {
-        match text {
+        // The kernel takes a client identifier behind it.
+        match text.split(',').next().unwrap_or_default() {
             "dhcp" | "on" | "any" | "all" | "single-dhcp" | "dhcp4" | "both" | "bootp" | "rarp" => {
                 Ok(Method::Dhcp)
             }
             "dhcp6" | "auto6" | "link6" | "ra6" => Ok(Method::V6),
             "either6" | "auto" => Ok(Method::Either),
             "static" => Ok(Method::Static),
-            "none" | "off" => Ok(Method::Off),
+            // The last two are for others to bring up.
+            "none" | "off" | "ibft" | "link-local" => Ok(Method::Off),
             _ => Err(format!("{text} is no way to get an address (dhcp, auto6, either6, none)")),
         }
     }
@@ -171,14 +171,16 @@ impl Vlan {
 }
 
 /// `01-aa-bb-cc-dd-ee-ff` as PXELINUX writes it, with colons in place of the dashes as well, or
-/// without the hardware type in front.
-pub(super) fn bootif(text: &str) -> Result<[u8; 6], String> {
+/// without the hardware type in front. None for that of an InfiniBand card, which has 20 bytes: what is
+/// meant may be an Ethernet all the same.
+pub(super) fn bootif(text: &str) -> Result<Option<[u8; 6]>, String> {
     let text = text.replace('-', ":");
     let without_type = match text.split(':').count() {
+        8.. if text.starts_with("20:") => return Ok(None),
         7 => text.split_once(':').map_or("", |(_, mac)| mac),
         _ => &text,
     };
-    mac_address(without_type)
+    mac_address(without_type).map(Some)
 }
 
 /// An IPv4 address, or an IPv6 one, in brackets or not.

@@ -149,6 +149,36 @@ fn what_follows_the_method_is_name_servers_or_mtu_and_address() {
 }
 
 #[test]
+fn forms_of_ip_that_are_for_others_are_no_errors() {
+    let without_first = ip("10.0.0.9::10.0.0.254:255.255.255.0::eth0:off::10.0.0.3");
+    assert_eq!(without_first.name_servers, ["10.0.0.3".parse::<std::net::IpAddr>().unwrap()]);
+    let time_server_alone = ip("10.0.0.9::10.0.0.254:255.255.255.0::eth0:off:::10.0.0.4");
+    assert_eq!((time_server_alone.name_servers, time_server_alone.mac), (vec![], None));
+    assert_eq!(ip("dhcp,1,0a").method, Method::Dhcp);
+    assert_eq!(ip("ibft").method, Method::Off);
+    let infiniband = format!("BOOTIF=20{} ip=eth0:dhcp", "-00".repeat(20));
+    assert_eq!(parsed(&infiniband).network.boot_mac, None);
+}
+
+#[test]
+fn ipv6_is_of_use_where_a_server_may_be_reached_by_it() {
+    let by_ipv6 = |text: &str| parsed(text).network.by_ipv6;
+    for text in
+        ["root=xget://head/r", "rd.xget.server=10.0.0.1,head", "ip=:[2001:db8::1]::::eth0:either6"]
+    {
+        assert!(by_ipv6(text), "{text}");
+    }
+    for text in [
+        "",
+        "root=xget:///r",
+        "root=xget://head/r rd.xget.server=10.0.0.1",
+        "root=xget://10.0.0.1/r",
+    ] {
+        assert!(!by_ipv6(text), "{text}");
+    }
+}
+
+#[test]
 fn an_ipv6_address_stands_in_brackets() {
     let ip = ip("[2001:db8::9]::[2001:db8::1]:64:n9:eth0:none");
     assert_eq!(ip.address, Some(("2001:db8::9".parse().unwrap(), 64)));

@@ -16,6 +16,9 @@ use crate::map::Map;
 const HEAD_BYTES: usize = 512;
 /// How a tar archive names extended attributes among its pax records, as GNU tar and bsdtar do.
 const PAX_XATTR: &str = "SCHILY.xattr.";
+/// And how it describes sparse files.
+const PAX_SPARSE: &str = "GNU.sparse.";
+const TAR_BLOCK_BYTES: usize = 512;
 
 /// How the bytes of an archive are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,7 +136,7 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
         let mut entry = entry?;
         let path = entry.path_bytes().into_owned();
         let target = entry.link_name_bytes().unwrap_or_default().into_owned();
-        let (mut xattrs, mut exact) = (Vec::new(), None);
+        let (mut xattrs, mut exact, mut sparse) = (Vec::new(), None, Sparse::default());
         for record in entry.pax_extensions()?.into_iter().flatten() {
             let record = record?;
             match record.key() {
@@ -141,6 +144,8 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
                 Ok(key) => {
                     if let Some(name) = key.strip_prefix(PAX_XATTR) {
                         xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+                    } else if let Some(name) = key.strip_prefix(PAX_SPARSE) {
+                        sparse.learn(name, record.value_bytes());
                     }
                 }
                 Err(_) => {}
@@ -156,6 +161,14 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
         };
         let number = |part: io::Result<Option<u32>>| part.ok().flatten().unwrap_or(0);
         let (major, minor) = (number(header.device_major()), number(header.device_minor()));
+        if sparse.is_so {
+            let Sparse { version: (1, 0), size: Some(size), name: Some(name), .. } = sparse else {
+                return Err(invalid("a sparse file is in it in a way that is not known here"));
+            };
+            let parts = sparse_parts(&mut entry)?;
+            to.add(&name, Kind::Sparse { content: &mut entry, parts, size }, &attributes)?;
+            continue;
+        }
         use tar::EntryType as Type;
         let kind = match header.entry_type() {
             Type::Regular | Type::Continuous | Type::GNUSparse => Kind::File(&mut entry),
@@ -171,6 +184,59 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
         to.add(&path, kind, &attributes)?;
     }
     Ok(())
+}
+
+/// What pax records say of a sparse file (GNU tar's manual, "Storing Sparse Files").
+#[derive(Default)]
+struct Sparse {
+    is_so: bool,
+    version: (u32, u32),
+    name: Option<Vec<u8>>,
+    size: Option<u64>,
+}
+
+impl Sparse {
+    fn learn(&mut self, name: &str, value: &[u8]) {
+        self.is_so = true;
+        let number = || str::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok());
+        let part = || number().and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX);
+        match name {
+            "major" => self.version.0 = part(),
+            "minor" => self.version.1 = part(),
+            "name" => self.name = Some(value.to_vec()),
+            "realsize" => self.size = number(),
+            _ => {}
+        }
+    }
+}
+
+/// The parts of a sparse file, offset and length of each, which stand before its content in the format that
+/// GNU tar calls 1.0: decimal numbers, one a line, the first of which says how many parts there are; filled
+/// up to whole blocks.
+fn sparse_parts(content: &mut dyn Read) -> io::Result<Vec<(u64, u64)>> {
+    let wrong = || invalid("the map of a sparse file cannot be understood");
+    let (mut numbers, mut number) = (Vec::new(), 0_u64);
+    loop {
+        let mut block = [0; TAR_BLOCK_BYTES];
+        content.read_exact(&mut block)?;
+        for byte in block {
+            match char::from(byte).to_digit(10) {
+                Some(digit) => {
+                    let longer = number.checked_mul(10).and_then(|n| n.checked_add(digit.into()));
+                    number = longer.ok_or_else(wrong)?;
+                }
+                None if byte == b'\n' => numbers.push(std::mem::take(&mut number)),
+                None => return Err(wrong()),
+            }
+            if let Some((&parts, rest)) = numbers.split_first()
+                && byte == b'\n'
+                && rest.len() as u64 / 2 >= parts
+            {
+                let (pairs, _) = rest.as_chunks();
+                return Ok(pairs.iter().map(|&[offset, length]| (offset, length)).collect());
+            }
+        }
+    }
 }
 
 /// A time of a pax record: seconds since 1970 with a fraction (pax(1), "Extended Header").

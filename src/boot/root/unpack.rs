@@ -5,17 +5,28 @@ use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use crate::manifest::{Mtime, Owner};
+use crate::store::sparse::data_runs;
 use crate::sys::fs::{make_node, set_mtime, set_xattr};
+
+/// Written at a time.
+const PIECE_BYTES: usize = 128 << 10;
 
 /// What an entry is.
 pub(super) enum Kind<'a> {
     Dir,
     /// With this content.
     File(&'a mut dyn Read),
+    /// With this content here and there, and holes between: where each part goes, how long it is, and how
+    /// long the file is.
+    Sparse {
+        content: &'a mut dyn Read,
+        parts: Vec<(u64, u64)>,
+        size: u64,
+    },
     /// The content of a file that is there already.
     Content(&'a mut dyn Read),
     /// To this target, whatever it is.
@@ -48,7 +59,7 @@ pub(super) struct Unpacker {
     base: PathBuf,
     /// Directories, whose times change with each entry in them and are set in the end.
     dirs: Vec<(PathBuf, Mtime)>,
-    /// Bytes of files so far.
+    /// Bytes of files so far, without holes.
     bytes: u64,
     /// Where the entry that was the last to be begun is, for messages.
     last: PathBuf,
@@ -59,7 +70,7 @@ impl Unpacker {
         Unpacker { base: base.into(), dirs: Vec::new(), bytes: 0, last: PathBuf::new() }
     }
 
-    /// Bytes of files written so far.
+    /// Bytes of files written so far, without holes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -79,9 +90,15 @@ impl Unpacker {
         self.last = relative(path)?;
         let place = self.base.join(&self.last);
         if let Kind::Content(content) = kind {
-            let mut file = OpenOptions::new().write(true).truncate(true).open(&place)?;
-            self.bytes += io::copy(content, &mut file)?;
+            let file = OpenOptions::new().write(true).truncate(true).open(&place)?;
+            let size = self.write(content, &file, 0)?;
+            file.set_len(size)?;
             return set_attributes(&place, false, attributes);
+        }
+        if let Kind::HardLink(target) = kind
+            && is_same(&self.base.join(relative(target)?), &place)
+        {
+            return Ok(());
         }
         let is_dir = matches!(kind, Kind::Dir);
         make_way(&place, is_dir)?;
@@ -92,8 +109,19 @@ impl Unpacker {
                 self.dirs.push((place.clone(), attributes.mtime));
             }
             Kind::File(content) => {
-                let mut file = File::create_new(&place)?;
-                self.bytes += io::copy(content, &mut file)?;
+                let file = File::create_new(&place)?;
+                let size = self.write(content, &file, 0)?;
+                file.set_len(size)?;
+            }
+            Kind::Sparse { content, parts, size } => {
+                let file = File::create_new(&place)?;
+                for (offset, length) in parts {
+                    let end = offset.checked_add(length).filter(|&end| end <= size);
+                    if Some(self.write(&mut content.take(length), &file, offset)?) != end {
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
+                }
+                file.set_len(size)?;
             }
             Kind::Symlink(target) => {
                 symlink(OsStr::from_bytes(target), &place)?;
@@ -111,6 +139,29 @@ impl Unpacker {
             Kind::Content(_) => {}
         }
         set_attributes(&place, !has_mode, attributes)
+    }
+
+    /// Writes `content` at `offset`, where nothing is yet, and leaves holes where it has blocks of zeros; where
+    /// it ends.
+    fn write(&mut self, content: &mut dyn Read, file: &File, offset: u64) -> io::Result<u64> {
+        let mut buffer = vec![0; PIECE_BYTES];
+        let mut at = offset;
+        loop {
+            let count = match content.read(&mut buffer) {
+                Ok(0) => return Ok(at),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            for run in data_runs(at, bytes) {
+                let place = at.saturating_add(run.start as u64);
+                let data = bytes.get(run).unwrap_or_default();
+                file.write_all_at(data, place)?;
+                self.bytes += data.len() as u64;
+            }
+            at = at.saturating_add(count as u64);
+        }
     }
 
     /// Sets what can only be set when all entries are there.
@@ -134,6 +185,12 @@ fn set_attributes(place: &Path, is_link: bool, attributes: &Attributes) -> io::R
         }
     }
     set_mtime(place, attributes.mtime)
+}
+
+/// Whether both are names of one file.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let file = |path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    file(one).is_some_and(|found| file(other) == Some(found))
 }
 
 /// Makes the directories above `place`, and removes what is there unless a directory stays one.
@@ -169,7 +226,6 @@ fn relative(path: &[u8]) -> io::Result<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
     use std::process::Command;
 
     use super::super::archive::{Archive, Packing, head};
@@ -282,6 +338,54 @@ mod tests {
             assert_eq!(fs::read(root.join(name)).unwrap(), b"program", "{name}");
         }
         assert_eq!(fs::metadata(root.join("bin/one")).unwrap().nlink(), 2);
+    }
+
+    #[test]
+    fn holes_stay_holes() {
+        let dir = Dir::new("holes");
+        let mut content = vec![0; 1 << 20];
+        content[500_000] = 7;
+        let archive = cpio_archive(&[("lastlog", 1, 0o100600, &content)]);
+        let lastlog = dir.unpack(&archive).unwrap().join("lastlog");
+        assert!(fs::read(&lastlog).unwrap() == content);
+        assert!(fs::metadata(&lastlog).unwrap().blocks() <= 16);
+    }
+
+    #[test]
+    fn a_sparse_file_comes_out_of_what_gnu_tar_makes_of_it() {
+        let dir = Dir::new("sparse");
+        let lastlog = dir.0.join("lastlog");
+        let file = File::create(&lastlog).unwrap();
+        for (offset, text) in [(0, "first"), (700_000, "middle")] {
+            file.write_all_at(text.as_bytes(), offset).unwrap();
+        }
+        file.set_len(1 << 30).unwrap();
+        for format in ["gnu", "posix"] {
+            let tar = dir.0.join(format);
+            let mut command = Command::new("tar");
+            command.arg("-C").arg(&dir.0).args(["-S", "--format", format, "-cf"]).arg(&tar);
+            assert!(command.arg("lastlog").status().unwrap().success());
+            assert!(fs::metadata(&tar).unwrap().len() < 100_000, "it was sparse");
+            let unpacked = dir.unpack(&fs::read(&tar).unwrap()).unwrap().join("lastlog");
+            let found = fs::metadata(&unpacked).unwrap();
+            assert!(found.len() == 1 << 30 && found.blocks() <= 32, "{format}: {found:?}");
+            let mut text = [0; 6];
+            File::open(&unpacked).unwrap().read_exact_at(&mut text, 700_000).unwrap();
+            assert_eq!(&text, b"middle", "{format}");
+            fs::remove_file(unpacked).unwrap();
+        }
+    }
+
+    #[test]
+    fn another_name_of_a_file_may_be_its_own() {
+        let dir = Dir::new("itself");
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut header(tar::EntryType::Regular, 0o644, 5), "a", &b"hello"[..])
+            .unwrap();
+        let mut link = header(tar::EntryType::Link, 0o644, 0);
+        tar.append_link(&mut link, "a", "./a").unwrap();
+        let root = dir.unpack(&tar.into_inner().unwrap()).unwrap();
+        assert_eq!(fs::read(root.join("a")).unwrap(), b"hello");
     }
 
     #[test]
