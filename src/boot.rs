@@ -146,8 +146,8 @@ struct Boot {
 impl Boot {
     /// Fetches a kernel and starts it.
     fn start(&self, kernel: &Kernel) -> Result<(), Error> {
-        // To load a kernel the system makes a copy of it and of its initrds.
-        make_files_room(2)?;
+        // To load a kernel the system reads it and its initrds whole, and then copies each page.
+        make_files_room(3)?;
         let paths = || std::iter::once(&kernel.path).chain(&kernel.initrds);
         // Others have what is here already while the rest still comes; nobody is waited for after that.
         let serve = match self.cmdline.serve {
@@ -162,7 +162,8 @@ impl Boot {
             lift_files_limit()?;
         }
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
-        kexec::load(&image, &initrds, &next).inspect_err(|error| self.complain(None, error))?;
+        kexec::load(&image, &initrds, &next, free_memory)
+            .inspect_err(|error| self.complain(None, error))?;
         self.report.notice(format_args!("starting {}: {next}", kernel.path));
         // A card that is still at work would write into the next kernel's memory.
         address::take_down(&self.report);

@@ -1,7 +1,7 @@
 //! Going on with another kernel (kexec_file_load(2)).
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, reason};
@@ -9,11 +9,30 @@ use crate::sys::boot::{load_kernel, start_loaded_kernel};
 
 /// The kernel looks for the next archive of an initrd where four divides the offset.
 const ALIGNMENT: u64 = 4;
+/// The beginning of a kernel, with its header.
+const HEAD_BYTES: u64 = 1024;
 
-/// Loads a kernel with its initrds, one behind the other, and its command line.
-pub(super) fn load(kernel: &Path, initrds: &[PathBuf], cmdline: &str) -> Result<(), Error> {
+/// Loads a kernel with its initrds, one behind the other, and its command line. `room` says how many bytes
+/// of memory that may take besides the files.
+pub(super) fn load(
+    kernel: &Path,
+    initrds: &[PathBuf],
+    cmdline: &str,
+    room: impl Fn() -> u64,
+) -> Result<(), Error> {
     let image = File::open(kernel).map_err(Error::file("open", kernel))?;
     let initrd = joined(initrds)?;
+    let needed =
+        memory_needed(&image, initrd.as_ref()).map_err(Error::file("look at", kernel))?;
+    let room = room();
+    if needed > room {
+        return Err(Error::Boot(format!(
+            "cannot load {}: besides the files themselves this takes {} MiB of memory, and there is room for {} MiB",
+            kernel.display(),
+            needed.div_ceil(1 << 20),
+            room >> 20
+        )));
+    }
     load_kernel(&image, initrd.as_ref(), cmdline).map_err(|error| {
         let why = match error.raw_os_error() {
             Some(libc::ENOSYS) => "this kernel cannot start another (it lacks CONFIG_KEXEC_FILE)",
@@ -28,6 +47,30 @@ pub(super) fn load(kernel: &Path, initrds: &[PathBuf], cmdline: &str) -> Result<
         let with = if initrd.is_some() { " and what goes with it" } else { "" };
         Error::Boot(format!("cannot load {}{with}: {why}", kernel.display()))
     })
+}
+
+/// How many bytes of memory the system takes to load them. It reads both whole, then copies them into
+/// pages of their own, of which the kernel gets as many as it takes until it runs. Where they are not there
+/// the system has nobody to end for them but this process, and dies itself.
+fn memory_needed(kernel: &File, initrd: Option<&File>) -> io::Result<u64> {
+    let bytes = |file: &File| file.metadata().map(|found| found.len());
+    let (size, initrd_bytes) = (bytes(kernel)?, initrd.map_or(Ok(0), bytes)?);
+    let mut head = Vec::new();
+    kernel.take(HEAD_BYTES).read_to_end(&mut head)?;
+    let running = running_bytes(&head).unwrap_or(0).max(size);
+    Ok(size.saturating_add(running).saturating_add(initrd_bytes.saturating_mul(2)))
+}
+
+/// What the kernel that begins so takes until it runs, unpacked: `init_size` of a bzImage (the kernel's
+/// arch/x86/boot), `image_size` of an arm64 Image (arch/arm64/booting).
+fn running_bytes(head: &[u8]) -> Option<u64> {
+    let at = |offset: usize| head.get(offset..);
+    if at(0x202)?.starts_with(b"HdrS") {
+        return at(0x260)?.first_chunk().map(|&bytes| u32::from_le_bytes(bytes).into());
+    }
+    at(56)?
+        .starts_with(b"ARM\x64")
+        .then(|| at(16)?.first_chunk().map(|&b| u64::from_le_bytes(b)))?
 }
 
 /// Starts it; returns only if that fails.
@@ -64,7 +107,20 @@ fn append(whole: &mut File, next: &mut File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
+
+    #[test]
+    fn a_kernel_says_how_much_it_takes_until_it_runs() {
+        let mut bzimage = vec![0; 1024];
+        bzimage[0x202..0x206].copy_from_slice(b"HdrS");
+        bzimage[0x260..0x264].copy_from_slice(&0x0340_0000_u32.to_le_bytes());
+        assert_eq!(running_bytes(&bzimage), Some(52 << 20));
+        let mut image = vec![0; 64];
+        image[56..60].copy_from_slice(b"ARM\x64");
+        image[16..24].copy_from_slice(&(40_u64 << 20).to_le_bytes());
+        assert_eq!(running_bytes(&image), Some(40 << 20));
+        assert_eq!(running_bytes(&[0; 1024]), None);
+        assert_eq!(running_bytes(b"HdrS"), None);
+    }
 
     #[test]
     fn each_initrd_begins_where_four_divides_the_offset() {
