@@ -21,7 +21,9 @@ make_image() {
     echo NAME=node > "$root/etc/os-release"
     printf 'root:x:0:0:root:/:/bin/sh\n' > "$root/etc/passwd"; printf 'root:x:0:\n' > "$root/etc/group"
     : > "$root/etc/machine-id"
-    for file in "$(command -v systemctl)" "$(command -v journalctl)" /lib/systemd/systemd{,-journald,-shutdown}; do
+    for file in "$(command -v systemctl)" "$(command -v journalctl)" /lib/systemd/systemd{,-journald,-shutdown,-executor}; do
+        # There is an executor since systemd 255.
+        [ -e "$file" ] || continue
         add_program "$root" "$file" "$file" || return 1
     done
     add_program "$root" "$xget" /usr/bin/xget || return 1
