@@ -31,6 +31,6 @@ newer_dracut() {
 # newer_initramfs FILE MODULES
 newer_initramfs() {
     unshare --net --pid --fork --mount-proc="$debian/proc" --kill-child \
-        chroot "$debian" dracut -f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode \
+        chroot "$debian" env -u XGET dracut -f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode \
         --kver "$version" --compress "zstd -q -1" -m "$2" "/$1" && mv "$debian/$1" "$work/$1"
 }
