@@ -186,11 +186,6 @@ build_systemd() {
     add_binary /usr/lib/systemd/systemd /init
     map add_binary kmod mount umount systemd-tmpfiles journalctl udevadm /usr/lib/systemd/systemd-shutdown \
         /usr/lib/systemd/system-generators/systemd-fstab-generator
-    # There is an executor since systemd 255, and some libraries are no longer linked but looked for.
-    local file
-    for file in /usr/lib/systemd/systemd-executor /usr/lib/*/libkmod.so.2; do
-        [[ ! -e $file ]] || add_binary "$file"
-    done
     add_symlink /usr/bin/modprobe kmod
     map add_systemd_unit initrd.target initrd-cleanup.service initrd-fs.target initrd-parse-etc.service \
         initrd-root-fs.target initrd-root-device.target initrd-switch-root.service initrd-switch-root.target \
