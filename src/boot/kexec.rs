@@ -22,8 +22,7 @@ pub(super) fn load(
 ) -> Result<(), Error> {
     let image = File::open(kernel).map_err(Error::file("open", kernel))?;
     let initrd = joined(initrds)?;
-    let needed =
-        memory_needed(&image, initrd.as_ref()).map_err(Error::file("look at", kernel))?;
+    let needed = memory_needed(&image, initrd.as_ref()).map_err(Error::file("look at", kernel))?;
     let room = room();
     if needed > room {
         return Err(Error::Boot(format!(

@@ -86,10 +86,11 @@ impl Dhcp {
         }
     }
 
-    /// Asks again soon on a link that has turned out to carry packets, if nobody has offered anything.
+    /// Asks again soon on a link that has turned out to carry packets, if nobody has offered anything and
+    /// the next question is far away.
     pub(super) fn hurry(&mut self, link: u32, now: Instant) {
         if let Some(client) = self.clients.get_mut(&link)
-            && let State::Discovering { tries, offer: None } = &mut client.state
+            && let State::Discovering { tries: tries @ 2.., offer: None } = &mut client.state
         {
             *tries = 0;
             // Other nodes see the same at the same time.
