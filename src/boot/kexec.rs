@@ -63,13 +63,16 @@ fn memory_needed(kernel: &File, initrd: Option<&File>) -> io::Result<u64> {
 /// What the kernel that begins so takes until it runs, unpacked: `init_size` of a bzImage (the kernel's
 /// arch/x86/boot), `image_size` of an arm64 Image (arch/arm64/booting).
 fn running_bytes(head: &[u8]) -> Option<u64> {
-    let at = |offset: usize| head.get(offset..);
-    if at(0x202)?.starts_with(b"HdrS") {
-        return at(0x260)?.first_chunk().map(|&bytes| u32::from_le_bytes(bytes).into());
+    let begins =
+        |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|at| at.starts_with(magic));
+    if begins(0x202, b"HdrS") {
+        let bytes = head.get(0x260..)?.first_chunk()?;
+        Some(u32::from_le_bytes(*bytes).into())
+    } else if begins(56, b"ARM\x64") {
+        head.get(16..)?.first_chunk().map(|&bytes| u64::from_le_bytes(bytes))
+    } else {
+        None
     }
-    at(56)?
-        .starts_with(b"ARM\x64")
-        .then(|| at(16)?.first_chunk().map(|&b| u64::from_le_bytes(b)))?
 }
 
 /// Starts it; returns only if that fails.
