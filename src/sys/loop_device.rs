@@ -117,13 +117,12 @@ fn configure_in_steps(device: &File, image: &File) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::fs::effective_uid;
     use std::os::unix::fs::FileExt;
 
     #[test]
     fn an_older_kernels_way_gives_the_same_device() {
-        if effective_uid() != 0 {
-            eprintln!("SKIPPED: only root makes block devices");
+        if let Err(error) = File::open("/dev/loop-control") {
+            eprintln!("SKIPPED: no block devices can be made here: {error}");
             return;
         }
         let path = std::env::temp_dir().join(format!("xget-loop-{}", std::process::id()));
