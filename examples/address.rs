@@ -3,8 +3,9 @@
 //!   address 'CMDLINE' [keep] [down]
 //!
 //! CMDLINE is a kernel command line, whose `ip=`, `BOOTIF=`, `nameserver=`, `vlan=`,
-//! `rd.xget.net=`, `rd.xget.timeout=` and `rd.xget.debug` count. What came of it is printed, one
-//! thing a line. `keep` makes a leased address permanent, `down` takes all links down. It changes the network of the machine, or of the namespace, that it runs in.
+//! `rd.xget.net=`, `rd.xget.server=`, `rd.xget.timeout=` and `rd.xget.debug` count. What came of it is
+//! printed, one thing a line. `keep` makes a leased address permanent, `down` takes all links down. It
+//! changes the network of the machine, or of the namespace, that it runs in.
 
 use std::fmt::Display;
 use std::process::ExitCode;

@@ -70,7 +70,7 @@ in_each() {
         rm -rf "$root"/etc/cmdline.d/* "$root"/unit/* "$root/sbin/ifup" "$root"/run/*
         # busybox ash is two words.
         # shellcheck disable=SC2086
-        got=$(export shell; chroot "$root" $shell -c "$stubs$3" 2>&1)
+        got=$(export shell; unset XGET; chroot "$root" $shell -c "$stubs$3" 2>&1)
         if [ "$got" != "$2" ]; then
             printf '%s\n' "expected:" "$2" "in $shell:" "$got" > "$work/got"
             fail "$1" "$work/got"

@@ -5,6 +5,8 @@
 dracut_systemd="systemd systemd-initrd dracut-systemd systemd-udevd systemd-journald systemd-tmpfiles \
     systemd-modules-load systemd-sysctl"
 
+dracut_options=(-f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode --compress "zstd -q -1")
+
 # dracut_initramfs FILE MODULES: these modules, of dracut's own and of dracut-module/
 dracut_initramfs() {
     # dracut takes modules from one directory: its own, and ours among them.
@@ -14,9 +16,9 @@ dracut_initramfs() {
         for file in /usr/lib/dracut/*; do [ "$(basename "$file")" = modules.d ] || ln -s "$file" "$base/"; done
         ln -s /usr/lib/dracut/modules.d/* "$repo/dracut-module/50xget" "$base/modules.d/"
     fi
-    dracutbasedir=$base XGET=$static_node dracut -f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode \
+    dracutbasedir=$base XGET=$static_node dracut "${dracut_options[@]}" \
         --kver "$version" --kmoddir "$kernels/root/lib/modules/$version" --tmpdir "$work" --conf /dev/null \
-        --confdir "$work/none" --compress "zstd -q -1" -m "$2" "$work/$1"
+        --confdir "$work/none" -m "$2" "$work/$1"
 }
 
 # newer_dracut RELEASE: a small Debian of that release, whose dracut and systemd `newer_initramfs` uses
@@ -31,6 +33,6 @@ newer_dracut() {
 # newer_initramfs FILE MODULES
 newer_initramfs() {
     unshare --net --pid --fork --mount-proc="$debian/proc" --kill-child \
-        chroot "$debian" env -u XGET dracut -f -q --no-hostonly --no-hostonly-cmdline --no-early-microcode \
-        --kver "$version" --compress "zstd -q -1" -m "$2" "/$1" && mv "$debian/$1" "$work/$1"
+        chroot "$debian" env -u XGET dracut "${dracut_options[@]}" --kver "$version" -m "$2" "/$1" &&
+        mv "$debian/$1" "$work/$1"
 }

@@ -115,10 +115,7 @@ impl Setup {
         let is_first = self.began.is_none();
         self.began.get_or_insert(now);
         self.seen = seen;
-        let seen = &self.seen;
-        let is_given = |ip| self.given.values().any(|(_, given)| *given == ip);
-        let usable = seen.usable().into_iter().filter(|(_, ip)| ip.is_ipv6() && !is_given(*ip));
-        let advertised: Set<u32> = usable.map(|(link, _)| link.index).collect();
+        let advertised: Set<u32> = self.by_routers().map(|(link, _)| link.index).collect();
         self.advertised_since.retain(|link, _| advertised.contains(link));
         for link in advertised {
             self.advertised_since.entry(link).or_insert_with(|| {
@@ -365,7 +362,6 @@ impl Setup {
     /// An address that the kernel has from a router. Where IPv4 would do as well, that has a while
     /// for itself.
     fn advertised(&self, now: Instant) -> Option<Found> {
-        let is_given = |address| self.given.values().any(|(_, given)| *given == address);
         let counts = |link: &Link| {
             let numbers = self.choice.of(link);
             let ipv4_had_its_time = || {
@@ -374,11 +370,14 @@ impl Setup {
             };
             self.any(&numbers, by_router) && (!self.any(&numbers, by_dhcp) || ipv4_had_its_time())
         };
-        let usable = self.seen.usable();
-        let mut advertised =
-            usable.iter().filter(|(link, ip)| ip.is_ipv6() && !is_given(*ip) && counts(link));
-        let (link, address) = advertised.next()?;
-        Some(Found::Advertised { link: link.name.clone(), address: *address })
+        let (link, address) = self.by_routers().find(|(link, _)| counts(link))?;
+        Some(Found::Advertised { link: link.name.clone(), address })
+    }
+
+    /// The usable IPv6 addresses that `ip=` has not given.
+    fn by_routers(&self) -> impl Iterator<Item = (&Link, IpAddr)> {
+        let is_given = |ip| self.given.values().any(|(_, given)| *given == ip);
+        self.seen.usable().into_iter().filter(move |(_, ip)| ip.is_ipv6() && !is_given(*ip))
     }
 }
 

@@ -63,11 +63,14 @@ pub(super) struct Unpacker {
     bytes: u64,
     /// Where the entry that was the last to be begun is, for messages.
     last: PathBuf,
+    /// What is being written, a piece at a time.
+    piece: Vec<u8>,
 }
 
 impl Unpacker {
     pub(super) fn new(base: &Path) -> Unpacker {
-        Unpacker { base: base.into(), dirs: Vec::new(), bytes: 0, last: PathBuf::new() }
+        let (base, last, piece) = (base.into(), PathBuf::new(), vec![0; PIECE_BYTES]);
+        Unpacker { base, dirs: Vec::new(), bytes: 0, last, piece }
     }
 
     /// Bytes of files written so far, without holes.
@@ -118,7 +121,7 @@ impl Unpacker {
                 for (offset, length) in parts {
                     let end = offset.checked_add(length).filter(|&end| end <= size);
                     if Some(self.write(&mut content.take(length), &file, offset)?) != end {
-                        return Err(io::ErrorKind::InvalidData.into());
+                        return Err(io::Error::other("the parts of a sparse file do not fit"));
                     }
                 }
                 file.set_len(size)?;
@@ -144,16 +147,15 @@ impl Unpacker {
     /// Writes `content` at `offset`, where nothing is yet, and leaves holes where it has blocks of zeros; where
     /// it ends.
     fn write(&mut self, content: &mut dyn Read, file: &File, offset: u64) -> io::Result<u64> {
-        let mut buffer = vec![0; PIECE_BYTES];
         let mut at = offset;
         loop {
-            let count = match content.read(&mut buffer) {
+            let count = match content.read(&mut self.piece) {
                 Ok(0) => return Ok(at),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            let bytes = buffer.get(..count).unwrap_or_default();
+            let bytes = self.piece.get(..count).unwrap_or_default();
             for run in data_runs(at, bytes) {
                 let place = at.saturating_add(run.start as u64);
                 let data = bytes.get(run).unwrap_or_default();
