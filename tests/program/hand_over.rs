@@ -1,10 +1,6 @@
 //! What a process that serves on says of itself in its state directory, and how another takes over
 //! from it, as users see both.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -13,10 +9,12 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::files::{Temp, assert_same_tree, names, noise};
-use common::resident::Resident;
-use common::road::Road;
-use common::{Master, Run, Running, client, is_root, program, wait_for, xget, xget_as_nobody};
+use crate::common::files::{Temp, assert_same_tree, names, noise};
+use crate::common::resident::Resident;
+use crate::common::road::Road;
+use crate::common::{
+    Master, Run, Running, client, is_root, program, wait_for, xget, xget_as_nobody,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -214,7 +212,7 @@ fn where_nothing_is_left_to_serve_nothing_is_taken_over() {
 #[test]
 fn another_user_cannot_take_over() {
     if !is_root() {
-        return common::skipped("only root can be another user");
+        return crate::common::skipped("only root can be another user");
     }
     let temp = Temp::new();
     let served = serve(&temp, temp.tree(), &["."], &[]);

@@ -1,8 +1,6 @@
 //! What the tests of the program share: places to work in, runs of the program that always end,
 //! trees to compare, and a slow road between a client and its master.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
-
 pub(crate) mod files;
 pub(crate) mod resident;
 pub(crate) mod road;

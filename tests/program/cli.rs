@@ -1,9 +1,5 @@
 //! The program as its users run it: each form of the command, over real sockets on loopback.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
@@ -11,10 +7,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use common::files::{Mount, Temp, assert_same_tree, mode, names, noise, set_mode, set_mtime};
-use common::resident::Resident;
-use common::road::Road;
-use common::{MASTER, Master, Running, address_in, client, node, program, skipped, wait_for, xget};
+use crate::common::files::{
+    Mount, Temp, assert_same_tree, mode, names, noise, set_mode, set_mtime,
+};
+use crate::common::resident::Resident;
+use crate::common::road::Road;
+use crate::common::{
+    MASTER, Master, Running, address_in, client, node, program, skipped, wait_for, xget,
+};
 use xget::net::manifest::read_manifest;
 use xget::net::transport::Transport;
 
@@ -187,7 +187,7 @@ fn one_file_system_leaves_out_what_is_mounted_below() {
     temp.file("served/file", "served");
     let below = temp.dir("served/below");
     let Some(_mount) = Mount::in_memory(&below, "size=1m") else {
-        return common::skipped("nothing can be mounted here");
+        return crate::common::skipped("nothing can be mounted here");
     };
     temp.file("served/below/hidden", "not served");
     Master::with(&["-x"], temp.at("served")).fetch(&["."], temp.at("dest")).succeeds();
@@ -542,7 +542,7 @@ fn tree_of_somebody_else(temp: &Temp) -> Option<std::path::PathBuf> {
     match chown(&file, Some(1234), Some(5678)) {
         Ok(()) => Some(temp.at("served")),
         Err(_) => {
-            common::skipped("only root can give files away");
+            crate::common::skipped("only root can give files away");
             None
         }
     }

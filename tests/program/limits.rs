@@ -1,16 +1,12 @@
 //! Clients that keep a master waiting lose their connections; those who only are silent do not, and
 //! all others are served meanwhile.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use common::Master;
-use common::files::{Temp, assert_same_tree};
+use crate::common::Master;
+use crate::common::files::{Temp, assert_same_tree};
 use xget::limits::{GREETING, MESSAGE, TAKING};
 
 /// A version request for 64 KiB messages of 9P2000.L: size, type, tag, msize, the string.

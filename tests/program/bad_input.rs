@@ -1,10 +1,6 @@
 //! What users and file systems can throw at the program: it works, or it says in one line what is
 //! wrong and where, and ends with the exit code that `xget(1)` names.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,8 +10,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, chown, symlink};
 use std::path::Path;
 use std::thread;
 
-use common::files::{Mount, Temp, assert_same_tree, names, noise, set_mode};
-use common::{
+use crate::common::files::{Mount, Temp, assert_same_tree, names, noise, set_mode};
+use crate::common::{
     MASTER, Master, NOBODY, Running, client, is_root, program, skipped, xget, xget_as_nobody,
 };
 
@@ -482,7 +478,7 @@ fn odd_names() -> [&'static [u8]; 8] {
     ]
 }
 
-fn serve(path: impl AsRef<Path>) -> common::Run {
+fn serve(path: impl AsRef<Path>) -> crate::common::Run {
     let mut command = program(MASTER);
     command.arg(path.as_ref());
     Running::start(command).finish()

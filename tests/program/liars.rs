@@ -1,19 +1,15 @@
 //! A node that lies, among honest ones: nothing of it is kept, it is dropped and reported to the master,
 //! and the fetch finishes from the others.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::files::{Temp, assert_same_tree, noise};
-use common::road::Road;
-use common::{Master, Running, client, wait_for, xget};
+use crate::common::files::{Temp, assert_same_tree, noise};
+use crate::common::road::Road;
+use crate::common::{Master, Running, client, wait_for, xget};
 use socket2::{Domain, SockAddr, Socket, Type};
 use xget::chunks::ChunkSet;
 use xget::limits::CONNECTING;

@@ -1,15 +1,11 @@
 //! Several nodes at once, on loopback: every copy is right, whoever it came from.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::net::SocketAddr;
 use std::path::Path;
 
-use common::files::{Temp, assert_same_tree, noise};
-use common::road::Road;
-use common::{Master, Running, client, node, program, wait_for, xget};
+use crate::common::files::{Temp, assert_same_tree, noise};
+use crate::common::road::Road;
+use crate::common::{Master, Running, client, node, program, wait_for, xget};
 
 const MIB: usize = 1 << 20;
 
@@ -141,7 +137,7 @@ fn nodes_that_ask_for_different_files_help_each_other() {
     part.finish().succeeds();
     wait_for("the end of the other", || (!everything.is_running()).then_some(()));
     assert_same_tree(&served, &temp.at("all"));
-    assert_eq!(common::files::names(&temp.at("part")), ["image", "small"]);
+    assert_eq!(crate::common::files::names(&temp.at("part")), ["image", "small"]);
 }
 
 // Helpers of these tests.

@@ -1,10 +1,6 @@
 //! What the service manager has of the program: it is told how far it is (sd_notify(3)), hands over
 //! sockets (sd_listen_fds(3)), sends signals, and reads priorities (sd-daemon(3)).
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
-
-mod common;
-
 use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,9 +11,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::files::{Temp, assert_same_tree, noise};
-use common::road::Road;
-use common::{MASTER, Master, Running, client, program, wait_for, xget};
+use crate::common::files::{Temp, assert_same_tree, noise};
+use crate::common::road::Road;
+use crate::common::{MASTER, Master, Running, client, program, wait_for, xget};
 
 const MIB: usize = 1 << 20;
 
@@ -108,7 +104,7 @@ fn a_socket_named_http_serves_the_files_over_http_and_9p_has_its_own() {
     std::io::Write::write_all(&mut http, request).unwrap();
     let answer = std::io::read_to_string(http).unwrap();
     assert!(answer.ends_with("\r\n\r\na kernel"), "{answer}");
-    let own = common::address_in(&master.wait_until_it_says("generation "));
+    let own = crate::common::address_in(&master.wait_until_it_says("generation "));
     assert_ne!(own.port(), address.port());
     let mut fetch = client(own, &[]);
     fetch.arg(".").arg(temp.at("copy"));
@@ -131,7 +127,8 @@ fn a_hangup_has_the_tree_looked_at_and_keeps_who_is_connected() {
     let master = serve(&manager, &temp.tree());
     manager.hears("READY=1");
     let connected =
-        TcpStream::connect(common::address_in(&master.wait_until_it_says("generation "))).unwrap();
+        TcpStream::connect(crate::common::address_in(&master.wait_until_it_says("generation ")))
+            .unwrap();
     fs::remove_file(temp.at("served/kernel")).unwrap();
     temp.file("served/new", "new");
     signal(&master, "-HUP");
@@ -153,7 +150,7 @@ fn a_master_that_is_told_to_end_sends_to_the_end_what_it_is_sending() {
     temp.file("served/image", noise(3, 4 * MIB));
     let mut master = serve(&manager, &temp.at("served"));
     manager.hears("READY=1");
-    let address = common::address_in(&master.wait_until_it_says("generation "));
+    let address = crate::common::address_in(&master.wait_until_it_says("generation "));
     let road = Road::to(address, MIB as u64);
     let mut fetch = client(road.address, &["-r", "0"]);
     fetch.arg(".").arg(temp.at("copy"));
