@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use xget::cli::{self, Command};
+use xget::cli::{self, Command, Logging};
 use xget::error::Error;
 use xget::report::Reporter;
 
@@ -14,6 +14,13 @@ fn main() -> ExitCode {
     if xget::boot::is_init() {
         // What the kernel passes on to it are words of its command line, not arguments.
         xget::boot::init();
+    }
+    if std::process::id() == 1
+        && let Err(error) = xget::sys::container::work_in_child()
+    {
+        let error = Error::System { action: "start a process", error };
+        Reporter::new(Logging::default()).error(&error);
+        return ExitCode::from(error.exit_code());
     }
     let command = cli::parse(std::env::args_os().skip(1));
     let logging = command.as_ref().map(Command::logging).unwrap_or_default();

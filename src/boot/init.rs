@@ -25,9 +25,13 @@ const LOGGING: Logging = Logging { level: Level::Notice, progress: true, form: L
 /// How long a message can be read before the machine starts again.
 const RESTART_AFTER: Duration = Duration::from_secs(60);
 
-/// Whether this process is the system's first.
+/// What the kernel starts an initramfs with, unless `rdinit=` names something else.
+const INIT: &str = "/init";
+
+/// Whether the kernel has started this process as `/init` of an initramfs. The first process of a
+/// container has process id 1 as well, but another name.
 pub fn is_init() -> bool {
-    std::process::id() == 1
+    std::process::id() == 1 && std::env::args_os().next().is_some_and(|name| name == INIT)
 }
 
 /// Makes what every program expects of a system, then does what the kernel command line asks for, and

@@ -3,6 +3,7 @@
 #[cfg(feature = "master")]
 pub mod beneath;
 pub mod boot;
+pub mod container;
 pub mod crash;
 pub mod descriptors;
 pub mod frames;

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
@@ -265,6 +266,36 @@ fn version_names_the_program() {
 }
 
 // The manifest and the status.
+
+// As the first process of a container, which is no machine's init.
+
+#[test]
+fn the_first_process_of_a_container_does_what_its_arguments_say() {
+    let Some(mut command) = in_container() else { return };
+    command.arg("--version");
+    let run = Running::start(command).finish().succeeds();
+    assert_eq!(run.text(), concat!("xget ", env!("CARGO_PKG_VERSION"), "\n"));
+    assert_eq!(run.stderr, "");
+}
+
+#[test]
+fn the_first_process_of_a_container_passes_its_exit_code_on() {
+    let Some(mut command) = in_container() else { return };
+    command.arg("/no/such/directory");
+    Running::start(command).finish().fails(5, &["/no/such/directory"]);
+}
+
+#[test]
+fn a_master_that_is_the_first_process_of_a_container_ends_at_sigterm() {
+    let Some(mut command) = in_container() else { return };
+    let temp = Temp::new();
+    command.args(MASTER).arg(temp.tree());
+    let unshare = Running::start(command);
+    unshare.wait_until_it_says("generation ");
+    let first = fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).unwrap();
+    assert!(Command::new("kill").args(["-TERM", first.trim()]).status().unwrap().success());
+    unshare.finish().succeeds().says("told to end");
+}
 
 #[test]
 fn the_manifest_is_what_the_master_serves() {
@@ -529,6 +560,20 @@ fn serving_node(master: &Master) -> std::net::SocketAddr {
         let (_, rest) = status.split_once("node=")?;
         rest.split(' ').next()?.parse().ok()
     })
+}
+
+/// The program as the first process of new namespaces; None if those cannot be made here.
+fn in_container() -> Option<Command> {
+    let in_namespaces = |program| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", program]);
+        unshare
+    };
+    if !in_namespaces("true").status().is_ok_and(|status| status.success()) {
+        skipped("namespaces cannot be made here");
+        return None;
+    }
+    Some(in_namespaces(env!("CARGO_BIN_EXE_xget")))
 }
 
 fn manifest(dir: &Path) -> Vec<u8> {
