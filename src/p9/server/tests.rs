@@ -36,6 +36,20 @@ fn fids_are_limited() {
     assert_eq!(steps(&peer.ask(&walk(ROOT_FID, 1 << 20, &[]))), 0);
 }
 
+#[test]
+fn a_client_keeps_the_server_waiting_until_it_greets_and_while_a_message_is_not_whole() {
+    let mut peer = Peer::silent();
+    assert_eq!(peer.session.waits(), Some(Wait::Greeting));
+    peer.negotiate(MSIZE, "9P2000.L");
+    assert_eq!(peer.session.waits(), None);
+    let request = encode(TAG, &attach(ROOT_FID), Dialect::Linux);
+    let (first, rest) = request.split_at(5);
+    peer.feed(first).unwrap();
+    assert_eq!(peer.session.waits(), Some(Wait::Message));
+    peer.feed(rest).unwrap();
+    assert_eq!(peer.session.waits(), None);
+}
+
 /// Walks to the root under ever new fids until that is refused; how many there are by then.
 fn take_fids(peer: &mut Peer) -> u32 {
     let mut answer = |fid| error_of(&peer.ask(&walk(ROOT_FID, fid, &[])));
