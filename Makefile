@@ -12,17 +12,15 @@ PRINTER = $(PROGRAM)
 UNITS = $(PREFIX)/lib/systemd/system
 ZSH_FUNCTIONS = $(PREFIX)/share/zsh/site-functions
 DOCS = $(PREFIX)/share/doc/xget
-# What a master has besides: http. FEATURES= leaves it out.
-FEATURES = http
 
 build: ## build target/release/xget
-	$(CARGO) build --release --locked --features "$(FEATURES)"
+	$(CARGO) build --release --locked
 
 node: ## build it as for an initramfs: fetching and serving on, but no master
 	$(CARGO) build --release --locked --no-default-features --target-dir "$${CARGO_TARGET_DIR:-target}/node"
 
 static: ## build target/static/xget and xget-node (no master), fully static; see docs/static.md
-	CARGO="$(CARGO)" FEATURES="$(FEATURES)" static/build
+	CARGO="$(CARGO)" static/build
 
 static-check: ## as root: prove that they are static and small, and work where nothing else is
 	tests/static.sh
@@ -94,7 +92,6 @@ bench: build ## measure it beside other tools, as root (QUICK=1: about two minut
 lint: ## check the format and run clippy, for all sets of features
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --all-targets --features http -- -D warnings
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 fuzz: ## give each fuzz target SECONDS (60) of any bytes; see docs/testing.md

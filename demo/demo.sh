@@ -13,7 +13,7 @@ first_port=20101       # node 1 serves here if it can, node 2 on the next one ..
 here=$(cd "$(dirname "$0")/.." && pwd) || exit 1
 xget=${XGET:-${CARGO_TARGET_DIR:-$here/target}/release/xget}
 if [ ! -x "$xget" ]; then
-    (cd "$here" && cargo build --release --locked --features http) || exit 1
+    (cd "$here" && cargo build --release --locked) || exit 1
 fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/xget-demo.XXXXXX") || exit 1

@@ -49,7 +49,7 @@ need_root() {
 }
 
 need_xget() {
-    [ -x "$xget" ] || (cd "$repo" && cargo build --release --locked --features http) || { fail "no $xget"; finish; }
+    [ -x "$xget" ] || (cd "$repo" && cargo build --release --locked) || { fail "no $xget"; finish; }
 }
 
 # ---- time

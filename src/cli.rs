@@ -359,9 +359,6 @@ fn serve(mut given: Given) -> Result<Command, Error> {
              it be told whether the signature fits",
         );
     }
-    if !options::HAS_HTTP && (given.http.is_some() || given.metrics.is_some()) {
-        return usage("this build of xget has no HTTP, which --http and --metrics need");
-    }
     Ok(Command::Serve(Serve {
         path: path.into(),
         port: given.port,

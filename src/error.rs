@@ -42,8 +42,6 @@ pub enum Error {
     },
     /// What the service manager has handed over to listen on is something else.
     Handed,
-    /// It has handed over a socket for HTTP, which this build does not have.
-    HandedHttp,
     /// The other side does not have what was asked for.
     NotServed {
         /// The path that was asked for.
@@ -135,7 +133,7 @@ impl Error {
             Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
             Error::NoRoom { .. } | Error::Boot(_) => 5,
             Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
-            Error::Listen { .. } | Error::Handed | Error::HandedHttp => 7,
+            Error::Listen { .. } | Error::Handed => 7,
             Error::Untrusted { .. } | Error::Unverifiable { .. } => 8,
             Error::Fetch { code } => code.unwrap_or(5),
         }
@@ -154,10 +152,6 @@ impl fmt::Display for Error {
             Error::Handed => f.write_str(
                 "what the service manager has handed over is no TCP socket that listens; give its \
                  socket unit a ListenStream= with a port",
-            ),
-            Error::HandedHttp => f.write_str(
-                "the service manager has handed over a socket with the name http or metrics, and this \
-                 build of xget has no HTTP",
             ),
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),

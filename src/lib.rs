@@ -49,8 +49,7 @@
 //! # Features
 //!
 //! `master` (on by default) adds the module `master` and with it the only async code. A build
-//! without it is the node that an initramfs holds. `http` adds the master's side door, `master::http`:
-//! the tree over HTTP/1.1, metrics, and a page of the swarm.
+//! without it is the node that an initramfs holds.
 #![deny(unsafe_code)]
 
 pub mod background;

@@ -3,7 +3,7 @@
 //! Each line is words `NAME=VALUE`; the first is the server's own, the others are its nodes' and those of
 //! its log. Readers skip words that they do not know, and do without those that are not there.
 
-#[cfg(feature = "http")]
+#[cfg(feature = "master")]
 pub mod metrics;
 pub mod show;
 pub mod table;

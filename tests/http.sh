@@ -7,10 +7,6 @@
 . "$(dirname "$0")/vm/lib.sh"
 need curl:curl jq:jq /usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py:python3-prometheus-client
 need_xget
-if ! "$xget" --help | grep -q -e '--http'; then
-    skip "HTTP" "build it with: cargo build --release --features http"
-    finish
-fi
 
 http_port=20180
 metrics_port=20181

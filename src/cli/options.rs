@@ -15,10 +15,6 @@ use Takes::{Nothing, Value};
 
 /// Whether this build can be a master. The node build only fetches, serves on and looks.
 const HAS_MASTER: bool = cfg!(feature = "master");
-/// Whether a master of this build speaks HTTP.
-pub(super) const HAS_HTTP: bool = cfg!(feature = "http");
-/// The options that need that.
-const OF_HTTP: [&str; 2] = ["http", "metrics"];
 
 /// The forms of the command.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -573,8 +569,7 @@ fn lines(of: &[(Form, &str)]) -> String {
 
 impl Opt {
     fn is_built_in(&self) -> bool {
-        let is_there = HAS_HTTP || !OF_HTTP.contains(&self.long);
-        is_there && self.forms.iter().any(|form| form.is_built_in())
+        self.forms.iter().any(|form| form.is_built_in())
     }
 
     fn help(&self) -> String {

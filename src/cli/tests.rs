@@ -359,7 +359,6 @@ mod with_a_master {
         assert_eq!(run("/tmp/dirtoserve"), Ok(Command::Serve(expected)));
     }
 
-    #[cfg(feature = "http")]
     #[test]
     fn a_port_for_http_may_have_an_address() {
         let port =
@@ -369,15 +368,6 @@ mod with_a_master {
         assert_eq!(serve("--metrics [::1]:9000 /srv").metrics, port(Some("::1"), 9000));
         refused("--http host:80 /srv", "--http: host:80 is not a port, or an address and a port");
         refused("-n h --metrics 80 . d", "--metrics goes with serving");
-    }
-
-    #[cfg(not(feature = "http"))]
-    #[test]
-    fn a_build_without_http_refuses_it() {
-        refused(
-            "--http 80 /srv",
-            "this build of xget has no HTTP, which --http and --metrics need",
-        );
     }
 
     #[test]
@@ -451,8 +441,7 @@ mod with_a_master {
     #[test]
     fn the_help_has_every_option() {
         let help = help();
-        let here = |long: &str| cfg!(feature = "http") || !["http", "metrics"].contains(&long);
-        for option in options::options().filter(|option| here(option.long)) {
+        for option in options::options() {
             let head = format!("--{}", option.long);
             let is_there = help.lines().any(|line| {
                 line.split_whitespace().find(|word| word.starts_with("--")) == Some(&head)

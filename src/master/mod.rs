@@ -6,10 +6,6 @@ mod confine;
 mod entrance;
 mod files;
 pub mod hash;
-#[cfg(feature = "http")]
-mod http;
-#[cfg(not(feature = "http"))]
-#[path = "no_http.rs"]
 mod http;
 pub mod scan;
 mod server;

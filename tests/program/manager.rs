@@ -90,7 +90,6 @@ fn what_does_not_listen_is_refused() {
     activated(file.as_fd(), &tree).finish().fails(7, &["ListenStream="]);
 }
 
-#[cfg(feature = "http")]
 #[test]
 fn a_socket_named_http_serves_the_files_over_http_and_9p_has_its_own() {
     let temp = Temp::new();
@@ -109,14 +108,6 @@ fn a_socket_named_http_serves_the_files_over_http_and_9p_has_its_own() {
     let mut fetch = client(own, &[]);
     fetch.arg(".").arg(temp.at("copy"));
     Running::start(fetch).finish().succeeds();
-}
-
-#[cfg(not(feature = "http"))]
-#[test]
-fn a_socket_named_http_is_refused_by_a_build_without_it() {
-    let temp = Temp::new();
-    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-    handed(socket.as_fd(), "metrics", &temp.tree()).finish().fails(7, &["has no HTTP"]);
 }
 
 // It sends signals.
