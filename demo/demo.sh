@@ -122,7 +122,7 @@ $4 == "from" && $3 ~ /B$/ {                        # xget: 35.1 MiB from 127.0.0
     got[node, sender] += mib($2, $3)
     if (sender > nodes) others = 1
 }
-/ files whole: / {                                   # xget: 9 files whole: 200.0 MiB in 2.21 s (90.3 MiB/s), ...
+/: fetched / {                                       # xget: fetched 9 files: 200.0 MiB in 2.21 s (90.3 MiB/s), ...
     for (i = 1; i < NF; i++) if ($i == "in") { seconds[node] = $(i + 1); rate[node] = $(i + 3) " " $(i + 4) }
     gsub(/[(),]/, "", rate[node])
 }

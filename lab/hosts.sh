@@ -169,7 +169,7 @@ node() {
     start "$name" "$host" "$xget" -n "$server" -p $port -q -D 1 "$@" . "$dest"
 }
 
-is_whole() { grep -q ' files whole: ' "$(log "$1")"; }
+is_whole() { grep -q '^xget: fetched ' "$(log "$1")"; }
 
 # all_whole SECONDS NAME...: until each has all its files; true if they do
 all_whole() {
@@ -183,7 +183,7 @@ all_whole() {
     done
 }
 
-summary() { sed -n 's/^xget: \(.* files whole: .*\)/\1/p' "$(log "$1")"; }
+summary() { sed -n 's/^xget: \(fetched .*\)/\1/p' "$(log "$1")"; }
 
 # slowest NAME...: seconds that the last of them took
 slowest() {

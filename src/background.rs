@@ -16,7 +16,7 @@ pub fn run(
 ) -> Result<(), Error> {
     let mut detach = None;
     if asked {
-        match process::background().map_err(Error::system("go into the background"))? {
+        match process::background().map_err(Error::system("start a background process"))? {
             Side::Foreground(0) => return Ok(()),
             Side::Foreground(code) => std::process::exit(i32::from(code)),
             Side::Background(waiting) => detach = Some(waiting),
@@ -34,7 +34,7 @@ pub fn run(
 /// Lets the command return, if it was asked to go on in the background.
 pub fn release(detach: &mut Option<Detach>) -> Result<(), Error> {
     match detach.take() {
-        Some(detach) => detach.release(0).map_err(Error::system("let go of the terminal")),
+        Some(detach) => detach.release(0).map_err(Error::system("detach from the terminal")),
         None => Ok(()),
     }
 }

@@ -60,7 +60,7 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     let report = Reporter::new(logging);
     for word in &cmdline.unknown {
         report.warning(format_args!(
-            "kernel command line: {word} is no option of xget and is ignored"
+            "kernel command line: unknown option {word} is ignored; see xget.cmdline(7)"
         ));
     }
     refuse_beside_own_net(&cmdline)?;
@@ -87,13 +87,15 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
             std::io::stdout().write_all(&path).map_err(Error::system("write to standard output"))
         }
         (None, Some(kernel), _) => boot.start(kernel),
-        (None, None, Some(root)) if root.live => {
-            Err(Error::Boot("root=live:xget:// is for dracut's livenet, which calls xget".into()))
-        }
+        (None, None, Some(root)) if root.live => Err(Error::Boot(
+            "root=live:xget:// needs dracut's livenet module, which is not in \
+             this initramfs; use root=xget:// or add livenet"
+                .into(),
+        )),
         (None, None, Some(root)) => boot.mount_root(&root.url),
         (None, None, None) => Err(Error::Boot(
-            "the kernel command line asks for nothing of xget: it has neither rd.xget.kernel=PATH \
-             nor root=xget://HOST/PATH"
+            "nothing to boot: the kernel command line has neither root=xget://HOST/PATH nor \
+             rd.xget.kernel=PATH"
                 .into(),
         )),
     }
@@ -104,9 +106,11 @@ fn refuse_beside_own_net(cmdline: &Cmdline) -> Result<(), Error> {
     let is_v6 = |ip: &Ip| ip.method == Method::V6 || ip.address.is_some_and(|(ip, _)| ip.is_ipv6());
     let what = match cmdline {
         Cmdline { net: Net::Auto | Net::Kernel, .. } => return Ok(()),
-        Cmdline { network, .. } if !network.vlans.is_empty() => "has no VLANs: leave out vlan=",
+        Cmdline { network, .. } if !network.vlans.is_empty() => {
+            "does not support VLANs: remove vlan="
+        }
         Cmdline { network, .. } if network.ips.iter().any(is_v6) => {
-            "has no IPv6: let ip= ask for IPv4"
+            "does not support IPv6: use an IPv4 setting in ip="
         }
         _ => return Ok(()),
     };
@@ -124,8 +128,8 @@ fn built_in_keys() -> Result<Option<Vec<Key>>, Error> {
 fn keys(built_in: Option<Vec<Key>>, cmdline: &Cmdline) -> Result<Vec<Key>, Error> {
     trust::narrowed(built_in, &cmdline.keys).map_err(|other| {
         Error::Boot(format!(
-            "rd.xget.key={other} is none of the keys in {BUILT_IN_KEY}, which this initramfs was \
-             made with and which alone are trusted"
+            "rd.xget.key={other} is not trusted: this initramfs trusts only the keys in \
+             {BUILT_IN_KEY}; add it there and rebuild the initramfs"
         ))
     })
 }
@@ -164,7 +168,8 @@ impl Boot {
         let next = cmdline::next_cmdline(&self.text, &kernel.append);
         kexec::load(&image, &initrds, &next, free_memory)
             .inspect_err(|error| self.complain(None, error))?;
-        self.report.notice(format_args!("starting {}: {next}", kernel.path));
+        self.report
+            .notice(format_args!("starting kernel {} with command line: {next}", kernel.path));
         // A card that is still at work would write into the next kernel's memory.
         address::take_down(&self.report);
         Err(kexec::start())
@@ -274,7 +279,9 @@ impl Boot {
         match servers.is_empty() {
             false => Ok(servers.join(",")),
             true => Err(Error::Boot(
-                "no server is known: give rd.xget.server=HOST, or let DHCP name one".into(),
+                "no server is known: set rd.xget.server=HOST, or name one in DHCP (next-server \
+                 or option 66)"
+                    .into(),
             )),
         }
     }
@@ -368,8 +375,8 @@ mod tests {
             let cmdline = Cmdline::parse(words.as_bytes()).unwrap();
             refuse_beside_own_net(&cmdline).err().map(|error| error.to_string())
         };
-        assert!(refused("rd.xget.net=own vlan=eth0.5:eth0").unwrap().contains("no VLANs"));
-        assert!(refused("rd.xget.net=own ip=auto6").unwrap().contains("no IPv6"));
+        assert!(refused("rd.xget.net=own vlan=eth0.5:eth0").unwrap().contains("support VLANs"));
+        assert!(refused("rd.xget.net=own ip=auto6").unwrap().contains("support IPv6"));
         assert_eq!(refused("rd.xget.net=own ip=dhcp"), None);
         assert_eq!(refused("vlan=eth0.5:eth0 ip=auto6"), None);
     }

@@ -313,7 +313,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Error>
     let form = form_of(&given)?;
     if !form.is_built_in() {
         return usage(
-            "this build of xget has no master: it only fetches, and needs -n HOST[:PORT]",
+            "this build of xget has no master and can only fetch: -n HOST[:PORT] is missing",
         );
     }
     given.check_options_of(form)?;
@@ -341,7 +341,7 @@ fn form_of(given: &Given) -> Result<Form, Error> {
         (None, _) => Ok(usual),
         (Some(form), None) => Ok(form),
         (Some(one), Some(other)) => {
-            usage(format!("{} and {} exclude each other", one.name(), other.name()))
+            usage(format!("{} and {} cannot be used together", one.name(), other.name()))
         }
     }
 }
@@ -351,12 +351,12 @@ fn serve(mut given: Given) -> Result<Command, Error> {
         return usage("usage: xget [options] DIR|FILE, or xget -n HOST[:PORT] SRC... DEST");
     };
     if !given.operands.is_empty() {
-        return usage("one DIR or FILE is served; fetching needs -n HOST[:PORT]");
+        return usage("only one DIR or FILE can be served; to fetch, add -n HOST[:PORT]");
     }
     if given.signature.is_none() != given.keys.is_empty() {
         return usage(
-            "--signature FILE and --key KEY|FILE go together when serving: only with the key can \
-             it be told whether the signature fits",
+            "--signature FILE requires --key KEY|FILE, which verifies it, and the other way \
+             round",
         );
     }
     Ok(Command::Serve(Serve {
@@ -381,13 +381,16 @@ fn serve(mut given: Given) -> Result<Command, Error> {
 
 fn fetch(given: Given) -> Result<Command, Error> {
     let (Some(server), mut sources) = (given.server, given.operands) else {
-        return usage("fetching needs -n HOST[:PORT]");
+        return usage("fetching requires -n HOST[:PORT]");
     };
     let Some(dest) = sources.pop() else {
-        return usage("SRC and DEST are missing: what to fetch, and where to put it");
+        return usage("missing arguments: SRC (what to fetch) and DEST (where to)");
     };
     if sources.is_empty() {
-        return usage("only one of SRC and DEST is given: say what to fetch, and where to put it");
+        return usage(
+            "missing argument: both SRC (what to fetch) and DEST (where to) are \
+         required",
+        );
     }
     Ok(Command::Fetch(Fetch {
         server,
@@ -416,13 +419,13 @@ fn fetch(given: Given) -> Result<Command, Error> {
 
 fn status(given: Given) -> Result<Command, Error> {
     let Some(server) = given.server else {
-        return usage("--status needs -n HOST[:PORT]");
+        return usage("--status requires -n HOST[:PORT]");
     };
     if !given.operands.is_empty() {
-        return usage("--status takes no operands");
+        return usage("--status takes no arguments");
     }
     let form = match (given.json, given.raw) {
-        (true, true) => return usage("--json and --raw exclude each other"),
+        (true, true) => return usage("--json and --raw cannot be used together"),
         (true, false) => StatusForm::Json,
         (false, true) => StatusForm::Raw,
         (false, false) => StatusForm::Table,
@@ -433,7 +436,7 @@ fn status(given: Given) -> Result<Command, Error> {
 
 fn manifest(mut given: Given) -> Result<Command, Error> {
     let Some(path) = given.operands.pop() else {
-        return usage("--manifest needs a DIR or FILE");
+        return usage("--manifest requires a DIR or FILE");
     };
     if !given.operands.is_empty() {
         return usage("--manifest takes one DIR or FILE");
@@ -453,7 +456,7 @@ fn boot(given: Given) -> Result<Command, Error> {
         [url] => Some(
             url.to_str().ok_or_else(|| Error::Usage("the URL is not UTF-8".into()))?.to_owned(),
         ),
-        _ => return usage("--boot takes one URL, or nothing"),
+        _ => return usage("--boot takes at most one URL"),
     };
     // Whoever looks for what went wrong in a boot looks there.
     let form = match given.logging.form {
@@ -467,7 +470,7 @@ fn take_over(given: Given) -> Result<Command, Error> {
     let state = match &given.operands[..] {
         [] => USUAL_STATE.into(),
         [dir] => dir.into(),
-        _ => return usage("--take-over takes one DIR, or nothing"),
+        _ => return usage("--take-over takes at most one DIR"),
     };
     let logging = Logging { progress: false, ..given.logging };
     Ok(Command::TakeOver(TakeOver { state, logging }))

@@ -48,16 +48,22 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::NotAllowed => write!(f, "its address is not allowed (--allow)"),
-            Refusal::Full => write!(f, "turned away: all connections are taken"),
-            Refusal::GivesWay => write!(f, "gives way to another host: all connections are taken"),
+            Refusal::NotAllowed => {
+                write!(f, "refused: its address is not in any network of --allow")
+            }
+            Refusal::Full => write!(f, "refused: too many connections"),
+            Refusal::GivesWay => {
+                write!(f, "closed: too many connections, and this host has the most")
+            }
             Refusal::Late(wait) => {
                 let secs = patience(*wait).as_secs();
                 match wait {
-                    Wait::Greeting => write!(f, "has not begun to speak 9P for {secs} s"),
-                    Wait::Message => write!(f, "has left a message unfinished for {secs} s"),
-                    Wait::Taking => write!(f, "has taken no byte of its replies for {secs} s"),
-                    Wait::Request => write!(f, "has sent no whole HTTP request for {secs} s"),
+                    Wait::Greeting => write!(f, "closed: sent no 9P message for {secs} s"),
+                    Wait::Message => write!(f, "closed: sent only part of a message for {secs} s"),
+                    Wait::Taking => write!(f, "closed: read none of its replies for {secs} s"),
+                    Wait::Request => {
+                        write!(f, "closed: sent no complete HTTP request for {secs} s")
+                    }
                 }
             }
         }

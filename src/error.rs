@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::boot::cmdline::BadWord;
 use crate::manifest;
 use crate::path::shown;
-use crate::report::bytes;
 use crate::trust::Distrust;
+use crate::units::bytes;
 
 /// What ended a run.
 #[derive(Debug)]
@@ -143,38 +143,42 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(text) => write!(f, "{text} (xget --help lists the options)"),
-            Error::Resolve { host, why } => write!(f, "cannot find the address of {host}: {why}"),
-            Error::Connect { host, why } => write!(f, "cannot reach {host}: {why}"),
+            Error::Usage(text) => write!(f, "{text}; see xget --help"),
+            Error::Resolve { host, why } => write!(f, "cannot resolve {host}: {why}"),
+            Error::Connect { host, why } => write!(f, "cannot connect to {host}: {why}"),
             Error::Listen { address, error } => {
                 write!(f, "cannot listen on {address}: {}", reason(error))
             }
             Error::Handed => f.write_str(
-                "what the service manager has handed over is no TCP socket that listens; give its \
-                 socket unit a ListenStream= with a port",
+                "socket activation passed something that is not a listening TCP socket; set \
+                 ListenStream= in the socket unit to a port",
             ),
             Error::NotServed { path, host } => write!(f, "{host} does not serve {path}"),
             Error::Peer { host, why } => write!(f, "{host}: {why}"),
-            Error::NotXget { host } => write!(f, "{host}: a 9P server, but not xget's"),
+            Error::NotXget { host } => write!(f, "{host} is a 9P server, but not an xget master"),
             Error::Untrusted { host, why } => {
-                write!(f, "the manifest of {host} is not trusted: {why}; nothing of it is used. ")?;
+                write!(f, "the manifest from {host} is not trusted: {why}; nothing was used. ")?;
                 f.write_str(match why {
                     Distrust::OtherHash { .. } => {
-                        "Give the hash of what is to be fetched, or serve what was pinned"
+                        "Pin the generation that should be fetched, or serve the pinned one"
                     }
                     Distrust::OtherKey { .. } => {
-                        "Sign it by a key that is trusted, or give this one if it is right"
+                        "Sign it with a trusted key, or trust this key if it is the right one"
                     }
-                    _ => "Sign what is served now, and give the master the signature",
+                    _ => {
+                        "Sign the manifest that is served (xget --manifest, minisign -S) and \
+                     start the master with --signature"
+                    }
                 })
             }
             Error::Unverifiable { host } => write!(
                 f,
-                "{host}: a 9P server, but not xget's: nothing there can be verified, which a key or a \
-                 hash that was given asks for. Serve it by xget, or fetch it without them"
+                "{host} is a 9P server, but not an xget master: its files cannot be verified, as \
+                 --key and --hash require. Serve them with xget, or fetch without --key and \
+                 --hash"
             ),
             Error::Manifest(error) => write!(f, "{error}"),
-            Error::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
+            Error::Tree(problem) => write!(f, "cannot serve this tree: {problem}"),
             Error::File { action, path, error } => {
                 let path = shown(path.as_os_str().as_bytes());
                 write!(f, "cannot {action} {path}: {}", reason(error))
@@ -182,11 +186,11 @@ impl fmt::Display for Error {
             Error::NoRoom { path, needed, room } => {
                 let path = shown(path.as_os_str().as_bytes());
                 let (needed, room) = (bytes(*needed), bytes(*room));
-                write!(f, "{path} is too small: {needed} are to come, and there is room for {room}")
+                write!(f, "not enough space in {path}: need {needed}, have {room}")
             }
             Error::Cmdline(bad) => write!(f, "{bad}"),
             Error::Boot(text) => write!(f, "{text}"),
-            Error::Fetch { .. } => write!(f, "what was asked for could not be fetched"),
+            Error::Fetch { .. } => write!(f, "the fetch failed; the messages above say why"),
             Error::System { action, error } => write!(f, "cannot {action}: {}", reason(error)),
         }
     }

@@ -111,10 +111,10 @@ impl std::fmt::Display for Fault {
         match self {
             Fault::Broken(broken) => write!(f, "{broken}"),
             Fault::Refused(file, errno) => write!(f, ".xget/{}: {errno}", file.name()),
-            Fault::Nonsense(file) => write!(f, "nonsense in .xget/{}", file.name()),
+            Fault::Nonsense(file) => write!(f, "sent an invalid line in .xget/{}", file.name()),
             Fault::OtherGeneration => write!(f, "serves another generation"),
-            Fault::WrongChunks => write!(f, "sent chunks with wrong contents"),
-            Fault::Silent => write!(f, "does not send what it was asked for"),
+            Fault::WrongChunks => write!(f, "sent chunks with wrong hashes"),
+            Fault::Silent => write!(f, "does not send requested chunks"),
         }
     }
 }

@@ -26,12 +26,13 @@ use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
 use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan, source_paths};
-use crate::report::{Pace, Reporter, bytes, rate};
+use crate::report::{Pace, Reporter};
 use crate::resident::Resident;
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach};
 use crate::tree::{Control, Tree};
 use crate::trust::{self, Trust};
+use crate::units::{bytes, quantity, rate};
 
 /// First wait before the server is called again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -179,8 +180,11 @@ impl Server {
             if over || patience.is_over(failures) {
                 return Err(error);
             }
-            report.warning(format_args!("{error}; trying again in {:.1} s", wait.as_secs_f64()));
-            let late = format!("reached only after {failures} failures: {error}");
+            report.warning(format_args!("{error}; retrying in {:.1} s", wait.as_secs_f64()));
+            let late = format!(
+                "connected only after {}; the last one: {error}",
+                quantity(failures.into(), "failure")
+            );
             *self.late.borrow_mut() = Some(late);
             sleep_about(wait);
         }
@@ -382,9 +386,7 @@ impl Get<'_> {
         signature: Option<&[u8]>,
     ) -> Result<(), Error> {
         match self.trust.check(text, signature) {
-            Ok(Some(by)) => {
-                self.report.info(format_args!("the manifest is signed by the key {by}"))
-            }
+            Ok(Some(by)) => self.report.info(format_args!("the manifest is signed with key {by}")),
             Ok(None) => {}
             Err(why) => return Err(Error::Untrusted { host: server.name.clone(), why }),
         }
@@ -402,17 +404,20 @@ impl Get<'_> {
         let Some(changed) = changed else { return Ok(None) };
         if changed.generation != generation {
             let name = &server.name;
-            let text = format_args!("{name} serves a new generation; what did not change is kept");
+            let text = format_args!("{name} serves a new generation; unchanged data is kept");
             self.report.notice(text);
             return Ok(None);
         }
         if changed.wait == CHANGE_FIRST {
-            let text =
-                format_args!("a file on {} has changed; waiting for its new state", server.name);
+            let text = format_args!(
+                "a served file has changed on {}; waiting for the new generation",
+                server.name
+            );
             self.report.notice(text);
         }
         if changed.since.elapsed() > CHANGE_PATIENCE && self.options.retries != Retries::Forever {
-            let why = "a file has changed there, and it serves no new generation".to_owned();
+            let why =
+                "a served file has changed, but the server publishes no new generation".to_owned();
             return Err(Error::Peer { host: server.name.clone(), why });
         }
         thread::sleep(changed.wait);
@@ -454,7 +459,7 @@ impl Get<'_> {
         let held = store.verify(&mut |done, of| {
             if pace.is_due(Instant::now()) {
                 let percent = done.saturating_mul(100) / of.max(1);
-                report.progress(format_args!("checking what is here: {percent} %"));
+                report.progress(format_args!("verifying files that exist: {percent} %"));
             }
         })?;
         report.end_progress();
@@ -488,7 +493,7 @@ impl Get<'_> {
                 return Ok(Outcome::Stale(node.into_listener()));
             }
             if node.fetch().is_deceived() {
-                let why = "it sends wrong contents, and nobody else has the rest".into();
+                let why = "it sends chunks with wrong hashes, and no other source has them".into();
                 return Err(Error::Peer { host: server.name.clone(), why });
             }
             let stranded = node.fetch().stranded(Instant::now());
@@ -499,15 +504,14 @@ impl Get<'_> {
             looked_up = stranded;
             let given_up = match self.options.retries {
                 Retries::Times(most) if stranded > most => {
-                    Some("it does not answer, and nobody else has the rest")
+                    Some("it does not answer, and no other source has the missing chunks")
                 }
-                _ if self.end.is_some_and(|end| end <= Instant::now()) => Some("the time is over"),
+                _ if self.end.is_some_and(|end| end <= Instant::now()) => Some("timed out"),
                 _ => None,
             };
             if let Some(why) = given_up {
                 let (here, wanted) = (bytes(meter.here(&node)), bytes(meter.wanted));
-                let why =
-                    format!("{why}; {here} of {wanted} are here and are kept for another try");
+                let why = format!("{why}; {here} of {wanted} are kept for the next attempt");
                 return Err(Error::Connect { host: server.name.clone(), why });
             }
             if pace.is_due(Instant::now()) {
@@ -523,9 +527,7 @@ impl Get<'_> {
     #[cfg(feature = "master")]
     fn check_time(&self, server: &Server) -> Result<(), Error> {
         match self.end.is_some_and(|end| end <= Instant::now()) {
-            true => {
-                Err(Error::Connect { host: server.name.clone(), why: "the time is over".into() })
-            }
+            true => Err(Error::Connect { host: server.name.clone(), why: "timed out".into() }),
             false => Ok(()),
         }
     }
@@ -592,10 +594,10 @@ impl Meter {
             _ => format!("{:.0} s left", left / average.max(1.0)),
         };
         format!(
-            "{percent:.1} % of {}, {}, {left}, {} sources",
+            "{percent:.1} % of {}, {}, {left}, {}",
             bytes(self.wanted),
             rate(came, time),
-            node.fetch().sources(),
+            quantity(node.fetch().sources() as u64, "source"),
         )
     }
 
@@ -615,16 +617,17 @@ impl Meter {
         let fetched = home + nodes;
         let reused = match self.before {
             0 => String::new(),
-            n => format!(", {} were here", bytes(n)),
+            n => format!(", {} already here", bytes(n)),
         };
         report.notice(format_args!(
-            "{} files whole: {} in {:.2} s ({}), {} from the server, {} from {others} nodes{reused}",
-            self.files,
+            "fetched {}: {} in {:.2} s ({}), {} from the server, {} from {}{reused}",
+            quantity(self.files, "file"),
             bytes(fetched),
             time.as_secs_f64(),
             rate(fetched, time),
             bytes(home),
             bytes(nodes),
+            quantity(others.into(), "node"),
         ));
     }
 }
@@ -652,8 +655,11 @@ mod tests {
     fn of_several_servers_each_is_named_with_its_reason() {
         let error = why("a,b", vec![CallError::Refused(Errno::EIO), silent()]);
         let text = error.to_string();
-        assert!(text.contains("10.0.0.1:1: ") && text.contains("10.0.0.2:2: no answer"), "{text}");
-        assert_eq!(why("a", vec![silent(), silent()]).to_string(), "cannot reach a: no answer");
+        assert!(text.contains("10.0.0.1:1: ") && text.contains("10.0.0.2:2: timed out"), "{text}");
+        assert_eq!(
+            why("a", vec![silent(), silent()]).to_string(),
+            "cannot connect to a: timed out"
+        );
     }
 
     #[test]

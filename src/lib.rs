@@ -85,3 +85,4 @@ pub mod swarm;
 pub mod sys;
 pub mod tree;
 pub mod trust;
+pub mod units;

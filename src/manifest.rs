@@ -406,13 +406,15 @@ impl fmt::Display for Problem {
             Problem::Heading => write!(f, "it does not begin with \"{HEADING}\""),
             Problem::Syntax => write!(f, "malformed"),
             Problem::Path(bad) => write!(f, "{bad}"),
-            Problem::Target(path) => write!(f, "{path} has an impossible link target"),
+            Problem::Target(path) => write!(f, "{path} has an invalid link target"),
             Problem::NoRoot => write!(f, "the first entry is not the root directory"),
-            Problem::NoParent(path) => write!(f, "{path} is in no listed directory"),
+            Problem::NoParent(path) => write!(f, "the directory of {path} is not listed"),
             Problem::Twice(path) => write!(f, "{path} is listed twice"),
             Problem::TooLarge => write!(f, "the image is larger than 4 TiB"),
-            Problem::HashCount => write!(f, "the number of hashes is not the number of chunks"),
-            Problem::NotCanonical => write!(f, "not in the canonical form"),
+            Problem::HashCount => {
+                write!(f, "the number of hashes differs from the number of chunks")
+            }
+            Problem::NotCanonical => write!(f, "not in canonical form"),
         }
     }
 }
@@ -507,11 +509,11 @@ pub(crate) mod tests {
         for (from, to, why) in [
             ("manifest 1", "manifest 2", "line 1: it does not begin"),
             ("f 0755", "q 0755", "line 5: malformed"),
-            ("boot/empty", "boot/../../etc", "line 5: path \"boot/../../etc\""),
-            ("boot/empty", "nowhere/empty", "nowhere/empty is in no listed directory"),
+            ("boot/empty", "boot/../../etc", "line 5: invalid path \"boot/../../etc\""),
+            ("boot/empty", "nowhere/empty", "the directory of nowhere/empty is not listed"),
             (" 70000", " 70000000000000000000", "malformed"),
             (" 70000", " 18446744073709551615", "larger than 4 TiB"),
-            ("0755", "755", "not in the canonical form"),
+            ("0755", "755", "not in canonical form"),
             ("boot.cfg 10", "boot.cfg 10\nf 0755 0 0 1700000000.000000005 boot.cfg 10", "twice"),
             ("chunk 65536", "chunk 65535", "larger than 4 TiB"),
             ("hash ", "hash f", "malformed"),

@@ -335,10 +335,10 @@ impl Node {
         let late: Vec<SourceId> =
             self.sources.iter().filter(|(_, s)| overdue(s)).map(|(id, _)| *id).collect();
         for id in late {
-            self.lose(id, "no answer", now);
+            self.lose(id, "connection timed out", now);
         }
         for address in self.hub.take_joined() {
-            self.report.info(format_args!("{address} fetches from here"));
+            self.report.info(format_args!("{address} fetches from this node"));
             self.fetch.called_by(address);
         }
         while let Some(order) = self.fetch.poll(now) {
@@ -414,7 +414,7 @@ impl Node {
             match read {
                 Ok(READ_BYTES) => {}
                 Ok(0) => {
-                    self.lose(id, "hung up", now);
+                    self.lose(id, "connection closed by the other side", now);
                     return Ok(());
                 }
                 Ok(_) => return Ok(()),
@@ -462,9 +462,9 @@ impl Node {
                     self.unwritten.push_back((self.files.0.ticket(), chunk));
                 }
                 Incoming::Wrong { address, chunk } => {
-                    let text = format!("{address} sent chunk {chunk} with wrong contents");
+                    let text = format!("{address} sent chunk {chunk} with a wrong hash");
                     self.fetch.trouble(&text);
-                    self.report.warning(format_args!("{text}; it is fetched elsewhere"));
+                    self.report.warning(format_args!("{text}; fetching it from another source"));
                 }
                 Incoming::Stale => self.stale = true,
             }
@@ -613,10 +613,10 @@ impl Node {
     /// Passes on what the pure half has to say.
     fn tell(&mut self) {
         for (address, fault) in self.fetch.take_faults() {
-            self.report.info(format_args!("{address}: {fault}; not used any longer"));
+            self.report.info(format_args!("{address}: {fault}; no longer used as a source"));
         }
         for (peer, line) in self.hub.take_log() {
-            self.report.notice(format_args!("{peer} says: {line}"));
+            self.report.notice(format_args!("{peer} reports: {line}"));
         }
         if self.report.traces() {
             for (address, line) in self.fetch.take_trace() {

@@ -160,7 +160,7 @@ impl fmt::Debug for TreePath {
 
 impl fmt::Display for BadPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "path \"{}\" cannot be used: {}", shown(&self.path), self.why)
+        write!(f, "invalid path \"{}\": {}", shown(&self.path), self.why)
     }
 }
 
@@ -216,7 +216,7 @@ mod tests {
         let path = |p: &str| TreePath::from_user(p.as_bytes()).map(|p| p.to_string());
         assert_eq!(path("./boot//vmlinuz/").as_deref(), Ok("boot/vmlinuz"));
         assert_eq!(path("/").as_deref(), Ok("."));
-        assert!(path("a/../b").unwrap_err().to_string().contains("cannot be used"));
+        assert!(path("a/../b").unwrap_err().to_string().contains("invalid path"));
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl DestIs {
             Ok(found) if found.is_file() => Ok(DestIs::File),
             Ok(_) => Ok(DestIs::Other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(DestIs::Missing),
-            Err(error) => Err(Error::file("look at", dest)(error)),
+            Err(error) => Err(Error::file("read the attributes of", dest)(error)),
         }
     }
 }
@@ -93,7 +93,7 @@ pub fn plan(
             }
         }
         DestIs::File => plan.replace(manifest, &entries, dest)?,
-        DestIs::Other => return Err(unfit(dest, "is neither a directory nor a regular file")),
+        DestIs::Other => return Err(unfit(dest, "is not a directory or regular file")),
     }
     plan.refuse_temporary_names(host)?;
     Ok(plan)
@@ -149,14 +149,14 @@ impl Plan {
         dest: &Path,
     ) -> Result<(), Error> {
         let &[entry] = entries else {
-            return Err(unfit(dest, "is a file; more than one source needs a directory"));
+            return Err(unfit(dest, "is a file; several sources need a directory as destination"));
         };
         if manifest.listing().entry(entry).is_none_or(|e| e.content == Content::Directory) {
-            return Err(unfit(dest, "is a file; it cannot be replaced by a directory"));
+            return Err(unfit(dest, "is a file and cannot be replaced by a directory"));
         }
         let name = dest.file_name().unwrap_or_default();
         let place = TreePath::root().join(name.as_bytes());
-        let place = place.ok_or_else(|| unfit(dest, "has no name that can be replaced"))?;
+        let place = place.ok_or_else(|| unfit(dest, "has no file name"))?;
         self.dir = match dest.parent() {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
             _ => PathBuf::from("."),
@@ -174,7 +174,7 @@ impl Plan {
         let reserved = |place: &&TreePath| place.name().starts_with(PARTIAL_PREFIX);
         match self.places.iter().flatten().find(reserved) {
             Some(place) => {
-                let why = format!("{place} has a name that is kept for unfinished files");
+                let why = format!("{place} has a name that is reserved for unfinished files");
                 Err(Error::Peer { host: host.to_owned(), why })
             }
             None => Ok(()),
@@ -191,12 +191,14 @@ pub fn refuse_collisions(sources: &[TreePath], dest: &Path) -> Result<(), Error>
         for b in sources.iter().skip(i + 1).filter(|b| *b != a) {
             if a.is_within(b) || b.is_within(a) {
                 let (part, whole) = if a.is_within(b) { (a, b) } else { (b, a) };
-                return Err(Error::Usage(format!("{part} is a part of {whole}: ask for one")));
+                return Err(Error::Usage(format!(
+                    "{part} is inside {whole}: fetch only one of them"
+                )));
             }
             if a.name() == b.name() {
                 let place = dest.join(std::ffi::OsStr::from_bytes(a.name()));
                 let place = shown(place.as_os_str().as_bytes());
-                return Err(Error::Usage(format!("{a} and {b} would both become {place}")));
+                return Err(Error::Usage(format!("{a} and {b} would both be stored as {place}")));
             }
         }
     }
@@ -280,9 +282,9 @@ mod tests {
     #[test]
     fn a_dest_that_cannot_hold_the_sources_is_refused() {
         for (sources, dest_is, why) in [
-            (&["boot/vmlinuz", "etc/boot"][..], DestIs::File, "/x is a file; more than one"),
-            (&["boot"], DestIs::File, "/x is a file; it cannot be replaced by a directory"),
-            (&["boot"], DestIs::Other, "/x is neither a directory nor a regular file"),
+            (&["boot/vmlinuz", "etc/boot"][..], DestIs::File, "/x is a file; several sources"),
+            (&["boot"], DestIs::File, "/x is a file and cannot be replaced by a directory"),
+            (&["boot"], DestIs::Other, "/x is not a directory or regular file"),
         ] {
             let error = places(sources, "/x", dest_is).unwrap_err();
             assert!(error.starts_with(why), "{error}");
@@ -292,10 +294,10 @@ mod tests {
     #[test]
     fn sources_in_each_others_way_are_named() {
         for (sources, why) in [
-            (["boot", "etc/boot"], "boot and etc/boot would both become /x/boot"),
-            (["boot/vmlinuz", "boot/sub/vmlinuz"], "would both become /x/vmlinuz"),
-            (["boot", "boot/vmlinuz"], "boot/vmlinuz is a part of boot"),
-            (["boot/sub", "."], "boot/sub is a part of ."),
+            (["boot", "etc/boot"], "boot and etc/boot would both be stored as /x/boot"),
+            (["boot/vmlinuz", "boot/sub/vmlinuz"], "would both be stored as /x/vmlinuz"),
+            (["boot", "boot/vmlinuz"], "boot/vmlinuz is inside boot"),
+            (["boot/sub", "."], "boot/sub is inside ."),
         ] {
             let error = places(&sources, "/x", DestIs::Directory).unwrap_err();
             assert!(error.contains(why), "{error}");

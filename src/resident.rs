@@ -23,6 +23,7 @@ use crate::node::Node;
 use crate::notify::Manager;
 use crate::report::Reporter;
 use crate::sys::signals::{Signal, Signals};
+use crate::units::quantity;
 use directory::Directory;
 use offer::Offer;
 use state::State;
@@ -77,9 +78,7 @@ impl Resident<'_> {
         if let Some(dir) = options.state.as_ref().filter(|_| resident.node.listener().is_some()) {
             match resident.open_directory(dir) {
                 Ok(directory) => resident.directory = Some(directory),
-                Err(error) => {
-                    report.warning(format_args!("nobody will be able to take over: {error}"))
-                }
+                Err(error) => report.warning(format_args!("hand-over is not possible: {error}")),
             }
         }
         resident
@@ -118,7 +117,7 @@ impl Resident<'_> {
                 break;
             }
         }
-        self.manager.stopping("serves no longer");
+        self.manager.stopping("stopped serving");
         self.node.close();
     }
 
@@ -138,7 +137,7 @@ impl Resident<'_> {
             let offered = Offer::new(&self.node, served, &self.arguments)
                 .and_then(|offer| offer.send(guest.as_fd(), &mut self.node));
             if let Err(error) = offered {
-                self.report.warning(format_args!("cannot hand over: {error}"));
+                self.report.warning(format_args!("hand-over failed: {error}"));
                 directory.turn_away();
             }
         }
@@ -146,7 +145,7 @@ impl Resident<'_> {
     }
 
     fn leave(&mut self) {
-        self.report.notice("another process has taken over");
+        self.report.notice("another process has taken over; exiting");
         self.node.stop_listening();
         // What this process left in the directory is removed before the other leaves its own there.
         self.directory = None;
@@ -160,7 +159,7 @@ impl Resident<'_> {
     }
 
     fn end(&mut self) {
-        let text = "told to end: what is being sent is sent first, 5 s at most";
+        let text = "stopping: finishing replies for at most 5 s";
         self.report.notice(text);
         self.manager.stopping(text);
         self.node.stop_listening();
@@ -178,11 +177,11 @@ impl Resident<'_> {
     }
 
     fn status(&mut self) -> String {
-        let files = self.node.store().counts().files;
+        let files = quantity(self.node.store().counts().files, "file");
         let port = self.node.listener().map(|listener| listener.port());
         match port {
-            Some(port) => format!("serving {files} files to other nodes on port {port}"),
-            None => format!("{files} files are whole"),
+            Some(port) => format!("serving {files} to other nodes on port {port}"),
+            None => format!("fetched {files}"),
         }
     }
 

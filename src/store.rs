@@ -233,7 +233,7 @@ impl Store {
 
     /// How many bytes there is room for at the destination; None where that cannot be said.
     pub fn room(&self) -> Result<Option<u64>, Error> {
-        room(self.dirs.top()).map_err(Error::file("look at the room in", &self.plan.dir))
+        room(self.dirs.top()).map_err(Error::file("read the free space of", &self.plan.dir))
     }
 
     /// How many entries were asked for.
@@ -464,11 +464,11 @@ fn take_lock(file: &File, kind: Lock) -> io::Result<()> {
 }
 
 fn busy() -> io::Error {
-    io::Error::new(io::ErrorKind::WouldBlock, "another xget is writing there")
+    io::Error::new(io::ErrorKind::WouldBlock, "another xget process is writing to it")
 }
 
 fn nothing() -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, "nothing of this file is held")
+    io::Error::new(io::ErrorKind::NotFound, "no chunk of this file is held")
 }
 
 /// Looks for what an earlier fetch left of a file; clears away what it cannot have left.
@@ -479,7 +479,7 @@ fn look_for(dir: &File, place: &TreePath, content: &Content) -> io::Result<Held>
     };
     let old = look_at(dir, place.name())?;
     if old.as_ref().is_some_and(Metadata::is_dir) {
-        return Err(io::Error::other("a directory is in the way"));
+        return Err(io::Error::other("a directory with this name exists"));
     }
     let name = temporary_name(place);
     match look_at(dir, &name)? {

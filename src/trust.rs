@@ -184,8 +184,8 @@ impl fmt::Display for KeyId {
 impl fmt::Display for BadKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadKeys::Line(number) => write!(f, "line {number} is no minisign public key"),
-            BadKeys::Empty => write!(f, "there is no key in it"),
+            BadKeys::Line(number) => write!(f, "line {number} is not a minisign public key"),
+            BadKeys::Empty => write!(f, "it contains no key"),
         }
     }
 }
@@ -196,15 +196,19 @@ impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Distrust::OtherHash { found, pinned } => {
-                write!(f, "it is generation {}, and not {}", found.to_hex(), pinned.to_hex())
+                write!(f, "its generation is {}, expected {}", found.to_hex(), pinned.to_hex())
             }
-            Distrust::Unsigned(trusted) => write!(f, "it is not signed{}", Wanted(trusted)),
-            Distrust::Malformed => write!(f, "its signature is none of minisign's"),
+            Distrust::Unsigned(trusted) => write!(f, "it has no signature{}", Wanted(trusted)),
+            Distrust::Malformed => write!(f, "its signature is not a minisign signature"),
             Distrust::OtherKey { by, trusted } => {
-                write!(f, "it is signed by the key {by}{}", Wanted(trusted))
+                write!(f, "it is signed with key {by}{}", Wanted(trusted))
             }
             Distrust::Wrong(by) => {
-                write!(f, "the signature by the key {by} is of another manifest, or forged")
+                write!(
+                    f,
+                    "the signature with key {by} does not match: it belongs to another \
+                 manifest or is forged"
+                )
             }
         }
     }
@@ -216,7 +220,7 @@ struct Wanted<'a>(&'a [KeyId]);
 impl fmt::Display for Wanted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (id, n) in self.0.iter().zip(0..) {
-            write!(f, "{}{id}", if n == 0 { ", and must be by the key " } else { " or " })?;
+            write!(f, "{}{id}", if n == 0 { ", expected key " } else { " or " })?;
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ same_but_log() { diff -r --exclude=log "$1" "$2"; }
 check "a client fetches a tree of directories and 1,500 files on one connection" \
     python3 "$client" $home . "$work/all"
 check "the tree is the same, files named data and checksum with it" same_but_log "$src" "$work/all"
-check "what clients write to log is in the master's log" grep -q 'says: kernel: 3000000 bytes' "$(log master)"
+check "what clients write to log is in the master's log" grep -q 'reports: kernel: 3000000 bytes' "$(log master)"
 
 a=$((port + 1)) b=$((port + 2))
 classic a --serve $a $home kernel "$work/a"
@@ -71,7 +71,7 @@ hang_up a
 
 n=$((port + 3))
 start node - "$xget" -p $n --listen 127.0.0.1 --serve forever -n $home . "$work/node"
-wait_for 30 grep -q 'files whole' "$(log node)"
+wait_for 30 grep -q '^xget: fetched ' "$(log node)"
 sent_to_node() {
     rm -rf "$work/g"
     python3 "$client" $home kernel "$work/g" > "$work/g.out"
@@ -84,7 +84,7 @@ check "and gets everything from it" same_but_log "$src" "$work/h"
 classic c --serve $a $home kernel "$work/i"
 wait_for 20 said c whole
 start other - "$xget" -D 1 --serve no -n $home . "$work/other"
-wait_for 30 grep -q 'files whole' "$(log other)"
+wait_for 30 grep -q '^xget: fetched ' "$(log other)"
 check "a new node fetches beside classic secondaries" diff -r "$src" "$work/other"
 check "and never from one" bash -c "! grep -q '^served' $work/c.out"
 hang_up c

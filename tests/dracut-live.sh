@@ -28,7 +28,7 @@ check "legacy: xget uses the network that dracut has brought up" \
     vm_prints 30 legacy "^ROOT dmesg .*xget: eth0 has the address $(address_of 3)"
 ln "$work/live.img" "$work/untold.img"
 boots untold 4 "root=xget:///$image"
-check "untold: xget brings it up" vm_prints 30 untold '^ROOT dmesg .*xget: eth0 gets the address .* from the DHCP server'
+check "untold: xget brings it up" vm_prints 30 untold '^ROOT dmesg .*xget: eth0 has the address .*, from the DHCP server'
 
 # What cannot be had ends the boot at once, and not after a hundred attempts of livenet's.
 vm_on_switch not-live 5 -m 768 -no-reboot -kernel "$vmlinuz" -initrd "$work/live.img" \

@@ -26,7 +26,7 @@ boot_server || finish
 boots plain 1 "root=xget:///$image"
 boots systemd 2 "root=xget:///$image"
 [ ! -e "$work/newer.img" ] || boots newer 4 "root=xget:///$image"
-check "plain: dmesg tells what xget did" vm_prints 30 plain '^ROOT dmesg .*xget: [0-9]+ files whole'
+check "plain: dmesg tells what xget did" vm_prints 30 plain '^ROOT dmesg .*xget: fetched [0-9]+ file'
 check "plain: and not how far it was" not_printed plain '^ROOT dmesg .* % of '
 
 # What cannot be had ends the boot as rd.emergency= says.

@@ -39,7 +39,7 @@ judge_sent() {
 fleet() { seq -f "$1%g" $machines; }
 for ((i = 1; i <= machines; i++)); do boots_alone root$i $i $memory "root=xget:///$image"; done
 for name in $(fleet root); do is_up "$name"; done
-for name in $(fleet root); do note "$name: $(vm_lines "$name" | grep ' files whole: ')"; done
+for name in $(fleet root); do note "$name: $(vm_lines "$name" | grep ': fetched ')"; done
 judge_sent 0 "$boot/$image"
 
 sent=$(status 0 | field sent_bytes)
@@ -47,7 +47,7 @@ for ((i = 1; i <= machines; i++)); do
     boots_alone kernel$i $((10 + i)) 512 "rd.xget.kernel=vmlinuz rd.xget.initramfs=initrd.img"
 done
 for name in $(fleet kernel); do check "$name starts the next kernel" vm_prints 240 "$name" '^NEXT kernel is up'; done
-for name in $(fleet kernel); do note "$name: $(vm_lines "$name" | grep ' files whole: ')"; done
+for name in $(fleet kernel); do note "$name: $(vm_lines "$name" | grep ': fetched ')"; done
 judge_sent "$sent" "$boot/vmlinuz" "$boot/initrd.img"
 
 # ---- how long xget takes by itself
@@ -100,5 +100,5 @@ check "refused: it says who is asked instead" \
     vm_printed refused "^xget: $(ip_of 0):$port: Connection refused; trying $first:$port"
 is_up silent
 check "silent: it says who is asked instead" vm_printed silent "^xget: $nobody:$port: .*; trying $first:$port"
-for name in refused silent; do note "$name: $(vm_lines $name | grep ' files whole: ')"; done
+for name in refused silent; do note "$name: $(vm_lines $name | grep ': fetched ')"; done
 finish

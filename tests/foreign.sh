@@ -113,9 +113,9 @@ start diod - "$diod" -f -n -S -U root -e "$src" -l "127.0.0.1:$port" -L "$work/d
 wait_for 10 answers "$port"
 anames=("--aname=$src")
 check "a hash that is asked for refuses what has no manifest" \
-    refused "$work/pinned" 8 'nothing there can be verified' "--hash=$(printf '5%.0s' $(seq 64))" .
+    refused "$work/pinned" 8 'its files cannot be verified' "--hash=$(printf '5%.0s' $(seq 64))" .
 check "and so does a key" \
-    refused "$work/signed" 8 'nothing there can be verified' --key RWREtj0BI47rNz1eO6cA29KwkopMvwwALS4j0xELTu9jyDY9u7R1wrvm .
+    refused "$work/signed" 8 'its files cannot be verified' --key RWREtj0BI47rNz1eO6cA29KwkopMvwwALS4j0xELTu9jyDY9u7R1wrvm .
 check "and nothing of it is there" eval "! ls -A '$work/pinned' '$work/signed' | grep -v :"
 
 # cut_off BYTES TIMES: the first TIMES connections to \$port are cut after so many bytes from the server
@@ -138,7 +138,7 @@ if rust_peers; then
     # The first connection only shows that it is not xget's.
     cut_off 9000000 3
     check "a fetch whose connection is cut twice goes on" fetches "$work/cut" .
-    check "and says so" eval "[ \$(grep -c 'going on with what is not here yet' '$work/fetch.log') = 2 ]"
+    check "and says so" eval "[ \$(grep -c 'continuing with the missing files' '$work/fetch.log') = 2 ]"
     check "what comes of it is the same in every respect" same "$src" "$work/cut"
     # 30 MiB of files, at most 2 MiB on their way at each cut, and the list of what is there.
     came=$(awk '{ sum += $1 } END { print sum }' "$work/cut.out")
@@ -159,12 +159,12 @@ port=$(free_port)
 start liar - python3 "$interop/liar.py" "$port"
 anames=()
 wait_for 10 answers "$port"
-check "a name that leads out of the destination is refused" refused "$work/out" 6 'no file can be called' names
-check "a file that ends early is refused" refused "$work/short" 6 'has become shorter' short
+check "a name that leads out of the destination is refused" refused "$work/out" 6 'an entry with an invalid name' names
+check "a file that ends early is refused" refused "$work/short" 6 'was truncated' short
 check "and is not there" eval "! ls '$work/short/short'"
 check "a file that changes is refused" refused "$work/changes" 6 'has changed while it was read' changes
 check "and is not there either" eval "! ls '$work/changes/changes'"
-check "a directory without an end is refused" refused "$work/endless" 3 'the time is over' --timeout 2 endless
+check "a directory without an end is refused" refused "$work/endless" 3 'timed out' --timeout 2 endless
 end TERM liar
 
 # ---- several servers, of which one is none

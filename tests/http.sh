@@ -15,7 +15,7 @@ nodes=1000
 
 # serve OPTION...: a master of src, which speaks HTTP by then
 serve() {
-    master - "$src" --listen 127.0.0.1 "$@" && wait_for 10 grep -q 'of the swarm: http:' "$(log master)" && return
+    master - "$src" --listen 127.0.0.1 "$@" && wait_for 10 grep -q 'the status page on http:' "$(log master)" && return
     fail "the master starts" "$(log master)"
     finish
 }
@@ -37,7 +37,7 @@ ln -s /sub/deeper "$src/sub/to-dir"
 ln -s ../elsewhere/secret "$src/out"
 ln -s loop "$src/loop"
 serve --rescan 1 --http $http_port --metrics $metrics_port
-check "it says where" grep -q "page of the swarm: $url/.xget/" "$(log master)"
+check "it says where" grep -q "the status page on $url/.xget/" "$(log master)"
 
 get() { curl -sS --max-time 60 --path-as-is "$@"; }
 # code EXPECTED OPTION... PATH
@@ -203,5 +203,5 @@ picture=${SCREENSHOT:-$work/page.png}
 browser --screenshot="$picture"
 check "a picture of it is made" [ -s "$picture" ]
 
-check "who does not end a request is hung up on" wait_for 40 grep -q 'no whole HTTP request for 30 s' "$(log master)"
+check "who does not end a request is hung up on" wait_for 40 grep -q 'no complete HTTP request for 30 s' "$(log master)"
 finish

@@ -55,7 +55,7 @@ if shape sw p1 50 2> "$work/tc.log"; then
         fail "then it finishes" "$(log client)"; fi
     note "$(summary client)"
     sent=$(status 0 | field sent_bytes)
-    here=$(summary client | sed -n 's/.*, \([0-9.]*\) MiB were here$/\1/p')
+    here=$(summary client | sed -n 's/.*, \([0-9.]*\) MiB already here$/\1/p')
     check "it uses what was there" awk -v here="${here:-0}" 'BEGIN { exit !(here >= 8) }'
     check "hardly anything was fetched twice: the master sent $sent bytes of $bytes" \
         [ "$sent" -le $((bytes * 13 / 10)) ]
@@ -96,7 +96,7 @@ node full 2 "$home" "$small/copy" --serve no
 exit_of full 60
 check "with room it works" same "$src" "$small/copy"
 note "$(summary full)"
-check "and uses what was there" grep -q 'were here' "$(log full)"
+check "and uses what was there" grep -q 'already here' "$(log full)"
 check "nothing temporary is left" [ -z "$(find "$small/copy" -name '.xget-part-*')" ]
 end TERM master
 
@@ -114,7 +114,7 @@ if all_whole 60 honest1 honest2 honest4; then pass "3 nodes finish beside one th
     fail "3 nodes finish beside one that lies" "$(log honest1)" "$(log honest2)" "$(log honest4)"; fi
 for i in 1 2 4; do exit_of honest$i 30; done
 check "they got wrong bytes and say so" \
-    grep -h "$(ip_of 3):$port sent chunk .* with wrong contents" "$work"/honest?.log
+    grep -h "$(ip_of 3):$port sent chunk .* with a wrong hash" "$work"/honest?.log
 note "$(grep -h 'wrong contents' "$work"/honest?.log | wc -l) times, as: $(grep -h 'wrong contents' "$work"/honest?.log | head -n 1)"
 for i in 1 2 4; do check "copy $i is right all the same" same "$src" "$work/honest$i"; done
 check "the liar's bytes are in no log as fetched" \

@@ -47,7 +47,7 @@ class Node:
         self.stopped = swarm and random.random() < 0.01
         if swarm and number % 333 == 300:
             self.open(LOG, "log", O_WRONLY)
-            self.write(LOG, "<b>127.77.9.9:20004</b>: sent chunks with wrong contents")
+            self.write(LOG, "<b>127.77.9.9:20004</b>: sent chunks with wrong hashes")
         self.send(TREAD, struct.pack("<IQI", HAVE, len(have), 60000), 1)
         self.send(TREAD, struct.pack("<IQI", NEXT, 0, 60000), 2)
 

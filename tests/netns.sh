@@ -111,7 +111,7 @@ copies_are_right "${rest[@]}"
 for i in 2 7; do node "n$i" $i "$(ip_of 0)" "$work/n$i"; done
 if all_whole 60 n2 n7; then pass "the two start again and finish"; else
     fail "the two start again and finish" "$(log n2)" "$(log n7)"; fi
-check "they use what they had" grep -q 'were here' "$(log n2)"
+check "they use what they had" grep -q 'already here' "$(log n2)"
 note "node 2: $(summary n2)"
 ends_well n2 n7
 copies_are_right n2 n7

@@ -133,11 +133,11 @@ end KILL master
 own refused 2 "$work/refused" --timeout 4 --retries forever
 exit_of refused 15
 check "where nobody serves it gives up when it is told to" [ $code = 3 ]
-check "and says so" grep -q "cannot reach $server: Connection refused" "$(log refused)"
+check "and says so" grep -q "cannot connect to $server: Connection refused" "$(log refused)"
 node silent 2 10.77.0.99 "$work/silent" --own-net eth0,10.77.0.52/24 --timeout 8 --retries forever
 exit_of silent 25
 check "so it does where nobody is" [ $code = 3 ]
-check "and says that, too" grep -q "cannot reach 10.77.0.99: no answer" "$(log silent)"
+check "and says that, too" grep -q "cannot connect to 10.77.0.99: timed out" "$(log silent)"
 master 0 "$src" --max-upload $((mib / 8))M || { fail "the master starts" "$(log master)"; finish; }
 own cut 2 "$work/cut" --timeout 12 --retries forever
 wait_for 10 grep -q generation "$(log cut)"
@@ -145,7 +145,7 @@ sleep 2
 ip -n "$(ns sw)" link set p0 down
 exit_of cut 40
 check "a server that is gone in the middle is given up" [ $code = 3 ]
-check "with words that say how far it came" grep -qE "cannot reach $server: .*are kept for another try" "$(log cut)"
+check "with words that say how far it came" grep -qE "cannot connect to $server: .*are kept for the next attempt" "$(log cut)"
 ip -n "$(ns sw)" link set p0 up
 node nolink 2 "$server" "$work/nolink" --own-net eth7,10.77.0.52/24
 exit_of nolink 5
@@ -174,9 +174,9 @@ if vm_prints 180 first '^SECOND cmdline .* second'; then
 else
     fail "a machine boots another kernel with rd.xget.net=own" "$(console first)" "$(log first)"
 fi
-note "$(vm_lines first | grep 'files whole')"
-check "its first kernel was told of no address" vm_printed first '^xget: eth0 gets the address 10.77.0.1.* for xget alone'
+note "$(vm_lines first | grep ': fetched ')"
+check "its first kernel was told of no address" vm_printed first '^xget: eth0 has the address 10.77.0.1.*, used by xget only'
 vm wrong - -m 256 -no-reboot -kernel "$boot/vmlinuz" -initrd "$work/stage1.img" \
     -append "console=ttyS0 panic=-1 quiet rd.xget.kernel=vmlinuz rd.xget.net=own vlan=eth0.5:eth0"
-check "what the own network cannot do is told" vm_prints 90 wrong "${said}rd.xget.net=own has no VLANs"
+check "what the own network cannot do is told" vm_prints 90 wrong "${said}rd.xget.net=own does not support VLANs"
 finish

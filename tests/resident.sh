@@ -73,7 +73,7 @@ if grep -q 'check=stop' /proc/cmdline; then
     xget --status -n 127.0.0.1:20005 > /dev/null && say "who asks is answered"
     say "master is $(systemctl is-active xget-master.service): $(systemctl show -p StatusText xget-master.service)"
     systemctl reload xget-master.service; sleep 1
-    say "reloaded: $(journalctl -q --no-pager -u xget-master.service -p notice | grep 'looked at')"
+    say "reloaded: $(journalctl -q --no-pager -u xget-master.service -p notice | grep 'rescan finished')"
     systemctl status --no-pager xget-master.service | sed 's/^/STATUS /'
     say "over HTTP there is $(busybox wget -q -O - http://127.0.0.1/something)," \
         "and at a port below 1024 $(busybox wget -q -O - http://127.0.0.1:81/metrics | grep -c '^xget_nodes')"

@@ -59,9 +59,9 @@ boots_alone larger 8 $memory "rd.xget.kernel=vmlinuz rd.xget.initramfs=second.im
 boots_alone largest 9 $memory "rd.xget.kernel=vmlinuz rd.xget.initramfs=second.img,largest.img"
 check "a kernel starts with two initrds that have little room" vm_prints 240 kernel '^SECOND is up'
 check "two that cannot be loaded are told" vm_prints 60 larger \
-    'xget: cannot load /run/xget/files/vmlinuz: besides the files themselves this takes [0-9]+ MiB of memory, and there is room'
+    'xget: cannot load /run/xget/files/vmlinuz: not enough memory: need [0-9]+ MiB besides the files, [0-9]+ MiB available'
 note "$(vm_lines larger | grep -m 1 'cannot load')"
 check "two that are too large to fetch are told" vm_prints 60 largest \
-    'xget: /run/xget/files is too small: [0-9.]+ MiB are to come, and there is room for'
-note "$(vm_lines largest | grep -m 1 'are to come')"
+    'xget: not enough space in /run/xget/files: need [0-9.]+ MiB, have'
+note "$(vm_lines largest | grep -m 1 'not enough space')"
 finish

@@ -53,7 +53,7 @@ believes() {
 refuses() {
     local text=$1 words=$2 name=$3; shift 2
     get "$@"
-    if [ $code = 8 ] && grep -q "$words" "$(log "$name")" && ! grep -q 'trying again' "$(log "$name")" &&
+    if [ $code = 8 ] && grep -q "$words" "$(log "$name")" && ! grep -q 'retrying' "$(log "$name")" &&
         [ ! -e "$work/$name" ]; then pass "$text"; else
         fail "$text (exit code $code)" "$(log "$name")"; fi
     note "$(tail -n 1 "$(log "$name")")"
@@ -66,14 +66,14 @@ master_says() { wait_for "$1" grep -q "$2" "$(log master)"; }
 
 sign one
 serve --key "$one" --key "$two"
-check "the master says who has signed" master_says 20 "is signed by the key $(id_of "$one")"
+check "the master says who has signed" master_says 20 "is signed with key $(id_of "$one")"
 believes "the key that signed, in a file" file $port --key "$one"
 believes "the key itself" itself $port --key "$(key_of "$one")"
 believes "one of two keys" two-keys $port --key "$other" --key "$one"
 cat "$other" "$one" > "$work/both.pub"
 believes "one of two keys in a file" key-file $port --key "$work/both.pub"
 believes "no key: nothing is asked" no-key $port
-refuses "another key" "signed by the key $(id_of "$one"), and must be by the key $(id_of "$other")" \
+refuses "another key" "signed with key $(id_of "$one"), expected key $(id_of "$other")" \
     other-key $port --key "$other"
 get no-key-at-all $port --key RWnonsense
 check "what is neither a key nor a file is a bad command line" [ $code = 2 ]
@@ -85,11 +85,11 @@ check "the exit code is the same in the background" [ $? = 8 ]
 hash=$(b3sum --no-names "$manifest")
 wrong_hash=$(echo wrong | b3sum --no-names)
 believes "the pinned hash" hash $port --hash "$hash"
-refuses "another hash" "it is generation $hash, and not $wrong_hash" other-hash $port --hash "$wrong_hash"
+refuses "another hash" "its generation is $hash, expected $wrong_hash" other-hash $port --hash "$wrong_hash"
 believes "key and hash" key-and-hash $port --key "$one" --hash "$hash"
 refuses "the right key and another hash" "generation $hash, and not" key-other-hash $port \
     --key "$one" --hash "$wrong_hash"
-refuses "another key and the right hash" "must be by the key" other-key-hash $port \
+refuses "another key and the right hash" "expected key" other-key-hash $port \
     --key "$other" --hash "$hash"
 
 # ---- from node to node
@@ -99,7 +99,7 @@ all_whole 60 second || fail "a second node gets its files" "$(log second)"
 end TERM master
 believes "a third node with the key, from a second one without, with the master gone" \
     third $((port + 1)) --key "$one"
-refuses "another key, at the second node" "signed by the key $(id_of "$one")" \
+refuses "another key, at the second node" "signed with key $(id_of "$one")" \
     third-other $((port + 1)) --key "$other"
 end TERM second
 
@@ -113,7 +113,7 @@ forged=$({ decoded "$signature" 2 | head -c 2; decoded "$one" 2 | head -c 10 | t
     decoded "$signature" 2 | tail -c 64; } | base64 -w 0)
 sed -i "2s|.*|$forged|" "$signature"
 serve --key "$work/forged.pub"
-check "a forger's master serves a forged signature" master_says 20 'is signed by the key'
+check "a forger's master serves a forged signature" master_says 20 'is signed with key'
 refuses "a forged signature" 'or forged' forged $port --key "$one"
 end TERM master
 
@@ -121,18 +121,18 @@ sign one
 sed -i '3s/file:/File:/' "$signature"
 serve --key "$one"
 check "the master says that a signature was tampered with" \
-    grep "no signature of generation .* or forged" "$(log master)"
-refuses "a signature that does not fit is not served" "not signed, and must be by the key $(id_of "$one")" \
+    grep "does not contain a valid signature of generation .* or is forged" "$(log master)"
+refuses "a signature that does not fit is not served" "it has no signature, expected key $(id_of "$one")" \
     tampered $port --key "$one"
 end TERM master
 
 rm "$signature"
 serve --key "$one"
 check "the master says that the signature is missing" \
-    grep 'no signature of generation .*: No such file' "$(log master)"
+    grep 'does not contain a valid signature of generation .*: No such file' "$(log master)"
 refuses "no signature" "not signed" missing $port --key "$one"
 sign one -l
-check "one that comes later is served" master_says 20 'is signed by the key'
+check "one that comes later is served" master_says 20 'is signed with key'
 believes "a signature of minisign's older kind" older $port --key "$one"
 
 # ---- a new state of the tree
@@ -145,7 +145,7 @@ end TERM master
 sign two
 serve --key "$one" --key "$two"
 believes "a state that is signed by a new key, beside the old one" new-key $port --key "$one" --key "$two"
-refuses "the new key where only the old one is known" "signed by the key $(id_of "$two")" \
+refuses "the new key where only the old one is known" "signed with key $(id_of "$two")" \
     old-key $port --key "$one"
 end TERM master
 
@@ -159,7 +159,7 @@ exit_of slow 60
 check "a node in the middle of a fetch does not go over to a state that is not signed (exit code $code)" \
     sh -c "[ $code = 8 ] && grep -q 'not signed' '$(log slow)'"
 sign one
-signed_again() { [ "$(grep -c 'is signed by the key' "$(log master)")" -ge 2 ]; }
+signed_again() { [ "$(grep -c 'is signed with key' "$(log master)")" -ge 2 ]; }
 check "once that is signed, its signature is served" wait_for 20 signed_again
 get slow $port --key "$one"
 check "and fetched, with what was there" same "$src" "$work/slow"

@@ -54,23 +54,23 @@ keyboard "$work/keys"
 keys=$work/keys troubled bad-word 7 "root=xget:///$image rd.xget.timeout=soon"
 boots_alone no-shell 8 $memory "root=xget:///$image rd.xget.server=[::1"
 
-says bad-word 'kernel command line: rd\.xget\.timeout=soon: it is a number of seconds'
+says bad-word 'kernel command line: rd\.xget\.timeout=soon: expected a number of seconds'
 ends_in_shell bad-word
 type_in "$work/keys" 'echo I sleep; sleep 1000\n'
 vm_prints $limit bad-word '^I sleep'
 type_in "$work/keys" '\003echo awake\n'
 check "bad-word: what runs in the shell can be interrupted" vm_prints $limit bad-word '^awake'
 says no-shell 'kernel command line: rd\.xget\.server=.*::1.*\]'
-says no-shell 'this machine starts again in 60 s'
+says no-shell 'the machine restarts in 60 s'
 end TERM bad-word no-shell
 says late-link 'waiting for carrier on eth0'
 says late-dhcp 'waiting for a DHCP offer on eth0 \(asked (once|[0-9]+ times)\)'
-says late-master "cannot reach $(ip_of 0): Connection refused; trying again in [0-9.]+ s"
+says late-master "cannot connect to $(ip_of 0): Connection refused; retrying in [0-9.]+ s"
 says no-dhcp 'cannot get an address: no DHCP offer on eth0 \(asked [0-9]+ times\)'
 ends_in_shell no-dhcp
-says no-master "cannot reach $(ip_of 0): Connection refused"
+says no-master "cannot connect to $(ip_of 0): Connection refused"
 ends_in_shell no-master
-says no-machine "cannot reach $(ip_of 250): (no answer|No route to host)"
+says no-machine "cannot connect to $(ip_of 250): (timed out|connection timed out|No route to host)"
 ends_in_shell no-machine
 end TERM no-dhcp no-master no-machine
 
@@ -78,8 +78,8 @@ end TERM no-dhcp no-master no-machine
 
 monitor set_link n0 on
 dnsmasq_on_switch || finish
-says late-link 'eth0 gets the address 10\.77\.0\.[0-9]+ from the DHCP server 10\.77\.0\.1'
-says late-dhcp 'eth0 gets the address 10\.77\.0\.[0-9]+ from the DHCP server 10\.77\.0\.1'
+says late-link 'eth0 has the address 10\.77\.0\.[0-9]+, from the DHCP server 10\.77\.0\.1'
+says late-dhcp 'eth0 has the address 10\.77\.0\.[0-9]+, from the DHCP server 10\.77\.0\.1'
 master 0 "$boot" --signature "$signature" --key "$work/other.pub" || { fail "the master starts" "$(log master)"; finish; }
 for name in late-link late-dhcp late-master; do is_up $name; done
 end TERM late-link late-dhcp late-master
@@ -93,11 +93,11 @@ troubled wrong-hash 12 "root=xget:///$image rd.xget.hash=$zeros"
 troubled wrong-key 13 "root=xget:///$image rd.xget.key=$(tail -n 1 "$work/trusted.pub")"
 says not-served "$(ip_of 0) does not serve images/other\.squashfs"
 ends_in_shell not-served
-says too-large '/run/xget/files is too small: 400\.0 MiB are to come, and there is room for [0-9.]+ MiB'
+says too-large 'not enough space in /run/xget/files: need 400\.0 MiB, have [0-9.]+ MiB'
 ends_in_shell too-large
-says wrong-hash "the manifest of $(ip_of 0) is not trusted: it is generation [0-9a-f]{64}, and not $zeros"
+says wrong-hash "the manifest from $(ip_of 0) is not trusted: its generation is [0-9a-f]{64}, expected $zeros"
 ends_in_shell wrong-hash
-says wrong-key "the manifest of $(ip_of 0) is not trusted: it is signed by the key [0-9A-F]{16}, and must be by"
+says wrong-key "the manifest from $(ip_of 0) is not trusted: it is signed with key [0-9A-F]{16}, expected key"
 ends_in_shell wrong-key
 end TERM not-served too-large wrong-hash wrong-key master
 
@@ -106,6 +106,6 @@ master 0 "$boot" --max-upload 1M || { fail "a slow master starts" "$(log master)
 troubled lost-master 11 "root=xget:///$image rd.xget.timeout=20"
 says lost-master '[0-9.]+ % of [0-9.]+ MiB'
 end TERM master
-says lost-master "cannot reach $(ip_of 0): the time is over; .* of .* are here and are kept for another try"
+says lost-master "cannot connect to $(ip_of 0): timed out; .* of .* are kept for the next attempt"
 ends_in_shell lost-master
 finish

@@ -103,8 +103,8 @@ pub fn bring_up(
     report: &Reporter,
     give_up: Option<Instant>,
 ) -> Result<Network, Error> {
-    let mut kernel = Kernel::open().map_err(Error::system("ask the kernel for its links"))?;
-    let changes = Kernel::changes().map_err(Error::system("watch the kernel's links"))?;
+    let mut kernel = Kernel::open().map_err(Error::system("list network links"))?;
+    let changes = Kernel::changes().map_err(Error::system("watch network links"))?;
     let mut setup = Setup::new(wish, net, process::seed());
     let sockets = Map::new();
     let own = (net == Net::Own).then(Vec::new);
@@ -113,7 +113,7 @@ pub fn bring_up(
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
         let now = Instant::now();
-        setup.observe(kernel.look().map_err(Error::system("ask the kernel for its links"))?, now);
+        setup.observe(kernel.look().map_err(Error::system("list network links"))?, now);
         for action in setup.poll(now) {
             hands.act(&mut kernel, action)?;
         }
@@ -131,7 +131,10 @@ pub fn bring_up(
             if !matches!(found, Found::Present { .. })
                 && let Err(error) = before::leave(&network.servers)
             {
-                report.info(format_args!("the boot servers are not kept: {}", reason(&error)));
+                report.info(format_args!(
+                    "cannot save the boot servers for later stages: {}",
+                    reason(&error)
+                ));
             }
             return Ok(network);
         }
@@ -165,14 +168,14 @@ pub fn keep(network: &Network) -> Result<(), Error> {
     };
     Kernel::open()
         .and_then(|mut kernel| kernel.keep(link, *address))
-        .map_err(Error::system("keep the address"))
+        .map_err(Error::system("save the address"))
 }
 
 /// Takes all links down, whoever has brought them up, as is wanted before a kexec: the next kernel's
 /// driver finds the card at rest.
 pub fn take_down(report: &Reporter) {
     let told = |name: &str, error: io::Error| {
-        report.warning(format_args!("cannot take {name} down: {}", reason(&error)));
+        report.warning(format_args!("cannot set {name} down: {}", reason(&error)));
     };
     let seen = Kernel::open().and_then(|mut kernel| Ok((kernel.look()?, kernel)));
     let (seen, mut kernel) = match seen {
@@ -204,15 +207,15 @@ impl Hands<'_> {
         };
         match action {
             Action::MakeVlan { name, id, below } => {
-                told(&format!("make the VLAN {name}"), kernel.make_vlan(&name, id, below));
+                told(&format!("create VLAN {name}"), kernel.make_vlan(&name, id, below));
             }
             Action::SetMac { link, mac } => {
                 told("set the hardware address", kernel.set_mac(link, mac));
             }
             Action::AcceptAdvertisements { name } => accept_advertisements(&name),
             Action::Raise { link, name } => {
-                report.info(format_args!("brings {name} up"));
-                told(&format!("bring {name} up"), kernel.set_up(link, true));
+                report.info(format_args!("setting {name} up"));
+                told(&format!("set {name} up"), kernel.set_up(link, true));
             }
             Action::Send { link, packet } => self.send(link, &packet)?,
             Action::Program { name, config, .. } if self.own.is_some() => {
@@ -227,7 +230,7 @@ impl Hands<'_> {
                     accept_advertisements(&name);
                 }
                 kernel.set_address(link, &config).map_err(Error::system("set the address"))?;
-                told(&format!("set all routes of {name}"), kernel.set_routes(link, &config));
+                told(&format!("set every route of {name}"), kernel.set_routes(link, &config));
             }
         }
         Ok(())
@@ -328,7 +331,7 @@ fn name_node(name: &str, report: &Reporter) {
         return;
     }
     if let Err(error) = fs::write(HOSTNAME, name) {
-        report.warning(format_args!("cannot name this node {name}: {}", reason(&error)));
+        report.warning(format_args!("cannot set the host name to {name}: {}", reason(&error)));
     }
 }
 
@@ -340,16 +343,16 @@ fn domain(found: &Found) -> Option<&str> {
 }
 
 fn announce(found: &Found, network: &Network, report: &Reporter) {
-    let whose = if network.own.is_some() { ", for xget alone" } else { "" };
+    let whose = if network.own.is_some() { ", used by xget only" } else { "" };
     match found {
         Found::Present { link, address } => {
             report.notice(format_args!("{link} has the address {address}"));
         }
         Found::Given { link, address } => {
-            report.notice(format_args!("{link} gets the address {address} from ip={whose}"));
+            report.notice(format_args!("{link} has the address {address}, set by ip={whose}"));
         }
         Found::Advertised { link, address } => {
-            report.notice(format_args!("{link} has the address {address} from an IPv6 router"));
+            report.notice(format_args!("{link} has the address {address}, from an IPv6 router"));
         }
         Found::Leased { link, lease } => {
             let time = match network.lease {
@@ -357,7 +360,7 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
                 None => String::new(),
             };
             let (address, server) = (lease.address, lease.server);
-            let text = format!("{link} gets the address {address} from the DHCP server {server}");
+            let text = format!("{link} has the address {address}, from the DHCP server {server}");
             report.notice(format_args!("{text}{time}{whose}"));
         }
     }

@@ -122,7 +122,7 @@ impl Cmdline {
             let Word { name, value, .. } = &word;
             let bad = |why: String| BadWord { word: word.to_string(), why };
             let value = || value.as_deref().filter(|value| !value.is_empty());
-            let needed = || value().ok_or_else(|| bad(format!("{name}= needs a value")));
+            let needed = || value().ok_or_else(|| bad(format!("{name}= requires a value")));
             match name.as_str() {
                 // Somebody else's root is none of ours.
                 "root" => cmdline.root = value().map(root).transpose().map_err(bad)?.flatten(),
@@ -165,8 +165,7 @@ impl Cmdline {
             None => {
                 return Err(BadWord {
                     word: "rd.xget.kernel=".to_owned(),
-                    why: "it is missing, and rd.xget.initramfs= or rd.xget.append= are for it"
-                        .into(),
+                    why: "missing, but rd.xget.initramfs= or rd.xget.append= is set".into(),
                 });
             }
         };
@@ -262,11 +261,11 @@ fn root(value: &str) -> Result<Option<Root>, String> {
 
 fn key(value: &str) -> Result<Key, String> {
     Key::parse(value)
-        .ok_or_else(|| "a minisign public key is RW... and has 56 characters".to_owned())
+        .ok_or_else(|| "expected a minisign public key (RW..., 56 characters)".to_owned())
 }
 
 fn hash(value: &str) -> Result<Hash, String> {
-    Hash::from_hex(value).map_err(|_| "a generation has 64 hexadecimal digits".into())
+    Hash::from_hex(value).map_err(|_| "expected a generation (64 hexadecimal digits)".into())
 }
 
 fn net(value: &str) -> Result<Net, String> {
@@ -274,7 +273,7 @@ fn net(value: &str) -> Result<Net, String> {
         "auto" => Ok(Net::Auto),
         "kernel" => Ok(Net::Kernel),
         "own" => Ok(Net::Own),
-        _ => Err("it is auto, kernel or own".into()),
+        _ => Err("expected auto, kernel or own".into()),
     }
 }
 
@@ -285,12 +284,12 @@ fn serve(value: &str) -> Result<Serve, String> {
         number => number
             .parse::<u32>()
             .map(|seconds| Serve::Seconds(seconds.into()))
-            .map_err(|_| "it is yes, no or a number of seconds".into()),
+            .map_err(|_| "expected yes, no or a number of seconds".into()),
     }
 }
 
 /// A number of seconds; 0 is none.
 fn seconds(value: &str) -> Result<Option<Duration>, String> {
-    let seconds: u32 = value.parse().map_err(|_| "it is a number of seconds".to_owned())?;
+    let seconds: u32 = value.parse().map_err(|_| "expected a number of seconds".to_owned())?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
 }

@@ -93,12 +93,12 @@ fn modules() -> Vec<PathBuf> {
 
 fn rescue() -> ! {
     if Path::new(RESCUE_SHELL).exists() {
-        report().notice("a shell; the machine starts again when it ends");
+        report().notice("starting a rescue shell; the machine restarts when it exits");
         if let Err(error) = run_shell() {
             report().error(format_args!("cannot run {RESCUE_SHELL}: {}", reason(&error)));
         }
     } else {
-        report().notice(format_args!("this machine starts again in {} s", RESTART_AFTER.as_secs()));
+        report().notice(format_args!("the machine restarts in {} s", RESTART_AFTER.as_secs()));
         thread::sleep(RESTART_AFTER);
     }
     let error = restart_machine();

@@ -22,11 +22,12 @@ pub(super) fn load(
 ) -> Result<(), Error> {
     let image = File::open(kernel).map_err(Error::file("open", kernel))?;
     let initrd = joined(initrds)?;
-    let needed = memory_needed(&image, initrd.as_ref()).map_err(Error::file("look at", kernel))?;
+    let needed = memory_needed(&image, initrd.as_ref())
+        .map_err(Error::file("read the attributes of", kernel))?;
     let room = room();
     if needed > room {
         return Err(Error::Boot(format!(
-            "cannot load {}: besides the files themselves this takes {} MiB of memory, and there is room for {} MiB",
+            "cannot load {}: not enough memory: need {} MiB besides the files, {} MiB available",
             kernel.display(),
             needed.div_ceil(1 << 20),
             room >> 20
@@ -34,16 +35,22 @@ pub(super) fn load(
     }
     load_kernel(&image, initrd.as_ref(), cmdline).map_err(|error| {
         let why = match error.raw_os_error() {
-            Some(libc::ENOSYS) => "this kernel cannot start another (it lacks CONFIG_KEXEC_FILE)",
-            Some(libc::EPERM) => "it is forbidden here (lockdown, or kexec_load_disabled)",
-            Some(libc::ENOEXEC) => "it is no kernel for this machine",
-            Some(libc::ENOMEM) => "there is not enough memory in one piece",
+            Some(libc::ENOSYS) => {
+                "the running kernel does not support kexec_file_load \
+             (CONFIG_KEXEC_FILE)"
+            }
+            Some(libc::EPERM) => {
+                "kexec is forbidden (kernel lockdown, or sysctl \
+             kernel.kexec_load_disabled)"
+            }
+            Some(libc::ENOEXEC) => "it is not a kernel image for this architecture",
+            Some(libc::ENOMEM) => "not enough contiguous memory",
             Some(libc::EKEYREJECTED | libc::ENODATA | libc::ENOKEY) => {
-                "its signature is missing or wrong, and this kernel insists on one"
+                "its signature is missing or invalid, and the running kernel requires one"
             }
             _ => &reason(&error),
         };
-        let with = if initrd.is_some() { " and what goes with it" } else { "" };
+        let with = if initrd.is_some() { " and its initrd" } else { "" };
         Error::Boot(format!("cannot load {}{with}: {why}", kernel.display()))
     })
 }
@@ -77,7 +84,7 @@ fn running_bytes(head: &[u8]) -> Option<u64> {
 
 /// Starts it; returns only if that fails.
 pub(super) fn start() -> Error {
-    Error::System { action: "start the kernel that was loaded", error: start_loaded_kernel() }
+    Error::System { action: "start the loaded kernel", error: start_loaded_kernel() }
 }
 
 /// Several initrds as one: the second and all that follow it are appended to the first.

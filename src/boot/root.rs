@@ -82,7 +82,7 @@ pub(super) fn make_root(
     init: Option<&str>,
     report: &Reporter,
 ) -> Result<Fetched, Error> {
-    let found = fs::metadata(fetched).map_err(Error::file("look at", fetched))?;
+    let found = fs::metadata(fetched).map_err(Error::file("read the attributes of", fetched))?;
     if found.is_dir() {
         check_init(fetched, init)?;
         overlay(fetched, fetched, new_root, report)?;
@@ -117,12 +117,12 @@ fn unpack_root(
     let too_large = |bytes: u64, what: &str| {
         let (mib, room) = (bytes >> 20, room >> 20);
         Error::Boot(format!(
-            "{} does not fit into memory: {what} {mib} MiB, and there is room for {room} MiB",
+            "not enough memory for {}: {what} {mib} MiB, {room} MiB available",
             path.display()
         ))
     };
     if size > room {
-        return Err(too_large(size, "it has"));
+        return Err(too_large(size, "need"));
     }
     let archive = Archive::open(path, packing).map_err(Error::file("unpack", path))?;
     fs::create_dir_all(new_root).map_err(Error::file("make", new_root))?;
@@ -137,19 +137,23 @@ fn unpack_root(
     };
     let unpacked = thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, unpack)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("it cannot be understood")))
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("its size cannot be determined")))
     });
     let bytes = unpacker.bytes();
     unpacked.map_err(|error| match error.kind() {
-        io::ErrorKind::StorageFull => too_large(bytes, "its files have more than"),
+        io::ErrorKind::StorageFull => too_large(bytes, "its files need more than"),
         _ => Error::Boot(format!(
-            "cannot unpack {}, at {}: {}",
+            "cannot unpack {} at entry {}: {}",
             path.display(),
             unpacker.last().display(),
             reason(&error)
         )),
     })?;
-    report.notice(format_args!("root is in memory: {} MiB from {}", bytes >> 20, path.display()));
+    report.notice(format_args!(
+        "the root is in memory: {} MiB unpacked from {}",
+        bytes >> 20,
+        path.display()
+    ));
     Ok(())
 }
 
@@ -172,7 +176,10 @@ fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> 
         work.display()
     );
     mount_with_module("xget".as_ref(), new_root, "overlay", flags, &options)?;
-    report.notice(format_args!("root is {} with an overlay in memory", fetched.display()));
+    report.notice(format_args!(
+        "the root is {} with a writable overlay in memory",
+        fetched.display()
+    ));
     Ok(())
 }
 
@@ -192,14 +199,15 @@ fn mount_image(path: &Path) -> Result<&'static Path, Error> {
     let image = File::open(path).map_err(Error::file("open", path))?;
     let kind = ImageKind::of(&image).map_err(Error::file("read", path))?.ok_or_else(|| {
         Error::Boot(format!(
-            "{} is neither squashfs, erofs nor ext4, and no tar or cpio archive",
+            "unknown format of {}: expected a squashfs, erofs or ext4 image, or a tar or cpio \
+             archive",
             path.display()
         ))
     })?;
     load("loop");
     let (device, kept) = loop_device::attach(&image).map_err(|error| {
         let why = reason(&error);
-        Error::Boot(format!("cannot make {} a block device: {why}", path.display()))
+        Error::Boot(format!("cannot attach {} to a loop device: {why}", path.display()))
     })?;
     let lower = Path::new(LOWER);
     fs::create_dir_all(lower).map_err(Error::file("make", lower))?;
@@ -224,7 +232,7 @@ fn mount_with_module(
     }
     result.map_err(|error| {
         let why = match error.raw_os_error() {
-            Some(libc::ENODEV) => "this kernel, or its initramfs, lacks that file system",
+            Some(libc::ENODEV) => "the kernel or its initramfs lacks this file system",
             _ => &reason(&error),
         };
         Error::Boot(format!("cannot mount {kind} on {}: {why}", target.display()))
@@ -242,8 +250,8 @@ fn check_init(root: &Path, init: Option<&str>) -> Result<(), Error> {
     let has = |path: &str| fs::symlink_metadata(root.join(path.trim_start_matches('/'))).is_ok();
     match init {
         _ if INITS.into_iter().chain(init).any(has) => Ok(()),
-        Some(init) => Err(Error::Boot(format!("what was fetched is no root: it has no {init}"))),
-        None => Err(Error::Boot("what was fetched is no root: it has no /sbin/init".into())),
+        Some(init) => Err(Error::Boot(format!("the fetched root has no {init}"))),
+        None => Err(Error::Boot("the fetched root has no /sbin/init".into())),
     }
 }
 

@@ -50,5 +50,5 @@ fn start(init: Option<&str>) -> Error {
         let comma = if why.is_empty() { "" } else { ", " };
         why += &format!("{comma}{}: {}", program.display(), reason(&error));
     }
-    Error::Boot(format!("the root has no program to go on with: {why}"))
+    Error::Boot(format!("no init program starts in the root: {why}"))
 }

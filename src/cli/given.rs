@@ -125,18 +125,18 @@ impl Given {
                 Arg::Long(name) => (options().find(|o| o.long == name), format!("--{name}")),
             };
             let Some(option) = option else {
-                return usage(format!("there is no option {}", shown(written.as_bytes())));
+                return usage(format!("unknown option {}", shown(written.as_bytes())));
             };
             match option.takes {
                 Takes::Nothing(set) => set(&mut given),
                 Takes::Value { name, kind, set } => {
                     let value = parser.value().unwrap_or_default();
                     if value.is_empty() {
-                        return usage(format!("{written} needs a value: {name}"));
+                        return usage(format!("{written} requires a value: {name}"));
                     }
                     if set(&mut given, &value).is_none() {
                         let value = shown(value.as_bytes());
-                        return usage(format!("{written}: {value} is not {kind}"));
+                        return usage(format!("{written}: invalid value {value}: expected {kind}"));
                     }
                 }
             }
@@ -144,7 +144,7 @@ impl Given {
         }
         // A variable that was never set, most likely; as a SRC it would mean everything.
         if given.operands.iter().any(|operand| operand.is_empty()) {
-            return usage("an operand is empty");
+            return usage("empty argument");
         }
         Ok(given)
     }
@@ -154,7 +154,7 @@ impl Given {
             None => Ok(()),
             Some((option, written)) => {
                 let names: Vec<&str> = option.forms.iter().map(|form| form.name()).collect();
-                usage(format!("{written} goes with {}", names.join(" or ")))
+                usage(format!("{written} can only be used with {}", names.join(" or ")))
             }
         }
     }

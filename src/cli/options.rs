@@ -84,8 +84,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| parsed(v).map(|max| given.max_fed = max),
                 },
                 forms: &[Serve],
-                help: "feed at most N nodes at once (default 4); the\n\
-                       others draw from those",
+                help: "feed at most N nodes at once (default 4); others\nfetch from those",
             },
             Opt {
                 short: Some('x'),
@@ -127,8 +126,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| http_port(v).map(|port| given.http = Some(port)),
                 },
                 forms: &[Serve],
-                help: "serve the files over HTTP too, for firmware,\n\
-                       with --metrics' pages, on --listen's address",
+                help: "also serve the files over HTTP, with the pages\nof --metrics, on the \
+                 address of --listen",
             },
             Opt {
                 short: None,
@@ -139,8 +138,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| http_port(v).map(|port| given.metrics = Some(port)),
                 },
                 forms: &[Serve],
-                help: "serve a page of the swarm (/.xget/) and metrics\n\
-                       (/metrics) over HTTP (default ADDR: 127.0.0.1)",
+                help: "serve a status page (/.xget/) and metrics\n(/metrics) over HTTP (default \
+                 ADDR: 127.0.0.1)",
             },
         ],
     ),
@@ -156,8 +155,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| parsed(v).map(|server| given.server = Some(server)),
                 },
                 forms: &[Fetch, Status],
-                help: "the master, or several of which any will do;\n\
-                       an IPv6 address with a port stands in brackets",
+                help: "the master; with several, any of them is used.\nIPv6 address and port: \
+                 [ADDR]:PORT",
             },
             Opt {
                 short: None,
@@ -168,15 +167,15 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| parsed(v).map(|aname| given.aname = Some(aname)),
                 },
                 forms: &[Fetch],
-                help: "the server is not xget's, and exports its tree\n\
-                       under this name: fetch without verification",
+                help: "fetch from a 9P server other than xget that\nexports its tree under this \
+                 name; not verified",
             },
             Opt {
                 short: Some('s'),
                 long: "no-mode",
                 takes: Nothing(|given| given.no_mode = true),
                 forms: &[Fetch],
-                help: "leave the modes of files alone",
+                help: "do not set file modes",
             },
             Opt {
                 short: Some('r'),
@@ -187,8 +186,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| retries(v).map(|retries| given.retries = retries),
                 },
                 forms: &[Fetch],
-                help: "try again N times to reach the master\n\
-                       (default 5)",
+                help: "retry N times to connect to the master\n(default 5)",
             },
             Opt {
                 short: None,
@@ -199,8 +197,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| interval(seconds(v)?).map(|wait| given.longest_wait = wait),
                 },
                 forms: &[Fetch],
-                help: "wait at most so long between two attempts\n\
-                       (default 8)",
+                help: "longest wait between two attempts (default 8)",
             },
             Opt {
                 short: None,
@@ -211,16 +208,15 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| seconds(v).map(|secs| given.timeout = interval(secs)),
                 },
                 forms: &[Fetch],
-                help: "give up after so long (default: as the\n\
-                       retries decide); what is here is kept",
+                help: "give up after this time (default: --retry\ndecides); fetched data is kept",
             },
             Opt {
                 short: None,
                 long: "must-fit",
                 takes: Nothing(|given| given.must_fit = true),
                 forms: &[Fetch],
-                help: "fetch nothing if there is no room for all of\n\
-                       it (holes in files count as if they were full)",
+                help: "fetch nothing unless there is space for all of\nit (holes in files count \
+                 as data)",
             },
             Opt {
                 short: None,
@@ -231,8 +227,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| serve_on(v).map(|serve_on| given.serve_on = serve_on),
                 },
                 forms: &[Fetch],
-                help: "how long to serve other nodes once the files\n\
-                       are whole (default: while they draw from it)",
+                help: "how long to serve other nodes after the fetch\n(default: while they fetch \
+                 from this one)",
             },
             Opt {
                 short: None,
@@ -246,8 +242,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     },
                 },
                 forms: &[Fetch],
-                help: "while serving on, say what is served in\n\
-                       DIR/state.json, and let --take-over take it",
+                help: "while serving, describe it in DIR/state.json\nand accept --take-over \
+                 there",
             },
             Opt {
                 short: None,
@@ -258,9 +254,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| parsed(v).map(|config| given.own_net = Some(config)),
                 },
                 forms: &[Fetch],
-                help: "speak TCP without the kernel, as ADDR on LINK,\n\
-                       which is up and has no address (needs root);\n\
-                       mtu=BYTES may follow",
+                help: "use xget's own TCP as ADDR on LINK, which must\nbe up and without address \
+                 (needs root);\nmtu=BYTES may follow",
             },
         ],
     ),
@@ -279,9 +274,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     },
                 },
                 forms: &[Serve, Fetch],
-                help: "believe only what this minisign public key has\n\
-                       signed (RW..., or a file with one or several);\n\
-                       of several any will do",
+                help: "accept only manifests signed with this minisign\npublic key (RW...) or \
+                 one of those in a file;\ncan be repeated: any of the keys is accepted",
             },
             Opt {
                 short: None,
@@ -307,8 +301,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     },
                 },
                 forms: &[Serve],
-                help: "serve this minisign signature of the manifest,\n\
-                       which one of the keys has made",
+                help: "serve this minisign signature of the manifest,\nwhich --key verifies",
             },
         ],
     ),
@@ -320,18 +313,16 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 long: "boot",
                 takes: Nothing(|given| given.boot = true),
                 forms: &[Boot],
-                help: "do what the kernel command line asks for, in\n\
-                       an initramfs; with a URL: only fetch that, from\n\
-                       whom and as it says, and print where it is",
+                help: "boot as the kernel command line says (in an\ninitramfs); with URL: only \
+                 fetch that, and\nprint where it is",
             },
             Opt {
                 short: None,
                 long: "take-over",
                 takes: Nothing(|given| given.take_over = true),
                 forms: &[TakeOver],
-                help: "serve on in the place of who has served with\n\
-                       --state DIR so far (default /run/xget, where the\n\
-                       boot does); with nobody there: do nothing",
+                help: "take over from the process that serves with\n--state DIR (default \
+                 /run/xget, as in a boot);\nif there is none, do nothing",
             },
         ],
     ),
@@ -343,7 +334,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 long: "status",
                 takes: Nothing(|given| given.status = true),
                 forms: &[Status],
-                help: "print who holds what, and how fast it comes",
+                help: "print what each node holds and how fast it\nfetches",
             },
             Opt {
                 short: None,
@@ -357,21 +348,21 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 long: "raw",
                 takes: Nothing(|given| given.raw = true),
                 forms: &[Status],
-                help: "print it as the server writes it, NAME=VALUE",
+                help: "print it as the server sends it, NAME=VALUE",
             },
             Opt {
                 short: None,
                 long: "watch",
                 takes: Nothing(|given| given.watch = true),
                 forms: &[Status],
-                help: "print it again every second",
+                help: "repeat every second",
             },
             Opt {
                 short: None,
                 long: "manifest",
                 takes: Nothing(|given| given.manifest = true),
                 forms: &[Manifest],
-                help: "print what would be served, with its hashes",
+                help: "print the manifest of a tree, with its hashes",
             },
             Opt {
                 short: None,
@@ -385,14 +376,14 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     },
                 },
                 forms: &[Serve, Manifest],
-                help: "print what completes these options in that shell",
+                help: "print a completion script for that shell",
             },
             Opt {
                 short: Some('h'),
                 long: "help",
                 takes: Nothing(|given| given.answer = Some(Command::Help)),
                 forms: EVERY_FORM,
-                help: "print this",
+                help: "print this help",
             },
             Opt {
                 short: Some('V'),
@@ -415,9 +406,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| parsed(v).map(|port| given.port = port),
                 },
                 forms: &[Serve, Fetch, Status],
-                help: "the master's port (default 20004); a node\n\
-                       serves on it too, or on any free one if it\n\
-                       is taken",
+                help: "the master's port (default 20004); a node also\nserves on it, or on a \
+                 free one if it is taken",
             },
             Opt {
                 short: None,
@@ -435,40 +425,38 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                 long: "allow",
                 takes: Value {
                     name: "NETWORK",
-                    kind: "a network, as 10.1.0.0/16, or an IP address",
+                    kind: "a network such as 10.1.0.0/16, or an IP address",
                     set: |given, v| parsed(v).map(|network| given.allowed.0.push(network)),
                 },
                 forms: &[Serve, Fetch],
-                help: "serve hosts of this network only (default: all);\n\
-                       may be given several times",
+                help: "serve only hosts of this network (default:\nall); can be repeated",
             },
             Opt {
                 short: None,
                 long: "max-upload",
                 takes: Value {
                     name: "RATE",
-                    kind: "a number of bytes a second, as 800K, 50M or 1G",
+                    kind: "a number of bytes per second, such as 800K, 50M or 1G",
                     set: |given, v| rate(v).map(|rate| given.max_upload = Some(rate)),
                 },
                 forms: &[Serve, Fetch],
-                help: "send at most so many bytes a second to all\n\
-                       others together; K, M and G are powers of 1024",
+                help: "send at most this many bytes per second in\ntotal; K, M and G are powers \
+                 of 1024",
             },
             Opt {
                 short: Some('o'),
                 long: "no-owner",
                 takes: Nothing(|given| given.no_owner = true),
                 forms: &[Serve, Fetch, Manifest],
-                help: "keep owners out of the manifest; when\n\
-                       fetching, leave owners alone",
+                help: "leave owners out of the manifest; when\nfetching, do not set owners",
             },
             Opt {
                 short: Some('b'),
                 long: "background",
                 takes: Nothing(|given| given.background = true),
                 forms: &[Serve, Fetch],
-                help: "return once the tree is served, or once the\n\
-                       files are whole, and serve on",
+                help: "return once the tree is served, or once all\nfiles are fetched, and serve \
+                 in the background",
             },
             Opt {
                 short: Some('q'),
@@ -486,15 +474,15 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| debug_level(v).map(|level| given.logging.level = level),
                 },
                 forms: EVERY_FORM,
-                help: "0: what should be known (default), 1: log also\n\
-                       who comes and goes, 2: every 9P message",
+                help: "0: important messages (default), 1: also\nconnections, 2: every 9P \
+                 message",
             },
             Opt {
                 short: Some('v'),
                 long: "verbose",
                 takes: Nothing(|given| given.logging.level = given.logging.level.more()),
                 forms: EVERY_FORM,
-                help: "as -D 1; given twice: as -D 2",
+                help: "same as -D 1; twice: -D 2",
             },
             Opt {
                 short: None,
@@ -505,9 +493,8 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| log_form(v).map(|form| given.logging.form = form),
                 },
                 forms: EVERY_FORM,
-                help: "prefix: a priority before each line (default\n\
-                       where systemd's journal reads them); plain:\n\
-                       none; kmsg: to the kernel's log as well",
+                help: "prefix: a priority before each line (default\nif the journal reads them); \
+                 plain: no prefix;\nkmsg: also write to the kernel log",
             },
         ],
     ),
@@ -515,29 +502,29 @@ static SECTIONS: &[(&str, &[Opt])] = &[
 
 static USAGE: &[(Form, &str)] = &[
     (Serve, "xget [options] DIR|FILE                      serve as the master"),
-    (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then help others"),
-    (Status, "xget --status -n HOST[:PORT] [--watch]       who holds what"),
-    (Manifest, "xget --manifest DIR|FILE [-x] [-o]           what would be served"),
+    (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then serve other nodes"),
+    (Status, "xget --status -n HOST[:PORT] [--watch]       what each node holds"),
+    (Manifest, "xget --manifest DIR|FILE [-x] [-o]           print the manifest"),
     (Boot, "xget --boot [URL]                            boot, in an initramfs"),
-    (TakeOver, "xget --take-over [DIR]                       serve on what the boot fetched"),
+    (TakeOver, "xget --take-over [DIR]                       serve what the boot fetched"),
 ];
 
 static EXAMPLES: &[(Form, &str)] = &[
     (Serve, "xget /srv/boot                        serve /srv/boot and all below it"),
     (Fetch, "xget -n head . /tmp/boot              fetch everything from host head"),
     (Fetch, "xget -n head vmlinuz initrd /boot     fetch two files"),
-    (Fetch, "xget -b -n '[fd00::1]:564' root /new  return when whole, serve on"),
-    (Status, "xget --status -n head                 look at the nodes"),
+    (Fetch, "xget -b -n '[fd00::1]:564' root /new  fetch root, serve in the background"),
+    (Status, "xget --status -n head                 show the nodes"),
 ];
 
 const EXIT_CODES: &str = "Exit codes:
-  0  done
+  0  success
   1  unexpected failure
   2  bad command line
   3  server not found or not reachable
-  4  not served there
-  5  local file or system problem
-  6  the peer sent what cannot be right, or verification failed
+  4  the server does not have it
+  5  local file or system error
+  6  invalid data from the server, or verification failed
   7  cannot listen
   8  a signature or a hash is missing or wrong
 ";
@@ -556,7 +543,7 @@ pub fn help() -> String {
             let _ = write!(text, "\n{title}:\n{options}");
         }
     }
-    text += "\nSRC is a path on the master, `.` everything. A DEST that does not exist is made.\n";
+    text += "\nSRC is a path on the master; `.` is everything. DEST is created if missing.\n";
     text + "\n" + EXIT_CODES + "\nExamples:\n" + &lines(EXAMPLES)
 }
 

@@ -94,7 +94,8 @@ fn a_hash_has_64_hexadecimal_digits() {
     let given = fetch(&format!("-n head --hash {hash} . d")).hash;
     assert_eq!(given.map(|given| given.to_string()), Some(hash.clone()));
     for wrong in [&hash[1..], &format!("{hash}0"), "latest"] {
-        let text = format!("--hash: {wrong} is not a generation (64 hexadecimal digits)");
+        let text =
+            format!("--hash: invalid value {wrong}: expected a generation (64 hexadecimal digits)");
         refused(&format!("-n head --hash {wrong} . d"), &text);
     }
 }
@@ -172,7 +173,10 @@ fn how_long_to_try() {
     let given = fetch("-n h --timeout 90 --retry-wait 2 . d");
     assert_eq!(given.timeout, Some(Duration::from_secs(90)));
     assert_eq!(given.longest_wait, Duration::from_secs(2));
-    refused("-n h --retry-wait 0 . d", "--retry-wait: 0 is not a number of seconds, 1 or more");
+    refused(
+        "-n h --retry-wait 0 . d",
+        "--retry-wait: invalid value 0: expected a number of seconds, 1 or more",
+    );
 }
 
 #[test]
@@ -181,8 +185,8 @@ fn booting_takes_one_url_or_nothing() {
     assert_eq!(run("--boot"), Ok(Command::Boot(Boot { url: None, logging })));
     let url = Some("xget://head/root".to_owned());
     assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(Boot { url, logging })));
-    refused("--boot a b", "--boot takes one URL, or nothing");
-    refused("--boot -n head", "-n goes with fetching (-n) or --status");
+    refused("--boot a b", "--boot takes at most one URL");
+    refused("--boot -n head", "-n can only be used with fetching (-n) or --status");
 }
 
 #[test]
@@ -206,7 +210,10 @@ fn each_v_says_more() {
 fn the_form_of_the_log() {
     assert_eq!(fetch("-n h . d").logging.form, LogForm::Auto);
     assert_eq!(fetch("-n h --log prefix . d").logging.form, LogForm::Prefix);
-    refused("-n h --log loud . d", "--log: loud is not auto, plain, prefix or kmsg");
+    refused(
+        "-n h --log loud . d",
+        "--log: invalid value loud: expected auto, plain, prefix or kmsg",
+    );
 }
 
 #[test]
@@ -215,7 +222,7 @@ fn a_status_as_json() {
     let form = StatusForm::Json;
     let expected = Status { server: "h".to_owned(), port: 20004, form, watch: false, logging };
     assert_eq!(run("--status -n h --json"), Ok(Command::Status(expected)));
-    refused("--status -n h --json --raw", "--json and --raw exclude each other");
+    refused("--status -n h --json --raw", "--json and --raw cannot be used together");
 }
 
 #[test]
@@ -231,20 +238,20 @@ fn help_is_given_whatever_follows() {
 
 #[test]
 fn an_unknown_option_is_named() {
-    refused("--nonsense", "there is no option --nonsense");
-    refused("-z", "there is no option -z");
+    refused("--nonsense", "unknown option --nonsense");
+    refused("-z", "unknown option -z");
 }
 
 #[test]
 fn an_unknown_option_cannot_drive_the_terminal() {
-    refused("--a\x1b[2J", "there is no option --a\\x1b[2J");
+    refused("--a\x1b[2J", "unknown option --a\\x1b[2J");
 }
 
 #[test]
 fn a_missing_value_is_named() {
-    refused("-n", "-n needs a value: HOST[:PORT][,...]");
-    refused("--port", "--port needs a value: PORT");
-    refused("-n h --serve= . d", "--serve needs a value: SECONDS|forever|no");
+    refused("-n", "-n requires a value: HOST[:PORT][,...]");
+    refused("--port", "--port requires a value: PORT");
+    refused("-n h --serve= . d", "--serve requires a value: SECONDS|forever|no");
 }
 
 #[test]
@@ -255,52 +262,52 @@ fn a_value_that_nobody_wants_is_refused() {
 
 #[test]
 fn a_value_of_the_wrong_kind_is_shown() {
-    refused("-n h -p 65536 . d", "-p: 65536 is not a port (0 to 65535)");
-    refused("-n h -r often . d", "-r: often is not a number or \"forever\"");
-    refused("-m 0 d", "-m: 0 is not a number of nodes, 1 or more");
-    refused("--listen host d", "--listen: host is not an IP address");
-    refused("-D much d", "-D: much is not a level (0, 1 or 2)");
+    refused("-n h -p 65536 . d", "-p: invalid value 65536: expected a port (0 to 65535)");
+    refused("-n h -r often . d", "-r: invalid value often: expected a number or \"forever\"");
+    refused("-m 0 d", "-m: invalid value 0: expected a number of nodes, 1 or more");
+    refused("--listen host d", "--listen: invalid value host: expected an IP address");
+    refused("-D much d", "-D: invalid value much: expected a level (0, 1 or 2)");
 }
 
 #[test]
 fn seconds_beyond_any_clock_are_refused() {
     let error = run("-n h --serve 18446744073709551615 . d").expect_err("too long");
-    assert!(error.starts_with("--serve: 18446744073709551615 is not"), "{error}");
+    assert!(error.starts_with("--serve: invalid value 18446744073709551615"), "{error}");
 }
 
 #[test]
 fn fetching_without_operands_says_what_is_missing() {
-    refused("-n h", "SRC and DEST are missing: what to fetch, and where to put it");
+    refused("-n h", "missing arguments: SRC (what to fetch) and DEST (where to)");
 }
 
 #[test]
 fn fetching_with_one_operand_says_what_is_missing() {
-    let text = "only one of SRC and DEST is given: say what to fetch, and where to put it";
+    let text = "missing argument: both SRC (what to fetch) and DEST (where to) are required";
     refused("-n h file1", text);
 }
 
 #[test]
 fn an_unset_variable_does_not_mean_everything() {
     let words = ["-n", "h", "", "/x"].map(OsString::from);
-    assert_eq!(parse_words(words), Err("an operand is empty".to_owned()));
+    assert_eq!(parse_words(words), Err("empty argument".to_owned()));
 }
 
 #[test]
 fn an_option_of_another_form_is_refused() {
-    refused("-n h -m 3 . d", "-m goes with serving");
-    refused("-n h --json . d", "--json goes with --status");
-    refused("--status -n h -s", "-s goes with fetching (-n)");
+    refused("-n h -m 3 . d", "-m can only be used with serving");
+    refused("-n h --json . d", "--json can only be used with --status");
+    refused("--status -n h -s", "-s can only be used with fetching (-n)");
 }
 
 #[test]
 fn a_status_needs_a_server_and_nothing_more() {
-    refused("--status", "--status needs -n HOST[:PORT]");
-    refused("--status -n h x", "--status takes no operands");
+    refused("--status", "--status requires -n HOST[:PORT]");
+    refused("--status -n h x", "--status takes no arguments");
 }
 
 #[test]
 fn two_forms_at_once_are_refused() {
-    refused("--status --manifest -n h", "--status and --manifest exclude each other");
+    refused("--status --manifest -n h", "--status and --manifest cannot be used together");
 }
 
 #[test]
@@ -366,8 +373,11 @@ mod with_a_master {
         assert_eq!(serve("--http 80 /srv").http, port(None, 80));
         assert_eq!(serve("--http 10.0.0.1:80 /srv").http, port(Some("10.0.0.1"), 80));
         assert_eq!(serve("--metrics [::1]:9000 /srv").metrics, port(Some("::1"), 9000));
-        refused("--http host:80 /srv", "--http: host:80 is not a port, or an address and a port");
-        refused("-n h --metrics 80 . d", "--metrics goes with serving");
+        refused(
+            "--http host:80 /srv",
+            "--http: invalid value host:80: expected a port, or an address and a port",
+        );
+        refused("-n h --metrics 80 . d", "--metrics can only be used with serving");
     }
 
     #[test]
@@ -377,7 +387,7 @@ mod with_a_master {
         assert_eq!(given.keys, ["RWabc"]);
         for half in ["--signature m.minisig /srv/boot", "--key RWabc /srv/boot"] {
             let error = run(half).expect_err(half);
-            assert!(error.contains("--signature FILE and --key KEY|FILE go together"), "{error}");
+            assert!(error.contains("--signature FILE requires --key"), "{error}");
         }
     }
 
@@ -428,13 +438,13 @@ mod with_a_master {
 
     #[test]
     fn a_fetch_without_its_server_is_told_so() {
-        refused("a b", "one DIR or FILE is served; fetching needs -n HOST[:PORT]");
-        refused("-s a b", "-s goes with fetching (-n)");
+        refused("a b", "only one DIR or FILE can be served; to fetch, add -n HOST[:PORT]");
+        refused("-s a b", "-s can only be used with fetching (-n)");
     }
 
     #[test]
     fn a_manifest_is_of_one_tree() {
-        refused("--manifest", "--manifest needs a DIR or FILE");
+        refused("--manifest", "--manifest requires a DIR or FILE");
         refused("--manifest a b", "--manifest takes one DIR or FILE");
     }
 

@@ -20,8 +20,9 @@ use crate::manifest::{Content, Entry, Listing, Manifest, Problem};
 use crate::notify::Manager;
 use crate::path::TreePath;
 use crate::plan::{DestIs, plan, refuse_collisions};
-use crate::report::{Pace, bytes, rate};
+use crate::report::Pace;
 use crate::store::{Store, StoreOptions};
+use crate::units::{bytes, quantity, rate};
 use reads::{Reads, Unread};
 use remote::{MOST_AT_ONCE, Remote};
 
@@ -39,8 +40,8 @@ pub(super) fn fetch(
     refuse_collisions(sources, &options.dest)?;
     let host = &server.name;
     report.warning(format_args!(
-        "{host} is a 9P server, but not xget's: its files are fetched without verification, and not \
-         served on"
+        "{host} is a 9P server, but not an xget master: its files are fetched without \
+         verification and not served to others"
     ));
     let mut line = Line { get, server, patience, failures: 0, came: 0 };
     let mut remote = line.open()?;
@@ -49,7 +50,7 @@ pub(super) fn fetch(
     let found = loop {
         let listed = remote.list(sources, &mut |entries| {
             if pace.is_due(Instant::now()) {
-                report.progress(format_args!("listing what is there: {entries} entries"));
+                report.progress(format_args!("listing files: {}", quantity(entries, "entry")));
             }
             line.get.check_time(server)
         });
@@ -109,16 +110,17 @@ pub(super) fn fetch(
     let (time, files) = (began.elapsed(), store.counts().files);
     let left_out = match found.left_out {
         0 => String::new(),
-        n => format!(", {n} left out that are no files"),
+        n => format!(", {n} skipped (not a file, directory or link)"),
     };
     report.notice(format_args!(
-        "{files} files whole: {} in {:.2} s ({}), not verified{left_out}",
+        "fetched {}: {} in {:.2} s ({}), not verified{left_out}",
+        quantity(files, "file"),
         bytes(wanted),
         time.as_secs_f64(),
         rate(wanted, time),
     ));
     background::release(get.detach)?;
-    Manager::find().ready("the files are here");
+    Manager::find().ready("all files are fetched");
     Ok(())
 }
 
@@ -157,7 +159,7 @@ impl Line<'_, '_> {
         if self.patience.is_over(self.failures) {
             return Err(error);
         }
-        self.get.report.warning(format_args!("{error}; going on with what is not here yet"));
+        self.get.report.warning(format_args!("{error}; continuing with the missing files"));
         if !got_on {
             sleep_about(self.patience.wait(self.failures));
         }

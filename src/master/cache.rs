@@ -124,9 +124,9 @@ impl ChunkKey {
 impl fmt::Display for NoCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NoCache::Missing => f.write_str("there is no cache yet"),
+            NoCache::Missing => f.write_str("no cache exists yet"),
             NoCache::Unreadable(error) => f.write_str(&crate::error::reason(error)),
-            NoCache::Foreign => f.write_str("it is no cache of this version"),
+            NoCache::Foreign => f.write_str("it was written by another version of xget"),
             NoCache::Damaged => f.write_str("it is damaged"),
         }
     }

@@ -40,8 +40,13 @@ pub(super) fn confine(
     let status = restrict(&read, cache).map_err(io::Error::other)?;
     let files = match status {
         RulesetStatus::FullyEnforced => None,
-        RulesetStatus::PartiallyEnforced => Some("this kernel's landlock knows some rules only"),
-        RulesetStatus::NotEnforced => Some("this kernel has no landlock"),
+        RulesetStatus::PartiallyEnforced => Some(
+            "confinement is partial: this kernel supports \
+         an older version of Landlock",
+        ),
+        RulesetStatus::NotEnforced => {
+            Some("file access is not confined: this kernel has no Landlock")
+        }
     };
     Ok([files, filter()].into_iter().flatten().collect())
 }
@@ -49,9 +54,11 @@ pub(super) fn confine(
 /// Filters system calls; why not, if it cannot be.
 fn filter() -> Option<&'static str> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    return crate::sys::seccomp::filter().err().map(|_| "this kernel filters no system calls");
+    return crate::sys::seccomp::filter()
+        .err()
+        .map(|_| "system calls are not filtered: this kernel has no seccomp");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    Some("system calls are not filtered on this processor")
+    Some("system calls are not filtered on this processor architecture")
 }
 
 /// The directories to read below: that above the served one, as trees are replaced as a whole, by a

@@ -87,7 +87,7 @@ fn listening(fd: OwnedFd) -> Result<TcpListener, Error> {
         true => {
             socket
                 .set_nonblocking(true)
-                .map_err(Error::system("use the socket that was handed over"))?;
+                .map_err(Error::system("use the socket passed by socket activation"))?;
             Ok(socket.into())
         }
         false => Err(Error::Handed),

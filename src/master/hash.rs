@@ -246,7 +246,7 @@ impl fmt::Display for HashError {
             HashError::Unreadable { path, error } => {
                 write!(f, "cannot read {}: {}", shown(path), reason(error))
             }
-            HashError::Tree(problem) => write!(f, "this tree cannot be served: {problem}"),
+            HashError::Tree(problem) => write!(f, "cannot serve this tree: {problem}"),
         }
     }
 }

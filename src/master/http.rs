@@ -58,11 +58,15 @@ impl Ports {
     pub(super) fn listen(self, report: &Reporter) -> Result<Listeners, Error> {
         let mut listeners = Vec::new();
         for (entrance, files) in self.0 {
-            let what = if files { "the files, metrics and a page" } else { "metrics and a page" };
+            let what = if files {
+                "the files, metrics and the status page"
+            } else {
+                "metrics and the status page"
+            };
             for listener in entrance.open()? {
                 let address =
                     listener.local_addr().map_err(Error::system("use the listening socket"))?;
-                report.notice(format_args!("{what} of the swarm: http://{address}/.xget/"));
+                report.notice(format_args!("serving {what} on http://{address}/.xget/"));
                 listeners.push((listener, files));
             }
         }

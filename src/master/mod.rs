@@ -19,9 +19,10 @@ use crate::background;
 use crate::cli;
 use crate::error::Error;
 use crate::notify::Manager;
-use crate::report::{Reporter, bytes};
+use crate::report::Reporter;
 use crate::sys::fs::effective_uid;
 use crate::sys::process;
+use crate::units::{bytes, quantity};
 
 use entrance::{Entrance, Handed};
 use scan::ScanOptions;
@@ -81,7 +82,7 @@ fn watcher(
         cli::Cache::None => None,
         cli::Cache::Usual => cache_path,
         cli::Cache::Dir(dir) => {
-            std::fs::create_dir_all(dir).map_err(Error::file("make the directory", dir))?;
+            std::fs::create_dir_all(dir).map_err(Error::file("create directory", dir))?;
             cache_path.and_then(|path| Some(dir.join(path.file_name()?)))
         }
     };
@@ -93,19 +94,22 @@ fn say_what_is_served(report: &Reporter, path: &Path, state: &State, listeners: 
     let layout = state.manifest.layout();
     let mut skipped = String::new();
     if counts.special > 0 {
-        skipped = format!(", {} sockets, devices and fifos left out", counts.special);
+        skipped = format!(
+            ", {} left out (sockets, devices, fifos)",
+            quantity(counts.special, "special file")
+        );
     }
     let addresses: Vec<String> = listeners
         .iter()
         .filter_map(|listener| Some(listener.local_addr().ok()?.to_string()))
         .collect();
     report.notice(format_args!(
-        "serving {} on {}: {} files, {} directories, {} links, {}{skipped}",
+        "serving {} on {}: {}, {}, {}, {}{skipped}",
         crate::path::shown(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())),
         addresses.join(" and "),
-        counts.files,
-        counts.directories,
-        counts.symlinks,
+        quantity(counts.files, "file"),
+        quantity(counts.directories, "directory"),
+        quantity(counts.symlinks, "link"),
         bytes(layout.image_bytes()),
     ));
     report.notice(format_args!("generation {}", state.manifest.generation().to_hex()));

@@ -133,7 +133,7 @@ pub fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan,
     } else if attributes.is_file() {
         walk.one_file(&attributes);
     } else {
-        let neither = io::Error::other("neither a directory nor a regular file");
+        let neither = io::Error::other("not a directory or regular file");
         return Err(Error::file("serve", root)(neither));
     }
     walk.finish(attributes.is_file(), now)
@@ -233,7 +233,7 @@ impl Identity {
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is left out: {}", shown(self.path.as_os_str().as_bytes()), self.why)
+        write!(f, "{} is not served: {}", shown(self.path.as_os_str().as_bytes()), self.why)
     }
 }
 
@@ -243,11 +243,11 @@ impl fmt::Display for Why {
             Why::Unreadable { errno } => {
                 f.write_str(&crate::error::reason(&io::Error::from_raw_os_error(*errno)))
             }
-            Why::TooLong => f.write_str("its path is too long"),
-            Why::Target => f.write_str("it is a link with an empty or too long target"),
-            Why::Reserved => f.write_str("the name is kept for xget's control files"),
+            Why::TooLong => f.write_str("its path is longer than 4095 bytes"),
+            Why::Target => f.write_str("the target of the symbolic link is empty or too long"),
+            Why::Reserved => f.write_str("the name is reserved for xget's control files"),
             Why::Replaced => f.write_str("it was replaced during the scan"),
-            Why::Restless => f.write_str("it never stops changing"),
+            Why::Restless => f.write_str("it keeps changing while it is read"),
         }
     }
 }

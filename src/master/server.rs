@@ -37,12 +37,13 @@ use crate::net::tcp;
 use crate::notify::{self, Manager};
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
-use crate::report::{Reporter, bytes};
+use crate::report::Reporter;
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;
 use crate::sys::process;
 use crate::sys::signals::{Signal, Signals};
 use crate::tree::Tree;
+use crate::units::{bytes, quantity};
 
 /// Bytes read from a socket at a time.
 const READ_BYTES: usize = 64 << 10;
@@ -161,11 +162,11 @@ impl Shared {
         let bells = self.bells.borrow();
         wakes.iter().filter_map(|conn| bells.get(conn)).for_each(|bell| bell.ring());
         log.iter()
-            .for_each(|(peer, line)| self.report.warning(format_args!("{peer} says: {line}")));
+            .for_each(|(peer, line)| self.report.warning(format_args!("{peer} reports: {line}")));
         if !joined.is_empty() {
             self.nodes.ring();
         }
-        joined.iter().for_each(|node| self.report.info(format_args!("{node} has joined")));
+        joined.iter().for_each(|node| self.report.info(format_args!("{node} joined")));
         let asleep = self.asleep_until.get();
         if self.deadline().is_some_and(|due| asleep.is_none_or(|until| due < until)) {
             self.ticker.ring();
@@ -186,8 +187,10 @@ impl Shared {
         let hub = self.hub.borrow();
         let files = hub.tree().manifest().listing().entries().iter();
         let files = files.filter(|e| matches!(e.content, Content::File { .. })).count();
-        let (size, nodes) = (bytes(hub.layout().image_bytes()), hub.members().serving());
-        format!("serving {files} files, {size}; {nodes} nodes serve others")
+        let files = quantity(files as u64, "file");
+        let (size, nodes) =
+            (bytes(hub.layout().image_bytes()), quantity(hub.members().serving() as u64, "node"));
+        format!("serving {files}, {size}; {nodes} serving others")
     }
 
     fn ring(&self, conn: Conn) {
@@ -227,7 +230,7 @@ async fn serve_until_the_end(shared: &Shared, signals: &UnixStream, rescan: &std
     loop {
         match next_signal(signals).await {
             Signal::Reload if !had_terminal || io::stdin().is_terminal() => {
-                shared.manager.reloading("looking at the whole tree");
+                shared.manager.reloading("rescanning the tree");
                 // Without a watcher nothing would be served any more.
                 let _ = rescan.send(());
             }
@@ -258,7 +261,8 @@ async fn leave(shared: &Shared, signals: &UnixStream, entrances: &[JoinHandle<()
     shared.leaving.set(true);
     let n = shared.bells.borrow().len();
     let text = format!(
-        "told to end: {n} connections get what they are being sent, for {} s at most",
+        "stopping: finishing the replies of {} for at most {} s",
+        quantity(n as u64, "connection"),
         LEAVE.as_secs()
     );
     shared.report.notice(&text);
@@ -315,7 +319,7 @@ pub(super) async fn next_guest(
                 // Once: it is tried again and again.
                 if !std::mem::replace(&mut fails, true) {
                     let why = crate::error::reason(&error);
-                    shared.report.warning(format_args!("cannot accept a connection: {why}"));
+                    shared.report.warning(format_args!("cannot accept connections: {why}"));
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -343,7 +347,7 @@ async fn hear(shared: Rc<Shared>, mut news: mpsc::UnboundedReceiver<News>) {
             News::State(state) => publish(&shared, state),
             News::Looked { changed } => {
                 if !changed {
-                    shared.report.notice("the tree was looked at: nothing has changed");
+                    shared.report.notice("rescan finished: nothing has changed");
                 }
                 shared.manager.ready(&shared.status());
             }
@@ -529,7 +533,7 @@ impl Connection {
                             // Not ESTALE: the tree may well turn out to be the same.
                             self.session.refuse(&data, Errno::EIO);
                             shared.report.info(format_args!(
-                                "{}: a file cannot be sent: {}",
+                                "{}: cannot send a file: {}",
                                 self.peer,
                                 crate::error::reason(&error)
                             ));

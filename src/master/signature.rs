@@ -38,8 +38,8 @@ impl SignatureFile {
         let path = std::path::absolute(path).map_err(Error::file("find", path))?;
         if is_below(&path, &options.path) {
             return Err(Error::Usage(format!(
-                "the signature {} is among what is served, and would change what is signed: \
-                 put it elsewhere",
+                "the signature {} is inside the served tree, so signing would change what is \
+                 signed: store it outside the tree",
                 shown(path.as_os_str().as_bytes())
             )));
         }
@@ -72,14 +72,15 @@ impl SignatureFile {
         });
         match checked {
             Ok((signature, by)) => {
-                let by = by.map(|by| format!(" by the key {by}")).unwrap_or_default();
+                let by = by.map(|by| format!(" with key {by}")).unwrap_or_default();
                 self.report.notice(format_args!("generation {generation} is signed{by}"));
                 Some(signature.as_slice().into())
             }
             Err(why) => {
                 self.report.warning(format_args!(
-                    "no signature of generation {generation} is in {}: {why}; nodes that have a key \
-                     will not fetch it before it is signed (xget --manifest, minisign -S)",
+                    "{} does not contain a valid signature of generation {generation}: {why}; \
+                     nodes that require a signature wait until it is signed (xget --manifest, \
+                     minisign -S)",
                     shown(self.path.as_os_str().as_bytes())
                 ));
                 None

@@ -13,7 +13,8 @@ use super::scan::{Scan, ScanOptions, Warning, scan};
 use super::signature::SignatureFile;
 use crate::error::Error;
 use crate::manifest::Manifest;
-use crate::report::{Pace, Reporter, bytes, rate};
+use crate::report::{Pace, Reporter};
+use crate::units::{bytes, rate};
 
 /// After this many failures to hash the same file it is left out.
 const MAX_FAILURES: u32 = 3;
@@ -74,7 +75,8 @@ impl Watcher {
             None => (Cache::default(), None),
         };
         if let Some((problem, path)) = problem.zip(cache_path.as_ref()) {
-            report.info(format_args!("no hashes from {}: {problem}", path.display()));
+            report
+                .info(format_args!("cached hashes in {} are not used: {problem}", path.display()));
         }
         options.cache_dir = cache_path.as_ref().and_then(|path| Some(path.parent()?.to_owned()));
         Watcher {
@@ -201,7 +203,7 @@ impl Watcher {
     fn cannot_look(&mut self, error: &Error) {
         let why = error.to_string();
         if self.trouble.as_ref() != Some(&why) {
-            self.report.warning(format_args!("{why}; the last state is served on"));
+            self.report.warning(format_args!("{why}; the previous generation is still served"));
             self.trouble = Some(why);
         }
     }
@@ -255,7 +257,7 @@ impl Watcher {
                 ref error @ (HashError::Changed { ref path }
                 | HashError::Unreadable { ref path, .. }),
             ) => {
-                self.report.info(format_args!("{error}; looking again"));
+                self.report.info(format_args!("{error}; it is read again"));
                 let failures = self.failures.entry(path.clone()).or_default();
                 *failures += 1;
                 if *failures >= MAX_FAILURES {
@@ -270,7 +272,7 @@ impl Watcher {
         let Some(path) = &self.cache_path else { return };
         if let Err(error) = self.cache.save(path) {
             let why = crate::error::reason(&error);
-            self.report.warning(format_args!("cannot keep hashes in {}: {why}", path.display()));
+            self.report.warning(format_args!("cannot save hashes in {}: {why}", path.display()));
         }
     }
 }

@@ -46,19 +46,21 @@ impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CallError::Network(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => write!(f, "no answer"),
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    write!(f, "timed out")
+                }
                 io::ErrorKind::UnexpectedEof => write!(f, "the connection was closed"),
                 _ => write!(f, "{}", reason(error)),
             },
             CallError::Broken(broken) => write!(f, "it {broken}"),
-            CallError::NotXget => write!(f, "a 9P server, but not xget's"),
+            CallError::NotXget => write!(f, "a 9P server, but not an xget master"),
             CallError::Refused(errno) => write!(f, "{errno}"),
             CallError::NoTree(errno) => write!(
                 f,
-                "no tree there may be attached to ({errno}); a 9P server that is not xget's may want \
-                 --aname=DIR, the directory that it exports"
+                "attach refused ({errno}); a 9P server other than xget may require --aname=DIR, \
+                 the directory that it exports"
             ),
-            CallError::TooLong(most) => write!(f, "more than {most} bytes"),
+            CallError::TooLong(most) => write!(f, "the reply is larger than {most} bytes"),
         }
     }
 }

@@ -137,12 +137,12 @@ mod tests {
     #[test]
     fn who_does_not_take_a_call_is_given_up() {
         let deaf = Deaf::new();
-        assert_eq!(takes(CONNECTING, || why_none_opens(deaf.address)), "no answer");
+        assert_eq!(takes(CONNECTING, || why_none_opens(deaf.address)), "timed out");
     }
 
     #[test]
     fn who_takes_a_call_and_does_not_answer_is_given_up() {
         let (_listener, address) = mute();
-        assert_eq!(takes(SILENCE, || why_none_opens(address)), "no answer");
+        assert_eq!(takes(SILENCE, || why_none_opens(address)), "timed out");
     }
 }

@@ -71,9 +71,9 @@ impl Stack {
     /// `CAP_NET_RAW`).
     pub fn start(config: &Config, seed: u64) -> Result<Stack, Error> {
         let socket = FrameSocket::open(&config.link, config.address)
-            .map_err(Error::system("use the link without the kernel's network"))?;
+            .map_err(Error::system("open a packet socket on"))?;
         let link = Link::new(socket, config.mtu);
-        let (bell, rings) = pair().map_err(Error::system("make a local socket"))?;
+        let (bell, rings) = pair().map_err(Error::system("create a local socket"))?;
         let (orders, taken) = mpsc::channel();
         let worker = Worker::new(link, config.clone(), taken, rings, seed);
         let thread = thread::Builder::new().name("net".into()).spawn(move || worker.run());

@@ -69,7 +69,8 @@ pub fn resolve(transport: &Transport, host: &str, deadline: Instant) -> Result<V
     let mut addresses = addresses_in_hosts(&text_of(HOSTS), host);
     if addresses.is_empty() {
         let config = Config::parse(&text_of(RESOLV_CONF), interface_index);
-        let names = candidates(host, &config).ok_or_else(|| failed("it is no host name".into()))?;
+        let names =
+            candidates(host, &config).ok_or_else(|| failed("not a valid host name".into()))?;
         let found = look_up(transport, &names, &config, deadline);
         addresses = found.map_err(|miss| failed(miss.to_string()))?;
     }
@@ -95,7 +96,7 @@ pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
             Some((host, "")) => (host, None),
             Some((host, tail)) => {
                 let port = tail.strip_prefix(':');
-                (host, Some(port.ok_or_else(|| format!("\"{tail}\" after ] is no :PORT"))?))
+                (host, Some(port.ok_or_else(|| format!("\"{tail}\" after ] is not :PORT"))?))
             }
             None => return Err(format!("\"{text}\" lacks the closing ]")),
         },
@@ -110,7 +111,7 @@ pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
     }
     let must_be_ipv6 = text.starts_with('[') || host.contains(':');
     if must_be_ipv6 && without_zone(host).0.parse::<Ipv6Addr>().is_err() {
-        return Err(format!("\"{host}\" is no IPv6 address"));
+        return Err(format!("\"{host}\" is not an IPv6 address"));
     }
     Ok((host.to_owned(), port.map(parse_port).transpose()?))
 }
@@ -178,7 +179,7 @@ fn ask_servers(
         }
     }
     if problems.is_empty() {
-        return Err(Miss::Silent("there was no time left to ask a name server".into()));
+        return Err(Miss::Silent("timed out before any name server was asked".into()));
     }
     let why = problems.join(", ");
     Err(if any_answered { Miss::Failed(why) } else { Miss::Silent(why) })
@@ -304,7 +305,7 @@ impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Miss::NoSuchName => f.write_str("no such host"),
-            Miss::NoAddress => f.write_str("the name exists, but it has no address"),
+            Miss::NoAddress => f.write_str("the name has no address record"),
             Miss::Failed(why) | Miss::Silent(why) => f.write_str(why),
         }
     }
@@ -314,7 +315,7 @@ impl fmt::Display for Miss {
 fn server_problem(error: &io::Error) -> String {
     match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => "does not answer".into(),
-        ErrorKind::ConnectionRefused => "is not running".into(),
+        ErrorKind::ConnectionRefused => "refuses connections".into(),
         _ => format!("cannot be asked: {}", reason(error)),
     }
 }
@@ -336,7 +337,7 @@ fn judge(answers: Vec<Answer>) -> Result<Vec<IpAddr>, Miss> {
         _ if no_such_name => Err(Miss::NoSuchName),
         Some(why) => Err(Miss::Failed(why)),
         None if both_answered => Err(Miss::NoAddress),
-        None => Err(Miss::Silent("answers only in part".into())),
+        None => Err(Miss::Silent("sends a truncated answer".into())),
     }
 }
 
@@ -345,16 +346,16 @@ fn literal(host: &str) -> Result<Option<IpAddr>, &'static str> {
     let (address, zone) = without_zone(host);
     let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     if zone.is_some() {
-        return Err("an address with a zone (%) cannot be used");
+        return Err("addresses with a zone (%) are not supported");
     }
     if let Some(inner) = bracketed {
-        let address: Ipv6Addr = inner.parse().map_err(|_| "it is no IPv6 address")?;
+        let address: Ipv6Addr = inner.parse().map_err(|_| "not an IPv6 address")?;
         return Ok(Some(address.into()));
     }
     match host.parse() {
         Ok(address) => Ok(Some(address)),
         Err(_) if host.contains('.') && host.bytes().all(|b| matches!(b, b'0'..=b'9' | b'.')) => {
-            Err("it is no IPv4 address")
+            Err("not an IPv4 address")
         }
         Err(_) => Ok(None),
     }
@@ -368,7 +369,7 @@ fn without_zone(text: &str) -> (&str, Option<&str>) {
 fn parse_port(text: &str) -> Result<u16, String> {
     let digits = text.bytes().all(|b| b.is_ascii_digit());
     let port = text.parse().ok().filter(|&port| digits && port != 0);
-    port.ok_or_else(|| format!("\"{text}\" is no port (1 to 65535)"))
+    port.ok_or_else(|| format!("\"{text}\" is not a port (1 to 65535)"))
 }
 
 fn is_localhost(host: &str) -> bool {
@@ -552,7 +553,7 @@ enum Answer {
 
 impl Answer {
     fn garbled() -> Answer {
-        Answer::Useless("sends garbled answers".into())
+        Answer::Useless("sends malformed answers".into())
     }
 }
 
@@ -589,9 +590,9 @@ impl Query {
                 self.read_records(&message, records).unwrap_or_else(Answer::garbled)
             }
             DnsRcode::NXDomain => Answer::NoSuchName,
-            DnsRcode::Refused => Answer::Useless("refuses to answer".into()),
-            DnsRcode::ServFail => Answer::Useless("fails to find out".into()),
-            other => Answer::Useless(format!("answers with error {}", u8::from(other))),
+            DnsRcode::Refused => Answer::Useless("refuses the query".into()),
+            DnsRcode::ServFail => Answer::Useless("reports a server failure".into()),
+            other => Answer::Useless(format!("reports error {}", u8::from(other))),
         })
     }
 
@@ -626,7 +627,7 @@ impl Query {
                 None => return Some(Answer::NoAddress),
             }
         }
-        Some(Answer::Useless("answers with aliases that do not end".into()))
+        Some(Answer::Useless("sends too many aliases (CNAME)".into()))
     }
 }
 

@@ -61,12 +61,16 @@ pub enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Broken::Decode(error) => write!(f, "sent a bad message: {error}"),
+            Broken::Decode(error) => write!(f, "sent an invalid message: {error}"),
             Broken::Size(size) => write!(f, "sent a message of {size} bytes"),
             Broken::Unasked { kind, tag } => {
-                write!(f, "replied with type {kind} to tag {tag}, which asked for no such thing")
+                write!(
+                    f,
+                    "sent a reply of type {kind} to tag {tag}, which does not match the \
+                 request"
+                )
             }
-            Broken::Count(count) => write!(f, "sent a wrong number of bytes ({count})"),
+            Broken::Count(count) => write!(f, "sent more than requested ({count})"),
             Broken::Version => write!(f, "does not speak 9P2000.L"),
         }
     }

@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn trailing_bytes_are_refused() {
         let error = Message::decode(120, b"\x01\0\0\0x", Dialect::Linux).unwrap_err();
-        assert_eq!(error.to_string(), "Tclunk: 1 bytes after its last field");
+        assert_eq!(error.to_string(), "Tclunk: 1 extra bytes after the last field");
     }
 
     #[test]

@@ -63,10 +63,10 @@ impl std::fmt::Display for Hangup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Hangup::BadFrameSize(size) => {
-                write!(f, "sent a message of {size} bytes, which is no 9P message")
+                write!(f, "sent an invalid message size of {size} bytes")
             }
             Hangup::Classic(errno) => {
-                write!(f, "a classic client is left without the rest of a file: {errno}")
+                write!(f, "closed: the rest of a file cannot be sent to a 2009 client: {errno}")
             }
         }
     }

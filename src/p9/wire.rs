@@ -75,12 +75,12 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let DecodeError { message, field, problem } = self;
         match problem {
-            Problem::Short => write!(f, "{message}: ends before its field {field} does"),
-            Problem::Trailing(n) => write!(f, "{message}: {n} bytes after its last field"),
+            Problem::Short => write!(f, "{message}: truncated in field {field}"),
+            Problem::Trailing(n) => write!(f, "{message}: {n} extra bytes after the last field"),
             Problem::TooMany(n) => {
-                write!(f, "{message}: {n} elements in {field}, at most {MAX_WALK_ELEMENTS} allowed")
+                write!(f, "{message}: {n} elements in {field}, limit {MAX_WALK_ELEMENTS}")
             }
-            Problem::UnknownType(n) => write!(f, "no message has type {n}"),
+            Problem::UnknownType(n) => write!(f, "unknown message type {n}"),
         }
     }
 }
@@ -152,7 +152,7 @@ impl<'b> Writer<'b> {
         self.out.extend_from_slice(bytes);
     }
 
-    fn counted(&mut self, bytes: &[u8]) {
+    fn quantity(&mut self, bytes: &[u8]) {
         let n = bytes.len().min(usize::from(u16::MAX));
         self.bytes(&(n as u16).to_le_bytes());
         self.bytes(bytes.get(..n).unwrap_or_default());
@@ -196,7 +196,7 @@ impl<'a> Field<'a> for Text<'a> {
         r.bytes(usize::from(n), field).map(Text)
     }
     fn encode(&self, w: &mut Writer<'_>) {
-        w.counted(self.0);
+        w.quantity(self.0);
     }
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", self.0.escape_ascii())
@@ -456,7 +456,7 @@ impl<'a> Field<'a> for Stat<'a> {
     fn encode(&self, w: &mut Writer<'_>) {
         let mut record = Vec::new();
         self.record(&mut Writer::new(&mut record, w.dialect));
-        w.counted(&record);
+        w.quantity(&record);
     }
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.name.print(f)?;

@@ -43,7 +43,7 @@ impl Directory {
     /// # Errors
     /// Another process serves with it, or the system's.
     pub(super) fn open(path: &Path, state: &str) -> Result<Directory, Error> {
-        fs::create_dir_all(path).map_err(Error::file("make directory", path))?;
+        fs::create_dir_all(path).map_err(Error::file("create directory", path))?;
         let dir = File::open(path).map_err(Error::file("open directory", path))?;
         lock(&dir, Lock::Exclusive).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Error::file("use", path)(taken_by(&dir)),
@@ -59,7 +59,7 @@ impl Directory {
             socket.listen(1)?;
             Ok(socket)
         };
-        let socket = make_socket().map_err(Error::file("make the socket", &at))?;
+        let socket = make_socket().map_err(Error::file("create the socket", &at))?;
         let made = Directory { dir, socket, guest: None };
         made.write(state.as_bytes()).map_err(Error::file("write state.json in", path))?;
         Ok(made)
@@ -128,5 +128,5 @@ fn taken_by(dir: &File) -> io::Error {
         Some(pid) => format!("process {pid}"),
         None => "another process".into(),
     };
-    io::Error::other(format!("{who} serves with it"))
+    io::Error::other(format!("{who} already uses it"))
 }

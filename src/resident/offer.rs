@@ -59,7 +59,7 @@ impl Offer {
         };
         match offer.to_bytes().len() {
             ..=MAX_MESSAGE_BYTES => Ok(offer),
-            _ => Err(io::Error::other("its command line is too long")),
+            _ => Err(io::Error::other("the command line of the other process is too long")),
         }
     }
 
@@ -70,7 +70,12 @@ impl Offer {
         signature.write_all(node.hub().signature().map_or(&[], |signature| &signature[..]))?;
         let listener = match node.listener() {
             Some(Listener::Kernel(listener)) => listener.as_fd(),
-            _ => return Err(io::Error::other("it does not listen by the kernel's network")),
+            _ => {
+                return Err(io::Error::other(
+                    "the process uses its own TCP stack \
+             (rd.xget.net=own), which cannot be handed over",
+                ));
+            }
         };
         let mut fds = vec![listener, files.directory.as_fd(), manifest.as_fd(), signature.as_fd()];
         fds.extend(files.spill.as_ref().map(AsFd::as_fd));
@@ -92,11 +97,13 @@ impl Offer {
                 manifest: manifest.into(),
                 signature: signature.into(),
             },
-            _ => return Err(io::Error::other("it hands over nothing")),
+            _ => return Err(io::Error::other("the other process sent nothing")),
         };
         match Offer::parse(message) {
             Some(offer) => Ok((offer, handed)),
-            None => Err(io::Error::other("it is of another version, or it is no xget")),
+            None => {
+                Err(io::Error::other("the other process is not xget, or another version of it"))
+            }
         }
     }
 
@@ -135,7 +142,7 @@ impl Handed {
         let manifest = Manifest::parse(&text).map_err(io::Error::other)?;
         match manifest.generation() == generation {
             true => Ok(Arc::new(manifest)),
-            false => Err(io::Error::other("the manifest is not that of the generation it names")),
+            false => Err(io::Error::other("the manifest does not match its generation")),
         }
     }
 

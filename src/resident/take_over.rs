@@ -37,12 +37,13 @@ pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let dir = &options.state;
     let unusable = |error: io::Error| Error::Peer {
-        host: format!("who serves with {}", dir.display()),
-        why: format!("cannot be taken over: {error}"),
+        host: format!("the process that serves with {}", dir.display()),
+        why: format!("hand-over failed: {error}"),
     };
     let (other, (offer, handed)) = loop {
         let Some(other) = call(dir).map_err(Error::file("connect to", dir.join(SOCKET)))? else {
-            let text = format_args!("nobody serves with {}: nothing to take over", dir.display());
+            let text =
+                format_args!("nothing to take over: no process serves with {}", dir.display());
             report.notice(text);
             // It was asked for, and it is done.
             Manager::find().ready("nothing to take over");
@@ -56,14 +57,14 @@ pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
         }
     };
     let Command::Fetch(mut fetch) = cli::parse(offer.arguments.iter().cloned())? else {
-        return Err(unusable(io::Error::other("it does not fetch")));
+        return Err(unusable(io::Error::other("the other process does not fetch")));
     };
     fetch.state = Some(dir.clone());
     let whole = Instant::now().checked_sub(offer.served).unwrap_or_else(Instant::now);
     let arguments = offer.arguments.clone();
     let node = node(&fetch, offer, handed, &report)?;
     confirm(&other).map_err(unusable)?;
-    report.notice(format_args!("serving in the place of the process that was started before"));
+    report.notice(format_args!("took over from the previous process"));
     Resident::new(node, &fetch, arguments, whole, report).serve();
     Ok(())
 }
@@ -103,9 +104,10 @@ fn node(
     let store = Store::taken_over(plan, manifest.clone(), handed.files, &mut |_, _| {})?;
     let held = store.wanted().clone();
     match held.len() {
-        0 if wanted > 0 => return Err(Error::Boot("none of its files is right any more".into())),
+        0 if wanted > 0 => return Err(Error::Boot("all of its files have changed".into())),
         right if right < wanted => report.warning(format_args!(
-            "{right} of {wanted} chunks are right; the others have changed and are not served"
+            "{right} of {wanted} chunks match; the others belong to changed files and are not \
+             served"
         )),
         _ => {}
     }
@@ -132,6 +134,6 @@ fn confirm(other: &Socket) -> io::Result<()> {
     (&*other).write_all(TAKEN)?;
     match (&*other).read(&mut [0])? {
         0 => Ok(()),
-        _ => Err(io::Error::other("it says what makes no sense")),
+        _ => Err(io::Error::other("the other process sent invalid data")),
     }
 }

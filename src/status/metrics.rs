@@ -19,42 +19,52 @@ pub fn metrics(text: &str) -> String {
     let number = |name| server.number(name).unwrap_or(0);
     let mut out = Families::default();
 
-    out.family("xget_build", "info", "", "The program.");
+    out.family("xget_build", "info", "", "The program and its version.");
     out.sample("_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    out.family("xget_generation", "info", "", "What is served: the hash of its manifest.");
+    out.family("xget_generation", "info", "", "The served generation: the hash of the manifest.");
     out.sample("_info", &[("generation", server.get("generation").unwrap_or("?"))], 1.0);
-    out.family("xget_image_bytes", "gauge", "bytes", "Size of all files that are served.");
+    out.family("xget_image_bytes", "gauge", "bytes", "Size of all served files.");
     out.sample("", &[], number("image_bytes") as f64);
-    out.family("xget_chunks", "gauge", "", "Chunks that the image is cut into.");
+    out.family("xget_chunks", "gauge", "", "Chunks of the image.");
     out.sample("", &[], server.held().1 as f64);
-    out.family("xget_chunks_only_here", "gauge", "", "Chunks that no node has yet.");
+    out.family("xget_chunks_only_here", "gauge", "", "Chunks that no node holds yet.");
     out.sample("", &[], number("only_here") as f64);
-    out.family("xget_sent_bytes", "counter", "bytes", "Image bytes sent from here to nodes.");
+    out.family("xget_sent_bytes", "counter", "bytes", "Image bytes sent by this server to nodes.");
     out.sample("_total", &[], number("sent_bytes") as f64);
-    let what = "Bytes of files sent to who is no node: mounts, classic clients, HTTP.";
+    let what = "File bytes sent to other clients: 9P mounts, 2009 clients, HTTP.";
     out.family("xget_plain_sent_bytes", "counter", "bytes", what);
     out.sample("_total", &[], number("plain_bytes") as f64);
 
-    out.family("xget_nodes", "gauge", "", "Nodes that have joined, by how far they are.");
+    out.family("xget_nodes", "gauge", "", "Joined nodes by state.");
     for state in [State::Gone, State::Fetching, State::Stalled, State::Whole] {
         let known = nodes.iter().chain(&status.gone);
         let count = known.filter(|node| node.state() == state).count();
         out.sample("", &[("state", state.name())], count as f64);
     }
-    out.family("xget_node_held_ratio", "gauge", "ratio", "What a node has of what it wants.");
+    out.family(
+        "xget_node_held_ratio",
+        "gauge",
+        "ratio",
+        "Share of its wanted data that a node holds, 0 to 1.",
+    );
     out.each(&nodes, "", |node| {
         let (held, wanted) = node.held();
         (wanted > 0).then(|| held as f64 / wanted as f64)
     });
-    let what = "Seconds since something last came to a node.";
+    let what = "Seconds since the node last received a chunk.";
     out.family("xget_node_quiet_seconds", "gauge", "seconds", what);
     out.each(&nodes, "", |node| node.seconds("quiet_seconds"));
-    out.family("xget_node_fed_bytes", "counter", "bytes", "Image bytes sent from here to a node.");
+    out.family(
+        "xget_node_fed_bytes",
+        "counter",
+        "bytes",
+        "Image bytes sent by this server to the node.",
+    );
     out.each(&nodes, "_total", |node| Some(node.number("sent_bytes")? as f64));
-    let what = "Image bytes that a node has sent to others, as it says.";
+    let what = "Image bytes that the node has sent to others, as it reports.";
     out.family("xget_node_sent_bytes", "counter", "bytes", what);
     out.each(&nodes, "_total", |node| Some(node.number("out_bytes")? as f64));
-    let what = "Whether the log has something by this node.";
+    let what = "Whether the node has written to the log.";
     out.family("xget_node_troubled", "gauge", "", what);
     out.each(&nodes, "", |node| Some(f64::from(u8::from(status.last_trouble(*node).is_some()))));
     out.text + "# EOF\n"

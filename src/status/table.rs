@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{State, Status, Words};
 use crate::path::shown;
-use crate::report::{bytes, rate};
+use crate::units::{bytes, quantity, rate};
 
 /// How much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,28 +59,30 @@ fn summary(status: &Status<'_>) -> Vec<String> {
     let count = |state| nodes.iter().filter(|node| node.state() == state).count();
     let number = |name| server.number(name).unwrap_or(0);
     let mut image = format!(
-        "generation {}, {} in {} chunks of {}",
+        "generation {}, {} in {} of {}",
         server.get("generation").unwrap_or("?").get(..16).unwrap_or("?"),
         bytes(number("image_bytes")),
-        server.held().1,
+        quantity(server.held().1, "chunk"),
         bytes(number("chunk_bytes")),
     );
     match server.number("only_here") {
-        Some(0) if !nodes.is_empty() => image += "; every chunk is with some node",
-        Some(n) if !nodes.is_empty() => _ = write!(image, "; {n} chunks are with no node yet"),
+        Some(0) if !nodes.is_empty() => image += "; every chunk is on some node",
+        Some(n) if !nodes.is_empty() => {
+            _ = write!(image, "; {} not on any node yet", quantity(n, "chunk"))
+        }
         // A node that is asked: it may not have all of it.
-        None => _ = write!(image, "; {} of them are here", server.held().0),
+        None => _ = write!(image, "; {} of them are held here", server.held().0),
         _ => {}
     }
     let (held, wanted) = nodes.iter().map(|node| node.held()).fold((0, 0), |sum, pair| {
         (u64::saturating_add(sum.0, pair.0), u64::saturating_add(sum.1, pair.1))
     });
     let income = nodes.iter().filter_map(|node| node.number("in_bytes_per_s"));
-    let mut swarm = format!("{} nodes", nodes.len());
+    let mut swarm = quantity(nodes.len() as u64, "node");
     if !nodes.is_empty() {
         let _ = write!(
             swarm,
-            ": {} whole, {} fetching, {} stalled; {} of all is there, {} come in",
+            ": {} whole, {} fetching, {} stalled; {} of all data fetched, {}",
             count(State::Whole),
             count(State::Fetching),
             count(State::Stalled),
@@ -89,25 +91,25 @@ fn summary(status: &Status<'_>) -> Vec<String> {
         );
     }
     if !gone.is_empty() {
-        let _ = write!(swarm, "; {} gone before they were whole", gone.len());
+        let _ = write!(swarm, "; {} left before they were whole", gone.len());
     }
     let mut sent = format!(
-        "sent from here {}, {} at present",
+        "sent by this server {}, {}",
         bytes(number("sent_bytes")),
         per_second(number("sent_bytes_per_s"))
     );
     let chunk_bytes = number("chunk_bytes");
     let fetching = nodes.iter().filter(|node| node.state() == State::Fetching);
     if let Some(last) = fetching.filter_map(|node| node.seconds_left(chunk_bytes)).max() {
-        let _ = write!(sent, "; the last node is whole in {}", age(last as f64));
+        let _ = write!(sent, "; all nodes whole in {}", age(last as f64));
     }
     let last = log.last().and_then(|said| Some((said.get("log")?, said_of(*said))));
-    let last = last.map(|(by, what)| format!("last trouble: {}: {what}", shown(by.as_bytes())));
+    let last = last.map(|(by, what)| format!("last problem: {}: {what}", shown(by.as_bytes())));
     [image, swarm, sent].into_iter().chain(last).collect()
 }
 
 const HEADS: [&str; 9] =
-    ["NODE", "SUBNET", "SHARE", "IN", "OUT", "FROM HERE", "SOURCES", "SINCE", "LAST ERROR"];
+    ["NODE", "SUBNET", "HELD", "IN", "OUT", "BY MASTER", "SOURCES", "JOINED", "LAST PROBLEM"];
 /// Words stand to the left, numbers to the right.
 const TO_THE_LEFT: [usize; 3] = [0, 1, 8];
 
@@ -137,7 +139,7 @@ fn trouble(node: Words<'_>, status: &Status<'_>) -> String {
     let quiet = node.seconds("quiet_seconds").unwrap_or(0.0);
     let seen = match node.state() {
         State::Gone => Some(format!("gone for {}", age(quiet))),
-        State::Stalled => Some(format!("nothing for {}", age(quiet))),
+        State::Stalled => Some(format!("no data for {}", age(quiet))),
         State::Fetching | State::Whole => None,
     };
     let said = status.last_trouble(node).map(said_of);
@@ -211,13 +213,13 @@ mod tests {
     fn a_node_is_a_line_below_a_summary() {
         let words = " quiet_seconds=0.1 in_bytes_per_s=1024 out_bytes_per_s=0 sources=3";
         let text = SERVER.to_owned() + &node(7, 8, words);
-        let expected = "\
-generation 0123456789abcdef, 1.0 MiB in 16 chunks of 64.0 KiB; 8 chunks are with no node yet
-1 nodes: 0 whole, 1 fetching, 0 stalled; 50 % of all is there, 1.0 KiB/s come in
-sent from here 512.0 KiB, 2.0 KiB/s at present; the last node is whole in 8 min
+        let expected =
+            "generation 0123456789abcdef, 1.0 MiB in 16 chunks of 64.0 KiB; 8 chunks not on any node yet
+1 node: 0 whole, 1 fetching, 0 stalled; 50 % of all data fetched, 1.0 KiB/s
+sent by this server 512.0 KiB, 2.0 KiB/s; all nodes whole in 8 min
 
-NODE            SUBNET       SHARE         IN    OUT  FROM HERE  SOURCES  SINCE  LAST ERROR
-10.0.0.7:20004  10.0.0.0/24   50 %  1.0 KiB/s  0 B/s       12 %        3    9 s
+NODE            SUBNET       HELD         IN    OUT  BY MASTER  SOURCES  JOINED  LAST PROBLEM
+10.0.0.7:20004  10.0.0.0/24  50 %  1.0 KiB/s  0 B/s       12 %        3     9 s
 ";
         assert_eq!(table(&text, None), expected);
     }
@@ -235,7 +237,7 @@ NODE            SUBNET       SHARE         IN    OUT  FROM HERE  SOURCES  SINCE 
         let table = table(&text, None);
         assert_eq!(order(&table), ["5", "4", "3", "2", "1"]);
         assert!(table.contains("  disk full, node=1 (3 s ago)\n"), "{table}");
-        assert!(table.contains("  nothing for 60 s\n"), "{table}");
+        assert!(table.contains("  no data for 60 s\n"), "{table}");
     }
 
     #[test]
@@ -247,15 +249,15 @@ NODE            SUBNET       SHARE         IN    OUT  FROM HERE  SOURCES  SINCE 
         let table = table(&text, None);
         assert_eq!(order(&table), ["2", "1"]);
         assert!(table.contains("  gone for 2 min; disk full (2 min ago)\n"), "{table}");
-        let summary = "1 nodes: 0 whole, 1 fetching, 0 stalled; 50 % of all is there";
+        let summary = "1 node: 0 whole, 1 fetching, 0 stalled; 50 % of all data fetched";
         assert!(table.contains(summary), "{table}");
-        assert!(table.contains("; 1 gone before they were whole\n"), "{table}");
+        assert!(table.contains("; 1 left before they were whole\n"), "{table}");
     }
 
     #[test]
     fn the_last_trouble_is_told_though_its_node_is_gone() {
         let text = SERVER.to_owned() + "log=10.0.0.9:1 seconds=130.0 text=gone\n";
-        assert!(table(&text, None).ends_with("\nlast trouble: 10.0.0.9:1: gone (2 min ago)\n"));
+        assert!(table(&text, None).ends_with("\nlast problem: 10.0.0.9:1: gone (2 min ago)\n"));
     }
 
     #[test]

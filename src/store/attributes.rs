@@ -91,5 +91,5 @@ fn system_time(Mtime { secs, nanos }: Mtime) -> io::Result<SystemTime> {
         false => SystemTime::UNIX_EPOCH.checked_add(whole),
     };
     let time = second.and_then(|second| second.checked_add(Duration::from_nanos(nanos.into())));
-    time.ok_or_else(|| io::Error::other("its time of change is out of range"))
+    time.ok_or_else(|| io::Error::other("its modification time is out of range"))
 }

@@ -33,7 +33,7 @@ impl Dirs {
     /// Opens DEST; makes it, and what is missing above it.
     pub(super) fn open(path: &Path) -> Result<Dirs, Error> {
         let made = !path.exists();
-        change(|| fs::create_dir_all(path)).map_err(Error::file("make directory", path))?;
+        change(|| fs::create_dir_all(path)).map_err(Error::file("create directory", path))?;
         let top = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
         let top = Rc::new(top.map_err(Error::file("open directory", path))?);
         Ok(Dirs { path: path.to_owned(), top, made, chain: Vec::new() })
@@ -96,7 +96,7 @@ impl Dirs {
         let above = self.parent(place)?;
         match change(|| make_dir_at(&above, place.name(), mode)) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map_err(Error::file("make directory", self.full(place))),
+            made => return made.map_err(Error::file("create directory", self.full(place))),
         }
         let dir = self.dir(place)?;
         let open_up = || {
@@ -134,5 +134,5 @@ fn open_dir(above: &File, name: &[u8]) -> io::Result<File> {
 }
 
 fn in_the_way(what: &str) -> io::Error {
-    io::Error::other(format!("{what} is in the way"))
+    io::Error::other(format!("{what} with this name exists"))
 }

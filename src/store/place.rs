@@ -76,7 +76,7 @@ impl Store {
         match state.held {
             Held::Whole(_) => Ok(()),
             _ if state.missing_chunks > 0 => {
-                let rest = io::Error::other("not all of it was fetched");
+                let rest = io::Error::other("it is incomplete");
                 Err(Error::file("finish", self.full(entry))(rest))
             }
             // What is left are empty files, which no chunk completes.
@@ -100,7 +100,7 @@ impl Store {
             self.attributes.apply_to_link(&dir, &name, entry)?;
             change(|| rename_at(&dir, &name, place.name()))
         };
-        place_link().map_err(Error::file("make symbolic link", self.dirs.full(place)))
+        place_link().map_err(Error::file("create symbolic link", self.dirs.full(place)))
     }
 
     /// A DEST that was there before is the user's and stays as it is.

@@ -68,7 +68,7 @@ impl Store {
             Some(spill) => spill.clone(),
             None => {
                 let made = make_spill(self.dirs.top());
-                let made = Arc::new(made.map_err(Error::file("make a file in", &self.plan.dir))?);
+                let made = Arc::new(made.map_err(Error::file("create a file in", &self.plan.dir))?);
                 self.spill.insert(made).clone()
             }
         };

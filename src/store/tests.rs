@@ -187,7 +187,7 @@ fn a_file_gets_its_final_name_only_when_it_is_whole() {
     served.send(&mut store, served.chunk(1)).unwrap();
     write(&mut store, 0, &a[..50_000]).unwrap();
     assert!(!dest.path("a").exists());
-    assert!(store.finish().unwrap_err().to_string().ends_with("not all of it was fetched"));
+    assert!(store.finish().unwrap_err().to_string().ends_with("it is incomplete"));
     assert!(!dest.path("a").exists());
     served.send(&mut store, served.chunk(0)).unwrap();
     assert_eq!(fs::read(dest.path("a")).unwrap(), a);
@@ -384,7 +384,10 @@ fn a_symbolic_link_for_a_directory_is_refused_and_nothing_outside_is_touched() {
     let served = serve(&[(b"d", 0o755, Dir), (b"d/a", 0o644, Plain(b"x"))]);
     let error = served.open(".", &dest.0).unwrap_err().to_string();
     let path = dest.path("d").display().to_string();
-    assert_eq!(error, format!("cannot open directory {path}: a symbolic link is in the way"));
+    assert_eq!(
+        error,
+        format!("cannot open directory {path}: a symbolic link with this name exists")
+    );
     assert_eq!(outside.names(), [] as [&str; 0]);
 }
 
@@ -509,12 +512,12 @@ fn a_directory_or_file_in_the_way_is_named() {
     let path = dest.path("a").display().to_string();
     for what in [Plain(b"x"), Link(b"x")] {
         let error = serve(&[(b"a", 0o644, what)]).open(".", &dest.0).unwrap_err().to_string();
-        assert_eq!(error, format!("cannot replace {path}: a directory is in the way"));
+        assert_eq!(error, format!("cannot replace {path}: a directory with this name exists"));
     }
     fs::remove_dir(dest.path("a")).unwrap();
     fs::write(dest.path("a"), b"").unwrap();
     let error = serve(&[(b"a", 0o755, Dir)]).open(".", &dest.0).unwrap_err().to_string();
-    assert_eq!(error, format!("cannot open directory {path}: a file is in the way"));
+    assert_eq!(error, format!("cannot open directory {path}: a file with this name exists"));
 }
 
 #[test]
@@ -635,7 +638,7 @@ fn a_second_fetch_into_the_same_directory_is_refused_until_the_first_is_done() {
     let served = serve(&[(b"a", 0o644, Plain(b"x"))]);
     let mut first = served.open(".", &dest.0).unwrap();
     let error = served.open(".", &dest.0).unwrap_err().to_string();
-    assert!(error.ends_with(": another xget is writing there"), "{error}");
+    assert!(error.ends_with(": another xget process is writing to it"), "{error}");
     served.send_all(&mut first).unwrap();
     served.open(".", &dest.0).unwrap();
 }

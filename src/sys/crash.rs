@@ -30,7 +30,8 @@ extern "C" fn at_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void)
     let address = unsafe { (*info).si_addr() } as usize;
     let offset = address.wrapping_sub(ptr::addr_of!(__ehdr_start) as usize);
     let mut line =
-        *b"xget: internal error at 0x0000000000000000: please report this, and the version\n";
+        *b"xget: internal error at 0x0000000000000000: please report this line and the output of \
+         xget --version\n";
     if let Some(digits) = line.get_mut(26..42) {
         for (i, digit) in digits.iter_mut().rev().enumerate() {
             let value = (offset >> (4 * i)) & 0xf;

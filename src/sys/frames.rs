@@ -70,7 +70,7 @@ impl FrameSocket {
         };
         let mac = hardware.sa_data.first_chunk::<6>().map(|mac| mac.map(|byte| byte as u8));
         let mac = mac.filter(|mac| hardware.sa_family == libc::ARPHRD_ETHER && mac[0] & 1 == 0);
-        let mac = mac.ok_or_else(|| io::Error::other("it is no Ethernet"))?;
+        let mac = mac.ok_or_else(|| io::Error::other("it is not an Ethernet link"))?;
         // SAFETY: all of its fields are numbers, for which zeros are values.
         let mut on: libc::sockaddr_ll = unsafe { mem::zeroed() };
         on.sll_family = libc::AF_PACKET as libc::sa_family_t;

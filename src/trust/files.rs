@@ -21,7 +21,7 @@ pub fn keys(given: &[OsString]) -> Result<Vec<Key>, Error> {
             Some(key) => keys.push(key),
             None if !Path::new(one).exists() => {
                 let one = shown(one.as_bytes());
-                let text = format!("--key: {one} is neither a minisign public key nor a file");
+                let text = format!("--key: {one} is not a minisign public key or a file");
                 return Err(Error::Usage(text));
             }
             None => keys.extend(key_file(Path::new(one))?),
@@ -34,7 +34,7 @@ pub fn keys(given: &[OsString]) -> Result<Vec<Key>, Error> {
 pub fn key_file(path: &Path) -> Result<Vec<Key>, Error> {
     let text = read_at_most(path, MAX_KEYS_BYTES);
     text.and_then(|text| Key::parse_file(&text).map_err(io::Error::other))
-        .map_err(Error::file("take keys from", path))
+        .map_err(Error::file("read keys from", path))
 }
 
 /// All of a file, unless it has more than `most` bytes.

@@ -68,7 +68,7 @@ fn another_key_is_told_beside_those_that_are_trusted() {
     assert_eq!(why, Distrust::OtherKey { by: ID_A, trusted: vec![ID_B] });
     assert_eq!(
         why.to_string(),
-        "it is signed by the key 37EB8E23013DB644, and must be by the key 332A0FC9F239507F"
+        "it is signed with key 37EB8E23013DB644, expected key 332A0FC9F239507F"
     );
 }
 
@@ -78,7 +78,7 @@ fn a_manifest_without_a_signature_is_not_believed() {
     assert_eq!(why, Distrust::Unsigned(vec![ID_A, ID_B]));
     assert_eq!(
         why.to_string(),
-        "it is not signed, and must be by the key 37EB8E23013DB644 or 332A0FC9F239507F"
+        "it has no signature, expected key 37EB8E23013DB644 or 332A0FC9F239507F"
     );
 }
 

@@ -27,7 +27,7 @@ fn a_missing_directory_is_not_served() {
 
 #[test]
 fn a_device_is_not_served() {
-    serve("/dev/null").fails(5, &["/dev/null", "neither a directory nor a regular file"]);
+    serve("/dev/null").fails(5, &["/dev/null", "not a directory or regular file"]);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_unreadable_file_is_left_out_with_a_warning() {
     let served = temp.at("served");
     let run = xget_as_nobody(["--manifest", "--cache", "none", served.to_str().unwrap()]);
     let run = run.succeeds();
-    run.says(&format!("{} is left out: Permission denied", file.display()));
+    run.says(&format!("{} is not served: Permission denied", file.display()));
     assert_eq!(run.stderr.lines().count(), 1, "{}", run.stderr);
     assert!(run.text().contains(" open 1\n") && !run.text().contains("secret"));
 }
@@ -86,7 +86,7 @@ fn an_unreadable_directory_is_left_out_with_a_warning() {
     }
     let served = temp.at("served");
     let run = xget_as_nobody(["--manifest", "--cache", "none", served.to_str().unwrap()]);
-    run.succeeds().says("closed is left out: Permission denied");
+    run.succeeds().says("closed is not served: Permission denied");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_file_called_like_the_control_files_is_left_out_with_a_warning() {
     temp.file("served/.xget/mine", "x");
     temp.file("served/file", "y");
     let master = Master::of(temp.at("served"));
-    assert!(master.running.said().contains(".xget is left out"));
+    assert!(master.running.said().contains(".xget is not served"));
     master.fetch(&["."], temp.at("dest")).succeeds();
     assert_eq!(names(&temp.at("dest")), ["file"]);
 }
@@ -160,7 +160,7 @@ fn each_retry_is_told_and_the_last_failure_is_the_error() {
     command.arg(".").arg(temp.at("dest"));
     let run = Running::start(command).finish();
     assert_eq!(run.code, Some(3), "{}", run.stderr);
-    run.says("trying again in 0.5 s");
+    run.says("retrying in 0.5 s");
     assert_eq!(run.stderr.lines().count(), 2, "{}", run.stderr);
 }
 
@@ -172,7 +172,7 @@ fn whoever_has_waited_long_enough_gives_up() {
     command.arg(".").arg(temp.at("dest"));
     let run = Running::start(command).finish();
     assert_eq!(run.code, Some(3), "{}", run.stderr);
-    run.says("trying again");
+    run.says("retrying");
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn a_directory_in_the_way_of_a_file_is_an_error() {
     let way = temp.dir("dest/kernel");
     let master = Master::of(temp.tree());
     let run = master.fetch(&["kernel"], temp.at("dest"));
-    run.fails(5, &[way.to_str().unwrap(), "a directory is in the way"]);
+    run.fails(5, &[way.to_str().unwrap(), "a directory with this name exists"]);
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_link_in_the_way_of_a_directory_is_not_followed() {
     symlink(&elsewhere, temp.dir("dest").join("images")).unwrap();
     let master = Master::of(temp.tree());
     let run = master.fetch(&["."], temp.at("dest"));
-    run.fails(5, &["dest/images", "a symbolic link is in the way"]);
+    run.fails(5, &["dest/images", "a symbolic link with this name exists"]);
     assert!(names(&elsewhere).is_empty());
 }
 
@@ -383,7 +383,7 @@ fn the_longest_names_and_deep_directories_are_copied() {
 fn an_empty_directory_can_be_served() {
     let temp = Temp::new();
     let run = Master::of(temp.dir("served")).fetch(&["."], temp.at("dest")).succeeds();
-    run.says("0 files whole");
+    run.says("fetched 0 files");
     assert!(names(&temp.at("dest")).is_empty());
 }
 
@@ -423,7 +423,7 @@ fn twenty_thousand_small_files_are_copied() {
         }
     }
     let master = Master::of(temp.at("served"));
-    master.fetch(&["."], temp.at("dest")).succeeds().says("20000 files whole");
+    master.fetch(&["."], temp.at("dest")).succeeds().says("fetched 20000 files");
     assert_same_tree(&temp.at("served"), &temp.at("dest"));
 }
 

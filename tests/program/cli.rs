@@ -29,7 +29,7 @@ fn everything_is_copied_with_modes_times_and_links() {
     let served = temp.tree();
     let run = Master::of(&served).fetch(&["."], temp.at("copy")).succeeds();
     assert_same_tree(&served, &temp.at("copy"));
-    run.says("4 files whole");
+    run.says("fetched 4 files");
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn what_must_fit_and_does_not_is_not_begun() {
     let master = Master::of(temp.at("served"));
     let run = master.fetch_with(&["--must-fit"], &["image"], &dest);
     assert_eq!(run.code, Some(5), "{}", run.stderr);
-    run.says("2.0 MiB are to come, and there is room for 1.0 MiB");
+    run.says("need 2.0 MiB, have 1.0 MiB");
     assert!(names(&dest).is_empty(), "{:?}", names(&dest));
 }
 
@@ -141,7 +141,7 @@ fn a_second_fetch_takes_only_what_differs() {
     master.fetch(&["."], temp.at("dest")).succeeds();
     temp.file("dest/kernel", "spoiled");
     let again = master.fetch(&["."], temp.at("dest")).succeeds();
-    again.says("were here");
+    again.says("already here");
     assert_same_tree(&served, &temp.at("dest"));
 }
 
@@ -206,7 +206,7 @@ fn sockets_and_fifos_are_left_out_and_counted() {
     let master = Master::of(temp.at("served"));
     master.fetch(&["."], temp.at("dest")).succeeds();
     assert_eq!(names(&temp.at("dest")), ["file"]);
-    assert!(master.running.said().contains("1 sockets, devices and fifos left out"));
+    assert!(master.running.said().contains("1 special file left out"));
 }
 
 // What is said.
@@ -216,7 +216,7 @@ fn the_last_line_is_a_summary() {
     let temp = Temp::new();
     let run = Master::of(temp.tree()).fetch(&["."], temp.at("dest")).succeeds();
     let last = run.stderr.lines().last().unwrap();
-    assert!(last.starts_with("xget: 4 files whole: 1.2 MiB in "), "{last}");
+    assert!(last.starts_with("xget: fetched 4 files: 1.2 MiB in "), "{last}");
     assert!(last.contains("from the server, 0 B from 0 nodes"), "{last}");
 }
 
@@ -294,7 +294,7 @@ fn a_master_that_is_the_first_process_of_a_container_ends_at_sigterm() {
     unshare.wait_until_it_says("generation ");
     let first = fs::read_to_string(format!("/proc/{0}/task/{0}/children", unshare.id())).unwrap();
     assert!(Command::new("kill").args(["-TERM", first.trim()]).status().unwrap().success());
-    unshare.finish().succeeds().says("told to end");
+    unshare.finish().succeeds().says("stopping");
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn the_status_has_a_line_for_the_master_and_one_for_each_node() {
     let temp = Temp::new();
     let master = Master::of(temp.tree());
     let node = node(master.address, temp.at("dest"));
-    node.wait_until_it_says("files whole");
+    node.wait_until_it_says("xget: fetched ");
     let status = wait_for("the node in the status", || {
         Some(master.status()).filter(|status| status.contains("held=20/20 sent"))
     });
@@ -361,7 +361,7 @@ fn a_client_serves_for_as_many_seconds_as_it_is_told() {
     let mut command = program(["--listen", "127.0.0.1", "-p", "0", "--serve", "1", "-n"]);
     command.arg(master.address.to_string()).arg(".").arg(temp.at("dest"));
     let client = Running::start(command);
-    client.wait_until_it_says("files whole");
+    client.wait_until_it_says("xget: fetched ");
     wait_for("the node in the status", || master.status().contains("node=").then_some(()));
     client.finish().succeeds();
 }
@@ -380,7 +380,7 @@ fn a_client_that_serves_for_ever_stays() {
     let temp = Temp::new();
     let master = Master::of(temp.tree());
     let mut first = node(master.address, temp.at("first"));
-    first.wait_until_it_says("files whole");
+    first.wait_until_it_says("xget: fetched ");
     let address = serving_node(&master);
     drop(master);
     let mut from_node = client(address, &[]);
@@ -396,7 +396,7 @@ fn a_background_client_returns_when_the_files_are_whole_and_serves_on() {
     let master = Master::of(&served);
     let mut command = program(["-b", "--listen", "127.0.0.1", "-p", "0", "--serve", "forever"]);
     command.arg("-n").arg(master.address.to_string()).arg(".").arg(temp.at("dest"));
-    Running::start(command).finish().succeeds().says("4 files whole");
+    Running::start(command).finish().succeeds().says("fetched 4 files");
     assert_same_tree(&served, &temp.at("dest"));
     let address = serving_node(&master);
     let resident = Resident::on(address);
@@ -471,7 +471,7 @@ fn a_client_in_mid_fetch_goes_over_to_a_new_generation_and_says_so() {
     fetch.wait_until_it_says("serves a new generation");
     road.free();
     let run = fetch.finish().succeeds();
-    run.says("were here");
+    run.says("already here");
     assert_same_tree(&served, &temp.at("dest"));
 }
 
@@ -540,7 +540,7 @@ fn a_killed_fetch_leaves_no_file_half_written_and_is_resumed() {
     road.wait_until_passed(6 * MIB as u64);
     fetch.kill();
     assert!(!temp.at("dest/image").exists());
-    master.fetch(&["."], temp.at("dest")).succeeds().says(" MiB were here");
+    master.fetch(&["."], temp.at("dest")).succeeds().says(" MiB already here");
     assert_same_tree(&served, &temp.at("dest"));
 }
 

@@ -81,7 +81,7 @@ fn a_process_does_not_overwrite_what_another_says_in_the_same_directory() {
     let second = second.to_str().unwrap();
     xget(["-n", &server, "-p", "0", "--serve", "1", "--state", state, ".", second])
         .succeeds()
-        .says(&format!("process {} serves with it", served.resident.pid()));
+        .says(&format!("process {} already uses it", served.resident.pid()));
     assert_eq!(served.state(), before);
     start_taking_over(&temp);
 }
@@ -192,7 +192,7 @@ fn files_that_have_changed_are_not_served_any_more() {
     let served = serve(&temp, &tree, &["."], &[]);
     temp.file("dest/image", noise(5, MIB));
     let next = start_taking_over(&temp);
-    next.wait_until_it_says("the others have changed and are not served");
+    next.wait_until_it_says("the others belong to changed files");
     drop(served.master);
     fetch_from(served.address, &["other"], temp.at("copy"));
     assert_eq!(fs::read(temp.at("copy/other")).unwrap(), noise(4, MIB));
@@ -205,7 +205,7 @@ fn where_nothing_is_left_to_serve_nothing_is_taken_over() {
     temp.file("served/image", noise(3, MIB));
     let served = serve(&temp, &tree, &["."], &[]);
     fs::remove_file(temp.at("dest/image")).unwrap();
-    take_over(temp.at("state")).fails(5, &["none of its files is right any more"]);
+    take_over(temp.at("state")).fails(5, &["all of its files have changed"]);
     assert!(served.resident.is_running());
 }
 
@@ -219,7 +219,7 @@ fn another_user_cannot_take_over() {
     let socket = temp.at("state/take-over");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
     let state = temp.at("state");
-    xget_as_nobody(["--take-over".as_ref(), state.as_os_str()]).fails(6, &["hands over nothing"]);
+    xget_as_nobody(["--take-over".as_ref(), state.as_os_str()]).fails(6, &["sent nothing"]);
     assert!(served.resident.is_running());
 }
 
@@ -268,7 +268,7 @@ fn start_taking_over(temp: &Temp) -> Running {
     let state = temp.at("state");
     let next: Command = program(["--take-over".as_ref(), state.as_os_str()]);
     let next = Running::start(next);
-    next.wait_until_it_says("serving in the place of");
+    next.wait_until_it_says("took over from");
     next
 }
 

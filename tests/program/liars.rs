@@ -86,7 +86,7 @@ fn manifest_of(served: &std::path::Path) -> Manifest {
     Manifest::parse(&xget(arguments).succeeds().stdout).unwrap()
 }
 
-/// Says to a master what an honest node says: it serves.
+/// Says to a master what an honest node reports: it serves.
 fn join(master: &Master, port: u16, manifest: &Manifest) -> TcpStream {
     let mut stream = TcpStream::connect(master.address).unwrap();
     let mut client = Client::new(false);
@@ -225,13 +225,13 @@ impl Fetched {
     #[track_caller]
     fn is_reported(&self, why: &str) {
         let line = format!("{}: {why}", self.liar.address);
-        self.master.running.wait_until_it_says(&format!(" says: {line}"));
+        self.master.running.wait_until_it_says(&format!(" reports: {line}"));
         let status = self.master.status();
         assert!(status.contains(&format!(" text={line}")), "{status}");
     }
 }
 
-const WRONG: &str = "sent chunks with wrong contents";
+const WRONG: &str = "sent chunks with wrong hashes";
 
 #[test]
 fn a_node_that_sends_wrong_bytes_is_reported() {
@@ -250,7 +250,7 @@ fn a_node_that_sends_half_is_reported() {
 
 #[test]
 fn a_node_that_sends_more_than_was_asked_for_is_reported() {
-    fetch_beside(Lie::TooMuch, 3).is_reported("sent a wrong number of bytes");
+    fetch_beside(Lie::TooMuch, 3).is_reported("sent more than requested");
 }
 
 #[test]
@@ -265,17 +265,17 @@ fn a_node_that_has_nothing_of_what_it_says_it_has_is_reported() {
 
 #[test]
 fn a_node_that_never_sends_what_was_asked_for_is_reported() {
-    fetch_beside(Lie::Silent, 12).is_reported("does not send what it was asked for");
+    fetch_beside(Lie::Silent, 12).is_reported("does not send requested chunks");
 }
 
 #[test]
 fn a_node_that_answers_what_nobody_asked_is_reported() {
-    fetch_beside(Lie::Unasked, 3).is_reported("replied with type 121 to tag 60");
+    fetch_beside(Lie::Unasked, 3).is_reported("sent a reply of type 121 to tag 60");
 }
 
 #[test]
 fn a_node_that_answers_something_else_is_reported() {
-    fetch_beside(Lie::WrongType, 3).is_reported("replied with type 121 to tag ");
+    fetch_beside(Lie::WrongType, 3).is_reported("sent a reply of type 121 to tag ");
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_node_that_does_not_take_a_call_is_given_up() {
     command.arg(".").arg(temp.at("dest"));
     let began = Instant::now();
     let running = Running::start(command);
-    running.wait_until_it_says(&format!("{deaf}: no answer"));
+    running.wait_until_it_says(&format!("{deaf}: connection timed out"));
     assert!(began.elapsed() > CONNECTING / 2, "after {:?}", began.elapsed());
     running.finish().succeeds();
     assert_same_tree(&served, &temp.at("dest"));

@@ -85,7 +85,7 @@ fn what_does_not_listen_is_refused() {
     let tree = temp.tree();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    activated(connected.as_fd(), &tree).finish().fails(7, &["no TCP socket that listens"]);
+    activated(connected.as_fd(), &tree).finish().fails(7, &["not a listening TCP socket"]);
     let file = File::open(temp.at("served/kernel")).unwrap();
     activated(file.as_fd(), &tree).finish().fails(7, &["ListenStream="]);
 }
@@ -97,7 +97,7 @@ fn a_socket_named_http_serves_the_files_over_http_and_9p_has_its_own() {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let master = handed(socket.as_fd(), "http", &temp.at("served"));
-    master.wait_until_it_says(&format!("the swarm: http://{address}/"));
+    master.wait_until_it_says(&format!("the status page on http://{address}/"));
     let mut http = TcpStream::connect(address).unwrap();
     let request = b"GET /kernel HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     std::io::Write::write_all(&mut http, request).unwrap();
@@ -172,7 +172,7 @@ fn a_second_signal_ends_a_master_at_once() {
     let _silent = TcpStream::connect(master.address).unwrap();
     master.status();
     signal(&master.running, "-TERM");
-    master.running.wait_until_it_says("told to end");
+    master.running.wait_until_it_says("stopping");
     let told = Instant::now();
     signal(&master.running, "-INT");
     wait_for("its end", || (!master.running.is_running()).then_some(()));
@@ -192,7 +192,7 @@ fn in_the_journal_each_line_begins_with_its_priority() {
     command.arg(temp.at("copy")).env("JOURNAL_STREAM", stream).stderr(file);
     assert_eq!(command.stdin(Stdio::null()).status().unwrap().code(), Some(3));
     let said = fs::read_to_string(log).unwrap();
-    assert!(said.starts_with("<3>xget: cannot reach 127.0.0.1:1"), "{said}");
+    assert!(said.starts_with("<3>xget: cannot connect to 127.0.0.1:1"), "{said}");
 }
 
 #[test]
@@ -202,9 +202,9 @@ fn elsewhere_it_does_so_when_it_is_asked_to() {
     // What a unit's other processes were given.
     command.env("JOURNAL_STREAM", "1:1");
     let run = Running::start(command).finish();
-    assert!(run.stderr.starts_with("xget: cannot reach"), "{}", run.stderr);
+    assert!(run.stderr.starts_with("xget: cannot connect to"), "{}", run.stderr);
     let run = xget(["--log", "prefix"].into_iter().chain(fetch));
-    assert!(run.stderr.starts_with("<3>xget: cannot reach"), "{}", run.stderr);
+    assert!(run.stderr.starts_with("<3>xget: cannot connect to"), "{}", run.stderr);
 }
 
 // Helpers of these tests.

@@ -30,10 +30,10 @@ fn a_client_draws_from_a_node_that_is_whole() {
     let served = tree(&temp, 8 * MIB);
     let master = Master::of(&served);
     let first = node(master.address, temp.at("first"));
-    first.wait_until_it_says("files whole");
+    first.wait_until_it_says("xget: fetched ");
     serving(master.address, 1);
     let run = fetching(master.address, &temp.at("second")).finish().succeeds();
-    assert!(run.stderr.contains("from 1 nodes"), "{}", run.stderr);
+    assert!(run.stderr.contains("from 1 node"), "{}", run.stderr);
     assert_same_tree(&served, &temp.at("second"));
 }
 
@@ -43,7 +43,7 @@ fn a_client_whose_master_dies_finishes_from_another_node() {
     let served = tree(&temp, 16 * MIB);
     let mut master = Master::of(&served);
     let whole = node(master.address, temp.at("whole"));
-    whole.wait_until_it_says("files whole");
+    whole.wait_until_it_says("xget: fetched ");
     serving(master.address, 1);
     // Stalled, so that the late one begins at the master.
     whole.stall(true);
@@ -62,7 +62,7 @@ fn a_node_can_be_named_as_the_server_when_the_master_is_gone() {
     let served = tree(&temp, 4 * MIB);
     let mut master = Master::of(&served);
     let first = node(master.address, temp.at("first"));
-    first.wait_until_it_says("files whole");
+    first.wait_until_it_says("xget: fetched ");
     let address = serving(master.address, 1)[0];
     master.running.kill();
     fetching(address, &temp.at("second")).finish().succeeds();
@@ -78,7 +78,7 @@ fn a_node_joins_through_another_that_is_still_fetching() {
     let first = node(road.address, temp.at("first"));
     let address = serving(master.address, 1)[0];
     let second = fetching(address, &temp.at("second"));
-    first.wait_until_it_says("files whole");
+    first.wait_until_it_says("xget: fetched ");
     second.finish().succeeds();
     assert_same_tree(&served, &temp.at("first"));
     assert_same_tree(&served, &temp.at("second"));

@@ -189,7 +189,7 @@ impl Setup {
     /// What there is none of yet.
     pub(super) fn missing(&self, now: Instant) -> Vec<Missing> {
         if self.only_waits() {
-            let what = "address from the kernel or the initramfs".to_owned();
+            let what = "address that the kernel or the initramfs sets".to_owned();
             return vec![Missing { article: "an ", what }];
         }
         let links = &self.seen.links;
@@ -210,14 +210,14 @@ impl Setup {
             let waited = self.began.map_or(Duration::ZERO, |began| now.duration_since(began));
             let any = chosen.iter().any(|(link, numbers)| link.carrier && !numbers.is_empty());
             let long = match waited >= LONG_WITHOUT_CARRIER && !any {
-                true => format!(" for {} s: is the cable in?", waited.as_secs()),
+                true => format!(" for {} s: check the cable and the switch port", waited.as_secs()),
                 false => String::new(),
             };
             missing.push(Missing { article: "", what: format!("carrier on {names}{long}") });
         }
         for (link, _) in &chosen {
             if let Some(server) = self.dhcp.requested_from(link.index) {
-                let what = format!("word from the DHCP server {server} on {}", link.name);
+                let what = format!("acknowledgement by the DHCP server {server} on {}", link.name);
                 missing.push(Missing { article: "", what });
             }
         }
@@ -240,7 +240,7 @@ impl Setup {
             missing.push(Missing { article: "an ", what });
         }
         if missing.is_empty() {
-            let what = "address: ip= asks for a static one and holds none".to_owned();
+            let what = "address: ip= asks for a static one but does not contain it".to_owned();
             missing.push(Missing { article: "an ", what });
         }
         missing

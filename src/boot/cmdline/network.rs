@@ -78,7 +78,7 @@ impl Ip {
         let field = |n: usize| fields.get(n).copied().filter(|field| !field.is_empty());
         if let [method] = fields[..] {
             return match method.parse::<IpAddr>() {
-                Ok(_) => Err("an address alone does not do: the netmask is missing".into()),
+                Ok(_) => Err("the netmask is missing".into()),
                 Err(_) => Ok(Ip { method: Method::parse(method)?, ..Ip::default() }),
             };
         }
@@ -146,7 +146,7 @@ impl Method {
             "static" => Ok(Method::Static),
             // The last two are for others to bring up.
             "none" | "off" | "ibft" | "link-local" => Ok(Method::Off),
-            _ => Err(format!("{text} is no way to get an address (dhcp, auto6, either6, none)")),
+            _ => Err(format!("unknown method {text}: expected dhcp, auto6, either6 or none")),
         }
     }
 }
@@ -162,9 +162,9 @@ impl Vlan {
             .rfind(|c: char| !c.is_ascii_digit())
             .map_or(name, |at| name.get(at..).and_then(|rest| rest.get(1..)).unwrap_or_default());
         let id = digits.parse().ok().filter(|id| (1..=4094).contains(id));
-        let id = id.ok_or("its name ends in a number from 1 to 4094")?;
+        let id = id.ok_or("expected a name that ends in a VLAN number from 1 to 4094")?;
         if link.is_empty() {
-            return Err("the link below it is missing".into());
+            return Err("the link below the VLAN is missing".into());
         }
         Ok(Vlan { name: name.to_owned(), id, link: link.to_owned() })
     }
@@ -186,11 +186,11 @@ pub(super) fn bootif(text: &str) -> Result<Option<[u8; 6]>, String> {
 /// An IPv4 address, or an IPv6 one, in brackets or not.
 pub(super) fn address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    bare.parse().map_err(|_| format!("{text} is no address"))
+    bare.parse().map_err(|_| format!("{text} is not an IP address"))
 }
 
 fn mac_address(text: &str) -> Result<[u8; 6], String> {
-    let wrong = || format!("{text} is no hardware address");
+    let wrong = || format!("{text} is not a hardware address");
     let bytes = text.split(':').map(|part| match part.len() {
         1 | 2 => u8::from_str_radix(part, 16).map_err(|_| wrong()),
         _ => Err(wrong()),
@@ -201,13 +201,13 @@ fn mac_address(text: &str) -> Result<[u8; 6], String> {
 
 fn mtu(text: &str) -> Result<u32, String> {
     let mtu = text.parse().ok().filter(|mtu| (68..=65_535).contains(mtu));
-    mtu.ok_or_else(|| format!("{text} is no MTU (68 to 65535)"))
+    mtu.ok_or_else(|| format!("{text} is not an MTU (68 to 65535)"))
 }
 
 /// `255.255.255.0` or `24`.
 fn prefix(text: &str, client: Option<IpAddr>) -> Result<u8, String> {
     let most = if matches!(client, Some(IpAddr::V6(_))) { 128 } else { 32 };
-    let wrong = || format!("{text} is no netmask");
+    let wrong = || format!("{text} is not a netmask");
     match text.parse::<Ipv4Addr>() {
         Ok(mask) => {
             let bits = mask.to_bits();
@@ -250,7 +250,7 @@ fn fields(text: &str) -> Result<Vec<&str>, String> {
     }
     fields.push(text.get(begin..).unwrap_or_default());
     match inside {
-        true => Err("a bracket is not closed".into()),
+        true => Err("missing closing bracket".into()),
         false => Ok(fields),
     }
 }

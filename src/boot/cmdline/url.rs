@@ -19,7 +19,7 @@ impl Host {
     pub fn parse(text: &str) -> Result<Host, String> {
         let (name, port) = split_host_port(text)?;
         match (name.is_empty(), port) {
-            (true, _) => Err("a server has no name".into()),
+            (true, _) => Err("a server name is empty".into()),
             (_, Some(0)) => Err("a server has port 0".into()),
             _ => Ok(Host { name, port }),
         }
@@ -54,8 +54,9 @@ pub struct Url {
 impl Url {
     /// `xget://[HOST[:PORT]]/PATH`; `%XX` stands for the byte XX.
     pub fn parse(text: &str) -> Result<Url, String> {
-        let rest = text.strip_prefix("xget://").ok_or("it begins with xget://")?;
-        let (host, path) = rest.split_once('/').ok_or("a path is missing: xget://HOST/PATH")?;
+        let rest = text.strip_prefix("xget://").ok_or("expected xget://HOST/PATH")?;
+        let (host, path) =
+            rest.split_once('/').ok_or("the path is missing: expected xget://HOST/PATH")?;
         let host = match host {
             "" => None,
             host => Some(Host::parse(host)?),
@@ -71,8 +72,8 @@ fn decoded(text: &str) -> Result<String, String> {
     let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
     for part in parts {
         let code = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(code.ok_or("a % is followed by two hexadecimal digits")?);
+        bytes.push(code.ok_or("% must be followed by two hexadecimal digits")?);
         bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
     }
-    String::from_utf8(bytes).map_err(|_| "its path is not UTF-8".into())
+    String::from_utf8(bytes).map_err(|_| "the path is not UTF-8".into())
 }

@@ -94,7 +94,7 @@ impl Archive {
         };
         let head = head(&mut bytes)?;
         let format = Format::of(&head)
-            .ok_or_else(|| invalid("what is packed in it is neither a tar nor a cpio archive"))?;
+            .ok_or_else(|| invalid("it does not contain a tar or cpio archive"))?;
         Ok(Archive { format, bytes: Box::new(Cursor::new(head).chain(bytes)), program })
     }
 
@@ -113,7 +113,7 @@ impl Archive {
             Err(_) => program.kill()?,
         }
         match program.wait()?.success() {
-            false if unpacked.is_ok() => Err(invalid(&format!("{name} cannot unpack it"))),
+            false if unpacked.is_ok() => Err(invalid(&format!("{name} failed to decompress it"))),
             _ => unpacked,
         }
     }
@@ -124,7 +124,8 @@ fn start(name: &'static str, file: File) -> io::Result<Child> {
     command.arg("-dc").stdin(file).stdout(Stdio::piped());
     command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => io::Error::other(format!(
-            "it is packed with {name}, and this initramfs has no program {name}"
+            "it is compressed with {name}, and this initramfs has no program {name}: add it to \
+             the initramfs"
         )),
         _ => error,
     })
@@ -163,7 +164,7 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
         let (major, minor) = (number(header.device_major()), number(header.device_minor()));
         if sparse.is_so {
             let Sparse { version: (1, 0), size: Some(size), name: Some(name), .. } = sparse else {
-                return Err(invalid("a sparse file is in it in a way that is not known here"));
+                return Err(invalid("unknown format of a sparse file"));
             };
             let parts = sparse_parts(&mut entry)?;
             to.add(&name, Kind::Sparse { content: &mut entry, parts, size }, &attributes)?;
@@ -214,7 +215,7 @@ impl Sparse {
 /// GNU tar calls 1.0: decimal numbers, one a line, the first of which says how many parts there are; filled
 /// up to whole blocks.
 fn sparse_parts(content: &mut dyn Read) -> io::Result<Vec<(u64, u64)>> {
-    let wrong = || invalid("the map of a sparse file cannot be understood");
+    let wrong = || invalid("invalid map of a sparse file");
     let (mut numbers, mut number) = (Vec::new(), 0_u64);
     loop {
         let mut block = [0; TAR_BLOCK_BYTES];
@@ -251,7 +252,7 @@ fn parse_time(text: &str) -> Option<Mtime> {
 }
 
 fn id(number: u64) -> io::Result<u32> {
-    u32::try_from(number).map_err(|_| invalid("an owner's number is larger than any user's"))
+    u32::try_from(number).map_err(|_| invalid("an owner's number is out of range"))
 }
 
 fn unpack_cpio(mut bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {

@@ -121,7 +121,9 @@ impl Unpacker {
                 for (offset, length) in parts {
                     let end = offset.checked_add(length).filter(|&end| end <= size);
                     if Some(self.write(&mut content.take(length), &file, offset)?) != end {
-                        return Err(io::Error::other("the parts of a sparse file do not fit"));
+                        return Err(io::Error::other(
+                            "the parts of a sparse file do not match its size",
+                        ));
                     }
                 }
                 file.set_len(size)?;
@@ -204,7 +206,7 @@ fn make_way(place: &Path, for_dir: bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if found.is_dir() && for_dir => Ok(()),
-        Ok(found) if found.is_dir() => Err(io::Error::other("a directory is in the way")),
+        Ok(found) if found.is_dir() => Err(io::Error::other("a directory with this name exists")),
         // A directory that is a link elsewhere stays so.
         Ok(_) if for_dir && place.is_dir() => Ok(()),
         Ok(_) => fs::remove_file(place),
@@ -219,7 +221,7 @@ fn relative(path: &[u8]) -> io::Result<PathBuf> {
             Component::Normal(name) => below.push(name),
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::Error::other("a path in the archive has .. in it"));
+                return Err(io::Error::other("the path contains .."));
             }
         }
     }

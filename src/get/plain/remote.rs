@@ -97,7 +97,7 @@ impl Remote {
                     entries.push(entry);
                 }
                 Some(Looked::Other) => {
-                    return Err(self.bad(source, "is no file, directory or link"));
+                    return Err(self.bad(source, "is not a file, directory or link"));
                 }
                 Some(Looked::Missing) | None => {
                     let (path, host) = (source.to_string(), self.host.clone());
@@ -115,7 +115,7 @@ impl Remote {
                 }
                 let path = dir.join(&name).ok_or_else(|| {
                     let name = crate::path::shown(&name);
-                    self.bad(&dir, &format!("has an entry {name}, which no file can be called"))
+                    self.bad(&dir, &format!("contains an entry with an invalid name {name}"))
                 })?;
                 paths.push(path);
             }
@@ -205,7 +205,7 @@ impl Remote {
                         (token, tread(next))
                     }));
                 }
-                Event::End(..) => "has become shorter while it was read".to_owned(),
+                Event::End(..) => "was truncated while it was read".to_owned(),
                 Event::Reply(_, Err(errno)) => format!("cannot be read: {errno}"),
                 Event::Reply(_, Ok(_)) => "cannot be read".to_owned(),
             };
@@ -245,7 +245,7 @@ impl Remote {
             *seen = seen.saturating_add(part.names.len().max(1) as u64);
             progress(*seen)?;
             if *seen > MAX_ENTRIES {
-                return Err(self.bad(dir, "is one directory too many: the tree has no end"));
+                return Err(self.bad(dir, "exceeds the limit of entries"));
             }
             names.append(&mut part.names);
             match part.next {
@@ -286,20 +286,20 @@ impl Remote {
         for (path, walked) in paths.iter().zip(walked) {
             looked.push(match walked {
                 Err(Errno::ENOENT | Errno::ENOTDIR) => Looked::Missing,
-                Err(errno) => return Err(self.failed(path, "look at", errno)),
+                Err(errno) => return Err(self.failed(path, "read the attributes of", errno)),
                 Ok(()) => {
                     let stat = stats.next().unwrap_or(Err(Errno::EPROTO));
-                    let stat = stat.map_err(|errno| self.failed(path, "look at", errno))?;
-                    let target =
-                        match stat.kind {
-                            Kind::Link => {
-                                let target = targets.next().flatten();
-                                Some(target.ok_or_else(|| {
-                                    self.bad(path, "is a link that cannot be read")
-                                })?)
-                            }
-                            _ => None,
-                        };
+                    let stat =
+                        stat.map_err(|errno| self.failed(path, "read the attributes of", errno))?;
+                    let target = match stat.kind {
+                        Kind::Link => {
+                            let target = targets.next().flatten();
+                            Some(target.ok_or_else(|| {
+                                self.bad(path, "is a symbolic link that cannot be read")
+                            })?)
+                        }
+                        _ => None,
+                    };
                     match stat.entry(path.clone(), target) {
                         Some(entry) => Looked::Entry(entry),
                         None => Looked::Other,
@@ -406,7 +406,7 @@ impl Remote {
     }
 
     fn failed(&self, path: &TreePath, action: &str, errno: Errno) -> Error {
-        let why = format!("cannot {action} {path} there: {errno}");
+        let why = format!("cannot {action} {path} on the server: {errno}");
         Error::Peer { host: self.host.clone(), why }
     }
 
@@ -452,6 +452,6 @@ mod tests {
         let seen = listed(0).unwrap();
         assert_eq!(listed(MAX_ENTRIES - seen).unwrap(), MAX_ENTRIES);
         let error = listed(MAX_ENTRIES - seen + 1).unwrap_err().to_string();
-        assert!(error.contains("the tree has no end"), "{error}");
+        assert!(error.contains("exceeds the limit of entries"), "{error}");
     }
 }

@@ -66,7 +66,7 @@ impl Site {
         let answering = traffic.request();
         let reply = match *request.method() {
             Method::GET | Method::HEAD => self.look(conn, request),
-            _ => Reply::error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered")
+            _ => Reply::error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported")
                 .with(ALLOW, "GET, HEAD"),
         };
         let mut response = Response::new(Content { source: reply.source, _answering: answering });
@@ -81,7 +81,7 @@ impl Site {
     fn look(&self, conn: Conn, request: &Request<Incoming>) -> Reply {
         let path = request.uri().path();
         let Some(elements) = elements(path) else {
-            return Reply::error(StatusCode::BAD_REQUEST, "this can be no path of a file here");
+            return Reply::error(StatusCode::BAD_REQUEST, "invalid path");
         };
         let names: Vec<&[u8]> = elements.iter().map(Vec::as_slice).collect();
         match names[..] {
@@ -134,7 +134,7 @@ impl Site {
                 let bytes = range.end - range.start;
                 let reply = match verdict(request.headers(), &now) {
                     Verdict::Failed => {
-                        Reply::error(StatusCode::PRECONDITION_FAILED, "it is another one by now")
+                        Reply::error(StatusCode::PRECONDITION_FAILED, "the file has changed")
                     }
                     Verdict::NotModified => Reply::empty(StatusCode::NOT_MODIFIED),
                     Verdict::Proceed => {
@@ -161,7 +161,7 @@ impl Site {
             Part::Range(range) => (StatusCode::PARTIAL_CONTENT, range),
             Part::Beyond => {
                 let code = StatusCode::RANGE_NOT_SATISFIABLE;
-                return Reply::error(code, "the file is shorter than that")
+                return Reply::error(code, "the range begins after the end of the file")
                     .with(CONTENT_RANGE, &format!("bytes */{bytes}"));
             }
         };
@@ -212,11 +212,11 @@ impl Reply {
     }
 
     fn not_found() -> Reply {
-        Reply::error(StatusCode::NOT_FOUND, "there is no such file here")
+        Reply::error(StatusCode::NOT_FOUND, "no such file or directory")
     }
 
     fn redirect(to: &str) -> Reply {
-        Reply::error(StatusCode::MOVED_PERMANENTLY, "a directory ends in a slash")
+        Reply::error(StatusCode::MOVED_PERMANENTLY, "the URL of a directory ends in a slash")
             .with(LOCATION, to)
     }
 }

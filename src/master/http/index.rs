@@ -7,8 +7,8 @@ use super::request::encode;
 use crate::limits::MAX_HTTP_BYTES;
 use crate::manifest::{Content, Entry};
 use crate::path::shown;
-use crate::report::bytes;
 use crate::tree::{Node, ROOT, Tree};
+use crate::units::bytes;
 
 /// The piece of the listing of directory `dir` that begins with the entry `from`, which is `dir` itself
 /// for the first one; and where the next begins, if there is one.

@@ -174,7 +174,7 @@ fn a_root_that_is_not_there_or_not_a_file_is_an_error() {
         assert!(scan(&dir.path().join(name), &ScanOptions::default(), SystemTime::now()).is_err());
     }
     let null = scan(Path::new("/dev/null"), &ScanOptions::default(), SystemTime::now());
-    assert!(null.unwrap_err().to_string().contains("neither a directory nor a regular file"));
+    assert!(null.unwrap_err().to_string().contains("not a directory or regular file"));
 }
 
 #[test]

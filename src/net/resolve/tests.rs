@@ -62,14 +62,14 @@ fn hosts_and_ports_are_split() {
 fn what_is_no_host_and_port_is_refused_with_a_reason() {
     let why = |text: &str| split_host_port(text).unwrap_err();
     for port in ["", "0", "65536", "+80", "-1", "8o"] {
-        assert_eq!(why(&format!("n:{port}")), format!("\"{port}\" is no port (1 to 65535)"));
+        assert_eq!(why(&format!("n:{port}")), format!("\"{port}\" is not a port (1 to 65535)"));
     }
     assert_eq!(why(""), "\"\" names no host");
     assert_eq!(why(":80"), "\":80\" names no host");
     assert_eq!(why("[::1"), "\"[::1\" lacks the closing ]");
-    assert_eq!(why("[::1]80"), "\"80\" after ] is no :PORT");
-    assert_eq!(why("[node]:80"), "\"node\" is no IPv6 address");
-    assert_eq!(why("a:b:c"), "\"a:b:c\" is no IPv6 address");
+    assert_eq!(why("[::1]80"), "\"80\" after ] is not :PORT");
+    assert_eq!(why("[node]:80"), "\"node\" is not an IPv6 address");
+    assert_eq!(why("a:b:c"), "\"a:b:c\" is not an IPv6 address");
 }
 
 #[test]
@@ -89,13 +89,13 @@ fn literals_need_no_look_up() {
 #[test]
 fn what_can_be_no_host_is_refused_before_any_server_is_asked() {
     let why = |host| resolve(&Transport::Kernel, host, Instant::now()).unwrap_err().to_string();
-    let text = |host, why| format!("cannot find the address of {host}: {why}");
-    assert_eq!(why("10.0.0.300"), text("10.0.0.300", "it is no IPv4 address"));
-    assert_eq!(why("[10.0.0.1]"), text("[10.0.0.1]", "it is no IPv6 address"));
-    assert_eq!(why("fe80::1%2"), text("fe80::1%2", "an address with a zone (%) cannot be used"));
+    let text = |host, why| format!("cannot resolve {host}: {why}");
+    assert_eq!(why("10.0.0.300"), text("10.0.0.300", "not an IPv4 address"));
+    assert_eq!(why("[10.0.0.1]"), text("[10.0.0.1]", "not an IPv6 address"));
+    assert_eq!(why("fe80::1%2"), text("fe80::1%2", "addresses with a zone (%) are not supported"));
     let long = "a".repeat(64);
     for host in ["", "a..b", "a:80", "a b", "n\u{f6}de", &long, &"a.".repeat(128)] {
-        assert_eq!(why(host), text(host, "it is no host name"));
+        assert_eq!(why(host), text(host, "not a valid host name"));
     }
 }
 
@@ -207,10 +207,10 @@ fn no_name_no_address_and_failures_are_told_apart() {
     assert_eq!(read(3, 0, b""), Some(Answer::NoSuchName));
     assert_eq!(read(0x200, 0, b""), Some(Answer::Truncated));
     for (rcode, why) in [
-        (2, "fails to find out"),
-        (4, "answers with error 4"),
-        (5, "refuses to answer"),
-        (15, "answers with error 15"),
+        (2, "reports a server failure"),
+        (4, "reports error 4"),
+        (5, "refuses the query"),
+        (15, "reports error 15"),
     ] {
         assert_eq!(read(rcode, 0, b""), Some(Answer::Useless(why.into())));
     }
@@ -267,7 +267,7 @@ fn the_most_expensive_message_is_read_quickly() {
         records.extend(record(&last, 5, &last));
     }
     let begun = Instant::now();
-    let endless = Answer::Useless("answers with aliases that do not end".into());
+    let endless = Answer::Useless("sends too many aliases (CNAME)".into());
     assert_eq!(read(0, u16::MAX, &records), Some(endless), "each name is the question's");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
@@ -418,7 +418,7 @@ fn a_lost_query_is_sent_again() {
 #[test]
 fn a_port_without_a_server_is_told() {
     let unused = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let why = "the name server 127.0.0.1 is not running";
+    let why = "the name server 127.0.0.1 refuses connections";
     assert_eq!(look_up_node(&[unused], &[]), Err(Miss::Silent(why.into())));
 }
 
@@ -440,7 +440,7 @@ fn a_truncated_answer_is_asked_for_over_tcp() {
     assert_eq!(found, [V4, V6]);
 
     let server = name_server(truncated, |query| response(query, 0x200, 0, b""));
-    let why = "the name server 127.0.0.1 sends garbled answers";
+    let why = "the name server 127.0.0.1 sends malformed answers";
     assert_eq!(look_up_node(&[server], &[]), Err(Miss::Failed(why.into())));
 }
 
@@ -465,7 +465,7 @@ fn a_missing_name_and_a_missing_address_are_told_apart() {
 
     let server = name_server(|query| vec![response(query, 0, 0, b"")], without_tcp);
     let miss = look_up_node(&[server], &["a"]).unwrap_err();
-    assert_eq!(miss.to_string(), "the name exists, but it has no address");
+    assert_eq!(miss.to_string(), "the name has no address record");
 }
 
 #[test]
@@ -473,5 +473,5 @@ fn a_deadline_that_is_over_asks_nobody() {
     let config = config("");
     let names = candidates("node", &config).unwrap();
     let miss = look_up(&Transport::Kernel, &names, &config, Instant::now()).unwrap_err();
-    assert_eq!(miss.to_string(), "there was no time left to ask a name server");
+    assert_eq!(miss.to_string(), "timed out before any name server was asked");
 }

@@ -85,7 +85,7 @@ fn what_a_node_writes_into_the_log_is_told_by_where_it_serves_and_changes_nothin
     for conn in OTHERS {
         server.joins(conn).unwrap();
     }
-    let accused = "10.0.0.2:20004: sent chunks with wrong contents";
+    let accused = "10.0.0.2:20004: sent chunks with wrong hashes";
     server.write(Conn(1), Control::Log, accused).unwrap();
     assert_eq!(server.hub.take_log(), [("10.0.0.1:20004".parse().unwrap(), accused.to_owned())]);
     server.hub.disconnected(Conn(1), server.now);

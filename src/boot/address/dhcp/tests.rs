@@ -133,7 +133,10 @@ fn boot_servers_are_the_next_server_then_a_tftp_server_that_is_an_address() {
         let Some(Reply::Offer(lease)) = asker().read(&bytes) else { panic!("it is an offer") };
         assert_eq!(lease.boot_servers, [v4("192.0.2.6"), v4("192.0.2.7")]);
     }
-    assert!(offer(&[b"\x42\x04boot"]).unwrap().boot_servers.is_empty(), "a name is no address");
+    assert!(
+        offer(&[b"\x42\x04boot"]).unwrap().boot_servers.is_empty(),
+        "a name is not an IP address"
+    );
 }
 
 #[test]

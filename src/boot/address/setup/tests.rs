@@ -184,7 +184,10 @@ fn after_a_minute_without_carrier_the_cable_is_asked_for() {
     let mut node = Node::new("ip=dhcp", Net::Auto, &two_cards());
     node.acts();
     node.after(75).acts();
-    assert_eq!(node.waits_for(), ["carrier on eth0, eth1 for 75 s: is the cable in?"]);
+    assert_eq!(
+        node.waits_for(),
+        ["carrier on eth0, eth1 for 75 s: check the cable and the switch port"]
+    );
 }
 
 // ---- what is there already
@@ -235,7 +238,7 @@ fn own_takes_no_ipv6_address_of_the_kernel() {
 fn kernel_only_waits() {
     let mut node = Node::new("ip=dhcp", Net::Kernel, &[card(1, "eth0")]);
     assert_eq!(node.carrier(&[1]).acts(), []);
-    assert_eq!(node.waits_for(), ["an address from the kernel or the initramfs"]);
+    assert_eq!(node.waits_for(), ["an address that the kernel or the initramfs sets"]);
     node.address(1, "2001:db8::7").acts();
     assert!(node.setup.found().is_some());
 }
