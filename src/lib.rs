@@ -83,6 +83,8 @@ pub mod store;
 pub mod swarm;
 #[allow(unsafe_code, reason = "the one place for it")]
 pub mod sys;
+#[cfg(test)]
+mod testing;
 pub mod tree;
 pub mod trust;
 pub mod units;

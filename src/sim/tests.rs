@@ -5,6 +5,7 @@ mod faults;
 mod rules;
 
 use super::*;
+use crate::testing::for_seeds;
 
 const MIB: u64 = 1 << 20;
 /// 100 Mbit/s.
@@ -188,22 +189,14 @@ fn distance_costs_little() {
     }
 }
 
-/// Set to a seed, it makes this test play only that one.
-const REPLAY: &str = "XGET_SIM_SEED";
-
 #[test]
 fn whatever_happens_everybody_gets_the_right_bytes() {
-    let replayed = std::env::var(REPLAY).ok().map(|seed| seed.parse().unwrap());
-    let seeds = replayed.map_or(1..=300, |seed: u64| seed..=seed);
-    for seed in seeds {
+    for_seeds(15, |seed| {
         let scenario = adventure(seed);
-        if replayed.is_some() {
-            println!("{scenario:#?}");
-        }
         if let Err(violation) = scenario.run(Instant::now()) {
-            panic!("{violation}\nto see it again: {REPLAY}={seed} cargo test --lib sim");
+            panic!("{violation}\n{scenario:#?}");
         }
-    }
+    });
 }
 
 /// A small cluster to which all kinds of things happen.

@@ -4,6 +4,7 @@ use super::MAX_OUTPUTS;
 use crate::p9::message::{Message, NOTAG};
 use crate::p9::testing::*;
 use crate::p9::wire::{Blob, Dialect};
+use crate::testing::for_seeds;
 
 fn random_request(random: &mut Random) -> Message<'static> {
     const PATHS: [&[&str]; 8] = [
@@ -59,13 +60,11 @@ fn random_stream(random: &mut Random, dialect: Dialect) -> Vec<u8> {
 }
 
 /// One connection of random requests, in random pieces, with a host that changes its mind.
-fn one_connection_of_anything(seed: u64) -> usize {
+fn one_connection_of_anything(seed: u64) {
     let random = &mut Random::new(seed);
     let mut peer = Peer::new(DIALECTS[random.below(3) as usize]);
-    let mut streams = 0;
     for _ in 0..random.below(60) {
         let stream = random_stream(random, peer.dialect);
-        streams += 1;
         if random.chance(8) {
             peer.host.image_waits = !peer.host.image_waits;
         }
@@ -93,32 +92,21 @@ fn one_connection_of_anything(seed: u64) -> usize {
         assert!(peer.session.outputs.len() <= MAX_OUTPUTS + peer.session.parked.len() + 8);
     }
     peer.close();
-    streams
 }
 
 #[test]
 fn no_stream_of_requests_does_harm() {
-    let only = std::env::var("XGET_SEED").ok().map(|seed| seed.parse().unwrap());
-    let mut streams = 0;
-    let mut seed = only.unwrap_or(0);
-    while streams < 200_000 {
-        let done = std::panic::catch_unwind(|| one_connection_of_anything(seed));
-        streams += done.unwrap_or_else(|_| panic!("replay this with XGET_SEED={seed}"));
-        if only.is_some() {
-            break;
-        }
-        seed += 1;
-    }
+    for_seeds(350, one_connection_of_anything);
 }
 
 #[test]
 fn random_bytes_do_no_harm() {
-    let random = &mut Random::new(1);
-    for _ in 0..20_000 {
+    for_seeds(1000, |seed| {
+        let random = &mut Random::new(seed);
         let mut peer = Peer::silent();
         let bytes: Vec<u8> = (0..random.below(200)).map(|_| random.below(256) as u8).collect();
         let _ = peer.feed(&bytes);
         peer.drain();
         peer.close();
-    }
+    });
 }

@@ -6,20 +6,13 @@
 use super::disks::Disks;
 use super::*;
 
-/// How many seeds are played, if not the usual number.
-const COUNT: &str = "XGET_SIM_SEEDS";
-/// A node's build has other maps, and else the same code.
-const USUAL_COUNT: u64 = if cfg!(feature = "master") { 1000 } else { 100 };
-
 #[test]
 fn whatever_goes_wrong_nothing_unverified_is_kept_and_nothing_verified_is_lost() {
-    let count = std::env::var(COUNT).ok().map_or(USUAL_COUNT, |count| count.parse().unwrap());
-    let replayed = std::env::var(REPLAY).ok().map(|seed| seed.parse().unwrap());
-    for seed in replayed.map_or(1..=count, |seed: u64| seed..=seed) {
+    for_seeds(50, |seed| {
         if let Err(why) = play(seed) {
-            panic!("{why}\nto see it again: {REPLAY}={seed} cargo test --lib whatever_goes_wrong");
+            panic!("{why}");
         }
-    }
+    });
 }
 
 #[test]
