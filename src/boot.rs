@@ -60,7 +60,7 @@ pub fn boot(options: &cli::Boot) -> Result<(), Error> {
     let report = Reporter::new(logging);
     for word in &cmdline.unknown {
         report.warning(format_args!(
-            "kernel command line: unknown option {word} is ignored; see xget.cmdline(7)"
+            "kernel command line: unknown parameter {word} is ignored; see xget.cmdline(7)"
         ));
     }
     refuse_beside_own_net(&cmdline)?;
@@ -300,7 +300,7 @@ fn fetched(path: &str) -> PathBuf {
 /// Mounts a tmpfs for what is fetched, unless there is one; each byte of it may take `copies` bytes of
 /// memory.
 fn make_files_room(copies: u64) -> Result<(), Error> {
-    fs::create_dir_all(FILES).map_err(Error::file("make", FILES))?;
+    fs::create_dir_all(FILES).map_err(Error::file("create directory", FILES))?;
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
     if device(Path::new(FILES)) != Path::new(FILES).parent().and_then(device) {
         return Ok(());

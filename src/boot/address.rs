@@ -132,7 +132,7 @@ pub fn bring_up(
                 && let Err(error) = before::leave(&network.servers)
             {
                 report.info(format_args!(
-                    "cannot save the boot servers for later stages: {}",
+                    "cannot save the boot servers in /run/xget for later stages: {}",
                     reason(&error)
                 ));
             }
@@ -168,7 +168,7 @@ pub fn keep(network: &Network) -> Result<(), Error> {
     };
     Kernel::open()
         .and_then(|mut kernel| kernel.keep(link, *address))
-        .map_err(Error::system("save the address"))
+        .map_err(Error::system("make the leased address permanent"))
 }
 
 /// Takes all links down, whoever has brought them up, as is wanted before a kexec: the next kernel's
@@ -210,7 +210,8 @@ impl Hands<'_> {
                 told(&format!("create VLAN {name}"), kernel.make_vlan(&name, id, below));
             }
             Action::SetMac { link, mac } => {
-                told("set the hardware address", kernel.set_mac(link, mac));
+                let mac_text = links::mac_text(mac);
+                told(&format!("set the hardware address {mac_text}"), kernel.set_mac(link, mac));
             }
             Action::AcceptAdvertisements { name } => accept_advertisements(&name),
             Action::Raise { link, name } => {
@@ -229,8 +230,11 @@ impl Hands<'_> {
                     // The link may have IPv6 turned off.
                     accept_advertisements(&name);
                 }
-                kernel.set_address(link, &config).map_err(Error::system("set the address"))?;
-                told(&format!("set every route of {name}"), kernel.set_routes(link, &config));
+                kernel.set_address(link, &config).map_err(|error| {
+                    let (address, why) = (config.address, reason(&error));
+                    Error::Boot(format!("cannot set the address {address} on {name}: {why}"))
+                })?;
+                told(&format!("set all routes of {name}"), kernel.set_routes(link, &config));
             }
         }
         Ok(())

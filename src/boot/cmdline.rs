@@ -122,7 +122,7 @@ impl Cmdline {
             let Word { name, value, .. } = &word;
             let bad = |why: String| BadWord { word: word.to_string(), why };
             let value = || value.as_deref().filter(|value| !value.is_empty());
-            let needed = || value().ok_or_else(|| bad(format!("{name}= requires a value")));
+            let needed = || value().ok_or_else(|| bad("requires a value".into()));
             match name.as_str() {
                 // Somebody else's root is none of ours.
                 "root" => cmdline.root = value().map(root).transpose().map_err(bad)?.flatten(),

@@ -78,7 +78,11 @@ fn prepare() {
     }
     for path in modules() {
         if let Err(error) = File::open(&path).and_then(|file| load_module(&file)) {
-            report().warning(format_args!("cannot load {}: {}", path.display(), reason(&error)));
+            report().warning(format_args!(
+                "cannot load the module {}: {}",
+                path.display(),
+                reason(&error)
+            ));
         }
     }
 }
@@ -102,7 +106,7 @@ fn rescue() -> ! {
         thread::sleep(RESTART_AFTER);
     }
     let error = restart_machine();
-    report().error(format_args!("cannot restart: {}", reason(&error)));
+    report().error(format_args!("cannot restart the machine: {}", reason(&error)));
     loop {
         thread::sleep(RESTART_AFTER);
     }

@@ -125,7 +125,7 @@ fn unpack_root(
         return Err(too_large(size, "need"));
     }
     let archive = Archive::open(path, packing).map_err(Error::file("unpack", path))?;
-    fs::create_dir_all(new_root).map_err(Error::file("make", new_root))?;
+    fs::create_dir_all(new_root).map_err(Error::file("create directory", new_root))?;
     let options = format!("mode=755,size={room}");
     mount("xget".as_ref(), new_root, "tmpfs", MountFlags::default(), &options)
         .map_err(Error::file("mount a tmpfs on", new_root))?;
@@ -137,7 +137,7 @@ fn unpack_root(
     };
     let unpacked = thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, unpack)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("its size cannot be determined")))
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the archive is damaged")))
     });
     let bytes = unpacker.bytes();
     unpacked.map_err(|error| match error.kind() {
@@ -160,14 +160,14 @@ fn unpack_root(
 /// Mounts `lower`, which is or came from `fetched`, on `new_root` with a tmpfs over it.
 fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> Result<(), Error> {
     for dir in [Path::new(CHANGES), new_root] {
-        fs::create_dir_all(dir).map_err(Error::file("make", dir))?;
+        fs::create_dir_all(dir).map_err(Error::file("create directory", dir))?;
     }
     let flags = MountFlags::default();
     mount("xget".as_ref(), Path::new(CHANGES), "tmpfs", flags, "mode=755")
         .map_err(Error::file("mount a tmpfs on", CHANGES))?;
     let [upper, work] = ["upper", "work"].map(|name| Path::new(CHANGES).join(name));
     for dir in [&upper, &work] {
-        fs::create_dir(dir).map_err(Error::file("make", dir))?;
+        fs::create_dir(dir).map_err(Error::file("create directory", dir))?;
     }
     let options = format!(
         "lowerdir={},upperdir={},workdir={}",
@@ -210,7 +210,7 @@ fn mount_image(path: &Path) -> Result<&'static Path, Error> {
         Error::Boot(format!("cannot attach {} to a loop device: {why}", path.display()))
     })?;
     let lower = Path::new(LOWER);
-    fs::create_dir_all(lower).map_err(Error::file("make", lower))?;
+    fs::create_dir_all(lower).map_err(Error::file("create directory", lower))?;
     let flags = MountFlags { read_only: true, ..MountFlags::default() };
     mount_with_module(device.as_os_str(), lower, kind.name(), flags, "")?;
     drop(kept);
@@ -250,8 +250,12 @@ fn check_init(root: &Path, init: Option<&str>) -> Result<(), Error> {
     let has = |path: &str| fs::symlink_metadata(root.join(path.trim_start_matches('/'))).is_ok();
     match init {
         _ if INITS.into_iter().chain(init).any(has) => Ok(()),
-        Some(init) => Err(Error::Boot(format!("the fetched root has no {init}"))),
-        None => Err(Error::Boot("the fetched root has no /sbin/init".into())),
+        Some(init) => Err(Error::Boot(format!(
+            "the fetched root has neither {init}, which init= names, nor /sbin/init"
+        ))),
+        None => Err(Error::Boot(
+            "the fetched root has no /sbin/init; name its first program with init=PATH".into(),
+        )),
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn switch_root(new_root: &Path, init: Option<&str>) -> Error {
 fn enter(new_root: &Path) -> Result<(), Error> {
     for name in KEPT {
         let target = new_root.join(name);
-        fs::create_dir_all(&target).map_err(Error::file("make", &target))?;
+        fs::create_dir_all(&target).map_err(Error::file("create directory", &target))?;
         move_mount(&Path::new("/").join(name), &target)
             .map_err(Error::file("move a mount to", &target))?;
     }

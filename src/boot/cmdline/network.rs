@@ -156,13 +156,13 @@ impl Vlan {
     pub(super) fn parse(text: &str) -> Result<Vlan, String> {
         let (name, link) = match text.split_once(':') {
             Some((name, link)) => (name, link),
-            None => (text, text.rsplit_once('.').ok_or("it is NAME:LINK, or LINK.NUMBER")?.0),
+            None => (text, text.rsplit_once('.').ok_or("expected NAME:LINK or LINK.ID")?.0),
         };
         let digits = name
             .rfind(|c: char| !c.is_ascii_digit())
             .map_or(name, |at| name.get(at..).and_then(|rest| rest.get(1..)).unwrap_or_default());
         let id = digits.parse().ok().filter(|id| (1..=4094).contains(id));
-        let id = id.ok_or("expected a name that ends in a VLAN number from 1 to 4094")?;
+        let id = id.ok_or("expected a name that ends in a VLAN ID from 1 to 4094")?;
         if link.is_empty() {
             return Err("the link below the VLAN is missing".into());
         }

@@ -87,7 +87,7 @@ fn what_is_wrong_is_said_with_the_word() {
         ("rd.xget.timeout=1m", "rd.xget.timeout=1m: expected a number of seconds"),
         ("rd.xget.key=RWabc", "rd.xget.key=RWabc: expected a minisign public key"),
         ("rd.xget.hash=abc", "rd.xget.hash=abc: expected a generation (64 hexadecimal digits)"),
-        ("rd.xget.server=", "rd.xget.server=: rd.xget.server= requires a value"),
+        ("rd.xget.server=", "rd.xget.server=: requires a value"),
         ("rd.xget.server=a:99999", "rd.xget.server=a:99999:"),
         ("root=xget:/a", "root=xget:/a: expected xget://HOST/PATH"),
         ("root=xget://a", "root=xget://a: the path is missing"),

@@ -18,11 +18,7 @@ impl Host {
     /// `HOST[:PORT]`; an IPv6 address stands in brackets where a port follows.
     pub fn parse(text: &str) -> Result<Host, String> {
         let (name, port) = split_host_port(text)?;
-        match (name.is_empty(), port) {
-            (true, _) => Err("a server name is empty".into()),
-            (_, Some(0)) => Err("a server has port 0".into()),
-            _ => Ok(Host { name, port }),
-        }
+        Ok(Host { name, port })
     }
 
     /// Whether it is not an IPv4 address.

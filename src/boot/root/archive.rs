@@ -252,7 +252,7 @@ fn parse_time(text: &str) -> Option<Mtime> {
 }
 
 fn id(number: u64) -> io::Result<u32> {
-    u32::try_from(number).map_err(|_| invalid("an owner's number is out of range"))
+    u32::try_from(number).map_err(|_| invalid("a user or group ID is larger than 4294967295"))
 }
 
 fn unpack_cpio(mut bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
