@@ -355,8 +355,7 @@ fn serve(mut given: Given) -> Result<Command, Error> {
     }
     if given.signature.is_none() != given.keys.is_empty() {
         return usage(
-            "--signature FILE requires --key KEY|FILE, which verifies it, and the other way \
-             round",
+            "--signature and --key must be used together: the key verifies the signature",
         );
     }
     Ok(Command::Serve(Serve {

@@ -73,8 +73,6 @@ pub enum Error {
         /// Who.
         host: String,
     },
-    /// A manifest that cannot be used.
-    Manifest(manifest::ManifestError),
     /// The served tree cannot be described.
     Tree(manifest::Problem),
     /// A local file or directory.
@@ -132,7 +130,7 @@ impl Error {
             Error::NotServed { .. } => 4,
             Error::File { .. } | Error::System { .. } | Error::Tree(_) => 5,
             Error::NoRoom { .. } | Error::Boot(_) => 5,
-            Error::Manifest(_) | Error::Peer { .. } | Error::NotXget { .. } => 6,
+            Error::Peer { .. } | Error::NotXget { .. } => 6,
             Error::Listen { .. } | Error::Handed => 7,
             Error::Untrusted { .. } | Error::Unverifiable { .. } => 8,
             Error::Fetch { code } => code.unwrap_or(5),
@@ -177,7 +175,6 @@ impl fmt::Display for Error {
                  --key and --hash require. Serve them with xget, or fetch without --key and \
                  --hash"
             ),
-            Error::Manifest(error) => write!(f, "{error}"),
             Error::Tree(problem) => write!(f, "cannot serve this tree: {problem}"),
             Error::File { action, path, error } => {
                 let path = shown(path.as_os_str().as_bytes());
@@ -197,12 +194,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-impl From<manifest::ManifestError> for Error {
-    fn from(error: manifest::ManifestError) -> Error {
-        Error::Manifest(error)
-    }
-}
 
 impl From<BadWord> for Error {
     fn from(bad: BadWord) -> Error {

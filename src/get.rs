@@ -17,7 +17,7 @@ use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
 use crate::limits::{MAX_MANIFEST_BYTES, SILENCE};
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, ManifestError};
 use crate::net::call::{Call, CallError};
 use crate::net::manifest::{Signed, read_manifest};
 use crate::net::own::Stack;
@@ -117,10 +117,13 @@ impl Server {
     fn named(text: &str, usual_port: u16, transport: Transport) -> Result<Server, Error> {
         let mut hosts = Vec::new();
         for one in text.split(',') {
-            let (host, port) = split_host_port(one).map_err(Error::Usage)?;
+            let (host, port) =
+                split_host_port(one).map_err(|why| Error::Usage(format!("-n {one}: {why}")))?;
             let port = port.unwrap_or(usual_port);
             if port == 0 {
-                return Err(Error::Usage(format!("the port of {one} is missing")));
+                return Err(Error::Usage(format!(
+                    "-n {one} has no port, and -p 0 names none: write HOST:PORT"
+                )));
             }
             hosts.push((host, port));
         }
@@ -324,7 +327,11 @@ impl Get<'_> {
                 asked => asked?,
             };
             self.check_trust(&server, &text, signature.as_deref())?;
-            let manifest = Arc::new(Manifest::parse(&text)?);
+            let bad = |error: ManifestError| Error::Peer {
+                host: server.name.clone(),
+                why: error.to_string(),
+            };
+            let manifest = Arc::new(Manifest::parse(&text).map_err(bad)?);
             let generation = manifest.generation();
             changed = self.after_change(&server, changed, generation)?;
             let dest = &self.options.dest;

@@ -96,7 +96,7 @@ pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
             Some((host, "")) => (host, None),
             Some((host, tail)) => {
                 let port = tail.strip_prefix(':');
-                (host, Some(port.ok_or_else(|| format!("\"{tail}\" after ] is not :PORT"))?))
+                (host, Some(port.ok_or_else(|| format!("expected :PORT after ], not \"{tail}\""))?))
             }
             None => return Err(format!("\"{text}\" lacks the closing ]")),
         },
@@ -107,7 +107,7 @@ pub fn split_host_port(text: &str) -> Result<(String, Option<u16>), String> {
         },
     };
     if host.is_empty() {
-        return Err(format!("\"{text}\" names no host"));
+        return Err(format!("\"{text}\" has no host name"));
     }
     let must_be_ipv6 = text.starts_with('[') || host.contains(':');
     if must_be_ipv6 && without_zone(host).0.parse::<Ipv6Addr>().is_err() {
@@ -235,7 +235,7 @@ fn exchange(
         let query = pending.swap_remove(at);
         if answer == Answer::Truncated {
             answer = ask_over_tcp(transport, server, query, until).unwrap_or_else(|error| {
-                Answer::Useless(format!("fails over TCP: {}", reason(&error)))
+                Answer::Useless(format!("cannot be asked over TCP: {}", reason(&error)))
             });
         }
         if matches!(answer, Answer::Addresses(_) | Answer::NoSuchName) {

@@ -21,7 +21,8 @@ pub fn keys(given: &[OsString]) -> Result<Vec<Key>, Error> {
             Some(key) => keys.push(key),
             None if !Path::new(one).exists() => {
                 let one = shown(one.as_bytes());
-                let text = format!("--key: {one} is not a minisign public key or a file");
+                let text =
+                    format!("--key: {one} is neither a minisign public key nor an existing file");
                 return Err(Error::Usage(text));
             }
             None => keys.extend(key_file(Path::new(one))?),

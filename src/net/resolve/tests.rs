@@ -64,10 +64,10 @@ fn what_is_no_host_and_port_is_refused_with_a_reason() {
     for port in ["", "0", "65536", "+80", "-1", "8o"] {
         assert_eq!(why(&format!("n:{port}")), format!("\"{port}\" is not a port (1 to 65535)"));
     }
-    assert_eq!(why(""), "\"\" names no host");
-    assert_eq!(why(":80"), "\":80\" names no host");
+    assert_eq!(why(""), "\"\" has no host name");
+    assert_eq!(why(":80"), "\":80\" has no host name");
     assert_eq!(why("[::1"), "\"[::1\" lacks the closing ]");
-    assert_eq!(why("[::1]80"), "\"80\" after ] is not :PORT");
+    assert_eq!(why("[::1]80"), "expected :PORT after ], not \"80\"");
     assert_eq!(why("[node]:80"), "\"node\" is not an IPv6 address");
     assert_eq!(why("a:b:c"), "\"a:b:c\" is not an IPv6 address");
 }
