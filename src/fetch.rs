@@ -110,7 +110,7 @@ impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Fault::Broken(broken) => write!(f, "{broken}"),
-            Fault::Refused(file, errno) => write!(f, ".xget/{}: {errno}", file.name()),
+            Fault::Refused(file, errno) => write!(f, "refused .xget/{}: {errno}", file.name()),
             Fault::Nonsense(file) => write!(f, "sent an invalid line in .xget/{}", file.name()),
             Fault::OtherGeneration => write!(f, "serves another generation"),
             Fault::WrongChunks => write!(f, "sent chunks with wrong hashes"),

@@ -53,7 +53,7 @@ impl fmt::Display for CallError {
                 _ => write!(f, "{}", reason(error)),
             },
             CallError::Broken(broken) => write!(f, "it {broken}"),
-            CallError::NotXget => write!(f, "a 9P server, but not an xget master"),
+            CallError::NotXget => write!(f, "it is a 9P server, but not an xget master"),
             CallError::Refused(errno) => write!(f, "{errno}"),
             CallError::NoTree(errno) => write!(
                 f,

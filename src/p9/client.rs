@@ -62,7 +62,7 @@ impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Broken::Decode(error) => write!(f, "sent an invalid message: {error}"),
-            Broken::Size(size) => write!(f, "sent a message of {size} bytes"),
+            Broken::Size(size) => write!(f, "sent a message of invalid size ({size} bytes)"),
             Broken::Unasked { kind, tag } => {
                 write!(
                     f,
@@ -70,7 +70,9 @@ impl fmt::Display for Broken {
                  request"
                 )
             }
-            Broken::Count(count) => write!(f, "sent more than requested ({count})"),
+            Broken::Count(count) => {
+                write!(f, "sent a reply with an invalid data size ({count} bytes)")
+            }
             Broken::Version => write!(f, "does not speak 9P2000.L"),
         }
     }

@@ -250,7 +250,7 @@ fn a_node_that_sends_half_is_reported() {
 
 #[test]
 fn a_node_that_sends_more_than_was_asked_for_is_reported() {
-    fetch_beside(Lie::TooMuch, 3).is_reported("sent more than requested");
+    fetch_beside(Lie::TooMuch, 3).is_reported("sent a reply with an invalid data size");
 }
 
 #[test]
@@ -260,7 +260,7 @@ fn a_node_that_announces_too_long_a_message_is_reported() {
 
 #[test]
 fn a_node_that_has_nothing_of_what_it_says_it_has_is_reported() {
-    fetch_beside(Lie::Refuses, 3).is_reported(".xget/image: ");
+    fetch_beside(Lie::Refuses, 3).is_reported("refused .xget/image: ");
 }
 
 #[test]

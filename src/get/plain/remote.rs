@@ -245,7 +245,7 @@ impl Remote {
             *seen = seen.saturating_add(part.names.len().max(1) as u64);
             progress(*seen)?;
             if *seen > MAX_ENTRIES {
-                return Err(self.bad(dir, "exceeds the limit of entries"));
+                return Err(self.bad(dir, &format!("brings the tree above {MAX_ENTRIES} entries")));
             }
             names.append(&mut part.names);
             match part.next {
@@ -452,6 +452,6 @@ mod tests {
         let seen = listed(0).unwrap();
         assert_eq!(listed(MAX_ENTRIES - seen).unwrap(), MAX_ENTRIES);
         let error = listed(MAX_ENTRIES - seen + 1).unwrap_err().to_string();
-        assert!(error.contains("exceeds the limit of entries"), "{error}");
+        assert!(error.contains("brings the tree above"), "{error}");
     }
 }
