@@ -126,7 +126,7 @@ pub enum Why {
 /// a tree that lost them.
 pub fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan, Error> {
     let top = open_root(root).map_err(Error::file("open", root))?;
-    let attributes = top.metadata().map_err(Error::file("examine", root))?;
+    let attributes = top.metadata().map_err(Error::file("read the attributes of", root))?;
     let mut walk = Walk::new(root, &top, options, attributes.dev());
     if attributes.is_dir() {
         walk.tree(&attributes).map_err(Error::file("scan", root))?;
@@ -247,7 +247,7 @@ impl fmt::Display for Why {
             Why::Target => f.write_str("the target of the symbolic link is empty or too long"),
             Why::Reserved => f.write_str("the name is reserved for xget's control files"),
             Why::Replaced => f.write_str("it was replaced during the scan"),
-            Why::Restless => f.write_str("it keeps changing while it is read"),
+            Why::Restless => f.write_str("it keeps changing or failing while it is read"),
         }
     }
 }

@@ -102,7 +102,7 @@ pub(super) fn run(
         .enable_io()
         .enable_time()
         .build()
-        .map_err(Error::system("start the runtime"))?;
+        .map_err(Error::system("start the event loop"))?;
     let served: Result<(), Error> = LocalSet::new().block_on(&runtime, async {
         let unusable = Error::system("use the listening socket");
         let listeners: io::Result<Vec<_>> =

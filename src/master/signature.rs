@@ -79,8 +79,8 @@ impl SignatureFile {
             Err(why) => {
                 self.report.warning(format_args!(
                     "{} does not contain a valid signature of generation {generation}: {why}; \
-                     nodes that require a signature wait until it is signed (xget --manifest, \
-                     minisign -S)",
+                     nodes that require a signature refuse it until it is signed (xget \
+                     --manifest, minisign -S)",
                     shown(self.path.as_os_str().as_bytes())
                 ));
                 None

@@ -71,7 +71,7 @@ impl Stack {
     /// `CAP_NET_RAW`).
     pub fn start(config: &Config, seed: u64) -> Result<Stack, Error> {
         let socket = FrameSocket::open(&config.link, config.address)
-            .map_err(Error::system("open a packet socket on"))?;
+            .map_err(Error::file("open a packet socket on", &config.link))?;
         let link = Link::new(socket, config.mtu);
         let (bell, rings) = pair().map_err(Error::system("create a local socket"))?;
         let (orders, taken) = mpsc::channel();

@@ -105,7 +105,7 @@ impl Store {
                 Err(error) => change(|| unlink_at(&dir, &name)).and(Err(error)),
             }
         };
-        make().map_err(Error::file("make", self.dirs.full(&place)))
+        make().map_err(Error::file("create", self.dirs.full(&place)))
     }
 }
 

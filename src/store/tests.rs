@@ -760,5 +760,5 @@ fn a_file_system_that_cannot_be_written_to_is_told() {
     let mut store = served.open(".", &disk.0.0).unwrap();
     let error = served.send_all(&mut store).unwrap_err().to_string();
     let path = disk.0.path("a").display().to_string();
-    assert_eq!(error, format!("cannot make {path}: Read-only file system"));
+    assert_eq!(error, format!("cannot create {path}: Read-only file system"));
 }
