@@ -59,7 +59,7 @@ impl Offer {
         };
         match offer.to_bytes().len() {
             ..=MAX_MESSAGE_BYTES => Ok(offer),
-            _ => Err(io::Error::other("the command line of the other process is too long")),
+            _ => Err(io::Error::other("the command line of this process is too long")),
         }
     }
 
@@ -72,7 +72,7 @@ impl Offer {
             Some(Listener::Kernel(listener)) => listener.as_fd(),
             _ => {
                 return Err(io::Error::other(
-                    "the process uses its own TCP stack \
+                    "this process uses its own TCP stack \
              (rd.xget.net=own), which cannot be handed over",
                 ));
             }

@@ -57,7 +57,7 @@ pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
         }
     };
     let Command::Fetch(mut fetch) = cli::parse(offer.arguments.iter().cloned())? else {
-        return Err(unusable(io::Error::other("the other process does not fetch")));
+        return Err(unusable(io::Error::other("the other process is not a node")));
     };
     fetch.state = Some(dir.clone());
     let whole = Instant::now().checked_sub(offer.served).unwrap_or_else(Instant::now);
@@ -104,7 +104,12 @@ fn node(
     let store = Store::taken_over(plan, manifest.clone(), handed.files, &mut |_, _| {})?;
     let held = store.wanted().clone();
     match held.len() {
-        0 if wanted > 0 => return Err(Error::Boot("all of its files have changed".into())),
+        0 if wanted > 0 => {
+            let dir = dest.display();
+            let text =
+                format!("cannot take over: all files that were fetched into {dir} have changed");
+            return Err(Error::Boot(text));
+        }
         right if right < wanted => report.warning(format_args!(
             "{right} of {wanted} chunks match; the others belong to changed files and are not \
              served"

@@ -205,7 +205,7 @@ fn where_nothing_is_left_to_serve_nothing_is_taken_over() {
     temp.file("served/image", noise(3, MIB));
     let served = serve(&temp, &tree, &["."], &[]);
     fs::remove_file(temp.at("dest/image")).unwrap();
-    take_over(temp.at("state")).fails(5, &["all of its files have changed"]);
+    take_over(temp.at("state")).fails(5, &["cannot take over: all files that were fetched into"]);
     assert!(served.resident.is_running());
 }
 
