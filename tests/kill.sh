@@ -115,7 +115,7 @@ if all_whole 60 honest1 honest2 honest4; then pass "3 nodes finish beside one th
 for i in 1 2 4; do exit_of honest$i 30; done
 check "they got wrong bytes and say so" \
     grep -h "$(ip_of 3):$port sent chunk .* with a wrong hash" "$work"/honest?.log
-note "$(grep -h 'wrong contents' "$work"/honest?.log | wc -l) times, as: $(grep -h 'wrong contents' "$work"/honest?.log | head -n 1)"
+note "$(grep -h 'with a wrong hash' "$work"/honest?.log | wc -l) times, as: $(grep -h 'with a wrong hash' "$work"/honest?.log | head -n 1)"
 for i in 1 2 4; do check "copy $i is right all the same" same "$src" "$work/honest$i"; done
 check "the liar's bytes are in no log as fetched" \
     sh -c "! grep -h '[1-9].* MiB from $(ip_of 3):' '$work'/honest?.log"

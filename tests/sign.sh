@@ -87,7 +87,7 @@ wrong_hash=$(echo wrong | b3sum --no-names)
 believes "the pinned hash" hash $port --hash "$hash"
 refuses "another hash" "its generation is $hash, expected $wrong_hash" other-hash $port --hash "$wrong_hash"
 believes "key and hash" key-and-hash $port --key "$one" --hash "$hash"
-refuses "the right key and another hash" "generation $hash, and not" key-other-hash $port \
+refuses "the right key and another hash" "its generation is $hash, expected $wrong_hash" key-other-hash $port \
     --key "$one" --hash "$wrong_hash"
 refuses "another key and the right hash" "expected key" other-key-hash $port \
     --key "$other" --hash "$hash"
@@ -114,7 +114,7 @@ forged=$({ decoded "$signature" 2 | head -c 2; decoded "$one" 2 | head -c 10 | t
 sed -i "2s|.*|$forged|" "$signature"
 serve --key "$work/forged.pub"
 check "a forger's master serves a forged signature" master_says 20 'is signed with key'
-refuses "a forged signature" 'or forged' forged $port --key "$one"
+refuses "a forged signature" 'or is forged' forged $port --key "$one"
 end TERM master
 
 sign one
@@ -130,7 +130,7 @@ rm "$signature"
 serve --key "$one"
 check "the master says that the signature is missing" \
     grep 'does not contain a valid signature of generation .*: No such file' "$(log master)"
-refuses "no signature" "not signed" missing $port --key "$one"
+refuses "no signature" "it has no signature" missing $port --key "$one"
 sign one -l
 check "one that comes later is served" master_says 20 'is signed with key'
 believes "a signature of minisign's older kind" older $port --key "$one"
@@ -138,8 +138,8 @@ believes "a signature of minisign's older kind" older $port --key "$one"
 # ---- a new state of the tree
 
 echo changed > "$src/etc/file-7"
-check "with the tree changed the master says that the signature does not fit" master_says 30 'or forged'
-refuses "a state that is not signed yet" "not signed" unsigned $port --key "$one"
+check "with the tree changed the master says that the signature does not fit" master_says 30 'or is forged'
+refuses "a state that is not signed yet" "it has no signature" unsigned $port --key "$one"
 end TERM master
 
 sign two
@@ -157,7 +157,7 @@ wait_for 20 test -e "$work/slow"
 echo "changed again" > "$src/etc/file-8"
 exit_of slow 60
 check "a node in the middle of a fetch does not go over to a state that is not signed (exit code $code)" \
-    sh -c "[ $code = 8 ] && grep -q 'not signed' '$(log slow)'"
+    sh -c "[ $code = 8 ] && grep -q 'it has no signature' '$(log slow)'"
 sign one
 signed_again() { [ "$(grep -c 'is signed with key' "$(log master)")" -ge 2 ]; }
 check "once that is signed, its signature is served" wait_for 20 signed_again
