@@ -117,8 +117,8 @@ impl Server {
     fn named(text: &str, usual_port: u16, transport: Transport) -> Result<Server, Error> {
         let mut hosts = Vec::new();
         for one in text.split(',') {
-            let (host, port) =
-                split_host_port(one).map_err(|why| Error::Usage(format!("-n {one}: {why}")))?;
+            let (host, port) = split_host_port(one)
+                .map_err(|why| Error::Usage(format!("-n: invalid value {one}: {why}")))?;
             let port = port.unwrap_or(usual_port);
             if port == 0 {
                 return Err(Error::Usage(format!(

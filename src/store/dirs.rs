@@ -107,7 +107,7 @@ impl Dirs {
             }
             Ok(())
         };
-        open_up().map_err(Error::file("make writable", self.full(place)))
+        open_up().map_err(Error::file("change the mode of", self.full(place)))
     }
 
     /// An error of the directory that is `depth + 1` names down the way to `place`.
