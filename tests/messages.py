@@ -4,8 +4,9 @@
     tests/messages.py              prints what is missing on either side
     tests/messages.py list         prints the messages of the source, a line each
 
-A message is a string literal of the source with at least three words, or one that is logged or displayed.
-Its {placeholders} stand for any text. The page lists messages as code in the first column of its tables.
+A message is a string literal of the source with at least three words, or one that is logged or displayed; the
+action of an `Error::file` or `Error::system` stands for "cannot ACTION PATH: REASON". Its {placeholders} stand
+for any text. The page lists messages as code in the first column of its tables.
 """
 
 import pathlib
@@ -19,11 +20,15 @@ PAGE = ROOT / "docs/logs.md"
 NOT_MESSAGES = re.compile(
     r"(^|/)(tests?|testing|sim|fuzz(ing)?|conformance|completions|metrics|table|index|answer|pair|swarm|errno)(/|\.rs$)|cli/options\.rs$"
 )
-# Lines of the protocol and of traces.
-PROTOCOL = re.compile(r"^(xget (manifest|hand-over) 1|<- .*|mode .*)$")
+# Lines of the protocol and of traces, the patterns of composed messages, and what no user can cause.
+PROTOCOL = re.compile(
+    r"^(xget (manifest|hand-over) 1|<- .*|-> .*|\{way\} .*| ?mode .*|\{\} bytes|end|,mtu=.*|cannot \{(what|action)\}( \{path\})?: \{\}"
+    r"|fetching requires -n HOST.*|no chunk of this file is held|the file was replaced|the packet is as long as .*)$"
+)
 LITERAL = re.compile(r"(?<!['\\])\"((?:[^\"\\]|\\.)*)\"", re.S)
-# What stands before a literal that is a part of "cannot ACTION PATH: REASON", or is never printed.
-ACTION = re.compile(r"(Error::(file|system)\(|action: |expect\(|reason = |unreachable!\(|concat!\(|\bcfg\w*\()\s*$")
+# What stands before a literal that is never printed, and before an action.
+ACTION = re.compile(r"(expect\(|reason = |unreachable!\(|concat!\(|\bcfg\w*\()\s*$")
+FILE, SYSTEM = re.compile(r"Error::file\(\s*$"), re.compile(r"(Error::system\(|action:) *\s*$")
 LOGGED = re.compile(r"\.(error|warning|notice|info)\((\s*(format_args|format)!\()?\s*$|write!\(f,\s*$|f\.write_str\(\s*$")
 PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 
@@ -45,10 +50,14 @@ def messages():
         for match in LITERAL.finditer(text):
             before = text[max(0, match.start() - 60) : match.start()]
             words = re.sub(r"\\\n\s*", "", match[1]).replace('\\"', '"')
+            if FILE.search(before) or SYSTEM.search(before):
+                words = f"cannot {words} {{}}: {{}}" if FILE.search(before) else f"cannot {words}: {{}}"
             static = PLACEHOLDER.sub("", words)
-            if ACTION.search(before) or PROTOCOL.match(words) or "\n" in words or "\\n" in words or len(re.findall(r"[A-Za-z]{2,}", static)) < 2:
+            logged = LOGGED.search(before)
+            least = 1 if logged else 2
+            if ACTION.search(before) or PROTOCOL.match(words) or "\n" in words or "\\n" in words or len(re.findall(r"[A-Za-z]{2,}", static)) < least:
                 continue
-            if LOGGED.search(before) or len(words.split()) >= 3:
+            if logged or len(words.split()) >= 3:
                 found.setdefault(words.strip(), name)
     return found
 
