@@ -208,7 +208,7 @@ static SECTIONS: &[(&str, &[Opt])] = &[
                     set: |given, v| seconds(v).map(|secs| given.timeout = interval(secs)),
                 },
                 forms: &[Fetch],
-                help: "give up after this time (default: --retry\ndecides); fetched data is kept",
+                help: "give up after this time (default: --retries\ndecide); fetched data is kept",
             },
             Opt {
                 short: None,
