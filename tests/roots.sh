@@ -1,7 +1,6 @@
 #!/bin/bash
-# Every kind of root that xget takes, each booted by a machine with nothing but xget in its initramfs; and a
-# kernel whose initrds have little room. (A squashfs image and a packed archive are booted by the tests of
-# other initramfs.)
+# Every kind of root that xget takes, each booted by a machine with nothing but xget in its initramfs. (A
+# squashfs image and a packed archive are booted by the tests of other initramfs.)
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm/lib.sh"
 . "$(dirname "$0")/vm/root.sh"
@@ -21,14 +20,6 @@ make_kinds() {
         tar -C "$root" --owner=0 --group=0 -S --format=posix -cf "$boot/images/node.tar" .
 }
 make_kinds > "$work/kinds.log" 2>&1 || { fail "roots are made" "$work/kinds.log"; finish; }
-
-# To join the two takes more than a third of a machine's memory, and to load them nearly all of it.
-mkdir "$work/payload" && random_file "$work/payload/large" $((23 << 20))
-cp "$vmlinuz" "$boot/vmlinuz"
-second_initrd "$boot/second.img"
-pack "$work/payload" "$boot/payload.img"
-random_file "$boot/larger.img" $((36 << 20))
-random_file "$boot/largest.img" $((72 << 20))
 
 boot_server || finish
 check "an initramfs is made" alone alone.img --modules "$version:$kernels/root" erofs ext4
@@ -51,17 +42,4 @@ for name in cpio tar; do
     check "$name: its root is in memory" vm_printed $name '^ROOT mount .* tmpfs '
 done
 end TERM cpio tar
-
-# ---- a kernel
-
-boots_alone kernel 7 $memory "rd.xget.kernel=vmlinuz rd.xget.initramfs=second.img,payload.img"
-boots_alone larger 8 $memory "rd.xget.kernel=vmlinuz rd.xget.initramfs=second.img,larger.img"
-boots_alone largest 9 $memory "rd.xget.kernel=vmlinuz rd.xget.initramfs=second.img,largest.img"
-check "a kernel starts with two initrds that have little room" vm_prints 240 kernel '^SECOND is up'
-check "two that cannot be loaded are told" vm_prints 60 larger \
-    'xget: cannot load /run/xget/files/vmlinuz: not enough memory: need [0-9]+ MiB besides the files, [0-9]+ MiB available'
-note "$(vm_lines larger | grep -m 1 'cannot load')"
-check "two that are too large to fetch are told" vm_prints 60 largest \
-    'xget: not enough space in /run/xget/files: need [0-9.]+ MiB, have'
-note "$(vm_lines largest | grep -m 1 'not enough space')"
 finish
