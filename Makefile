@@ -83,15 +83,23 @@ vm-lab: $(if $(XGET),,build) ## as root: a master and N=2 machines in QEMU, RATE
 lab_options = $(if $(N),-n $(N)) $(if $(RATE),--rate $(RATE)) $(if $(DELAY),--delay $(DELAY)) \
 	$(if $(SIZE),--size $(SIZE)) $(if $(SECONDS),--seconds $(SECONDS))
 
-test: build ## run every test; as root on Debian it installs what it needs
-	tests/run
+check: lint ## after an edit: the format, clippy, and the library's tests
+	$(CARGO) test --locked --lib -- --skip sim::tests
+
+test: ## run the tests: cargo's, and one real case of each kind; as root on Debian it installs what it needs
+	tests/run quick
+
+test-all: ## run every test
+	tests/run all
 
 bench: build ## measure it beside other tools, as root (QUICK=1: about two minutes); see docs/benchmarks.md
 	bench/run $(if $(QUICK),--quick)
 
-lint: ## check the format and run clippy, for all sets of features
+lint: ## check the format and run clippy
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+lint-node: ## run clippy for the node's set of features
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings
 
 fuzz: ## give each fuzz target SECONDS (60) of any bytes; see docs/testing.md
@@ -107,5 +115,5 @@ help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-24s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: build node static static-check install install-completions install-docs install-node install-static install-dracut
-.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo lab vm-lab test bench lint fuzz sanitize clean
+.PHONY: install-mkinitcpio install-initramfs-tools deb dist demo lab vm-lab check test test-all bench lint lint-node fuzz sanitize clean
 .PHONY: help

@@ -11,15 +11,21 @@ port=20004
 
 # ---- what is needed
 
+# exclusively COMMAND...: while no other script is in here; they share packages and downloads
+exclusively() {
+    mkdir -p "$target"
+    (flock 8 && "$@" 8>&-) 8> "$target/packages.lock"
+}
+
 apt_refreshed=$target/apt-refreshed
-apt_install() {
+apt_install() { exclusively apt_install_alone "$@"; } > "$work/apt.log" 2>&1
+apt_install_alone() {
     [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null || return 1
     export DEBIAN_FRONTEND=noninteractive
-    mkdir -p "$target"
     [ -n "$(find "$apt_refreshed" -mmin -600 2> /dev/null)" ] ||
         { apt-get -q -o DPkg::Lock::Timeout=180 update && touch "$apt_refreshed"; } || return 1
     apt-get -q -o DPkg::Lock::Timeout=180 install -y --no-install-recommends "$@"
-} > "$work/apt.log" 2>&1
+}
 
 # is_here COMMAND|/FILE
 is_here() { case $1 in /*) [ -e "$1" ] ;; *) command -v "$1" > /dev/null ;; esac; }
@@ -224,11 +230,12 @@ debian_release() {
         -o "Dir::State::Lists=$lists/lists" -o "Dir::Cache=$lists/cache" -o Acquire::Languages=none
         -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
     [ -n "$(find "$lists/refreshed" -mmin -600 2> /dev/null)" ] ||
-        { timeout 180 apt-get "${apt_options[@]}" update && touch "$lists/refreshed"; } > "$work/apt.log" 2>&1
+        { exclusively timeout 180 apt-get "${apt_options[@]}" update && touch "$lists/refreshed"; } > "$work/apt.log" 2>&1
 }
 
 # unpack DIR PACKAGE...: below DIR/root, without installing them; what was downloaded stays there
-unpack() (
+unpack() { exclusively unpack_alone "$@"; }
+unpack_alone() (
     mkdir -p "$1" && cd "$1" && shift || return 1
     [ "$(cat root/.unpacked 2> /dev/null)" = "$*" ] && return
     rm -rf ./*.deb root
@@ -256,12 +263,19 @@ unpack_kernel() {
     [ -n "$image" ] || return 1
     # From Debian 14 on the image is a package without files, which depends on these.
     mapfile -t parts < <(depends_of "$image" 'linux-(base|binary|modules)-[0-9]')
-    unpack "$2" "${parts[@]:-$image}" > "$work/kernel.log" 2>&1 || return 1
-    version=$(ls "$2/root/lib/modules" 2> /dev/null | head -n 1)
-    [ -n "$version" ] && depmod -b "$2/root" "$version" || return 1
-    # There the kernel itself lies beside its modules.
-    [ -e "$2/root/boot" ] ||
-        { mkdir "$2/root/boot" && ln -s "../lib/modules/$version/vmlinuz" "$2/root/boot/vmlinuz-$version"; }
+    exclusively prepare_kernel "$2" "${parts[@]:-$image}" > "$work/kernel.log" 2>&1 || return 1
+    version=$(version_in "$2")
+}
+version_in() { ls "$1/root/lib/modules" 2> /dev/null | head -n 1; }
+
+# prepare_kernel DIR PACKAGE...: unpacks them, with lists of the modules
+prepare_kernel() {
+    local dir=$1 version
+    unpack_alone "$@" && version=$(version_in "$dir") && [ -n "$version" ] || return 1
+    [ -e "$dir/root/lib/modules/$version/modules.dep" ] || depmod -b "$dir/root" "$version" || return 1
+    # From Debian 14 on the kernel itself lies beside its modules.
+    [ -e "$dir/root/boot" ] ||
+        { mkdir "$dir/root/boot" && ln -s "../lib/modules/$version/vmlinuz" "$dir/root/boot/vmlinuz-$version"; }
 }
 
 # depends_of PACKAGE REGEX: the packages that it depends on whose names begin so

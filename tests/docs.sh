@@ -110,6 +110,7 @@ judge() {
 check "pages, links, headings and blocks are what they should be" "$book" check
 # Debian has no mdbook: where it is not installed the check above has to do.
 ! command -v mdbook > /dev/null || check "mdbook makes pages of it" mdbook build --dest-dir "$work/book" "$repo"
+check "docs/logs.md lists every message that the program prints" "$repo/tests/messages.py"
 check "docs/command.md shows what xget --help prints" same_help
 
 make_image > "$work/image.log" 2>&1 || { fail "an image is made" "$work/image.log"; finish; }

@@ -28,6 +28,7 @@ check "mkinitramfs makes an initramfs" initramfs debian.img
 
 boot_server || finish
 boots debian 1 "boot=xget root=xget:///$image"
+in_full || finish
 cp "$work/debian.img" "$work/archive.img"
 boots archive 2 "boot=xget root=xget:///$archive" tmpfs
 end TERM master

@@ -29,6 +29,9 @@ fail() {
     for log; do echo "      --- $log"; tail -n 15 "$log" | cut -c 1-300 | sed 's/^/      | /'; done
 }
 
+# in_full: is this more than the short run of `make test`?
+in_full() { [ "${XGET_QUICK:-}" != 1 ]; }
+
 # skip TEXT HOW: one thing that cannot be tested here, and how to get it
 skip() { skipped=$((skipped + 1)); echo "SKIP  $1"; echo "      to run it: $2"; }
 
