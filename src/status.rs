@@ -11,8 +11,8 @@ pub mod table;
 use std::fmt::Write as _;
 use std::net::{Ipv6Addr, SocketAddr};
 
-/// How long a node that lacks something may get nothing before it counts as stalled, in seconds.
-const STALLED_SECONDS: f64 = 10.0;
+use crate::swarm::hub::totals::STALLED_AFTER;
+
 /// How the line begins that tells of a line in the server's log, and its last word.
 const LOG: &str = "log=";
 const TEXT: &str = " text=";
@@ -115,7 +115,7 @@ impl<'t> Words<'t> {
         let quiet = self.seconds("quiet_seconds").unwrap_or(0.0);
         match wanted > 0 && held >= wanted {
             true => State::Whole,
-            false if quiet >= STALLED_SECONDS => State::Stalled,
+            false if quiet >= STALLED_AFTER.as_secs_f64() => State::Stalled,
             false => State::Fetching,
         }
     }

@@ -39,6 +39,10 @@ impl Gone {
         self.0.retain(|node| node.served != served);
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The lines of `status` that tell of them.
     pub(super) fn status(&self, now: Instant) -> String {
         let mut text = String::new();

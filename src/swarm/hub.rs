@@ -3,6 +3,8 @@
 //! The hub knows who is connected, what is held here and whose turn it is. Whatever it changes for
 //! another connection it reports as a wake-up; the driver then resumes that session.
 
+pub mod totals;
+
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -202,6 +204,7 @@ impl Hub {
         next.sent_bytes = self.sent_bytes;
         next.sent_rate = self.sent_rate;
         next.plain_bytes = self.plain_bytes;
+        next.members.count_on(&self.members);
         next.metrics = self.metrics;
         next.allowance = self.allowance.take();
         next.log = std::mem::take(&mut self.log);
@@ -408,9 +411,7 @@ impl Hub {
             self.plain_bytes,
         );
         if self.grants.is_some() {
-            let mut elsewhere = ChunkSet::empty(self.layout());
-            self.members.iter().for_each(|(_, member)| elsewhere.add_all(&member.held));
-            let _ = write!(text, " only_here={}", self.held.len() - elsewhere.len());
+            let _ = write!(text, " only_here={}", self.only_here());
         }
         text.push('\n');
         for (_, member) in self.members.iter().filter(|(_, m)| m.serves.is_some()) {
@@ -437,6 +438,18 @@ impl Hub {
         }
         text += &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now);
         text + &self.log.status(now)
+    }
+
+    /// How many chunks no node has.
+    fn only_here(&self) -> u32 {
+        let mut elsewhere = ChunkSet::empty(self.layout());
+        for (_, member) in self.members.iter() {
+            elsewhere.add_all(&member.held);
+            if elsewhere.len() >= self.held.len() {
+                break;
+            }
+        }
+        self.held.len().saturating_sub(elsewhere.len())
     }
 
     /// What is to be sent and not held: it comes, or it never does.
@@ -539,13 +552,16 @@ impl Host for Hub {
                 }
             }
             (Control::Manifest, _) => self.read_manifest(at, offset, count),
-            (Control::Next, Some(grants)) => match grants.ask(at.conn, at.now) {
-                Some(chunk) => Answer::Now(format!("{chunk}\n").into_bytes()),
-                None => {
-                    self.assign(at.now);
-                    Answer::Wait
+            (Control::Next, Some(grants)) => {
+                self.members.asks(at.conn);
+                match grants.ask(at.conn, at.now) {
+                    Some(chunk) => Answer::Now(format!("{chunk}\n").into_bytes()),
+                    None => {
+                        self.assign(at.now);
+                        Answer::Wait
+                    }
                 }
-            },
+            }
             // The end of the file: a node leaves the choice to whoever asks.
             _ => Answer::Now(Vec::new()),
         }

@@ -81,6 +81,8 @@ pub struct Members {
     rings: Map<Subnet, Map<Place, Conn>>,
     /// Those who went away before they were whole.
     gone: Gone,
+    /// Image bytes that came to nodes while they were connected, as they say.
+    received_bytes: u64,
     /// State of the random choice among equals.
     random: u64,
 }
@@ -96,6 +98,7 @@ impl Members {
             near: Map::new(),
             rings: Map::new(),
             gone: Gone::default(),
+            received_bytes: 0,
             random: seed | 1,
         }
     }
@@ -218,7 +221,7 @@ impl Members {
         now: Instant,
     ) -> Vec<ChunkId> {
         let Some(member) = self.members.get_mut(&conn) else { return Vec::new() };
-        // What it had before it came is no income.
+        // What it reports first, before it asks for chunks, it had before it came: that is no income.
         let first = member.held == ChunkSet::default();
         if first {
             member.held = ChunkSet::empty(&self.layout);
@@ -235,9 +238,20 @@ impl Members {
                 let range = self.layout.range(*chunk);
                 range.end.saturating_sub(range.start)
             };
-            member.income.add(new.iter().map(bytes).sum(), now);
+            let came = new.iter().map(bytes).sum();
+            member.income.add(came, now);
+            self.received_bytes = self.received_bytes.saturating_add(came);
         }
         new
+    }
+
+    /// It asks for chunks: what it reports from now on has come since it was connected.
+    pub fn asks(&mut self, conn: Conn) {
+        if let Some(member) = self.members.get_mut(&conn)
+            && member.held == ChunkSet::default()
+        {
+            member.held = ChunkSet::empty(&self.layout);
+        }
     }
 
     /// It has sent so many bytes to others so far, and fetches from so many.
@@ -266,6 +280,22 @@ impl Members {
     /// All of them, in the order in which they came.
     pub fn iter(&self) -> impl Iterator<Item = (Conn, &Member)> {
         self.members.iter().map(|(conn, member)| (*conn, member))
+    }
+
+    /// Image bytes that came to nodes while they were connected, from anybody. Never falls: a node that
+    /// leaves takes nothing away.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    /// Counts on from what came to nodes of the generation before.
+    pub fn count_on(&mut self, before: &Members) {
+        self.received_bytes = before.received_bytes;
+    }
+
+    /// How many left before they were whole, of those that are remembered.
+    pub fn left_unfinished(&self) -> usize {
+        self.gone.len()
     }
 
     /// How many serve others.

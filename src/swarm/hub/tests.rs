@@ -225,3 +225,69 @@ fn news_of_a_chunk_go_to_those_that_lack_it() {
     assert_eq!(server.holds(7), [Conn(1), Conn(3)], "the third does not say what it lacks");
     assert_eq!(server.holds(8), [Conn(2)], "what it was not told of before comes with it");
 }
+
+/// How many nodes the JSON of the status shows in each state.
+fn states(server: &Server) -> [usize; 4] {
+    let json = crate::status::to_json(&server.hub.status(server.now));
+    let count = |state| json.matches(&format!("\"state\":\"{state}\"")).count();
+    ["whole", "fetching", "stalled", "gone"].map(count)
+}
+
+#[test]
+fn the_totals_count_the_states_that_the_status_shows() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    server.hub.connected(Conn(4), "10.0.0.4:50000".parse().unwrap(), server.now);
+    for conn in [Conn(1), Conn(2), Conn(3), Conn(4)] {
+        server.joins(conn).unwrap();
+    }
+    server.write(Conn(1), Control::Next, "held 0-15").unwrap();
+    server.write(Conn(2), Control::Next, "held 0-3").unwrap();
+    server.hub.disconnected(Conn(4), server.now);
+    server.now += Duration::from_secs(10);
+    server.write(Conn(3), Control::Next, "held 0-7").unwrap();
+    assert_eq!(states(&server), [1, 1, 1, 1]);
+    let totals = server.hub.totals(server.now);
+    assert_eq!((totals.nodes, totals.whole, totals.stalled, totals.left), (3, 1, 1, 1));
+    assert_eq!((totals.held_chunks, totals.wanted_chunks), (16 + 4 + 8, 3 * 16));
+    assert_eq!(totals.only_here, 0);
+}
+
+#[test]
+fn what_nodes_received_counts_on_whoever_leaves_and_whatever_is_published() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    let chunk_bytes = server.hub.layout().chunk_bytes();
+    let received = |server: &Server| server.hub.totals(server.now).received_bytes / chunk_bytes;
+    server.joins(Conn(1)).unwrap();
+    server.write(Conn(1), Control::Next, "held 0-3").unwrap();
+    assert_eq!(received(&server), 0, "it had them before it came");
+    server.write(Conn(1), Control::Next, "held 4-6\nheld 5-7").unwrap();
+    assert_eq!(received(&server), 4, "none twice");
+    server.joins(Conn(2)).unwrap();
+    let at = server.at(Conn(2));
+    assert_eq!(server.hub.read(at, Control::Next, 0, 10), Answer::Wait);
+    server.write(Conn(2), Control::Next, "held 0").unwrap();
+    assert_eq!(received(&server), 5, "it had asked for chunks before");
+    server.hub.disconnected(Conn(1), server.now);
+    assert_eq!(received(&server), 5);
+    let (tree, now) = (server.hub.tree.clone(), server.now);
+    server.hub.publish(tree, 4, 1, now);
+    assert_eq!(received(&server), 5);
+    assert_eq!(server.hub.totals(now).nodes, 0, "nobody has joined the new generation");
+}
+
+#[test]
+fn the_totals_say_how_long_the_slowest_takes_that_is_not_stalled() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    for conn in OTHERS {
+        server.joins(conn).unwrap();
+        server.write(conn, Control::Next, "held 0").unwrap();
+    }
+    assert_eq!(server.hub.totals(server.now).seconds_left, None, "nothing comes yet");
+    server.now += Duration::from_secs(20);
+    server.write(Conn(1), Control::Next, "held 1-8").unwrap();
+    server.write(Conn(2), Control::Next, "held 1-2").unwrap();
+    server.now += Duration::from_secs(1);
+    let totals = server.hub.totals(server.now);
+    assert_eq!(totals.seconds_left, Some(13 / 2), "of the second, two chunks a second");
+    assert_eq!(totals.stalled, 1);
+}
