@@ -4,6 +4,8 @@
 //! its log. Readers skip words that they do not know, and do without those that are not there.
 
 #[cfg(feature = "master")]
+pub mod history;
+#[cfg(feature = "master")]
 pub mod metrics;
 pub mod show;
 pub mod table;

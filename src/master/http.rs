@@ -10,6 +10,7 @@ mod index;
 mod request;
 mod socket;
 
+use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::pin::pin;
@@ -30,6 +31,7 @@ use crate::limits::MAX_HTTP_BYTES;
 use crate::net::tcp;
 use crate::p9::server::{Conn, Wait};
 use crate::report::Reporter;
+use crate::status::history::History;
 use crate::status::metrics;
 use crate::swarm::hub::Hub;
 use answer::Site;
@@ -78,14 +80,22 @@ impl Ports {
 pub(super) struct Listeners(Vec<(TcpListener, bool)>);
 
 impl Listeners {
-    /// Begins to serve there; the tasks that let others in.
+    /// Begins to serve there; the tasks that let others in, and the one that keeps the page's history.
     pub(super) fn open(self, shared: &Rc<Shared>) -> Result<Vec<JoinHandle<()>>, Error> {
-        let open = |(listener, files)| {
+        if self.0.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = Instant::now();
+        let history = History::new(now, shared.hub.borrow().totals(now));
+        let history = Rc::new(RefCell::new(history));
+        let mut tasks = vec![spawn_local(record(shared.clone(), history.clone()))];
+        for (listener, files) in self.0 {
             let listener = tokio::net::TcpListener::from_std(listener)
                 .map_err(Error::system("use the listening socket"))?;
-            Ok(spawn_local(accept(shared.clone(), listener, files)))
-        };
-        self.0.into_iter().map(open).collect()
+            let site = Rc::new(Site::new(shared.clone(), files, history.clone()));
+            tasks.push(spawn_local(accept(site, listener)));
+        }
+        Ok(tasks)
     }
 }
 
@@ -94,10 +104,20 @@ pub(super) fn equip(hub: &mut Hub) {
     hub.export(metrics::metrics);
 }
 
-async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener, files: bool) {
-    let site = Rc::new(Site::new(shared.clone(), files));
+/// Records the samples of the page's charts, also while nobody looks at it.
+async fn record(shared: Rc<Shared>, history: Rc<RefCell<History>>) {
     loop {
-        let (stream, peer, conn) = next_guest(&shared, &listener).await;
+        let due = history.borrow().deadline();
+        tokio::time::sleep_until(due.into()).await;
+        let now = Instant::now();
+        let totals = shared.hub.borrow().totals(now);
+        history.borrow_mut().record(now, totals);
+    }
+}
+
+async fn accept(site: Rc<Site>, listener: tokio::net::TcpListener) {
+    loop {
+        let (stream, peer, conn) = next_guest(&site.shared, &listener).await;
         spawn_local(connection(site.clone(), stream, peer, conn));
     }
 }

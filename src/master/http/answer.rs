@@ -19,30 +19,43 @@ use super::socket::Traffic;
 use crate::manifest::{Entry, Manifest};
 use crate::master::server::Shared;
 use crate::p9::server::{Conn, Host as _};
+use crate::status::history::History;
 use crate::status::{metrics, to_json};
 use crate::tree::{Node, ROOT, Tree};
 
-/// How long a status is good for: however many look, it is made so often and no more.
+/// All viewers share one status for at least this long.
 const STATUS_LASTS: Duration = Duration::from_millis(500);
+/// They share it for at least this many times as long as it took to make: the status of a large swarm takes
+/// at most a twentieth of this thread's time.
+const STATUS_LASTS_TIMES: u32 = 20;
 /// The page loads what this server has, asks it for the status, and does nothing else.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
      form-action 'none'; frame-ancestors 'none'",
 );
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
+const JSON: &str = "application/json";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+const PAGE_JS: &str = include_str!("page.js");
+const CHART_JS: &str = include_str!("chart.js");
+const WORDS_JS: &str = include_str!("words.js");
 
 /// What is served on one port.
 pub(super) struct Site {
     pub(super) shared: Rc<Shared>,
     /// Whether the files are, too.
     files: bool,
-    status: RefCell<Option<(Instant, Rc<str>)>>,
+    history: Rc<RefCell<History>>,
+    status: RefCell<Kept<Rc<str>>>,
+    json: RefCell<Kept<Bytes>>,
 }
+
+/// Something that was made, and until when it is served again.
+type Kept<T> = Option<(Instant, T)>;
 
 /// An answer, but for who waits for it.
 struct Reply {
@@ -52,8 +65,8 @@ struct Reply {
 }
 
 impl Site {
-    pub(super) fn new(shared: Rc<Shared>, files: bool) -> Site {
-        Site { shared, files, status: RefCell::new(None) }
+    pub(super) fn new(shared: Rc<Shared>, files: bool, history: Rc<RefCell<History>>) -> Site {
+        Site { shared, files, history, status: RefCell::default(), json: RefCell::default() }
     }
 
     /// What a request that came on `conn` gets.
@@ -88,9 +101,14 @@ impl Site {
             [b".xget"] if !path.ends_with('/') => Reply::redirect("/.xget/"),
             [b".xget"] => Reply::text(HTML, PAGE),
             [b".xget", b"page.css"] => Reply::text("text/css; charset=utf-8", STYLE),
-            [b".xget", b"page.js"] => Reply::text("text/javascript; charset=utf-8", SCRIPT),
+            [b".xget", b"page.js"] => Reply::text(SCRIPT, PAGE_JS),
+            [b".xget", b"chart.js"] => Reply::text(SCRIPT, CHART_JS),
+            [b".xget", b"words.js"] => Reply::text(SCRIPT, WORDS_JS),
+            [b".xget", b"overview.json"] => {
+                Reply::text(JSON, self.history.borrow().to_json(Instant::now()))
+            }
             [b".xget", b"status"] => Reply::text(PLAIN_TEXT, self.status().to_string()),
-            [b".xget", b"status.json"] => Reply::text("application/json", to_json(&self.status())),
+            [b".xget", b"status.json"] => Reply::text(JSON, self.json()),
             [b"metrics"] | [b".xget", b"metrics"] => {
                 Reply::text(metrics::CONTENT_TYPE, metrics::metrics(&self.status()))
             }
@@ -101,15 +119,11 @@ impl Site {
     }
 
     fn status(&self) -> Rc<str> {
-        let now = Instant::now();
-        let mut status = self.status.borrow_mut();
-        let fresh = |(made, _): &&(Instant, Rc<str>)| now.duration_since(*made) < STATUS_LASTS;
-        if let Some((_, text)) = status.as_ref().filter(fresh) {
-            return text.clone();
-        }
-        let text: Rc<str> = self.shared.hub.borrow().status(now).into();
-        *status = Some((now, text.clone()));
-        text
+        lately(&self.status, |now| self.shared.hub.borrow().status(now).into())
+    }
+
+    fn json(&self) -> Bytes {
+        lately(&self.json, |_| to_json(&self.status()).into())
     }
 
     fn file(&self, conn: Conn, request: &Request<Incoming>, elements: &[Vec<u8>]) -> Reply {
@@ -182,6 +196,18 @@ impl Site {
             _ => reply,
         }
     }
+}
+
+/// What is kept, or a new one if that is too old.
+fn lately<T: Clone>(kept: &RefCell<Kept<T>>, make: impl FnOnce(Instant) -> T) -> T {
+    let now = Instant::now();
+    if let Some((_, made)) = kept.borrow().as_ref().filter(|(until, _)| now < *until) {
+        return made.clone();
+    }
+    let made = make(now);
+    let lasts = STATUS_LASTS.max(now.elapsed() * STATUS_LASTS_TIMES);
+    *kept.borrow_mut() = Some((now + lasts, made.clone()));
+    made
 }
 
 impl Reply {
