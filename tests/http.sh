@@ -189,19 +189,141 @@ watched() { timeout 5 "$xget" --status --watch -n "127.0.0.1:$port" > "$work/wat
 check "who watches sees it again and again" watched
 note "$(sed -n 2p "$work/watched")"
 
-browser() {
-    timeout 120 chromium --headless=new --no-sandbox --disable-gpu --user-data-dir="$work/chromium" \
-        --window-size=1280,900 --virtual-time-budget=4000 "$@" "$url/.xget/" 2> "$work/chromium.log"
-}
-need chromium:chromium
-browser --dump-dom > "$work/dom"
-check "a browser shows a row a node" is "$(grep -o '<td class="text">127\.77\.[0-9.:]*</td>' "$work/dom" | sort -u | wc -l)" $nodes
-check "and a cell" is "$(grep -o '<span class="cell [^>]*title=' "$work/dom" | wc -l)" $nodes
-check "what a node says is text" grep -q '&lt;b&gt;127.77.9.9:20004&lt;/b&gt;: sent chunks' "$work/dom"
-check "and no problem" grep -q '<p id="problem" role="alert"></p>' "$work/dom"
-picture=${SCREENSHOT:-$work/page.png}
-browser --screenshot="$picture"
-check "a picture of it is made" [ -s "$picture" ]
+# A status is made at most twice a second: in one of three tries both requests get the same one.
+shared() { local i; for i in 1 2 3; do cmp <(get "$url/.xget/status.json") <(get "$url/.xget/status.json") && return; done; false; }
+check "viewers share one status" shared
 
+# ---- the page in a browser, driven by WebDriver (w3.org/TR/webdriver2)
+
+need chromium:chromium chromedriver:chromium-driver
+driver_port=20182
+debug_port=20183
+# driver METHOD PATH [JSON]: prints the value of the answer; fails if that is false, null or an error
+driver() {
+    get -X "$1" -H 'Content-Type: application/json' ${3:+-d "$3"} "http://127.0.0.1:$driver_port/$2" |
+        jq -e -c '.value | if type == "object" and has("error") then error(.message) else . end'
+}
+# js SCRIPT: runs it in the page, and prints what it returns
+js() { driver POST "session/$session/execute/sync" "$(jq -n --arg script "$prelude $1" '{$script, args: []}')"; }
+devtools() { driver POST "session/$session/goog/cdp/execute" "{\"cmd\": \"Emulation.$1\", \"params\": $2}"; }
+window() { devtools setDeviceMetricsOverride "{\"width\": $1, \"height\": 900, \"deviceScaleFactor\": 1, \"mobile\": false}"; }
+scheme() { devtools setEmulatedMedia "{\"features\": [{\"name\": \"prefers-color-scheme\", \"value\": \"$1\"}]}"; }
+open_page() { driver POST "session/$session/url" "{\"url\": \"$url/.xget/\"}"; }
+picture() { driver GET "session/$session/screenshot" | jq -r . | base64 -d > "$1"; [ -s "$1" ]; }
+
+browser_up() {
+    # Not started by its driver, so that it ends with the other processes.
+    start browser - chromium --headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run \
+        --disable-background-networking --disable-component-update --disable-sync \
+        --user-data-dir="$work/chromium" --remote-debugging-port=$debug_port about:blank
+    wait_for 60 get "http://127.0.0.1:$debug_port/json/version" || return
+    start driver - chromedriver --port=$driver_port
+    wait_for 20 driver GET status || return
+    session=$(driver POST session "{\"capabilities\": {\"alwaysMatch\":
+        {\"goog:chromeOptions\": {\"debuggerAddress\": \"127.0.0.1:$debug_port\"}}}}" | jq -r .sessionId)
+    [ -n "$session" ]
+}
+
+# For the scripts below. A figure is its value and its label, as in "1 node".
+prelude='
+    const all = (selector) => [...document.querySelectorAll(selector)];
+    const figures = () => all("#figures div").map(({ children: [label, value] }) => `${value.textContent} ${label.textContent}`);
+    // How many points a curve has, and at how many different heights.
+    const points = (selector) => all(selector).flatMap((path) => path.getAttribute("d").match(/[\d.]+,[\d.]+/g) ?? []);
+    const heights = (selector) => new Set(points(selector).map((point) => point.split(",")[1])).size;
+    const page = document.documentElement;
+    const fits = (element) => element.scrollWidth <= element.clientWidth;
+    const rows = () => new Set(all("#figures div").map((f) => f.offsetTop)).size;
+    // The contrast of a text with the page (WCAG 2.2, 1.4.3).
+    const channels = (color) => color.match(/[\d.]+/g).slice(0, 3).map((c) => c / 255);
+    const light = (color) => channels(color)
+        .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+        .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+    const ground = () => getComputedStyle(document.body).backgroundColor;
+    const contrast = (element) => {
+        const style = getComputedStyle(element);
+        const [a, b] = [light(element instanceof SVGElement ? style.fill : style.color), light(ground())];
+        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    };
+    const texts = "h1, h2, p, #legend span, figcaption span, figcaption b, svg text, dt, dd, th button, td";
+    const worst = () => Math.min(...all(texts).map(contrast));
+'
+
+if browser_up > "$work/browser_up.log" 2>&1; then pass "a browser starts"; else
+    fail "a browser starts" "$work/browser_up.log" "$(log browser)" "$(log driver)"
+    finish
+fi
+window 1280 > /dev/null
+open_page > /dev/null
+all_nodes() { js "return new Set(all('tbody td.node').map((cell) => cell.textContent)).size === $nodes"; }
+check "the page has one row per node" wait_for 30 all_nodes
+check "and one cell per node" js "return all('#grid .cell[title]').length === $nodes"
+check "what a node reports stays text" js '
+    const said = all("td.problem").filter((cell) => cell.textContent.startsWith("<b>127.77.9.9:20004</b>: sent chunks"));
+    return said.length > 0 && all("#grid b, table b").length === 0'
+check "a report on another node does not mark the one that reports it" js '
+    const telling = (text) => all("tr").filter((row) => row.lastElementChild.textContent.startsWith(text));
+    const [own, another] = [telling("<b>"), telling("127.77.9.9:20004: timed out")];
+    return own.some((row) => row.className === "bad") && another.length > 0 && another.every((row) => row.className !== "bad")'
+check "the page reports no problem" js 'return document.querySelector("#problem").textContent === ""'
+
+has_points() { js 'return heights("#rates .curve.received") > 1 && heights("#counts .curve.all") > 1'; }
+check "the charts show the rate and the nodes" wait_for 30 has_points
+check "each chart has a text alternative" js '
+    return all("svg").every((svg) => svg.getAttribute("role") === "img" && /now: \d/i.test(svg.getAttribute("aria-label")))'
+open_page > /dev/null
+# There is one sample every 2 s.
+older_than_the_page() { js 'return points("#rates .curve.received").length * 2000 > performance.now() + 4000'; }
+check "a page that is opened later shows the earlier samples" wait_for 10 older_than_the_page
+
+# The longest values that occur.
+longest='const most = ["16384", "16384", "16384", "16384", "64+", "100 %", "119 min",
+        "1023 MiB/s", "1023 MiB/s", "1023 GiB", "1023 GiB", "65536"];
+    all("#figures dd").forEach((value, i) => { value.textContent = most[i]; });'
+check "the figures fit into one row at 1280 pixels, also the longest" js "$longest return rows() === 1 && all('#figures div').every(fits)"
+for width in 1280 800 400; do
+    window $width > /dev/null
+    check "the page fits into $width pixels" js "$longest return fits(page) && all('#figures div, figure').every(fits)"
+done
+window 1280 > /dev/null
+
+grounds=()
+for scheme in light dark; do
+    scheme $scheme > /dev/null
+    grounds+=("$(js 'return ground()')")
+    check "all text has enough contrast in the $scheme scheme" js '
+        if (worst() < 4.5) return false;
+        return worst()'
+    note "least contrast: $(cat "$work/check.out")"
+done
+check "the colours follow the system's scheme" [ "${grounds[*]}" = '"rgb(255, 255, 255)" "rgb(21, 24, 28)"' ]
+scheme light > /dev/null
+check "a screenshot is taken" picture "${SCREENSHOT:-$work/page.png}"
 check "who does not end a request is hung up on" wait_for 40 grep -q 'no complete HTTP request for 30 s' "$(log master)"
+end KILL swarm
+unset 'pid[swarm]'
+stop
+
+# ---- one node and one chunk
+
+src=$work/one
+mkdir "$src"
+random_file "$src/chunk" 64K
+serve --metrics $metrics_port --rescan 1
+open_page > /dev/null
+# shows FIGURE...: the page has each
+shows() { js "return $(jq -n -c '$ARGS.positional' --args "$@").every((figure) => figures().includes(figure))"; }
+check "the label of one chunk is singular" wait_for 10 shows "0 nodes" "1 chunk not on any node yet" "– share of the image"
+check "also in the line on the image" js 'return document.querySelector("#image").textContent.includes("in 1 chunk of 64.0 KiB")'
+check "the page says that no node has joined" js 'return document.querySelector("#nobody").checkVisibility()'
+start one - "$xget" -p $((port + 1)) --listen 127.0.0.1 --serve forever -n "127.0.0.1:$port" . "$work/got"
+check "the label of one node is singular" wait_for 20 shows \
+    "1 node" "1 whole" "0 fetching" "100 % share of the image" "0 chunks not on any node yet"
+check "no plural follows a 1" js '
+    return !/\b1 (nodes|chunks|sources|directories|links)\b/.test([document.body.textContent, ...figures()].join(" "))'
+check "all bytes that the node received are counted" jq -e \
+    '.received_bytes == 65536 and .sent_bytes == 65536 and .wanted_chunks == 1' <(get "$url/.xget/overview.json")
+check "the charts show the fetch" wait_for 10 js 'return heights("#rates .curve.received") > 1 && heights("#counts .curve.whole") > 1'
+random_file "$src/chunk" 64K
+check "the charts mark a change of the tree" wait_for 20 js 'return all("#charts .mark").length === 2'
 finish

@@ -20,6 +20,8 @@ O_RDONLY, O_WRONLY, O_RDWR = 0, 1, 2
 NOTAG, NOFID = 0xFFFF, 0xFFFFFFFF
 TLOPEN, TVERSION, TATTACH, TWALK, TREAD, TWRITE = 12, 100, 104, 110, 116, 118
 ROOT, HAVE, NEXT, AVAIL, LOG = range(5)
+# What some nodes write into the log: a problem of their own in markup, and one of another node.
+REPORTS = {300: "<b>127.77.9.9:20004</b>: sent chunks with wrong hashes", 200: "127.77.9.9:20004: timed out"}
 swarm = sys.argv[5:] == ["swarm"]
 random.seed(1)
 
@@ -45,9 +47,9 @@ class Node:
         if self.held:
             self.write(NEXT, f"held 0-{self.held - 1}\n")
         self.stopped = swarm and random.random() < 0.01
-        if swarm and number % 333 == 300:
+        if swarm and number % 333 in REPORTS:
             self.open(LOG, "log", O_WRONLY)
-            self.write(LOG, "<b>127.77.9.9:20004</b>: sent chunks with wrong hashes")
+            self.write(LOG, REPORTS[number % 333])
         self.send(TREAD, struct.pack("<IQI", HAVE, len(have), 60000), 1)
         self.send(TREAD, struct.pack("<IQI", NEXT, 0, 60000), 2)
 
