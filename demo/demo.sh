@@ -171,3 +171,22 @@ while [ $i -lt $nodes ]; do
 done
 [ $wrong -eq 0 ] || { echo "$wrong of $nodes copies are wrong."; exit 1; }
 echo "All $nodes copies are the same as the master's, byte for byte ($(wc -l < "$work/expected") checks each)."
+
+# ---- what next
+
+cat << 'END'
+
+Next, on machines of your own: the program is target/release/xget. Serve a directory with
+    xget /srv/boot
+and fetch it on each node, where HOST is the machine that serves, with
+    xget -n HOST . /tmp/new
+To boot machines from it, read docs/tutorial.md. To run the tests: make test
+END
+command -v qemu-system-x86_64 > /dev/null || exit 0
+if [ -t 0 ] && [ -t 1 ]; then
+    printf '\nQEMU is here. Boot a virtual machine whose root comes by xget? [y/N] '
+    read -r answer
+    case $answer in [yY]*) exec "$here/demo/boot.sh" ;; esac
+else
+    echo "QEMU is here: demo/boot.sh boots a virtual machine whose root comes by xget."
+fi

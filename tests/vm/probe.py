@@ -5,7 +5,8 @@ probe.py ADDRESS PORT PATH FILE   five times a second, until it is ended, a line
     served SECONDS    over a new connection it has sent a part of PATH that is as in FILE
     lives SECONDS     its kernel has answered an echo request (ping), whatever its processes do
 probe.py --longest-gap LOG        prints the longest time between two answers of the first kind, and
-                                  the longest between two of the second kind in that time
+                                  the longest between two of the second kind in that time; fails where
+                                  there are few answers, or none in the end
 
 A machine that stands still as a whole, as one does that is emulated on a busy host, has a gap of both
 kinds; a service that is not there has one of the first kind only.
@@ -101,6 +102,9 @@ def longest_gap(log):
     pairs = list(zip(times["served"], times["served"][1:]))
     if len(pairs) < 20:
         sys.exit(f"only {len(pairs)} answers")
+    unserved = times["lives"][-1] - times["served"][-1]
+    if unserved > 2 * PATIENCE:
+        sys.exit(f"in the end it is not served any more, for {unserved:.0f} s")
     start, end = max(pairs, key=lambda pair: pair[1] - pair[0])
     alive = [start] + [at for at in times["lives"] if start < at < end] + [end]
     standing = max(later - earlier for earlier, later in zip(alive, alive[1:]))
