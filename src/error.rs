@@ -9,9 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::boot::cmdline::BadWord;
-use crate::manifest;
-use crate::path::shown;
-use crate::trust::Distrust;
+use crate::image::manifest;
+use crate::image::path::shown;
+use crate::image::trust::Distrust;
 use crate::units::bytes;
 
 /// What ended a run.

@@ -13,12 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::chunks::{ChunkId, ChunkSet, parse_run};
+use crate::image::chunks::{ChunkId, ChunkSet, parse_run};
+use crate::image::manifest::Manifest;
 use crate::limits::{
     BAN, MAX_ADDRESSES, MAX_LOG_LINE_BYTES, MAX_MUTE_DOUBLINGS, MAX_REFUSED_CHUNKS, MAX_TROUBLES,
     MAX_WRONG_CHUNKS, MUTE, MUTE_HOME,
 };
-use crate::manifest::Manifest;
 use crate::map::Map;
 use crate::p9::client::Broken;
 use crate::p9::errno::Errno;

@@ -8,10 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::boot::cmdline::{Cmdline, next_cmdline};
-use crate::chunks::{ChunkSet, parse_run};
 use crate::fetch::{Fetch, Output as Order};
+use crate::image::chunks::{ChunkSet, parse_run};
+use crate::image::manifest::Manifest;
+use crate::image::trust::{Key, Trust};
 use crate::limits::{MAX_OUTPUTS, MAX_PARKED, MAX_REPLY_BYTES};
-use crate::manifest::Manifest;
 use crate::p9::client::Client;
 use crate::p9::message::{Frame, Message};
 use crate::p9::server::{At, Conn, Host, Output, Session};
@@ -19,7 +20,6 @@ use crate::p9::wire::Dialect;
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;
 use crate::tree::Tree;
-use crate::trust::{Key, Trust};
 
 pub use crate::boot::address::fuzz_dhcp as dhcp;
 pub use crate::net::resolve::fuzz_answer as dns;

@@ -16,22 +16,22 @@ use blake3::Hash;
 use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
+use crate::image::manifest::{Manifest, ManifestError};
+use crate::image::path::{TreePath, shown};
+use crate::image::trust::{self, Trust};
 use crate::limits::{MAX_MANIFEST_BYTES, SILENCE};
-use crate::manifest::{Manifest, ManifestError};
 use crate::net::call::{Call, CallError};
 use crate::net::manifest::{Signed, read_manifest};
 use crate::net::own::Stack;
 use crate::net::resolve::{resolve, split_host_port};
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
-use crate::path::{TreePath, shown};
 use crate::plan::{DestIs, Plan, plan, source_paths};
 use crate::report::{Pace, Reporter};
 use crate::resident::Resident;
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach};
 use crate::tree::{Control, Tree};
-use crate::trust::{self, Trust};
 use crate::units::{bytes, quantity, rate};
 
 /// First wait before the server is called again; doubled each time.
@@ -562,8 +562,8 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(manifest: &Manifest, store: &Store, held: &crate::chunks::ChunkSet) -> Meter {
-        let size = |set: &crate::chunks::ChunkSet| {
+    fn new(manifest: &Manifest, store: &Store, held: &crate::image::chunks::ChunkSet) -> Meter {
+        let size = |set: &crate::image::chunks::ChunkSet| {
             let ranges = set.iter().map(|chunk| manifest.layout().range(chunk));
             ranges.map(|range| range.end - range.start).sum()
         };

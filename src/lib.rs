@@ -54,7 +54,6 @@
 
 pub mod background;
 pub mod boot;
-pub mod chunks;
 pub mod cli;
 pub mod door;
 pub mod error;
@@ -62,9 +61,9 @@ pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod get;
+pub mod image;
 pub mod limits;
 pub mod log;
-pub mod manifest;
 pub mod map;
 #[cfg(feature = "master")]
 pub mod master;
@@ -73,7 +72,6 @@ pub mod network;
 pub mod node;
 pub mod notify;
 pub mod p9;
-pub mod path;
 pub mod plan;
 pub mod report;
 pub mod resident;
@@ -86,5 +84,4 @@ pub mod sys;
 #[cfg(test)]
 mod testing;
 pub mod tree;
-pub mod trust;
 pub mod units;

@@ -17,12 +17,12 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::chunks::{ChunkId, ChunkSet};
 use crate::door::{Allowed, Door};
 use crate::error::{Error, reason};
 use crate::fetch::{Fetch, Incoming, Output};
+use crate::image::chunks::{ChunkId, ChunkSet};
+use crate::image::manifest::{Manifest, Segment};
 use crate::limits::{CONNECTING, NODE_CONNECTIONS};
-use crate::manifest::{Manifest, Segment};
 use crate::map::Map;
 use crate::net::adler32;
 use crate::net::send::{Files, Progress, Sending};

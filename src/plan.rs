@@ -7,10 +7,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::chunks::ChunkSet;
 use crate::error::Error;
-use crate::manifest::{Content, Manifest};
-use crate::path::{PARTIAL_PREFIX, TreePath, shown};
+use crate::image::chunks::ChunkSet;
+use crate::image::manifest::{Content, Manifest};
+use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
 
 /// What DEST is before a fetch. Symbolic links are followed: a DEST is what it leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -212,8 +212,8 @@ fn unfit(dest: &Path, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::Listing;
-    use crate::manifest::tests::entry;
+    use crate::image::manifest::Listing;
+    use crate::image::manifest::tests::entry;
 
     /// `boot/vmlinuz`, `boot/sub/vmlinuz`, a link `boot/latest` and `etc/boot`.
     fn manifest() -> Manifest {

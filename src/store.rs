@@ -50,10 +50,10 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::chunks::{ChunkId, ChunkSet};
 use crate::error::Error;
-use crate::manifest::{Content, Entry, Manifest};
-use crate::path::TreePath;
+use crate::image::chunks::{ChunkId, ChunkSet};
+use crate::image::manifest::{Content, Entry, Manifest};
+use crate::image::path::TreePath;
 use crate::plan::Plan;
 use crate::sys::fs::{Lock, lock, look_at, open_at, room, unlink_at};
 use attributes::Attributes;

@@ -4,9 +4,9 @@ mod classic;
 
 use std::sync::Arc;
 
-use crate::manifest::{Content, Entry, Manifest, Mtime, Owner};
+use crate::image::manifest::{Content, Entry, Manifest, Mtime, Owner};
+use crate::image::path::TreePath;
 use crate::p9::wire::Qid;
-use crate::path::TreePath;
 
 pub use classic::Classic;
 
@@ -285,7 +285,7 @@ fn fingerprint(parts: &[&[u8]]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::tests::sample;
+    use crate::image::manifest::tests::sample;
 
     fn tree() -> Tree {
         Tree::new(Arc::new(sample()))

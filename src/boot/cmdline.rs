@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use blake3::Hash;
 
-use crate::trust::Key;
+use crate::image::trust::Key;
 pub use network::{Ip, Method, NetworkWish, Vlan};
 pub use url::{Host, Url};
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::chunks::{ChunkId, ChunkSet};
+use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::limits::{MAX_LINE_BYTES, MAX_REPORT_BYTES};
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;

@@ -1,8 +1,8 @@
 mod sources;
 
 use super::*;
-use crate::manifest::{Content, Entry, Listing, Mtime};
-use crate::path::TreePath;
+use crate::image::manifest::{Content, Entry, Listing, Mtime};
+use crate::image::path::TreePath;
 
 const HOME: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 20004);
 const ELSEWHERE: SocketAddr =

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use blake3::{Hash, Hasher, OUT_LEN};
 
 use super::scan::Identity;
-use crate::chunks::MAX_CHUNKS;
-use crate::manifest::Segment;
+use crate::image::chunks::MAX_CHUNKS;
+use crate::image::manifest::Segment;
 
 /// How the file begins; the number is the version of its format and of the keys.
 const MAGIC: &[u8] = b"xget chunk hashes 1\n";

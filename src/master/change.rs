@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::manifest::{Content, Entry, Manifest};
+use crate::image::manifest::{Content, Entry, Manifest};
 
 /// How many files, directories and links came, went, and are other than before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

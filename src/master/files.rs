@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::scan::Scan;
-use crate::manifest::Segment;
+use crate::image::manifest::Segment;
 use crate::net::send::Files;
 use crate::tree::Tree;
 

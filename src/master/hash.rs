@@ -14,10 +14,10 @@ use blake3::{Hash, Hasher};
 
 use super::cache::{Cache, ChunkKey};
 use super::scan::Scan;
-use crate::chunks::ChunkId;
 use crate::error::reason;
-use crate::manifest::{Manifest, Problem, Segment};
-use crate::path::shown;
+use crate::image::chunks::ChunkId;
+use crate::image::manifest::{Manifest, Problem, Segment};
+use crate::image::path::shown;
 
 /// Bytes read at a time: enough for BLAKE3 to hash at full speed, little enough to stay in a
 /// processor's cache.

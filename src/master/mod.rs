@@ -105,7 +105,7 @@ fn say_what_is_served(report: &Reporter, path: &Path, state: &State, listeners: 
         .collect();
     report.notice(format_args!(
         "serving {} on {}: {}, {}, {}, {}{skipped}",
-        crate::path::shown(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())),
+        crate::image::path::shown(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str())),
         addresses.join(" and "),
         quantity(counts.files, "file"),
         quantity(counts.directories, "directory"),

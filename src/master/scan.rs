@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::Error;
-use crate::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
-use crate::path::{PARTIAL_PREFIX, TreePath, shown};
+use crate::image::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
+use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
 use crate::sys::beneath::{Kind, list, open_beneath};
 use crate::sys::fs::{look_at, open_at, read_link_at};
 use crate::tree::CONTROL_DIR;

@@ -8,12 +8,12 @@ use blake3::Hash;
 
 use crate::cli;
 use crate::error::{Error, reason};
+use crate::image::manifest::Manifest;
+use crate::image::path::shown;
+use crate::image::trust::Trust;
+use crate::image::trust::files::{keys, read_at_most};
 use crate::limits::MAX_SIGNATURE_BYTES;
-use crate::manifest::Manifest;
-use crate::path::shown;
 use crate::report::Reporter;
-use crate::trust::Trust;
-use crate::trust::files::{keys, read_at_most};
 
 /// The file, and what came of it the last time.
 #[derive(Debug)]

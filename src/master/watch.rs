@@ -12,7 +12,7 @@ use super::hash::{HashError, Progress, hash};
 use super::scan::{Scan, ScanOptions, Warning, scan};
 use super::signature::SignatureFile;
 use crate::error::Error;
-use crate::manifest::Manifest;
+use crate::image::manifest::Manifest;
 use crate::report::{Pace, Reporter};
 use crate::units::{bytes, rate};
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use socket2::SockRef;
 
-use crate::manifest::Segment;
+use crate::image::manifest::Segment;
 use crate::p9::server::{Data, Output};
 use crate::tree::Tree;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::manifest::Manifest;
+use crate::image::manifest::Manifest;
 use crate::p9::server::{Conn, Output, Session};
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;

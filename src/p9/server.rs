@@ -23,11 +23,11 @@ use std::time::Instant;
 use super::errno::Errno;
 use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
 use super::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
+use crate::image::manifest::Content;
 use crate::limits::{
     FID_BYTES, MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
     MAX_REQUEST_BYTES, MIN_MSIZE,
 };
-use crate::manifest::Content;
 use crate::tree::{Classic, Control, Node, ROOT, Tree};
 
 use access::Access;

@@ -9,9 +9,9 @@ use super::errno::Errno;
 use super::message::{Frame, Message, NOFID};
 use super::server::{Answer, At, Budget, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
 use super::wire::{Dialect, List, NumericId, Text};
+use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
+use crate::image::path::TreePath;
 use crate::limits::MASTER_HELD_BYTES;
-use crate::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
-use crate::path::TreePath;
 use crate::tree::{Control, Tree};
 
 pub(super) const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Unix, Dialect::Linux];

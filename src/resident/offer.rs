@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use blake3::Hash;
 
+use crate::image::manifest::Manifest;
 use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES};
-use crate::manifest::Manifest;
 use crate::net::transport::Listener;
 use crate::node::Node;
 use crate::store::WholeFiles;

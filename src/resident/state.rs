@@ -6,8 +6,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::manifest::{Content, Manifest};
-use crate::path::{TreePath, escape};
+use crate::image::manifest::{Content, Manifest};
+use crate::image::path::{TreePath, escape};
 use crate::plan::Plan;
 use crate::status::string;
 
@@ -78,8 +78,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::manifest::Listing;
-    use crate::manifest::tests::entry;
+    use crate::image::manifest::Listing;
+    use crate::image::manifest::tests::entry;
     use crate::plan::{DestIs, plan};
 
     #[test]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::chunks::{ChunkId, ChunkSet};
-use crate::manifest::{Content, Entry, Listing, Manifest, Mtime, Problem};
-use crate::path::TreePath;
+use crate::image::chunks::{ChunkId, ChunkSet};
+use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime, Problem};
+use crate::image::path::TreePath;
 
 /// The image is made in blocks of this many bytes.
 const BLOCK_BYTES: u64 = 4096;

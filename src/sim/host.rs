@@ -10,10 +10,10 @@ use std::time::Instant;
 
 use super::content::{Image, Misuse, Record};
 use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
-use crate::chunks::{ChunkId, ChunkSet};
 use crate::fetch::{Fault, Fetch, Incoming, Output as Order};
+use crate::image::chunks::{ChunkId, ChunkSet};
+use crate::image::manifest::Manifest;
 use crate::limits::CONNECTING;
-use crate::manifest::Manifest;
 use crate::p9::errno::Errno;
 use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};

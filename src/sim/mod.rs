@@ -28,8 +28,8 @@ use host::{Host, Keep, Served};
 pub use network::{HostId, Link, Racks};
 use network::{Network, Step};
 
-use crate::chunks::ChunkSet;
-use crate::manifest::Problem;
+use crate::image::chunks::ChunkSet;
+use crate::image::manifest::Problem;
 use crate::swarm::members::next_random;
 use crate::swarm::rules::Rules;
 

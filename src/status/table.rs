@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{State, Status, Words};
-use crate::path::shown;
+use crate::image::path::shown;
 use crate::units::{bytes, quantity, rate};
 
 /// How much room there is.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::StoreOptions;
 use super::calls::change;
-use crate::manifest::{Content, Entry, Mtime, Owner};
+use crate::image::manifest::{Content, Entry, Mtime, Owner};
 use crate::sys::fs::{effective_uid, set_link_mtime, set_link_owner};
 
 const SET_ID_BITS: u32 = 0o6000;

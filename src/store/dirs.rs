@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::calls::change;
 use crate::error::Error;
-use crate::path::TreePath;
+use crate::image::path::TreePath;
 use crate::sys::fs::{effective_uid, look_at, make_dir_at, open_at};
 
 /// The destination and the directory below it that was used last.

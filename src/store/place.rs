@@ -7,8 +7,8 @@ use super::calls::change;
 use super::temporary::temporary_name;
 use super::{Held, Inode, Store, chosen};
 use crate::error::Error;
-use crate::manifest::{Content, Entry};
-use crate::path::TreePath;
+use crate::image::manifest::{Content, Entry};
+use crate::image::path::TreePath;
 use crate::sys::fs::{Lock, lock, look_at, read_link_at, rename_at, symlink_at, unlink_at};
 
 impl Store {

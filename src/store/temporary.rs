@@ -9,10 +9,10 @@ use super::calls::change;
 use super::sparse::data_runs;
 use super::writer::Piece;
 use super::{Held, Store};
-use crate::chunks::ChunkId;
 use crate::error::Error;
-use crate::manifest::{Content, Segment};
-use crate::path::{PARTIAL_PREFIX, TreePath};
+use crate::image::chunks::ChunkId;
+use crate::image::manifest::{Content, Segment};
+use crate::image::path::{PARTIAL_PREFIX, TreePath};
 use crate::sys::fs::{effective_uid, open_at, unlink_at};
 
 const NEW_FILE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::chunks::MIN_CHUNK_BYTES;
-use crate::manifest::{Listing, Mtime, Owner};
+use crate::image::chunks::MIN_CHUNK_BYTES;
+use crate::image::manifest::{Listing, Mtime, Owner};
 use crate::plan::{DestIs, plan};
 use crate::store::faults::{Disk, with};
 use crate::sys::fs::effective_uid;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::calls::{change, read_exact_at, write_all_at};
 use super::sparse::data_runs;
 use super::{Held, Store, chosen};
-use crate::chunks::{ChunkId, ChunkSet};
 use crate::error::Error;
-use crate::manifest::{Content, Segment};
+use crate::image::chunks::{ChunkId, ChunkSet};
+use crate::image::manifest::{Content, Segment};
 
 impl Store {
     /// Hashes what an earlier fetch left, in temporary files and under final names, and returns the

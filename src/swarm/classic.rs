@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::hub::Hub;
 use super::members::seconds;
-use crate::manifest::{Entry, Segment};
+use crate::image::manifest::{Entry, Segment};
 use crate::map::{Map, Set};
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, ClassicHost, Conn};

@@ -57,7 +57,7 @@ impl Gone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunks::Layout;
+    use crate::image::chunks::Layout;
     use crate::p9::server::Conn;
     use crate::swarm::members::Members;
     use crate::swarm::rules::Rules;

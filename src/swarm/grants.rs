@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
 use super::rules::Rules;
-use crate::chunks::{ChunkId, ChunkSet, Layout};
+use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::{Map, Set};
 use crate::p9::server::Conn;
 

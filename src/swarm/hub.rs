@@ -23,7 +23,7 @@ use super::meter::Meter;
 use super::readers::{Readers, Turn};
 use super::rules::Rules;
 use super::uploads::Uploads;
-use crate::chunks::{ChunkId, ChunkSet, Layout, parse_run};
+use crate::image::chunks::{ChunkId, ChunkSet, Layout, parse_run};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::map::Set;
 use crate::p9::errno::Errno;

@@ -8,12 +8,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::members::seconds;
+use crate::image::path::shown;
 use crate::limits::{
     LOG_WINDOW, MAX_LAST_LINES, MAX_LAST_LINES_OF_ONE, MAX_LOG_LINE_BYTES, MAX_LOG_LINES,
     MAX_WINDOW_LINES, MAX_WINDOW_LINES_OF_ONE,
 };
 use crate::map::Map;
-use crate::path::shown;
 
 /// Lines for the driver, and the last of them for `status`.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use super::gone::Gone;
 use super::meter::Meter;
 use super::ring::{Place, place_of};
 use super::rules::Rules;
-use crate::chunks::{ChunkId, ChunkSet, Layout};
+use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::{Map, Set};
 use crate::p9::server::Conn;
 

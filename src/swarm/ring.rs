@@ -7,7 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::members::next_random;
-use crate::chunks::ChunkId;
+use crate::image::chunks::ChunkId;
 
 /// A place on the ring. After the last comes the first.
 pub type Place = u64;
@@ -76,7 +76,7 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chunks::Layout;
+    use crate::image::chunks::Layout;
 
     fn address(n: u8) -> SocketAddr {
         SocketAddr::new([10, 0, 0, n].into(), 20_004)

@@ -9,7 +9,7 @@ use super::grants::smooth;
 use super::members::next_random;
 use super::ring::Ring;
 use super::rules::{Order, Rules};
-use crate::chunks::{ChunkId, ChunkSet, Layout};
+use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::Map;
 
 /// So many chunks have to come from near before it is said whether others come as fast.

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 
 use super::fs::open_at;
 use super::{checked, counted};
-use crate::path::TreePath;
+use crate::image::path::TreePath;
 
 /// Nothing above the directory is reached, and no symbolic link is followed, be it one of a process's
 /// descriptors in /proc (openat2(2)).

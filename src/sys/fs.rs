@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::checked;
-use crate::manifest::{Mtime, Owner};
+use crate::image::manifest::{Mtime, Owner};
 
 /// Longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
 const MAX_TARGET_BYTES: usize = 4095;

@@ -1,7 +1,7 @@
 //! What classic clients (the xget of 2009) see of a regular file: a directory of four files.
 
 use super::{Attributes, Node, S_IFREG, Tree, entry_attributes, fingerprint};
-use crate::manifest::Content;
+use crate::image::manifest::Content;
 use crate::p9::wire::Qid;
 
 /// A file in the directory that a regular file is to a classic client.

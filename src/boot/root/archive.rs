@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::unpack::{Attributes, Kind, Unpacker};
-use crate::manifest::{Mtime, Owner};
+use crate::image::manifest::{Mtime, Owner};
 use crate::map::Map;
 
 /// Bytes that tell what a file is: tar's magic number is at its byte 257.

@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use crate::manifest::{Mtime, Owner};
+use crate::image::manifest::{Mtime, Owner};
 use crate::store::sparse::data_runs;
 use crate::sys::fs::{make_node, set_mtime, set_xattr};
 

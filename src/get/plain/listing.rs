@@ -1,9 +1,9 @@
 //! What another server's replies say of its tree.
 
-use crate::manifest::{Content, Entry, MAX_TARGET_BYTES, Mtime, Owner};
+use crate::image::manifest::{Content, Entry, MAX_TARGET_BYTES, Mtime, Owner};
+use crate::image::path::TreePath;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Field, Qid, Reader, Text};
-use crate::path::TreePath;
 use crate::tree::{S_IFDIR, S_IFLNK, S_IFREG};
 
 /// The bits of a mode that say what it is the mode of.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use crate::chunks::{ChunkId, Layout};
+use crate::image::chunks::{ChunkId, Layout};
 
 /// A read of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

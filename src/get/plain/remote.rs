@@ -11,8 +11,9 @@ use std::sync::Arc;
 use super::listing::{self, Attributes, Kind};
 use super::reads::{Read, Reads};
 use crate::error::Error;
+use crate::image::manifest::{Content, Entry};
+use crate::image::path::{PARTIAL_PREFIX, TreePath};
 use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS, SILENCE};
-use crate::manifest::{Content, Entry};
 use crate::net::call::CallError;
 use crate::net::connection::{Connection, ROOT_FID};
 use crate::net::transport::Transport;
@@ -20,7 +21,6 @@ use crate::p9::client::Event;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::{List, Text};
-use crate::path::{PARTIAL_PREFIX, TreePath};
 
 /// How many files are looked at or read at once.
 pub(super) const MOST_AT_ONCE: usize = 32;
@@ -114,7 +114,7 @@ impl Remote {
                     continue;
                 }
                 let path = dir.join(&name).ok_or_else(|| {
-                    let name = crate::path::shown(&name);
+                    let name = crate::image::path::shown(&name);
                     self.bad(&dir, &format!("contains an entry with an invalid name {name}"))
                 })?;
                 paths.push(path);

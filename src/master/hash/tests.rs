@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::super::scan::tests::TempDir;
 use super::super::scan::{ScanOptions, scan};
 use super::*;
-use crate::chunks::MIN_CHUNK_BYTES;
+use crate::image::chunks::MIN_CHUNK_BYTES;
 
 /// A scan at a time at which everything in it has settled.
 fn scan_later(dir: &TempDir) -> Scan {

@@ -16,7 +16,7 @@ use super::body::{Content, FilePart, Source};
 use super::index::LAST_SECOND;
 use super::request::{Part, Validators, Verdict, elements, encode, find, part, verdict};
 use super::socket::Traffic;
-use crate::manifest::{Entry, Manifest};
+use crate::image::manifest::{Entry, Manifest};
 use crate::master::server::Shared;
 use crate::p9::server::{Conn, Host as _};
 use crate::status::history::History;
@@ -283,8 +283,8 @@ fn content_type(name: &[u8]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::tests::sample;
-    use crate::path::TreePath;
+    use crate::image::manifest::tests::sample;
+    use crate::image::path::TreePath;
 
     fn etag_of(manifest: &Manifest, path: &str) -> String {
         let path = TreePath::from_manifest(path.as_bytes()).unwrap();

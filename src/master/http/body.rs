@@ -13,8 +13,8 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::index;
 use super::socket::Answering;
+use crate::image::manifest::Segment;
 use crate::limits::MAX_HTTP_BYTES;
-use crate::manifest::Segment;
 use crate::master::server::Shared;
 use crate::net::send::Files as _;
 use crate::p9::errno::Errno;

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::request::encode;
+use crate::image::manifest::{Content, Entry};
+use crate::image::path::shown;
 use crate::limits::MAX_HTTP_BYTES;
-use crate::manifest::{Content, Entry};
-use crate::path::shown;
 use crate::tree::{Node, ROOT, Tree};
 use crate::units::bytes;
 
@@ -83,9 +83,9 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::manifest::tests::sample;
-    use crate::manifest::{Listing, Manifest, Mtime};
-    use crate::path::TreePath;
+    use crate::image::manifest::tests::sample;
+    use crate::image::manifest::{Listing, Manifest, Mtime};
+    use crate::image::path::TreePath;
 
     #[test]
     fn a_listing_has_names_sizes_and_links() {

@@ -8,9 +8,9 @@ use hyper::header::{
     HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
 };
 
+use crate::image::manifest::Content;
+use crate::image::path::TreePath;
 use crate::limits::MAX_LINKS;
-use crate::manifest::Content;
-use crate::path::TreePath;
 use crate::tree::{Node, Tree};
 
 /// The elements of a request's path, decoded. None if it cannot be one of a tree: it would lead
@@ -197,7 +197,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::manifest::tests::sample;
+    use crate::image::manifest::tests::sample;
 
     /// A day and half a second after the epoch.
     fn now() -> Validators<'static> {

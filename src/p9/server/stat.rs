@@ -1,7 +1,7 @@
 //! What stat(2), readdir(3) and their kin are told of a node, in each dialect.
 
 use super::classic;
-use crate::manifest::Content;
+use crate::image::manifest::Content;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Field, Qid, Stat, Text, UnixOnly, Writer};
 use crate::tree::{Attributes, Classic, Node, ROOT, Tree};

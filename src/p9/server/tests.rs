@@ -255,7 +255,7 @@ fn no_reply_is_longer_than_agreed() {
     for dialect in DIALECTS {
         let mut peer = Peer::silent();
         let long = Content::Symlink { target: vec![b'x'; 4000].into() };
-        peer.host.tree = tree_with([crate::manifest::tests::entry("long", long)]);
+        peer.host.tree = tree_with([crate::image::manifest::tests::entry("long", long)]);
         peer.negotiate(MIN_MSIZE, dialect.name());
         peer.ask(&attach(ROOT_FID));
         peer.walk(1, "long");

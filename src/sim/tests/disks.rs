@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::chunks::{ChunkId, ChunkSet};
 use crate::error::Error;
-use crate::manifest::Content;
-use crate::path::{PARTIAL_PREFIX, TreePath};
+use crate::image::chunks::{ChunkId, ChunkSet};
+use crate::image::manifest::Content;
+use crate::image::path::{PARTIAL_PREFIX, TreePath};
 use crate::plan::{DestIs, plan};
 use crate::store::faults::{Disk, with};
 use crate::store::{Store, StoreOptions};

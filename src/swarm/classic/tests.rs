@@ -1,8 +1,8 @@
 //! Whom classic clients are sent to, told from the side of their connections.
 
 use super::*;
-use crate::manifest::tests::sample;
-use crate::manifest::{Listing, Manifest};
+use crate::image::manifest::tests::sample;
+use crate::image::manifest::{Listing, Manifest};
 use crate::p9::server::Host;
 use crate::swarm::rules::Rules;
 use crate::tree::Control;

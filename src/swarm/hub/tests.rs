@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::manifest::{Content, Entry, Listing, Manifest, Mtime};
-use crate::path::TreePath;
+use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime};
+use crate::image::path::TreePath;
 
 const OTHERS: [Conn; 3] = [Conn(1), Conn(2), Conn(3)];
 

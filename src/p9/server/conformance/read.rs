@@ -8,7 +8,7 @@ fn a_file_is_read_from_any_offset() {
         let mut peer = Peer::new(dialect);
         peer.open(1, "boot/vmlinuz");
         let start = {
-            let path = crate::path::TreePath::from_manifest(b"boot/vmlinuz").unwrap();
+            let path = crate::image::path::TreePath::from_manifest(b"boot/vmlinuz").unwrap();
             let node = peer.host.tree.find(&path).unwrap();
             peer.host.tree.entry(node).unwrap().image_range().start
         };

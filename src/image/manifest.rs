@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use blake3::Hash;
 
-use crate::chunks::{ChunkId, Layout};
-use crate::path::{BadPath, TreePath, escape, unescape};
+use crate::image::chunks::{ChunkId, Layout};
+use crate::image::path::{BadPath, TreePath, escape, unescape};
 
 /// First line of the text; its number is the version of format and protocol.
 const HEADING: &str = "xget manifest 1";

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::Key;
 use crate::error::Error;
-use crate::path::shown;
+use crate::image::path::shown;
 
 /// Longest file of keys that is read, in bytes.
 const MAX_KEYS_BYTES: u64 = 64 << 10;
