@@ -15,8 +15,8 @@ use xget::boot::address::{self, Network};
 use xget::boot::cmdline::Cmdline;
 use xget::cli::Logging;
 use xget::error::Error;
-use xget::log::Level;
-use xget::report::Reporter;
+use xget::process::log::Level;
+use xget::process::report::Reporter;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);

@@ -20,8 +20,8 @@ use blake3::Hash;
 
 use crate::door::Allowed;
 use crate::error::Error;
-use crate::log::Level;
 use crate::net::own;
+use crate::process::log::Level;
 pub use completions::{Shell, completions};
 use given::Given;
 use options::Form;

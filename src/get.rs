@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use blake3::Hash;
 
-use crate::background;
 use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
 use crate::image::manifest::{Manifest, ManifestError};
@@ -27,7 +26,8 @@ use crate::net::resolve::{resolve, split_host_port};
 use crate::net::transport::{Listener, Transport};
 use crate::node::{Node, Start};
 use crate::plan::{DestIs, Plan, plan, source_paths};
-use crate::report::{Pace, Reporter};
+use crate::process::background;
+use crate::process::report::{Pace, Reporter};
 use crate::resident::Resident;
 use crate::store::{Store, StoreOptions};
 use crate::sys::process::{self, Detach};

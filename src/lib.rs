@@ -52,7 +52,6 @@
 //! without it is the node that an initramfs holds.
 #![deny(unsafe_code)]
 
-pub mod background;
 pub mod boot;
 pub mod cli;
 pub mod door;
@@ -63,17 +62,15 @@ pub mod fuzzing;
 pub mod get;
 pub mod image;
 pub mod limits;
-pub mod log;
 pub mod map;
 #[cfg(feature = "master")]
 pub mod master;
 pub mod net;
 pub mod network;
 pub mod node;
-pub mod notify;
 pub mod p9;
 pub mod plan;
-pub mod report;
+pub mod process;
 pub mod resident;
 pub mod sim;
 pub mod status;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use xget::cli::{self, Command, Logging};
 use xget::error::Error;
-use xget::report::Reporter;
+use xget::process::report::Reporter;
 
 fn main() -> ExitCode {
     // Where that cannot be arranged the kernel's message has to do.

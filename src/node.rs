@@ -29,7 +29,7 @@ use crate::net::send::{Files, Progress, Sending};
 use crate::net::transport::{Listener, Transport};
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 use crate::store::Store;
 use crate::swarm::hub::Hub;
 use crate::swarm::rules::Rules;

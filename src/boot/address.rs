@@ -42,7 +42,7 @@ use crate::error::{Error, reason};
 use crate::map::Map;
 use crate::net::own;
 use crate::net::resolve::name_servers;
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet::PacketSocket;
 use crate::sys::poll::{self, PollFd};

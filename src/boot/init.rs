@@ -12,8 +12,8 @@ use super::cmdline::Cmdline;
 use super::switch::switch_root;
 use crate::cli::{Boot, LogForm, Logging};
 use crate::error::reason;
-use crate::log::Level;
-use crate::report::Reporter;
+use crate::process::log::Level;
+use crate::process::report::Reporter;
 use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
 use crate::sys::terminal;
 

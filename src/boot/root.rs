@@ -14,7 +14,7 @@ use std::thread;
 
 use super::free_memory;
 use crate::error::{Error, reason};
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 use crate::sys::boot::{MountFlags, confine_thread, mount};
 use crate::sys::loop_device;
 use archive::{Archive, Packing};

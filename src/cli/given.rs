@@ -18,8 +18,8 @@ use super::{
 use crate::door::Allowed;
 use crate::error::Error;
 use crate::image::path::shown;
-use crate::log::Level;
 use crate::net::own;
+use crate::process::log::Level;
 
 /// What stands on a command line, each value sound by itself; starts as the defaults.
 pub(super) struct Given {

@@ -14,13 +14,13 @@ use std::time::Instant;
 use blake3::Hash;
 
 use super::{Get, Patience, Server, sleep_about};
-use crate::background;
 use crate::error::Error;
 use crate::image::manifest::{Content, Entry, Listing, Manifest, Problem};
 use crate::image::path::TreePath;
-use crate::notify::Manager;
 use crate::plan::{DestIs, plan, refuse_collisions};
-use crate::report::Pace;
+use crate::process::background;
+use crate::process::notify::Manager;
+use crate::process::report::Pace;
 use crate::store::{Store, StoreOptions};
 use crate::units::{bytes, quantity, rate};
 use reads::{Reads, Unread};

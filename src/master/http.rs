@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::limits::MAX_HTTP_BYTES;
 use crate::net::tcp;
 use crate::p9::server::{Conn, Wait};
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 use crate::status::history::History;
 use crate::status::metrics;
 use crate::swarm::hub::Hub;

@@ -15,11 +15,11 @@ mod watch;
 use std::net::TcpListener;
 use std::path::Path;
 
-use crate::background;
 use crate::cli;
 use crate::error::Error;
-use crate::notify::Manager;
-use crate::report::Reporter;
+use crate::process::background;
+use crate::process::notify::Manager;
+use crate::process::report::Reporter;
 use crate::sys::fs::effective_uid;
 use crate::sys::process;
 use crate::units::{bytes, quantity};

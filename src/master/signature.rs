@@ -13,7 +13,7 @@ use crate::image::path::shown;
 use crate::image::trust::Trust;
 use crate::image::trust::files::{keys, read_at_most};
 use crate::limits::MAX_SIGNATURE_BYTES;
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 
 /// The file, and what came of it the last time.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use super::scan::{Scan, ScanOptions, Warning, scan};
 use super::signature::SignatureFile;
 use crate::error::Error;
 use crate::image::manifest::Manifest;
-use crate::report::{Pace, Reporter};
+use crate::process::report::{Pace, Reporter};
 use crate::units::{bytes, rate};
 
 /// After this many failures to hash the same file it is left out.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::reason;
 use crate::net::resolve::{RESOLV_CONF, name_servers};
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 
 /// Writes these, unless others stand there. A failure is told and passed over: boot servers are
 /// mostly given by their addresses.

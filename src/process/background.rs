@@ -1,7 +1,7 @@
 //! Commands that let the terminal go while their work goes on.
 
 use crate::error::Error;
-use crate::report::Reporter;
+use crate::process::report::Reporter;
 use crate::sys::process::{self, Detach, Side};
 
 /// Does `work` in this process, or, if `asked`, in a new one in the background.

@@ -12,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use crate::cli::{LogForm, Logging};
-use crate::log::{self, Level};
+use crate::process::log::{self, Level};
 
 /// Between two progress lines where nobody sees them rewritten.
 const LINE_EVERY: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! A line of the log: how much it matters, and what keeps it one line.
 //!
-//! `docs/logs.md` lists what is logged. [`crate::report`] writes it.
+//! `docs/logs.md` lists what is logged. [`crate::process::report`] writes it.
 
 use std::fmt::Display;
 
