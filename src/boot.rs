@@ -1,6 +1,6 @@
 //! Early boot: what `xget --boot` does in an initramfs, and xget as its `/init`.
 //!
-//! [`cmdline`] says what is wanted, [`address`] brings up the network, [`crate::get`] fetches, and
+//! [`cmdline`] says what is wanted, [`address`] brings up the network, [`crate::node::client`] fetches, and
 //! [`kexec`] goes on with what was fetched. [`init`] is the same as process 1, which must never end.
 
 pub mod address;
@@ -21,8 +21,8 @@ use std::time::Instant;
 
 use crate::cli::{self, Logging};
 use crate::error::Error;
-use crate::get;
 use crate::image::trust::{self, Key};
+use crate::node::client;
 use crate::process::log::Level;
 use crate::process::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
@@ -214,7 +214,7 @@ impl Boot {
         if self.network.own.is_none()
             && let Ok(server) = self.server(host)
         {
-            get::complain(&server, error);
+            client::complain(&server, error);
         }
     }
 

@@ -59,7 +59,6 @@ pub mod error;
 pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-pub mod get;
 pub mod image;
 pub mod limits;
 pub mod map;
@@ -69,12 +68,9 @@ pub mod net;
 pub mod network;
 pub mod node;
 pub mod p9;
-pub mod plan;
 pub mod process;
-pub mod resident;
 pub mod sim;
 pub mod status;
-pub mod store;
 pub mod swarm;
 #[allow(unsafe_code, reason = "the one place for it")]
 pub mod sys;

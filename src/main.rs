@@ -44,8 +44,8 @@ fn run(command: Command) -> Result<(), Error> {
         #[cfg(feature = "master")]
         Command::Manifest(manifest) => print(&xget::master::manifest(&manifest)?),
         Command::Boot(boot) => xget::boot::boot(&boot),
-        Command::TakeOver(take_over) => xget::resident::take_over(&take_over),
-        Command::Fetch(fetch) => xget::get::get(&fetch),
+        Command::TakeOver(take_over) => xget::node::resident::take_over(&take_over),
+        Command::Fetch(fetch) => xget::node::client::get(&fetch),
         Command::Status(status) => xget::status::show::show(&status),
         #[cfg(not(feature = "master"))]
         Command::Completions(_) | Command::Serve(_) | Command::Manifest(_) => {

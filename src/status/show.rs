@@ -8,7 +8,7 @@ use super::table::{Room, table};
 use super::to_json;
 use crate::cli;
 use crate::error::Error;
-use crate::get;
+use crate::node::client;
 use crate::sys::terminal;
 
 /// How often it is asked while somebody watches.
@@ -20,7 +20,7 @@ const USUAL_ROOM: Room = Room { lines: 24, columns: 80 };
 pub fn show(options: &cli::Status) -> Result<(), Error> {
     let mut out = io::stdout();
     if !options.watch {
-        return print(&mut out, &written(&get::status(options)?, options.form, None));
+        return print(&mut out, &written(&client::status(options)?, options.form, None));
     }
     let on_terminal = out.is_terminal() && options.form == cli::StatusForm::Table;
     if on_terminal {
@@ -28,7 +28,7 @@ pub fn show(options: &cli::Status) -> Result<(), Error> {
     }
     loop {
         // Asked anew each time, as the server may be another one by now.
-        let asked = get::status(options);
+        let asked = client::status(options);
         let room = on_terminal.then(|| room(&out));
         let text = match asked {
             Ok(text) => written(&text, options.form, room),

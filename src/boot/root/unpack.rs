@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use crate::image::manifest::{Mtime, Owner};
-use crate::store::sparse::data_runs;
+use crate::node::store::sparse::data_runs;
 use crate::sys::fs::{make_node, set_mtime, set_xattr};
 
 /// Written at a time.

@@ -16,9 +16,9 @@ use crate::error::Error;
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Content;
 use crate::image::path::{PARTIAL_PREFIX, TreePath};
-use crate::plan::{DestIs, plan};
-use crate::store::faults::{Disk, with};
-use crate::store::{Store, StoreOptions};
+use crate::node::plan::{DestIs, plan};
+use crate::node::store::faults::{Disk, with};
+use crate::node::store::{Store, StoreOptions};
 
 /// Pieces of this size are written by the thread that runs the cluster.
 const PIECE_BYTES: usize = 16 << 10;

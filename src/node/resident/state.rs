@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use crate::image::manifest::{Content, Manifest};
 use crate::image::path::{TreePath, escape};
-use crate::plan::Plan;
+use crate::node::plan::Plan;
 use crate::status::string;
 
 /// What it is made of.
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use crate::image::manifest::Listing;
     use crate::image::manifest::tests::entry;
-    use crate::plan::{DestIs, plan};
+    use crate::node::plan::{DestIs, plan};
 
     #[test]
     fn it_names_what_was_asked_for_whatever_its_name() {

@@ -16,11 +16,11 @@ use super::offer::{Handed, Offer};
 use crate::cli::{self, Command};
 use crate::error::Error;
 use crate::net::transport::{Listener, Transport};
-use crate::node::{Node, Start};
-use crate::plan::{DestIs, plan, source_paths};
+use crate::node::driver::{Node, Start};
+use crate::node::plan::{DestIs, plan, source_paths};
+use crate::node::store::Store;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
-use crate::store::Store;
 use crate::sys::process;
 use crate::tree::Tree;
 

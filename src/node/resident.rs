@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::cli::{self, ServeOn};
 use crate::error::Error;
-use crate::node::Node;
+use crate::node::driver::Node;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
 use crate::sys::signals::{Signal, Signals};

@@ -54,7 +54,7 @@ use crate::error::Error;
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Content, Entry, Manifest};
 use crate::image::path::TreePath;
-use crate::plan::Plan;
+use crate::node::plan::Plan;
 use crate::sys::fs::{Lock, lock, look_at, open_at, room, unlink_at};
 use attributes::Attributes;
 use calls::change;

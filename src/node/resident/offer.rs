@@ -20,8 +20,8 @@ use blake3::Hash;
 use crate::image::manifest::Manifest;
 use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES};
 use crate::net::transport::Listener;
-use crate::node::Node;
-use crate::store::WholeFiles;
+use crate::node::driver::Node;
+use crate::node::store::WholeFiles;
 use crate::sys::descriptors::{self, file_in_memory};
 
 /// Its number is the version of all this.

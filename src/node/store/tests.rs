@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::image::chunks::MIN_CHUNK_BYTES;
 use crate::image::manifest::{Listing, Mtime, Owner};
-use crate::plan::{DestIs, plan};
-use crate::store::faults::{Disk, with};
+use crate::node::plan::{DestIs, plan};
+use crate::node::store::faults::{Disk, with};
 use crate::sys::fs::effective_uid;
 
 const MTIME: Mtime = Mtime { secs: 1_600_000_000, nanos: 7 };

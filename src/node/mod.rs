@@ -1,0 +1,10 @@
+//! A node: fetches files to a directory, and serves what it has to others, for a while or for good.
+//!
+//! [`client`] is the command, [`plan`] what goes where, [`store`] the files at the destination, [`driver`] the
+//! poll(2) loop over all sockets, and [`resident`] what goes on once the files are whole.
+
+pub mod client;
+pub mod driver;
+pub mod plan;
+pub mod resident;
+pub mod store;
