@@ -17,9 +17,9 @@ use crate::p9::client::Client;
 use crate::p9::message::{Frame, Message};
 use crate::p9::server::{At, Conn, Host, Output, Session};
 use crate::p9::wire::Dialect;
-use crate::swarm::hub::Hub;
+use crate::serve::hub::Hub;
+use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
-use crate::tree::Tree;
 
 pub use crate::boot::address::fuzz_dhcp as dhcp;
 pub use crate::net::resolve::fuzz_answer as dns;

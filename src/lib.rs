@@ -54,7 +54,6 @@
 
 pub mod boot;
 pub mod cli;
-pub mod door;
 pub mod error;
 pub mod fetch;
 #[cfg(fuzzing)]
@@ -69,6 +68,8 @@ pub mod network;
 pub mod node;
 pub mod p9;
 pub mod process;
+pub mod random;
+pub mod serve;
 pub mod sim;
 pub mod status;
 pub mod swarm;
@@ -76,5 +77,4 @@ pub mod swarm;
 pub mod sys;
 #[cfg(test)]
 mod testing;
-pub mod tree;
 pub mod units;

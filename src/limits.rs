@@ -7,7 +7,7 @@ use std::time::Duration;
 // ---- connections
 
 /// Most connections of a master at a time, and of a node that serves others. A newcomer beyond them gets
-/// a place of the host that has most of them, or none ([`crate::door`]).
+/// a place of the host that has most of them, or none ([`crate::serve::admission`]).
 pub const MASTER_CONNECTIONS: usize = 16_384;
 /// Likewise of a node.
 pub const NODE_CONNECTIONS: usize = 512;

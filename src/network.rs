@@ -51,6 +51,25 @@ pub fn is_within(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
     }
 }
 
+/// Whether two addresses are of the same subnet.
+pub fn is_near(one: IpAddr, other: IpAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && subnet(one) == subnet(other)
+}
+
+/// A /24 or /64: as good a guess at "same rack" as an address allows.
+pub type Subnet = [u8; 8];
+
+/// The subnet of an address.
+pub fn subnet(ip: IpAddr) -> Subnet {
+    match ip {
+        IpAddr::V4(ip) => {
+            let [a, b, c, _] = ip.octets();
+            [a, b, c, 0, 0, 0, 0, 0]
+        }
+        IpAddr::V6(ip) => ip.octets().first_chunk().copied().unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -35,6 +35,11 @@ pub fn quantity(n: u64, noun: &str) -> String {
     }
 }
 
+/// A moment's distance as status lines write it, in seconds.
+pub fn seconds(duration: Duration) -> String {
+    format!("{:.1}", duration.as_secs_f64())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@ use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use xget::random::next_random;
 use xget::sim::{Event, HostId, Link, NodePlan, Outcome, Racks, Scenario};
-use xget::swarm::members::next_random;
 
 use chart::Dot;
 use options::Options;

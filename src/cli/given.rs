@@ -15,11 +15,11 @@ use super::options::{Form, Opt, Takes, options};
 use super::{
     Cache, Command, DEFAULT_PORT, HttpPort, LONGEST_WAIT, LogForm, Logging, Retries, ServeOn, usage,
 };
-use crate::door::Allowed;
 use crate::error::Error;
 use crate::image::path::shown;
 use crate::net::own;
 use crate::process::log::Level;
+use crate::serve::admission::Allowed;
 
 /// What stands on a command line, each value sound by itself; starts as the defaults.
 pub(super) struct Given {

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use crate::fetch::scheduler::Kind;
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::limits::{MAX_LINE_BYTES, MAX_REPORT_BYTES};
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::Blob;
-use crate::swarm::scheduler::Kind;
-use crate::tree::Control;
+use crate::serve::tree::Control;
 
 /// How much of `have` or `redir` is read at a time, in bytes.
 const TEXT_BYTES: u32 = 64 << 10;

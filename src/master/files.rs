@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::scan::Scan;
 use crate::image::manifest::Segment;
 use crate::net::send::Files;
-use crate::tree::Tree;
+use crate::serve::tree::Tree;
 
 /// Files that stay open.
 const MAX_OPEN: usize = 256;

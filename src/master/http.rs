@@ -31,9 +31,9 @@ use crate::limits::MAX_HTTP_BYTES;
 use crate::net::tcp;
 use crate::p9::server::{Conn, Wait};
 use crate::process::report::Reporter;
+use crate::serve::hub::Hub;
 use crate::status::history::History;
 use crate::status::metrics;
-use crate::swarm::hub::Hub;
 use answer::Site;
 use socket::{Socket, Traffic};
 

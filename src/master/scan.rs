@@ -16,9 +16,9 @@ use std::time::SystemTime;
 use crate::error::Error;
 use crate::image::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
 use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
+use crate::serve::tree::CONTROL_DIR;
 use crate::sys::beneath::{Kind, list, open_beneath};
 use crate::sys::fs::{look_at, open_at, read_link_at};
-use crate::tree::CONTROL_DIR;
 
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
 const MAX_SYSTEM_PATH_BYTES: usize = 4095;

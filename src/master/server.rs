@@ -27,7 +27,6 @@ use super::files::ServedFiles;
 use super::http;
 use super::watch::{News, State, Watcher};
 use crate::cli;
-use crate::door::Door;
 use crate::error::Error;
 use crate::image::manifest::Content;
 use crate::limits::MASTER_CONNECTIONS;
@@ -38,11 +37,12 @@ use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
 use crate::process::notify::{self, Manager};
 use crate::process::report::Reporter;
-use crate::swarm::hub::Hub;
+use crate::serve::admission::Door;
+use crate::serve::hub::Hub;
+use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 use crate::sys::process;
 use crate::sys::signals::{Signal, Signals};
-use crate::tree::Tree;
 use crate::units::{bytes, quantity};
 
 /// Bytes read from a socket at a time.

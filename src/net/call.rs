@@ -15,7 +15,7 @@ use crate::p9::client::{Broken, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::Blob;
-use crate::tree::Control;
+use crate::serve::tree::Control;
 
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;

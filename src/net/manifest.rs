@@ -14,8 +14,8 @@ use super::transport::Transport;
 use crate::fetch::parse_address;
 use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, NODE_SILENCE, SILENCE};
 use crate::p9::errno::Errno;
-use crate::swarm::members::next_random;
-use crate::tree::Control;
+use crate::random::next_random;
+use crate::serve::tree::Control;
 
 /// First and longest wait before the server is asked again.
 const AGAIN_FIRST: Duration = Duration::from_millis(10);
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::net::testing::{master, mute, serves, takes};
     use crate::p9::server::{At, Conn, Host};
-    use crate::swarm::hub::Hub;
+    use crate::serve::hub::Hub;
     use crate::swarm::rules::Rules;
 
     fn signature_of(bytes: u64) -> Result<Option<Vec<u8>>, CallError> {

@@ -12,7 +12,7 @@ use socket2::SockRef;
 
 use crate::image::manifest::Segment;
 use crate::p9::server::{Data, Output};
-use crate::tree::Tree;
+use crate::serve::tree::Tree;
 
 /// Where the bytes of the image are stored.
 pub trait Files {

@@ -11,9 +11,9 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::image::manifest::Manifest;
 use crate::p9::server::{Conn, Output, Session};
-use crate::swarm::hub::Hub;
+use crate::serve::hub::Hub;
+use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
-use crate::tree::Tree;
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// How much later than promised something may be noticed on a busy machine.

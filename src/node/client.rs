@@ -30,8 +30,8 @@ use crate::node::resident::Resident;
 use crate::node::store::{Store, StoreOptions};
 use crate::process::background;
 use crate::process::report::{Pace, Reporter};
+use crate::serve::tree::{Control, Tree};
 use crate::sys::process::{self, Detach};
-use crate::tree::{Control, Tree};
 use crate::units::{bytes, quantity, rate};
 
 /// First wait before the server is called again; doubled each time.

@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::door::{Allowed, Door};
 use crate::error::{Error, reason};
+use crate::fetch::scheduler::SourceId;
 use crate::fetch::{Fetch, Incoming, Output};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Manifest, Segment};
@@ -31,11 +31,11 @@ use crate::node::store::Store;
 use crate::p9::errno::Errno;
 use crate::p9::server::{At, Conn, Host, Session, Wait};
 use crate::process::report::Reporter;
-use crate::swarm::hub::Hub;
+use crate::serve::admission::{Allowed, Door};
+use crate::serve::hub::Hub;
+use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
-use crate::swarm::scheduler::SourceId;
 use crate::sys::poll::{self, PollFd};
-use crate::tree::Tree;
 
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 << 10;

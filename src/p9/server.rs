@@ -28,7 +28,7 @@ use crate::limits::{
     FID_BYTES, MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
     MAX_REQUEST_BYTES, MIN_MSIZE,
 };
-use crate::tree::{Classic, Control, Node, ROOT, Tree};
+use crate::serve::tree::{Classic, Control, Node, ROOT, Tree};
 
 use access::Access;
 pub use budget::Budget;

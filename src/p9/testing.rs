@@ -12,7 +12,7 @@ use super::wire::{Dialect, List, NumericId, Text};
 use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::limits::MASTER_HELD_BYTES;
-use crate::tree::{Control, Tree};
+use crate::serve::tree::{Control, Tree};
 
 pub(super) const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Unix, Dialect::Linux];
 pub(super) const MSIZE: u32 = 8192;

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::content::{Image, Misuse, Record};
 use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
+use crate::fetch::scheduler::SourceId;
 use crate::fetch::{Fault, Fetch, Incoming, Output as Order};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
@@ -17,10 +18,9 @@ use crate::limits::CONNECTING;
 use crate::p9::errno::Errno;
 use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};
-use crate::swarm::hub::Hub;
+use crate::serve::hub::Hub;
+use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
-use crate::swarm::scheduler::SourceId;
-use crate::tree::Tree;
 
 /// A node never has more requests than this waiting for one connection, in bytes.
 const MOST_UNSENT_BYTES: usize = 256 << 10;

@@ -30,7 +30,7 @@ use network::{Network, Step};
 
 use crate::image::chunks::ChunkSet;
 use crate::image::manifest::Problem;
-use crate::swarm::members::next_random;
+use crate::random::next_random;
 use crate::swarm::rules::Rules;
 
 /// Turns that a host may take without any time passing.

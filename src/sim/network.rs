@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
-use crate::swarm::members::next_random;
+use crate::random::next_random;
 
 /// Bytes of one connection that an uplink carries before the others have their turn: this much of the
 /// image, or of the rest.

@@ -120,7 +120,7 @@ impl<E> Eq for Planned<E> {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::swarm::members::next_random;
+    use crate::random::next_random;
 
     #[test]
     fn events_come_in_the_order_of_time_and_then_of_planning() {

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use crate::limits::MAX_GONE;
-use crate::swarm::hub::totals::Totals;
+use crate::serve::hub::totals::Totals;
 
 /// Between two samples.
 pub const EVERY: Duration = Duration::from_secs(2);

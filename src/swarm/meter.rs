@@ -49,6 +49,14 @@ impl Meter {
     }
 }
 
+/// Folds a measurement into a running mean that forgets (weight 1/8, as TCP's round-trip time).
+pub fn smooth(mean: &mut Option<Duration>, measured: Duration) {
+    *mean = Some(match *mean {
+        None => measured,
+        Some(mean) => mean.saturating_mul(7).saturating_add(measured) / 8,
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,16 +21,6 @@
 //! `classic`, and what nodes complain of is in `log`. [`rules`] has all of their numbers. [`hub`] is the
 //! side that is asked, for the master and for nodes; [`crate::fetch`] the side that asks.
 
-pub mod allowance;
-mod classic;
-mod gone;
-pub mod grants;
-pub mod hub;
-mod log;
-pub mod members;
 pub mod meter;
-pub mod readers;
 pub mod ring;
 pub mod rules;
-pub mod scheduler;
-pub mod uploads;

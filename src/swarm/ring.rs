@@ -6,8 +6,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::members::next_random;
 use crate::image::chunks::ChunkId;
+use crate::random::next_random;
 
 /// A place on the ring. After the last comes the first.
 pub type Place = u64;

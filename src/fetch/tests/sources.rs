@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::p9::server::{Conn, Output as Sent, Session};
-use crate::swarm::hub::Hub;
-use crate::tree::Tree;
+use crate::serve::hub::Hub;
+use crate::serve::tree::Tree;
 
 fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, n], 20_004))

@@ -19,9 +19,9 @@ use super::socket::Traffic;
 use crate::image::manifest::{Entry, Manifest};
 use crate::master::server::Shared;
 use crate::p9::server::{Conn, Host as _};
+use crate::serve::tree::{Node, ROOT, Tree};
 use crate::status::history::History;
 use crate::status::{metrics, to_json};
-use crate::tree::{Node, ROOT, Tree};
 
 /// All viewers share one status for at least this long.
 const STATUS_LASTS: Duration = Duration::from_millis(500);

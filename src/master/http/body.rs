@@ -19,7 +19,7 @@ use crate::master::server::Shared;
 use crate::net::send::Files as _;
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Conn, Host as _};
-use crate::tree::{Node, Tree};
+use crate::serve::tree::{Node, Tree};
 
 /// The body of an answer.
 pub(super) struct Content {

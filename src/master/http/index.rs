@@ -7,7 +7,7 @@ use super::request::encode;
 use crate::image::manifest::{Content, Entry};
 use crate::image::path::shown;
 use crate::limits::MAX_HTTP_BYTES;
-use crate::tree::{Node, ROOT, Tree};
+use crate::serve::tree::{Node, ROOT, Tree};
 use crate::units::bytes;
 
 /// The piece of the listing of directory `dir` that begins with the entry `from`, which is `dir` itself

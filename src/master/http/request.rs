@@ -11,7 +11,7 @@ use hyper::header::{
 use crate::image::manifest::Content;
 use crate::image::path::TreePath;
 use crate::limits::MAX_LINKS;
-use crate::tree::{Node, Tree};
+use crate::serve::tree::{Node, Tree};
 
 /// The elements of a request's path, decoded. None if it cannot be one of a tree: it would lead
 /// upwards, or its escapes make no sense.

@@ -21,8 +21,8 @@ use crate::node::plan::{DestIs, plan, source_paths};
 use crate::node::store::Store;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
+use crate::serve::tree::Tree;
 use crate::sys::process;
-use crate::tree::Tree;
 
 /// How long the other process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::io;
 
-use crate::swarm::members::next_random;
+use crate::random::next_random;
 
 /// What the store is about to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

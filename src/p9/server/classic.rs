@@ -11,7 +11,7 @@ use super::stat::DMDIR;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Qid, Stat};
-use crate::tree::{Control, Node, ROOT, Tree};
+use crate::serve::tree::{Control, Node, ROOT, Tree};
 
 /// What `log` reads: the level of debugging that clients are asked for.
 pub(super) const DEBUG_LEVEL: &[u8] = b"0";

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::budget::Budget;
 use super::classic::ClassicHost;
 use crate::p9::errno::Errno;
-use crate::tree::{Control, Tree};
+use crate::serve::tree::{Control, Tree};
 
 /// Names a connection for the host; the driver numbers them and never reuses a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

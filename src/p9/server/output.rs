@@ -6,7 +6,7 @@ use std::sync::Arc;
 #[cfg(doc)]
 use super::Host;
 use crate::p9::message::{RREAD, RREAD_HEADER_BYTES};
-use crate::tree::Tree;
+use crate::serve::tree::Tree;
 
 /// Something to send.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::classic;
 use crate::image::manifest::Content;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Field, Qid, Stat, Text, UnixOnly, Writer};
-use crate::tree::{Attributes, Classic, Node, ROOT, Tree};
+use crate::serve::tree::{Attributes, Classic, Node, ROOT, Tree};
 
 /// What clients are told is a good size to read in, in bytes (`st_blksize`).
 pub(super) const BLOCK_BYTES: u64 = 128 << 10;
@@ -150,7 +150,7 @@ pub(super) fn with_stat(tree: &Tree, node: Node, dialect: Dialect, take: impl Fn
         (Node::Classic(_, file), _) => file.name().as_bytes(),
         (_, Some(entry)) => entry.path.name(),
         (Node::Control(file), None) => file.name().as_bytes(),
-        _ => crate::tree::CONTROL_DIR,
+        _ => crate::serve::tree::CONTROL_DIR,
     };
     let mut bits = mode & 0o777;
     bits |= if qid.kind == Qid::DIR { DMDIR } else { 0 };

@@ -4,7 +4,7 @@ use crate::image::manifest::{Content, Entry, MAX_TARGET_BYTES, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Field, Qid, Reader, Text};
-use crate::tree::{S_IFDIR, S_IFLNK, S_IFREG};
+use crate::serve::tree::{S_IFDIR, S_IFLNK, S_IFREG};
 
 /// The bits of a mode that say what it is the mode of.
 const S_IFMT: u32 = 0o170_000;

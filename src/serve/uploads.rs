@@ -6,9 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use super::rules::Rules;
 use crate::map::Map;
 use crate::p9::server::Conn;
+use crate::swarm::rules::Rules;
 
 /// The turns of one node's uploads.
 #[derive(Debug)]

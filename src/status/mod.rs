@@ -13,7 +13,7 @@ pub mod table;
 use std::fmt::Write as _;
 use std::net::{Ipv6Addr, SocketAddr};
 
-use crate::swarm::hub::totals::STALLED_AFTER;
+use crate::serve::hub::totals::STALLED_AFTER;
 
 /// How the line begins that tells of a line in the server's log, and its last word.
 const LOG: &str = "log=";

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::members::{Member, seconds};
+use super::members::Member;
 use crate::limits::MAX_GONE;
+use crate::units::seconds;
 
 /// The last of them.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
     use crate::image::chunks::Layout;
     use crate::p9::server::Conn;
-    use crate::swarm::members::Members;
+    use crate::serve::members::Members;
     use crate::swarm::rules::Rules;
 
     #[test]

@@ -14,21 +14,22 @@ use std::time::Instant;
 
 use blake3::Hash;
 
-use super::allowance::Allowance;
 use super::classic::Classics;
 use super::grants::Grants;
-use super::log::Log;
-use super::members::{Member, Members, seconds};
-use super::meter::Meter;
+use super::members::{Member, Members};
+use super::rate_limit::RateLimit;
 use super::readers::{Readers, Turn};
-use super::rules::Rules;
+use super::reports::Reports;
 use super::uploads::Uploads;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout, parse_run};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::map::Set;
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Budget, Conn, Host};
-use crate::tree::{Control, Tree};
+use crate::serve::tree::{Control, Tree};
+use crate::swarm::meter::Meter;
+use crate::swarm::rules::Rules;
+use crate::units::seconds;
 
 /// In the first line of `have`: this server grants chunks through `next`.
 pub const HAVE_MASTER: &str = "master";
@@ -63,14 +64,14 @@ pub struct Hub {
     /// Connections that wait for image bytes which are not held yet.
     data_readers: Set<Conn>,
     /// A limit on what is sent, and who waits for it.
-    allowance: Option<Allowance>,
+    rate_limit: Option<RateLimit>,
     throttled: Set<Conn>,
     pub(super) wakes: Set<Conn>,
     manifest_readers: Readers,
     /// The manifest's signature, for whoever wants to check it.
     signature: Option<Arc<[u8]>>,
     joined: Vec<SocketAddr>,
-    log: Log,
+    log: Reports,
     sent_bytes: u64,
     budget: Budget,
     sent_rate: Meter,
@@ -124,13 +125,13 @@ impl Hub {
             all_due: None,
             told: Conn(0),
             data_readers: Set::new(),
-            allowance: None,
+            rate_limit: None,
             throttled: Set::new(),
             wakes: Set::new(),
             manifest_readers: Readers::new(rules),
             signature: None,
             joined: Vec::new(),
-            log: Log::default(),
+            log: Reports::default(),
             sent_bytes: 0,
             budget: Budget::new(held_bytes),
             sent_rate: Meter::default(),
@@ -141,7 +142,7 @@ impl Hub {
 
     /// Sends at most so many image bytes a second from now on, to all connections together.
     pub fn limit_upload(&mut self, bytes_per_s: NonZeroU64) {
-        self.allowance = Some(Allowance::new(bytes_per_s));
+        self.rate_limit = Some(RateLimit::new(bytes_per_s));
     }
 
     /// The manifest's signature.
@@ -206,14 +207,14 @@ impl Hub {
         next.plain_bytes = self.plain_bytes;
         next.members.count_on(&self.members);
         next.metrics = self.metrics;
-        next.allowance = self.allowance.take();
+        next.rate_limit = self.rate_limit.take();
         next.log = std::mem::take(&mut self.log);
         *self = next;
     }
 
     /// Does what is due by now; [`Hub::deadline`] says when to come back.
     pub fn tick(&mut self, now: Instant) {
-        if self.allowance.as_ref().is_some_and(|allowance| allowance.wait(now).is_none()) {
+        if self.rate_limit.as_ref().is_some_and(|rate_limit| rate_limit.wait(now).is_none()) {
             self.wakes.append(&mut self.throttled);
         }
         if self.have_due.is_some_and(|due| due <= now) {
@@ -253,8 +254,8 @@ impl Hub {
         let grants = self.grants.as_ref().and_then(|grants| grants.deadline(now));
         let have = [self.have_due, self.all_due].into_iter().flatten().min();
         let have = have.filter(|_| !self.have_readers.is_empty());
-        let allowance = self.allowance.as_ref().filter(|_| !self.throttled.is_empty());
-        let paid = allowance.map(|allowance| allowance.wait(now).unwrap_or(now));
+        let rate_limit = self.rate_limit.as_ref().filter(|_| !self.throttled.is_empty());
+        let paid = rate_limit.map(|rate_limit| rate_limit.wait(now).unwrap_or(now));
         let manifest = self.manifest_readers.deadline();
         [grants, have, paid, manifest].into_iter().flatten().min()
     }
@@ -598,7 +599,7 @@ impl Host for Hub {
         if layout.covering(range.clone()).any(|chunk| !self.held.contains(chunk)) {
             return self.wait_for_chunks(at, tree, range);
         }
-        if self.allowance.as_ref().is_some_and(|allowance| allowance.wait(at.now).is_some()) {
+        if self.rate_limit.as_ref().is_some_and(|rate_limit| rate_limit.wait(at.now).is_some()) {
             self.throttled.insert(at.conn);
             return Answer::Wait;
         }
@@ -606,8 +607,8 @@ impl Host for Hub {
             return Answer::Wait;
         }
         let bytes = range.end.saturating_sub(range.start);
-        if let Some(allowance) = &mut self.allowance {
-            allowance.spend(bytes, at.now);
+        if let Some(rate_limit) = &mut self.rate_limit {
+            rate_limit.spend(bytes, at.now);
         }
         if !paced {
             self.plain_bytes = self.plain_bytes.saturating_add(bytes);

@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::rules::Rules;
 use crate::map::Map;
 use crate::p9::server::Conn;
+use crate::swarm::rules::Rules;
 
 /// What becomes of a wish to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use blake3::Hash;
 
 use super::Hub;
-use crate::swarm::members::Member;
+use crate::serve::members::Member;
 
 /// A node that lacks something and has received nothing for this long counts as stalled.
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);

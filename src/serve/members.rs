@@ -1,15 +1,17 @@
 //! Who is in the swarm, where they serve, and whom to send a newcomer to.
 
-use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::Instant;
 
 use super::gone::Gone;
-use super::meter::Meter;
-use super::ring::{Place, place_of};
-use super::rules::Rules;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::{Map, Set};
+use crate::network::{Subnet, subnet};
 use crate::p9::server::Conn;
+use crate::random::next_random;
+use crate::swarm::meter::Meter;
+use crate::swarm::ring::{Place, place_of};
+use crate::swarm::rules::Rules;
 
 /// A connection that takes part.
 #[derive(Debug)]
@@ -350,39 +352,10 @@ impl Members {
     }
 }
 
-/// One step of xorshift64*: enough to spread choices, and replayable from its seed.
-pub fn next_random(state: &mut u64) -> u64 {
-    *state ^= *state >> 12;
-    *state ^= *state << 25;
-    *state ^= *state >> 27;
-    state.wrapping_mul(0x2545_F491_4F6C_DD1D)
-}
-
-/// Whether two addresses are of the same subnet.
-pub fn is_near(one: IpAddr, other: IpAddr) -> bool {
-    one.is_ipv4() == other.is_ipv4() && subnet(one) == subnet(other)
-}
-
-/// A /24 or /64: as good a guess at "same rack" as an address allows.
-type Subnet = [u8; 8];
-
-fn subnet(ip: IpAddr) -> Subnet {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [a, b, c, _] = ip.octets();
-            [a, b, c, 0, 0, 0, 0, 0]
-        }
-        IpAddr::V6(ip) => ip.octets().first_chunk().copied().unwrap_or_default(),
-    }
-}
-
-/// A moment's distance as status lines write it, in seconds.
-pub fn seconds(duration: Duration) -> String {
-    format!("{:.1}", duration.as_secs_f64())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn members(addresses: &[&str]) -> Members {

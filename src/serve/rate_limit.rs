@@ -9,16 +9,16 @@ const SAVED: Duration = Duration::from_millis(100);
 /// A limit on the bytes that are sent a second. Something of any size may begin as soon as what was
 /// sent before is paid for, so that the limit is kept exactly over time, however large the pieces.
 #[derive(Debug)]
-pub struct Allowance {
+pub struct RateLimit {
     bytes_per_s: NonZeroU64,
     /// When all that was sent is paid for.
     paid_at: Option<Instant>,
 }
 
-impl Allowance {
+impl RateLimit {
     /// Nothing was sent yet.
-    pub fn new(bytes_per_s: NonZeroU64) -> Allowance {
-        Allowance { bytes_per_s, paid_at: None }
+    pub fn new(bytes_per_s: NonZeroU64) -> RateLimit {
+        RateLimit { bytes_per_s, paid_at: None }
     }
 
     /// Until when nothing more may be sent; None if it may be at once.
@@ -43,7 +43,7 @@ mod tests {
 
     /// Sends pieces as soon as they may be sent; how many bytes in 10 s.
     fn sent_in_10_s(bytes_per_s: u64, piece: u64) -> u64 {
-        let mut allowance = Allowance::new(NonZeroU64::new(bytes_per_s).unwrap());
+        let mut allowance = RateLimit::new(NonZeroU64::new(bytes_per_s).unwrap());
         let began = Instant::now();
         let (mut now, mut sent) = (began, 0);
         while now < began + Duration::from_secs(10) {
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_does_not_add_up() {
-        let mut allowance = Allowance::new(NonZeroU64::new(1000).unwrap());
+        let mut allowance = RateLimit::new(NonZeroU64::new(1000).unwrap());
         let later = Instant::now() + Duration::from_secs(60);
         allowance.spend(1000, later);
         assert!(allowance.wait(later).is_some(), "a minute of silence saves a tenth of a second");
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn the_slowest_rate_and_the_largest_piece_do_not_overflow() {
-        let mut allowance = Allowance::new(NonZeroU64::MIN);
+        let mut allowance = RateLimit::new(NonZeroU64::MIN);
         let now = Instant::now();
         allowance.spend(u64::MAX, now);
         allowance.spend(u64::MAX, now);

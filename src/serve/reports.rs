@@ -7,17 +7,17 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::members::seconds;
 use crate::image::path::shown;
 use crate::limits::{
     LOG_WINDOW, MAX_LAST_LINES, MAX_LAST_LINES_OF_ONE, MAX_LOG_LINE_BYTES, MAX_LOG_LINES,
     MAX_WINDOW_LINES, MAX_WINDOW_LINES_OF_ONE,
 };
 use crate::map::Map;
+use crate::units::seconds;
 
 /// Lines for the driver, and the last of them for `status`.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct Reports {
     waiting: Vec<(SocketAddr, String)>,
     /// The oldest first.
     last: VecDeque<Line>,
@@ -33,7 +33,7 @@ struct Line {
     text: String,
 }
 
-impl Log {
+impl Reports {
     /// Takes the lines of `text`; those beyond what one host, or all of them, may write are left out.
     pub(super) fn add(&mut self, from: SocketAddr, text: &[u8], now: Instant) {
         for line in text.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_line_is_short_and_has_no_control_bytes() {
-        let mut log = Log::default();
+        let mut log = Reports::default();
         let now = Instant::now();
         log.add(host(1), b"disk \x1b[2Jfull\n\nsecond", now);
         log.add(host(2), &[b'x'; 1000], now);
@@ -112,10 +112,10 @@ mod tests {
 
     #[test]
     fn one_host_writes_so_many_lines_a_minute_and_hides_none_of_others() {
-        let mut log = Log::default();
+        let mut log = Reports::default();
         let mut now = Instant::now();
         log.add(host(2), b"10.0.0.9:20004: lies", now);
-        let flood = |log: &mut Log, now| {
+        let flood = |log: &mut Reports, now| {
             for n in 0..1000 {
                 log.add(host(1), format!("line {n}").as_bytes(), now);
                 log.take();
@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn many_hosts_write_so_many_lines_a_minute() {
-        let mut log = Log::default();
+        let mut log = Reports::default();
         let now = Instant::now();
         let mut taken = 0;
         for n in 0..2 * MAX_WINDOW_LINES {

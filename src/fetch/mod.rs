@@ -6,6 +6,7 @@
 //! hash is reported as verified.
 
 mod link;
+pub mod scheduler;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -13,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::fetch::scheduler::{Command, Kind, Scheduler, SourceId};
 use crate::image::chunks::{ChunkId, ChunkSet, parse_run};
 use crate::image::manifest::Manifest;
 use crate::limits::{
@@ -20,13 +22,13 @@ use crate::limits::{
     MAX_WRONG_CHUNKS, MUTE, MUTE_HOME,
 };
 use crate::map::Map;
+use crate::network::is_near;
 use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
-use crate::swarm::hub::{HAVE_MASTER, HAVE_NODE};
-use crate::swarm::members::{is_near, next_random};
+use crate::random::next_random;
+use crate::serve::hub::{HAVE_MASTER, HAVE_NODE};
+use crate::serve::tree::Control;
 use crate::swarm::rules::Rules;
-use crate::swarm::scheduler::{Command, Kind, Scheduler, SourceId};
-use crate::tree::Control;
 
 pub(crate) use link::parse_address;
 use link::{Arrived, Link, Token, runs_lines};

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hub::Hub;
-use super::members::seconds;
 use crate::image::manifest::{Entry, Segment};
 use crate::map::{Map, Set};
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, ClassicHost, Conn};
-use crate::tree::{Node, Tree};
+use crate::serve::tree::{Node, Tree};
+use crate::units::seconds;
 
 /// Most offers to serve a file that are remembered, of all files together.
 const MAX_OFFERS: usize = 1 << 16;

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use blake3::Hash;
 
-use crate::door::Allowed;
 use crate::error::Error;
 use crate::net::own;
 use crate::process::log::Level;
+use crate::serve::admission::Allowed;
 pub use completions::{Shell, completions};
 use given::Given;
 use options::Form;

@@ -11,10 +11,11 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
-use super::rules::Rules;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::{Map, Set};
 use crate::p9::server::Conn;
+use crate::swarm::meter::smooth;
+use crate::swarm::rules::Rules;
 
 #[derive(Debug, Default)]
 struct Asker {
@@ -431,14 +432,6 @@ impl Grants {
         }
         self.look_again();
     }
-}
-
-/// Folds a measurement into a running mean that forgets (weight 1/8, as TCP's round-trip time).
-pub fn smooth(mean: &mut Option<Duration>, measured: Duration) {
-    *mean = Some(match *mean {
-        None => measured,
-        Some(mean) => mean.saturating_mul(7).saturating_add(measured) / 8,
-    });
 }
 
 #[cfg(test)]

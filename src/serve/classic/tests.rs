@@ -4,8 +4,8 @@ use super::*;
 use crate::image::manifest::tests::sample;
 use crate::image::manifest::{Listing, Manifest};
 use crate::p9::server::Host;
+use crate::serve::tree::Control;
 use crate::swarm::rules::Rules;
-use crate::tree::Control;
 
 struct Cluster {
     hub: Hub,
@@ -17,7 +17,9 @@ impl Cluster {
     /// A master with five connections, 10.0.0.1 to 10.0.0.5.
     fn new() -> Cluster {
         let tree = Arc::new(Tree::new(Arc::new(sample())));
-        let Some(Node::Entry(file)) = tree.walk(crate::tree::ROOT, b"boot.cfg") else { panic!() };
+        let Some(Node::Entry(file)) = tree.walk(crate::serve::tree::ROOT, b"boot.cfg") else {
+            panic!()
+        };
         let mut hub = Hub::master(tree, 4, Rules::default(), 1);
         let now = Instant::now();
         for n in 1..=5 {

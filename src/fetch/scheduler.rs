@@ -5,12 +5,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::grants::smooth;
-use super::members::next_random;
-use super::ring::Ring;
-use super::rules::{Order, Rules};
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::map::Map;
+use crate::random::next_random;
+use crate::swarm::meter::smooth;
+use crate::swarm::ring::Ring;
+use crate::swarm::rules::{Order, Rules};
 
 /// So many chunks have to come from near before it is said whether others come as fast.
 const FEW_MEASURED: u32 = 8;
