@@ -19,9 +19,9 @@ use xget::p9::errno::Errno;
 use xget::p9::message::Message;
 use xget::p9::server::{At, Conn, Data, Host, Output, Session};
 use xget::p9::wire::Blob;
-use xget::swarm::hub::Hub;
+use xget::serve::hub::Hub;
+use xget::serve::tree::{Control, Tree};
 use xget::swarm::rules::Rules;
-use xget::tree::{Control, Tree};
 
 const KIB: u64 = 1 << 10;
 
