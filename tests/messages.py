@@ -22,7 +22,7 @@ NOT_MESSAGES = re.compile(
 )
 # Lines of the protocol and of traces, the patterns of composed messages, and what no user can cause.
 PROTOCOL = re.compile(
-    r"^(xget (manifest|hand-over) 1|<- .*|-> .*|\{way\} .*| ?mode .*|\{\} bytes|end|,mtu=.*|cannot \{(what|action)\}( \{path\})?: \{\}"
+    r"^(xget (manifest|hand-over) 1|\w+=\{.*|<- .*|-> .*|\{way\} .*| ?mode .*|\{\} bytes|end|,mtu=.*|cannot \{(what|action)\}( \{path\})?: \{\}"
     r"|fetching requires -n HOST.*|no chunk of this file is held|the file was replaced|the packet is as long as .*)$"
 )
 LITERAL = re.compile(r"(?<!['\\])\"((?:[^\"\\]|\\.)*)\"", re.S)
