@@ -60,7 +60,6 @@ pub mod fetch;
 pub mod fuzzing;
 pub mod image;
 pub mod limits;
-pub mod map;
 #[cfg(feature = "master")]
 pub mod master;
 pub mod net;

@@ -30,7 +30,7 @@ mod resolver;
 mod rtnetlink;
 mod setup;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -39,7 +39,6 @@ use std::time::{Duration, Instant};
 
 use super::cmdline::{Net, NetworkWish};
 use crate::error::{Error, reason};
-use crate::map::Map;
 use crate::net::own;
 use crate::net::resolve::name_servers;
 use crate::process::report::Reporter;
@@ -106,7 +105,7 @@ pub fn bring_up(
     let mut kernel = Kernel::open().map_err(Error::system("list network links"))?;
     let changes = Kernel::changes().map_err(Error::system("watch network links"))?;
     let mut setup = Setup::new(wish, net, process::seed());
-    let sockets = Map::new();
+    let sockets = BTreeMap::new();
     let own = (net == Net::Own).then(Vec::new);
     let mut hands = Hands { report, sockets, own };
     let mut advertised: Vec<IpAddr> = Vec::new();
@@ -191,7 +190,7 @@ pub fn take_down(report: &Reporter) {
 struct Hands<'a> {
     report: &'a Reporter,
     /// One for each link on which DHCP runs.
-    sockets: Map<u32, PacketSocket>,
+    sockets: BTreeMap<u32, PacketSocket>,
     /// What the kernel is not to be told of, if it is not.
     own: Option<Vec<own::Config>>,
 }

@@ -9,7 +9,7 @@ mod link;
 pub mod scheduler;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,6 @@ use crate::limits::{
     BAN, MAX_ADDRESSES, MAX_LOG_LINE_BYTES, MAX_MUTE_DOUBLINGS, MAX_REFUSED_CHUNKS, MAX_TROUBLES,
     MAX_WRONG_CHUNKS, MUTE, MUTE_HOME,
 };
-use crate::map::Map;
 use crate::network::is_near;
 use crate::p9::client::Broken;
 use crate::p9::errno::Errno;
@@ -146,20 +145,20 @@ pub struct Fetch {
     manifest: Arc<Manifest>,
     wanted: ChunkSet,
     scheduler: Scheduler,
-    links: Map<SourceId, Link>,
+    links: BTreeMap<SourceId, Link>,
     last_source: u64,
     home: Vec<SocketAddr>,
     home_turn: usize,
     home_failures: u32,
     home_lies: u32,
     home_due: Option<Instant>,
-    places: Map<SocketAddr, Place>,
+    places: BTreeMap<SocketAddr, Place>,
     port: u16,
     serves_files: bool,
     own: Vec<IpAddr>,
     /// Verified chunks in the order in which they came.
     order: Vec<ChunkId>,
-    shares: Map<SocketAddr, Share>,
+    shares: BTreeMap<SocketAddr, Share>,
     ready: VecDeque<Incoming<'static>>,
     outputs: VecDeque<Output>,
     faults: Vec<(SocketAddr, Fault)>,
@@ -205,19 +204,19 @@ impl Fetch {
             scheduler: Scheduler::new(*manifest.layout(), missing, rules, seed),
             manifest,
             wanted,
-            links: Map::new(),
+            links: BTreeMap::new(),
             last_source: 0,
             home,
             home_turn: 0,
             home_failures: 0,
             home_lies: 0,
             home_due: None,
-            places: Map::new(),
+            places: BTreeMap::new(),
             port,
             serves_files: false,
             own: Vec::new(),
             order: held.iter().collect(),
-            shares: Map::new(),
+            shares: BTreeMap::new(),
             ready: VecDeque::new(),
             outputs: VecDeque::new(),
             faults: Vec::new(),
@@ -276,7 +275,7 @@ impl Fetch {
     }
 
     /// What came from whom.
-    pub fn shares(&self) -> &Map<SocketAddr, Share> {
+    pub fn shares(&self) -> &BTreeMap<SocketAddr, Share> {
         &self.shares
     }
 

@@ -3,10 +3,10 @@
 //! The scheduler is told what happened and answers [`Scheduler::poll`] with what to ask next. It
 //! knows nothing of connections, messages or files, so that a simulator runs the very same lines.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::map::Map;
 use crate::random::next_random;
 use crate::swarm::meter::smooth;
 use crate::swarm::ring::Ring;
@@ -84,7 +84,7 @@ pub struct Scheduler {
     in_flight: Vec<u8>,
     /// How many requests are out to peers.
     asked_of_peers: usize,
-    sources: Map<SourceId, Source>,
+    sources: BTreeMap<SourceId, Source>,
     /// How many peers hold each chunk, and how many of those that are near.
     copies: Vec<u32>,
     near_copies: Vec<u32>,
@@ -120,7 +120,7 @@ impl Scheduler {
             missing,
             in_flight: vec![0; layout.count() as usize],
             asked_of_peers: 0,
-            sources: Map::new(),
+            sources: BTreeMap::new(),
             copies: vec![0; layout.count() as usize],
             near_copies: vec![0; layout.count() as usize],
             far_since: vec![None; layout.count() as usize],

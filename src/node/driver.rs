@@ -5,7 +5,7 @@
 //! asks of others, [`Hub`] and [`Session`] for what others ask of it) and does what that says.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -23,7 +23,6 @@ use crate::fetch::{Fetch, Incoming, Output};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Manifest, Segment};
 use crate::limits::{CONNECTING, NODE_CONNECTIONS};
-use crate::map::Map;
 use crate::net::adler32;
 use crate::net::send::{Files, Progress, Sending};
 use crate::net::transport::{Listener, Transport};
@@ -57,8 +56,8 @@ pub struct Node {
     transport: Transport,
     listener: Option<Listener>,
     door: Door,
-    clients: Map<Conn, Peer>,
-    sources: Map<SourceId, Upstream>,
+    clients: BTreeMap<Conn, Peer>,
+    sources: BTreeMap<SourceId, Upstream>,
     last_conn: u64,
     buffers: Vec<Arc<Vec<u8>>>,
     requests: Vec<u8>,
@@ -175,8 +174,8 @@ impl Node {
             transport,
             listener,
             door: Door::new(NODE_CONNECTIONS, allowed),
-            clients: Map::new(),
-            sources: Map::new(),
+            clients: BTreeMap::new(),
+            sources: BTreeMap::new(),
             last_conn: 0,
             buffers: (0..BUFFERS).map(|_| Arc::new(vec![0; READ_BYTES])).collect(),
             requests: vec![0; REQUEST_BYTES],

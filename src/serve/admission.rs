@@ -9,13 +9,12 @@
 //! has asked for, has to leave after a while. Where all places are taken, a newcomer gets one of the
 //! host that has most of them, so that no host can shut out the others.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::limits::{GREETING, MESSAGE, REQUEST, TAKING};
-use crate::map::Map;
 use crate::network::IpNetwork;
 use crate::p9::server::{Conn, Wait};
 
@@ -94,13 +93,13 @@ struct Guest {
 pub struct Door {
     most: usize,
     allowed: Allowed,
-    guests: Map<Conn, Guest>,
+    guests: BTreeMap<Conn, Guest>,
     /// How many of the guests each host has.
     hosts: HashMap<IpAddr, usize>,
     /// Who keeps the server waiting, how, and since when.
-    waiting: Map<Conn, (Wait, Instant)>,
+    waiting: BTreeMap<Conn, (Wait, Instant)>,
     /// Who is no guest any more, though the connection has not ended yet.
-    dismissed: Map<Conn, Refusal>,
+    dismissed: BTreeMap<Conn, Refusal>,
     next_look: Option<Instant>,
 }
 
@@ -110,10 +109,10 @@ impl Door {
         Door {
             most,
             allowed,
-            guests: Map::new(),
+            guests: BTreeMap::new(),
             hosts: HashMap::new(),
-            waiting: Map::new(),
-            dismissed: Map::new(),
+            waiting: BTreeMap::new(),
+            dismissed: BTreeMap::new(),
             next_look: None,
         }
     }

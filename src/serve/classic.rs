@@ -6,7 +6,7 @@
 //! whole image and stay while they are drawn from count as well, and so does this server. No node
 //! ever fetches from a classic client, whose bytes nobody has verified.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 
 use super::hub::Hub;
 use crate::image::manifest::{Entry, Segment};
-use crate::map::{Map, Set};
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, ClassicHost, Conn};
 use crate::serve::tree::{Node, Tree};
@@ -32,21 +31,21 @@ const ADLER32_OF_NOTHING: u32 = 1;
 /// What a hub knows of classic clients.
 #[derive(Debug, Default)]
 pub(super) struct Classics {
-    clients: Map<Conn, Client>,
+    clients: BTreeMap<Conn, Client>,
     /// Who serves a file, by its entry.
-    offers: Map<usize, Vec<Offer>>,
+    offers: BTreeMap<usize, Vec<Offer>>,
     offered: usize,
     /// How many were sent to an address.
-    named: Map<SocketAddr, u32>,
+    named: BTreeMap<SocketAddr, u32>,
     /// How many were told to fetch from here.
     kept: u32,
-    sums: Map<usize, Sum>,
+    sums: BTreeMap<usize, Sum>,
     /// Entries whose checksum is to be found.
     wanted: VecDeque<usize>,
     /// Who waits for one.
-    waiting: Set<Conn>,
+    waiting: BTreeSet<Conn>,
     /// Who is fetching from other clients what is no longer served.
-    lost: Set<Conn>,
+    lost: BTreeSet<Conn>,
     last_read: Option<Instant>,
 }
 

@@ -6,13 +6,12 @@
 //! since whoever is fed by others can wait for them.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::map::{Map, Set};
 use crate::p9::server::Conn;
 use crate::swarm::meter::smooth;
 use crate::swarm::rules::Rules;
@@ -118,14 +117,14 @@ pub struct Grants {
     rules: Rules,
     /// Grants on their way at a time.
     most: usize,
-    askers: Map<Conn, Asker>,
-    line: Set<Place>,
+    askers: BTreeMap<Conn, Asker>,
+    line: BTreeSet<Place>,
     /// Those that were passed over, by when others last brought them a chunk.
-    passed_over: Set<(Instant, Conn)>,
+    passed_over: BTreeSet<(Instant, Conn)>,
     /// Grants that are not yet reported as held.
-    granted: Set<Aged>,
+    granted: BTreeSet<Aged>,
     /// Those of them that have not left.
-    unsent: Set<Aged>,
+    unsent: BTreeSet<Aged>,
     /// For each chunk the nodes that hold it or were granted it.
     copies: Vec<u32>,
     /// Chunks of which there is no copy, in the order in which they go out.
@@ -144,11 +143,11 @@ impl Grants {
         Grants {
             rules,
             most: slots.saturating_mul(rules.grants_a_slot),
-            askers: Map::new(),
-            line: Set::new(),
-            passed_over: Set::new(),
-            granted: Set::new(),
-            unsent: Set::new(),
+            askers: BTreeMap::new(),
+            line: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
+            granted: BTreeSet::new(),
+            unsent: BTreeSet::new(),
             copies: vec![0; layout.count() as usize],
             fresh: ChunkSet::full(&layout),
             single: ChunkSet::empty(&layout),

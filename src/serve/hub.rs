@@ -5,6 +5,7 @@
 
 pub mod totals;
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -23,7 +24,6 @@ use super::reports::Reports;
 use super::uploads::Uploads;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout, parse_run};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
-use crate::map::Set;
 use crate::p9::errno::Errno;
 use crate::p9::server::{Answer, At, Budget, Conn, Host};
 use crate::serve::tree::{Control, Tree};
@@ -52,7 +52,7 @@ pub struct Hub {
     wanted: ChunkSet,
     /// What `have` reads: the generation and the role, then runs of chunks as they came.
     have: Vec<u8>,
-    have_readers: Set<Conn>,
+    have_readers: BTreeSet<Conn>,
     have_due: Option<Instant>,
     /// What has come since readers of `have` were last told.
     news: Vec<ChunkId>,
@@ -62,11 +62,11 @@ pub struct Hub {
     /// Who was told last.
     told: Conn,
     /// Connections that wait for image bytes which are not held yet.
-    data_readers: Set<Conn>,
+    data_readers: BTreeSet<Conn>,
     /// A limit on what is sent, and who waits for it.
     rate_limit: Option<RateLimit>,
-    throttled: Set<Conn>,
-    pub(super) wakes: Set<Conn>,
+    throttled: BTreeSet<Conn>,
+    pub(super) wakes: BTreeSet<Conn>,
     manifest_readers: Readers,
     /// The manifest's signature, for whoever wants to check it.
     signature: Option<Arc<[u8]>>,
@@ -118,16 +118,16 @@ impl Hub {
             held,
             wanted,
             have,
-            have_readers: Set::new(),
+            have_readers: BTreeSet::new(),
             have_due: None,
             news: Vec::new(),
             news_for_all: Vec::new(),
             all_due: None,
             told: Conn(0),
-            data_readers: Set::new(),
+            data_readers: BTreeSet::new(),
             rate_limit: None,
-            throttled: Set::new(),
-            wakes: Set::new(),
+            throttled: BTreeSet::new(),
+            wakes: BTreeSet::new(),
             manifest_readers: Readers::new(rules),
             signature: None,
             joined: Vec::new(),
@@ -261,7 +261,7 @@ impl Hub {
     }
 
     /// The connections whose sessions have to be resumed.
-    pub fn take_wakes(&mut self) -> Set<Conn> {
+    pub fn take_wakes(&mut self) -> BTreeSet<Conn> {
         std::mem::take(&mut self.wakes)
     }
 

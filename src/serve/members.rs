@@ -1,11 +1,11 @@
 //! Who is in the swarm, where they serve, and whom to send a newcomer to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::gone::Gone;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::map::{Map, Set};
 use crate::network::{Subnet, subnet};
 use crate::p9::server::Conn;
 use crate::random::next_random;
@@ -74,13 +74,13 @@ impl Member {
 pub struct Members {
     rules: Rules,
     layout: Layout,
-    members: Map<Conn, Member>,
+    members: BTreeMap<Conn, Member>,
     /// Those who serve, the least named first.
-    turns: Set<Turn>,
+    turns: BTreeSet<Turn>,
     /// The same for each subnet, so that nobody has to look for those near to it.
-    near: Map<Subnet, Set<Turn>>,
+    near: BTreeMap<Subnet, BTreeSet<Turn>>,
     /// Those who serve by their places on the ring of their subnet.
-    rings: Map<Subnet, Map<Place, Conn>>,
+    rings: BTreeMap<Subnet, BTreeMap<Place, Conn>>,
     /// Those who went away before they were whole.
     gone: Gone,
     /// Image bytes that came to nodes while they were connected, as they say.
@@ -95,10 +95,10 @@ impl Members {
         Members {
             rules,
             layout,
-            members: Map::new(),
-            turns: Set::new(),
-            near: Map::new(),
-            rings: Map::new(),
+            members: BTreeMap::new(),
+            turns: BTreeSet::new(),
+            near: BTreeMap::new(),
+            rings: BTreeMap::new(),
             gone: Gone::default(),
             received_bytes: 0,
             random: seed | 1,
@@ -335,7 +335,7 @@ impl Members {
             turn.2 != conn && serves != asker.serves
         };
         let near = self.near.get(&subnet(asker.peer.ip()));
-        let near: Set<Turn> =
+        let near: BTreeSet<Turn> =
             near.into_iter().flatten().filter(other).take(near_sources).copied().collect();
         let anywhere = self.turns.iter().filter(other).filter(|turn| !near.contains(turn));
         let far: Vec<Turn> =

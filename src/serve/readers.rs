@@ -4,10 +4,9 @@
 //! have it and can send it on; some more wait in line, which costs them no further question; the
 //! others are refused, and ask elsewhere.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::map::Map;
 use crate::p9::server::Conn;
 use crate::swarm::rules::Rules;
 
@@ -27,7 +26,7 @@ pub enum Turn {
 pub struct Readers {
     rules: Rules,
     /// Since when each reads; its turn is offered or taken.
-    reading: Map<Conn, Instant>,
+    reading: BTreeMap<Conn, Instant>,
     /// In the order of asking, each once.
     waiting: VecDeque<Conn>,
 }
@@ -35,7 +34,7 @@ pub struct Readers {
 impl Readers {
     /// Nobody reads yet.
     pub fn new(rules: Rules) -> Readers {
-        Readers { rules, reading: Map::new(), waiting: VecDeque::new() }
+        Readers { rules, reading: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
     /// May `conn` read now? A turn lasts until [`Readers::done`], or for [`Rules::manifest_turn`]

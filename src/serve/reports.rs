@@ -2,7 +2,7 @@
 //!
 //! One node's word proves nothing, so nothing follows from it but that people can read it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -12,7 +12,6 @@ use crate::limits::{
     LOG_WINDOW, MAX_LAST_LINES, MAX_LAST_LINES_OF_ONE, MAX_LOG_LINE_BYTES, MAX_LOG_LINES,
     MAX_WINDOW_LINES, MAX_WINDOW_LINES_OF_ONE,
 };
-use crate::map::Map;
 use crate::units::seconds;
 
 /// Lines for the driver, and the last of them for `status`.
@@ -23,7 +22,7 @@ pub(super) struct Reports {
     last: VecDeque<Line>,
     /// When the present stretch of time began, and how many lines each host has written in it.
     window: Option<Instant>,
-    counts: Map<IpAddr, u32>,
+    counts: BTreeMap<IpAddr, u32>,
 }
 
 #[derive(Debug)]

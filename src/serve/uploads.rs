@@ -4,9 +4,8 @@
 //! slow ones. A free slot goes to whoever has waited longest, each connection in its turn.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
-use crate::map::Map;
 use crate::p9::server::Conn;
 use crate::swarm::rules::Rules;
 
@@ -16,7 +15,7 @@ pub struct Uploads {
     slots: usize,
     rules: Rules,
     /// Who is being sent a chunk.
-    active: Map<Conn, Turn>,
+    active: BTreeMap<Conn, Turn>,
     /// Who waits, in the order of asking, each at most once.
     waiting: VecDeque<Conn>,
 }
@@ -32,7 +31,7 @@ enum Turn {
 impl Uploads {
     /// Turns for this many uploads at a time.
     pub fn new(slots: usize, rules: Rules) -> Uploads {
-        Uploads { slots, rules, active: Map::new(), waiting: VecDeque::new() }
+        Uploads { slots, rules, active: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
     /// May `conn` send a chunk at once? If not, it waits in line.

@@ -5,11 +5,11 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use crate::map::Map;
 use crate::sys::packet::Checksum;
 
 pub(super) use message::Lease;
@@ -35,7 +35,7 @@ const AFTER_NAK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Dhcp {
     seed: u64,
-    clients: Map<u32, Client>,
+    clients: BTreeMap<u32, Client>,
     /// When one of the offers is taken.
     choose_at: Option<Instant>,
     /// Until then other links may come, with better offers.
@@ -64,14 +64,14 @@ enum State {
 
 impl Dhcp {
     pub(super) fn new(seed: u64) -> Dhcp {
-        Dhcp { seed, clients: Map::new(), choose_at: None, others_until: None }
+        Dhcp { seed, clients: BTreeMap::new(), choose_at: None, others_until: None }
     }
 
     /// Runs on these links, which have carrier, and on no others. On a new one it asks at once. More
     /// links may come until then.
     pub(super) fn run_on(
         &mut self,
-        links: &Map<u32, [u8; 6]>,
+        links: &BTreeMap<u32, [u8; 6]>,
         others_until: Option<Instant>,
         now: Instant,
     ) {

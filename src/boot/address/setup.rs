@@ -1,5 +1,6 @@
 //! What is to be done next for an address: what the kernel has, packets and `now` in, actions out.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,6 @@ use super::config::Config;
 use super::dhcp::{Dhcp, Lease};
 use super::links::{Choice, Link, Snapshot};
 use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, Vlan};
-use crate::map::{Map, Set};
 use crate::sys::packet::Checksum;
 
 /// What the kernel did not do is asked of it again after this time: a card's firmware may come late.
@@ -69,14 +69,14 @@ pub(super) struct Setup {
     seen: Snapshot,
     began: Option<Instant>,
     /// Since when a router has given links an address.
-    advertised_since: Map<u32, Instant>,
+    advertised_since: BTreeMap<u32, Instant>,
     /// When links were told to come up, and VLANs to be.
-    raised: Map<u32, Instant>,
-    vlans_made: Map<String, Instant>,
-    macs_set: Set<u32>,
-    advertisements_accepted: Set<u32>,
+    raised: BTreeMap<u32, Instant>,
+    vlans_made: BTreeMap<String, Instant>,
+    macs_set: BTreeSet<u32>,
+    advertisements_accepted: BTreeSet<u32>,
     /// The static `ip=` that have been set, by their number.
-    given: Map<usize, (String, IpAddr)>,
+    given: BTreeMap<usize, (String, IpAddr)>,
     /// What a server has given, until it is set.
     leased: Option<(u32, Lease)>,
     /// The address that is not static.
@@ -98,12 +98,12 @@ impl Setup {
             dhcp: Dhcp::new(seed),
             seen: Snapshot::default(),
             began: None,
-            advertised_since: Map::new(),
-            raised: Map::new(),
-            vlans_made: Map::new(),
-            macs_set: Set::new(),
-            advertisements_accepted: Set::new(),
-            given: Map::new(),
+            advertised_since: BTreeMap::new(),
+            raised: BTreeMap::new(),
+            vlans_made: BTreeMap::new(),
+            macs_set: BTreeSet::new(),
+            advertisements_accepted: BTreeSet::new(),
+            given: BTreeMap::new(),
             leased: None,
             dynamic: None,
             found: None,
@@ -115,7 +115,7 @@ impl Setup {
         let is_first = self.began.is_none();
         self.began.get_or_insert(now);
         self.seen = seen;
-        let advertised: Set<u32> = self.by_routers().map(|(link, _)| link.index).collect();
+        let advertised: BTreeSet<u32> = self.by_routers().map(|(link, _)| link.index).collect();
         self.advertised_since.retain(|link, _| advertised.contains(link));
         for link in advertised {
             self.advertised_since.entry(link).or_insert_with(|| {
@@ -142,7 +142,7 @@ impl Setup {
             return actions;
         }
         self.make_vlans(now, &mut actions);
-        let mut ready = Map::new();
+        let mut ready = BTreeMap::new();
         for link in self.seen.links.clone() {
             let numbers = self.choice.of(&link);
             if !numbers.is_empty() || self.carries_vlan(&link) {

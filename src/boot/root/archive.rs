@@ -3,6 +3,7 @@
 //! What is packed is unpacked by the program for it, if the initramfs has that: it works on another
 //! core meanwhile, and the libraries for it would make every initramfs larger.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -10,7 +11,6 @@ use std::process::{Child, Command, Stdio};
 
 use super::unpack::{Attributes, Kind, Unpacker};
 use crate::image::manifest::{Mtime, Owner};
-use crate::map::Map;
 
 /// Bytes that tell what a file is: tar's magic number is at its byte 257.
 const HEAD_BYTES: usize = 512;
@@ -257,7 +257,7 @@ fn id(number: u64) -> io::Result<u32> {
 
 fn unpack_cpio(mut bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
     // A file with several names comes several times, and its content with one of them.
-    let mut names: Map<(u32, u32, u32), Vec<u8>> = Map::new();
+    let mut names: BTreeMap<(u32, u32, u32), Vec<u8>> = BTreeMap::new();
     loop {
         let mut reader = cpio::newc::Reader::new(bytes)?;
         let entry = reader.entry().clone();

@@ -469,7 +469,7 @@ fn a_server_that_falls_silent_is_asked_three_times() {
 fn a_link_without_carrier_falls_silent_and_asks_at_once_when_it_is_back() {
     let mut story = Story::on(&[(1, MAC)]);
     story.sends();
-    story.dhcp.run_on(&Map::new(), None, story.now);
+    story.dhcp.run_on(&BTreeMap::new(), None, story.now);
     assert_eq!((story.after(100.0).sends(), story.dhcp.next_wake()), (vec![], None));
     let now = story.now;
     story.dhcp.run_on(&[(1, MAC)].into(), None, now);
