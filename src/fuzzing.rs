@@ -15,9 +15,9 @@ use crate::image::trust::{Key, Trust};
 use crate::limits::{MAX_OUTPUTS, MAX_PARKED, MAX_REPLY_BYTES};
 use crate::p9::client::Client;
 use crate::p9::message::{Frame, Message};
-use crate::p9::server::{At, Conn, Host, Output, Session};
 use crate::p9::wire::Dialect;
 use crate::serve::hub::Hub;
+use crate::serve::session::{At, Conn, Host, Output, Session};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 

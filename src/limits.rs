@@ -40,7 +40,7 @@ pub const MAX_FIDS: usize = 1 << 16;
 /// Bytes that a fid is counted for: itself and its place in a table.
 pub const FID_BYTES: usize = 128;
 /// Most bytes that the fids of all connections hold at a master, with the texts that some are read from.
-/// One connection may hold as much as is still free ([`crate::p9::server::Budget`]).
+/// One connection may hold as much as is still free ([`crate::serve::session::Budget`]).
 pub const MASTER_HELD_BYTES: usize = 512 << 20;
 /// Likewise at a node.
 pub const NODE_HELD_BYTES: usize = 64 << 20;

@@ -108,8 +108,8 @@ fn read_text(
 mod tests {
     use super::*;
     use crate::net::testing::{master, mute, serves, takes};
-    use crate::p9::server::{At, Conn, Host};
     use crate::serve::hub::Hub;
+    use crate::serve::session::{At, Conn, Host};
     use crate::swarm::rules::Rules;
 
     fn signature_of(bytes: u64) -> Result<Option<Vec<u8>>, CallError> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 
 use crate::image::manifest::Segment;
-use crate::p9::server::{Data, Output};
+use crate::serve::session::{Data, Output};
 use crate::serve::tree::Tree;
 
 /// Where the bytes of the image are stored.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::image::manifest::Manifest;
-use crate::p9::server::{Conn, Output, Session};
 use crate::serve::hub::Hub;
+use crate::serve::session::{Conn, Output, Session};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 

@@ -1,14 +1,9 @@
 //! 9P: 9P2000, 9P2000.u and 9P2000.L (intro(5) of Plan 9, and the two Unix extensions of it).
 //!
-//! [`wire`] reads and writes fields, [`message`] is the table of all messages, [`server`] and
-//! [`client`] are the two halves of a connection, without the connection.
+//! [`wire`] reads and writes fields, [`message`] is the table of all messages, and [`client`]
+//! is the asking half of a connection, without the connection.
 
 pub mod client;
 pub mod errno;
 pub mod message;
-#[cfg(test)]
-mod pair;
-pub mod server;
-#[cfg(test)]
-mod testing;
 pub mod wire;

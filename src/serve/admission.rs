@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{GREETING, MESSAGE, REQUEST, TAKING};
 use crate::network::IpNetwork;
-use crate::p9::server::{Conn, Wait};
+use crate::serve::session::{Conn, Wait};
 
 /// How often those who keep the server waiting are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::hub::Hub;
 use crate::image::manifest::{Entry, Segment};
 use crate::p9::errno::Errno;
-use crate::p9::server::{Answer, At, ClassicHost, Conn};
+use crate::serve::session::{Answer, At, ClassicHost, Conn};
 use crate::serve::tree::{Node, Tree};
 use crate::units::seconds;
 

@@ -59,8 +59,8 @@ impl Gone {
 mod tests {
     use super::*;
     use crate::image::chunks::Layout;
-    use crate::p9::server::Conn;
     use crate::serve::members::Members;
+    use crate::serve::session::Conn;
     use crate::swarm::rules::Rules;
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::p9::server::Conn;
+use crate::serve::session::Conn;
 use crate::swarm::meter::smooth;
 use crate::swarm::rules::Rules;
 

@@ -25,7 +25,7 @@ use super::uploads::Uploads;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout, parse_run};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::p9::errno::Errno;
-use crate::p9::server::{Answer, At, Budget, Conn, Host};
+use crate::serve::session::{Answer, At, Budget, Conn, Host};
 use crate::serve::tree::{Control, Tree};
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;

@@ -9,5 +9,6 @@ pub mod members;
 pub mod rate_limit;
 pub mod readers;
 mod reports;
+pub mod session;
 pub mod tree;
 pub mod uploads;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::p9::server::Conn;
+use crate::serve::session::Conn;
 use crate::swarm::rules::Rules;
 
 /// What becomes of a wish to read.

@@ -17,8 +17,8 @@ use crate::image::manifest::Manifest;
 use crate::limits::CONNECTING;
 use crate::p9::errno::Errno;
 use crate::p9::message::RREAD_HEADER_BYTES;
-use crate::p9::server::{At, Conn, Data, Host as _, Output, Session};
 use crate::serve::hub::Hub;
+use crate::serve::session::{At, Conn, Data, Host as _, Output, Session};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 

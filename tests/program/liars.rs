@@ -17,9 +17,9 @@ use xget::limits::CONNECTING;
 use xget::p9::client::Client;
 use xget::p9::errno::Errno;
 use xget::p9::message::Message;
-use xget::p9::server::{At, Conn, Data, Host, Output, Session};
 use xget::p9::wire::Blob;
 use xget::serve::hub::Hub;
+use xget::serve::session::{At, Conn, Data, Host, Output, Session};
 use xget::serve::tree::{Control, Tree};
 use xget::swarm::rules::Rules;
 

@@ -1,8 +1,8 @@
 //! A node and a master that answers it, or does not.
 
 use super::*;
-use crate::p9::server::{Conn, Output as Sent, Session};
 use crate::serve::hub::Hub;
+use crate::serve::session::{Conn, Output as Sent, Session};
 use crate::serve::tree::Tree;
 
 fn address(n: u8) -> SocketAddr {

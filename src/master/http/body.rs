@@ -18,7 +18,7 @@ use crate::limits::MAX_HTTP_BYTES;
 use crate::master::server::Shared;
 use crate::net::send::Files as _;
 use crate::p9::errno::Errno;
-use crate::p9::server::{Answer, At, Conn, Host as _};
+use crate::serve::session::{Answer, At, Conn, Host as _};
 use crate::serve::tree::{Node, Tree};
 
 /// The body of an answer.

@@ -1,8 +1,8 @@
 //! The client against servers that say what a script tells them to.
 
 use super::*;
-use crate::p9::testing::{Random, decode, encode, names, read};
 use crate::p9::wire::{Blob, Qid};
+use crate::serve::session::testing::{Random, decode, encode, names, read};
 use crate::testing::for_seeds;
 
 const MSIZE: u32 = 8192;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::image::manifest::tests::sample;
 use crate::image::manifest::{Listing, Manifest};
-use crate::p9::server::Host;
+use crate::serve::session::Host;
 use crate::serve::tree::Control;
 use crate::swarm::rules::Rules;
 

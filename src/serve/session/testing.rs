@@ -5,31 +5,31 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::errno::Errno;
-use super::message::{Frame, Message, NOFID};
-use super::server::{Answer, At, Budget, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
-use super::wire::{Dialect, List, NumericId, Text};
+use super::{Answer, At, Budget, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
 use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::limits::MASTER_HELD_BYTES;
+use crate::p9::errno::Errno;
+use crate::p9::message::{Frame, Message, NOFID};
+use crate::p9::wire::{Dialect, List, NumericId, Text};
 use crate::serve::tree::{Control, Tree};
 
-pub(super) const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Unix, Dialect::Linux];
-pub(super) const MSIZE: u32 = 8192;
+pub(crate) const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Unix, Dialect::Linux];
+pub(crate) const MSIZE: u32 = 8192;
 /// How many entries the directory `many` has; each tenth is a directory with something in it.
-pub(super) const MANY: usize = 300;
+pub(crate) const MANY: usize = 300;
 /// How many directories `d` lie in each other.
-pub(super) const DEEP: usize = 17;
-pub(super) const KERNEL_BYTES: u64 = 200_000;
-pub(super) const NOT_UTF8: &[u8] = b"na\xffme";
-pub(super) const TARGET: &[u8] = b"../boot.cfg";
+pub(crate) const DEEP: usize = 17;
+pub(crate) const KERNEL_BYTES: u64 = 200_000;
+pub(crate) const NOT_UTF8: &[u8] = b"na\xffme";
+pub(crate) const TARGET: &[u8] = b"../boot.cfg";
 
 /// What the image holds at an offset.
-pub(super) fn image_byte(offset: u64) -> u8 {
+pub(crate) fn image_byte(offset: u64) -> u8 {
     (offset ^ (offset >> 8) ^ (offset >> 16)) as u8
 }
 
-pub(super) fn image_bytes(range: Range<u64>) -> Vec<u8> {
+pub(crate) fn image_bytes(range: Range<u64>) -> Vec<u8> {
     range.map(image_byte).collect()
 }
 
@@ -51,7 +51,7 @@ fn dir(path: &[u8]) -> Entry {
     entry(path, 0o755, Content::Directory)
 }
 
-pub(super) fn tree_with(more: impl IntoIterator<Item = Entry>) -> Arc<Tree> {
+pub(crate) fn tree_with(more: impl IntoIterator<Item = Entry>) -> Arc<Tree> {
     let link = Content::Symlink { target: TARGET.into() };
     let mut entries = vec![
         dir(b"."),
@@ -79,33 +79,33 @@ pub(super) fn tree_with(more: impl IntoIterator<Item = Entry>) -> Arc<Tree> {
     Arc::new(Tree::new(Arc::new(Manifest::new(listing, hashes).unwrap())))
 }
 
-pub(super) fn tree() -> Arc<Tree> {
+pub(crate) fn tree() -> Arc<Tree> {
     static TREE: OnceLock<Arc<Tree>> = OnceLock::new();
     TREE.get_or_init(|| tree_with([])).clone()
 }
 
 /// The tree after a change: one file more at its front, so that every index and offset moved.
-pub(super) fn changed_tree() -> Arc<Tree> {
+pub(crate) fn changed_tree() -> Arc<Tree> {
     static TREE: OnceLock<Arc<Tree>> = OnceLock::new();
     TREE.get_or_init(|| tree_with([file(b"a-new-file", 1000)])).clone()
 }
 
 /// A host that does as it is told and notices what is not given back to it.
-pub(super) struct TestHost {
-    pub(super) tree: Arc<Tree>,
+pub(crate) struct TestHost {
+    pub(crate) tree: Arc<Tree>,
     /// Reads of the image and of files wait.
-    pub(super) image_waits: bool,
+    pub(crate) image_waits: bool,
     /// What `have` holds; a read at its end waits.
-    pub(super) have: Vec<u8>,
-    pub(super) written: Vec<u8>,
+    pub(crate) have: Vec<u8>,
+    pub(crate) written: Vec<u8>,
     open: BTreeMap<&'static str, usize>,
     waiting: BTreeSet<&'static str>,
     turns: Vec<Range<u64>>,
-    pub(super) budget: Budget,
+    pub(crate) budget: Budget,
 }
 
 impl TestHost {
-    pub(super) fn new(tree: Arc<Tree>) -> TestHost {
+    pub(crate) fn new(tree: Arc<Tree>) -> TestHost {
         TestHost {
             tree,
             image_waits: false,
@@ -118,20 +118,20 @@ impl TestHost {
         }
     }
 
-    pub(super) fn is_open(&self, file: Control) -> bool {
+    pub(crate) fn is_open(&self, file: Control) -> bool {
         self.open.get(file.name()).is_some_and(|n| *n > 0)
     }
 
-    pub(super) fn is_waiting(&self, file: Control) -> bool {
+    pub(crate) fn is_waiting(&self, file: Control) -> bool {
         self.waiting.contains(file.name())
     }
 
-    pub(super) fn turns(&self) -> usize {
+    pub(crate) fn turns(&self) -> usize {
         self.turns.len()
     }
 
     /// Everything that was opened is closed, nobody is waited for, no turn is taken.
-    pub(super) fn assert_balanced(&self) {
+    pub(crate) fn assert_balanced(&self) {
         assert!(self.open.values().all(|n| *n == 0), "still open: {:?}", self.open);
         assert!(self.waiting.is_empty(), "still waiting for {:?}", self.waiting);
         assert!(self.turns.is_empty(), "turns not ended: {:?}", self.turns);
@@ -210,14 +210,14 @@ impl Host for TestHost {
 }
 
 /// A message as one frame.
-pub(super) fn encode(tag: u16, message: &Message<'_>, dialect: Dialect) -> Vec<u8> {
+pub(crate) fn encode(tag: u16, message: &Message<'_>, dialect: Dialect) -> Vec<u8> {
     let mut frame = Vec::new();
     message.encode(tag, dialect, &mut frame);
     frame
 }
 
 /// Cuts a stream into messages. They live as long as the test does.
-pub(super) fn decode(stream: Vec<u8>, dialect: Dialect) -> Vec<(u16, Message<'static>)> {
+pub(crate) fn decode(stream: Vec<u8>, dialect: Dialect) -> Vec<(u16, Message<'static>)> {
     let mut rest: &'static [u8] = stream.leak();
     let mut messages = Vec::new();
     while let Some(size) = rest.first_chunk() {
@@ -230,7 +230,7 @@ pub(super) fn decode(stream: Vec<u8>, dialect: Dialect) -> Vec<(u16, Message<'st
 }
 
 /// The bytes of an output, as a driver sends them.
-pub(super) fn sent_bytes(output: Output, host: &mut TestHost, now: Instant) -> Vec<u8> {
+pub(crate) fn sent_bytes(output: Output, host: &mut TestHost, now: Instant) -> Vec<u8> {
     match output {
         Output::Reply(bytes) => bytes,
         Output::Data(data) => {
@@ -243,39 +243,39 @@ pub(super) fn sent_bytes(output: Output, host: &mut TestHost, now: Instant) -> V
     }
 }
 
-pub(super) fn names<'a>(path: &'a [&'a str]) -> List<Text<'a>> {
+pub(crate) fn names<'a>(path: &'a [&'a str]) -> List<Text<'a>> {
     path.iter().map(|name| Text(name.as_bytes())).collect()
 }
 
-pub(super) fn version(msize: u32, version: &str) -> Message<'_> {
+pub(crate) fn version(msize: u32, version: &str) -> Message<'_> {
     Message::Tversion { msize, version: Text(version.as_bytes()) }
 }
 
-pub(super) fn attach(fid: u32) -> Message<'static> {
+pub(crate) fn attach(fid: u32) -> Message<'static> {
     let n_uname = NumericId(Some(u32::MAX));
     Message::Tattach { fid, afid: NOFID, uname: Text(b"nobody"), aname: Text(b""), n_uname }
 }
 
-pub(super) fn read(fid: u32, offset: u64, count: u32) -> Message<'static> {
+pub(crate) fn read(fid: u32, offset: u64, count: u32) -> Message<'static> {
     Message::Tread { fid, offset, count }
 }
 
 /// A client at the other end of a session, which says one thing at a time.
-pub(super) struct Peer {
-    pub(super) session: Session,
-    pub(super) host: TestHost,
-    pub(super) dialect: Dialect,
-    pub(super) now: Instant,
+pub(crate) struct Peer {
+    pub(crate) session: Session,
+    pub(crate) host: TestHost,
+    pub(crate) dialect: Dialect,
+    pub(crate) now: Instant,
 }
 
 /// The root's fid after [`Peer::new`].
-pub(super) const ROOT_FID: u32 = 0;
+pub(crate) const ROOT_FID: u32 = 0;
 /// The tag under which [`Peer::ask`] asks.
-pub(super) const TAG: u16 = 1;
+pub(crate) const TAG: u16 = 1;
 
 impl Peer {
     /// A peer that has said nothing yet.
-    pub(super) fn silent() -> Peer {
+    pub(crate) fn silent() -> Peer {
         Peer {
             session: Session::new(Conn(1), false),
             host: TestHost::new(tree()),
@@ -285,7 +285,7 @@ impl Peer {
     }
 
     /// A peer that has settled on a dialect and has attached to the root.
-    pub(super) fn new(dialect: Dialect) -> Peer {
+    pub(crate) fn new(dialect: Dialect) -> Peer {
         let mut peer = Peer::silent();
         peer.negotiate(MSIZE, dialect.name());
         peer.ask(&attach(ROOT_FID));
@@ -293,7 +293,7 @@ impl Peer {
     }
 
     /// Says Tversion; the message size and version of the reply.
-    pub(super) fn negotiate(&mut self, msize: u32, wanted: &str) -> (u32, String) {
+    pub(crate) fn negotiate(&mut self, msize: u32, wanted: &str) -> (u32, String) {
         self.say(u16::MAX, &version(msize, wanted));
         self.dialect = Dialect::requested(wanted.as_bytes()).unwrap_or(Dialect::Plain);
         let replies = self.hear();
@@ -303,17 +303,17 @@ impl Peer {
         (*msize, String::from_utf8(version.0.to_vec()).unwrap())
     }
 
-    pub(super) fn say(&mut self, tag: u16, message: &Message<'_>) {
+    pub(crate) fn say(&mut self, tag: u16, message: &Message<'_>) {
         self.feed(&encode(tag, message, self.dialect)).unwrap();
     }
 
-    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<(), Hangup> {
+    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Result<(), Hangup> {
         self.session.receive(bytes);
         self.session.process(&mut self.host, self.now)
     }
 
     /// All that the session sends, as bytes.
-    pub(super) fn drain(&mut self) -> Vec<u8> {
+    pub(crate) fn drain(&mut self) -> Vec<u8> {
         let mut stream = Vec::new();
         while let Some(output) = self.session.next_output() {
             stream.extend(sent_bytes(output, &mut self.host, self.now));
@@ -323,13 +323,13 @@ impl Peer {
     }
 
     /// All replies there are.
-    pub(super) fn hear(&mut self) -> Vec<(u16, Message<'static>)> {
+    pub(crate) fn hear(&mut self) -> Vec<(u16, Message<'static>)> {
         let stream = self.drain();
         decode(stream, self.dialect)
     }
 
     /// Says something and hears its one reply.
-    pub(super) fn ask(&mut self, message: &Message<'_>) -> Message<'static> {
+    pub(crate) fn ask(&mut self, message: &Message<'_>) -> Message<'static> {
         self.say(TAG, message);
         let mut replies = self.hear();
         assert_eq!(replies.len(), 1, "{message}: {replies:?}");
@@ -339,32 +339,32 @@ impl Peer {
     }
 
     /// Says something that has to be refused; the reason.
-    pub(super) fn refused(&mut self, message: &Message<'_>) -> Errno {
+    pub(crate) fn refused(&mut self, message: &Message<'_>) -> Errno {
         let reply = self.ask(message);
         error_of(&reply).unwrap_or_else(|| panic!("{message}: not refused: {reply}"))
     }
 
     /// Walks from the root to a new fid.
-    pub(super) fn walk(&mut self, newfid: u32, path: &str) -> Message<'static> {
+    pub(crate) fn walk(&mut self, newfid: u32, path: &str) -> Message<'static> {
         let path: Vec<&str> = path.split('/').collect();
         let wname = names(&path);
         self.ask(&Message::Twalk { fid: ROOT_FID, newfid, wname })
     }
 
     /// Walks and opens for reading.
-    pub(super) fn open(&mut self, fid: u32, path: &str) -> Message<'static> {
+    pub(crate) fn open(&mut self, fid: u32, path: &str) -> Message<'static> {
         self.open_for(fid, path, 0)
     }
 
     /// Walks and opens; 0, 1 and 2 mean the same in all dialects.
-    pub(super) fn open_for(&mut self, fid: u32, path: &str, mode: u8) -> Message<'static> {
+    pub(crate) fn open_for(&mut self, fid: u32, path: &str, mode: u8) -> Message<'static> {
         let walked = self.walk(fid, path);
         assert!(matches!(walked, Message::Rwalk { .. }), "{path}: {walked}");
         self.ask(&open(self.dialect, fid, mode))
     }
 
     /// The data of a read.
-    pub(super) fn read(&mut self, fid: u32, offset: u64, count: u32) -> Vec<u8> {
+    pub(crate) fn read(&mut self, fid: u32, offset: u64, count: u32) -> Vec<u8> {
         match self.ask(&read(fid, offset, count)) {
             Message::Rread { data } => data.0.to_vec(),
             other => panic!("{other}"),
@@ -372,18 +372,18 @@ impl Peer {
     }
 
     /// Lets the waiting requests be tried again.
-    pub(super) fn resume(&mut self) {
+    pub(crate) fn resume(&mut self) {
         self.session.resume(&mut self.host, self.now);
     }
 
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.session.close(&mut self.host, self.now);
         self.host.assert_balanced();
         assert_eq!(self.host.budget.held(), 0, "bytes of fids that are gone");
     }
 }
 
-pub(super) fn open(dialect: Dialect, fid: u32, mode: u8) -> Message<'static> {
+pub(crate) fn open(dialect: Dialect, fid: u32, mode: u8) -> Message<'static> {
     match dialect {
         Dialect::Linux => Message::Tlopen { fid, flags: u32::from(mode) },
         _ => Message::Topen { fid, mode },
@@ -391,7 +391,7 @@ pub(super) fn open(dialect: Dialect, fid: u32, mode: u8) -> Message<'static> {
 }
 
 /// The reason that an error reply gives, by its number or its words.
-pub(super) fn error_of(reply: &Message<'_>) -> Option<Errno> {
+pub(crate) fn error_of(reply: &Message<'_>) -> Option<Errno> {
     match reply {
         Message::Rlerror { ecode } => Some(Errno(*ecode)),
         Message::Rerror { ename, .. } => {
@@ -402,20 +402,20 @@ pub(super) fn error_of(reply: &Message<'_>) -> Option<Errno> {
 }
 
 /// A small deterministic source of numbers (Knuth's multiplier, the high bits).
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Random {
+    pub(crate) fn new(seed: u64) -> Random {
         Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1))
     }
 
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % n.max(1)
     }
 
-    pub(super) fn chance(&mut self, one_in: u64) -> bool {
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
         self.below(one_in) == 0
     }
 }

@@ -2,8 +2,8 @@
 
 use super::MAX_OUTPUTS;
 use crate::p9::message::{Message, NOTAG};
-use crate::p9::testing::*;
 use crate::p9::wire::{Blob, Dialect};
+use crate::serve::session::testing::*;
 use crate::testing::for_seeds;
 
 fn random_request(random: &mut Random) -> Message<'static> {

@@ -1,7 +1,7 @@
 //! stat(5), and what 9P2000.L has in its place: Tgetattr, Tstatfs, Treadlink, locks.
 
 use super::*;
-use crate::p9::server::stat::*;
+use crate::serve::session::stat::*;
 
 #[test]
 fn stat_says_what_a_file_is() {

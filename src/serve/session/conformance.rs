@@ -16,8 +16,8 @@ mod walk;
 
 use super::*;
 use crate::p9::message::NOTAG;
-use crate::p9::testing::*;
 use crate::p9::wire::{Field, IfPresent, Reader, Stat};
+use crate::serve::session::testing::*;
 
 pub(super) const DATA: u32 = 5;
 

@@ -42,7 +42,7 @@ impl Budget {
 
     /// What is held by now.
     #[cfg(test)]
-    pub(in crate::p9) fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         self.held
     }
 }

@@ -3,7 +3,7 @@
 use super::conformance::*;
 use super::*;
 use crate::p9::message::NOTAG;
-use crate::p9::testing::*;
+use crate::serve::session::testing::*;
 
 // Control files
 

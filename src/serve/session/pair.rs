@@ -6,10 +6,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::client::{Client, Event};
-use super::message::Message;
-use super::server::{Conn, Session};
 use super::testing::{Random, TestHost, image_bytes, sent_bytes, tree};
+use super::{Conn, Session};
+use crate::p9::client::{Client, Event};
+use crate::p9::message::Message;
 use crate::testing::for_seeds;
 
 /// A run that needs more steps than this is stuck.

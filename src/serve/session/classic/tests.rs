@@ -1,8 +1,8 @@
 //! What an original client needs of a server, and what others must not notice of it.
 
 use super::super::*;
-use crate::p9::testing::*;
 use crate::p9::wire::{Reader, Stat};
+use crate::serve::session::testing::*;
 
 const LOG_FID: u32 = 90;
 const FID: u32 = 5;

@@ -20,14 +20,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::errno::Errno;
-use super::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
-use super::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
 use crate::image::manifest::Content;
 use crate::limits::{
     FID_BYTES, MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
     MAX_REQUEST_BYTES, MIN_MSIZE,
 };
+use crate::p9::errno::Errno;
+use crate::p9::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
+use crate::p9::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
 use crate::serve::tree::{Classic, Control, Node, ROOT, Tree};
 
 use access::Access;
@@ -914,5 +914,9 @@ fn release(fid: &Fid, host: &mut impl Host, at: At) {
 mod conformance;
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod pair;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
