@@ -18,7 +18,7 @@ PAGE = ROOT / "docs/logs.md"
 
 # Text that is no message: help, tables, protocol lines, and what only tests print.
 NOT_MESSAGES = re.compile(
-    r"(^|/)(tests?|testing|sim|fuzz(ing)?|conformance|completions|metrics|table|index|answer|pair|swarm|errno)(/|\.rs$)|cli/options\.rs$"
+    r"(^|/)(tests?|testing|sim|fuzz(ing)?|conformance|completions|metrics|table|index|answer|pair|swarm|errno)(/|\.rs$)|cli/(help|options)\.rs$"
 )
 # Lines of the protocol and of traces, the patterns of composed messages, and what no user can cause.
 PROTOCOL = re.compile(

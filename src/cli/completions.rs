@@ -1,31 +1,9 @@
 //! What completes the command in a shell, made of the table of options.
 
-use std::ffi::OsStr;
 use std::fmt::Write as _;
 
+use super::command::Shell;
 use super::options::{Opt, Takes, options};
-
-/// A shell that has programmable completion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shell {
-    /// GNU bash: a file for `/usr/share/bash-completion/completions`.
-    Bash,
-    /// zsh: a function `_xget` for a directory of `fpath`.
-    Zsh,
-    /// fish: a file for `/usr/share/fish/vendor_completions.d`.
-    Fish,
-}
-
-impl Shell {
-    pub(super) fn named(name: &OsStr) -> Option<Shell> {
-        match name.as_encoded_bytes() {
-            b"bash" => Some(Shell::Bash),
-            b"zsh" => Some(Shell::Zsh),
-            b"fish" => Some(Shell::Fish),
-            _ => None,
-        }
-    }
-}
 
 /// What `--completions` prints.
 pub fn completions(shell: Shell) -> String {

@@ -1,13 +1,12 @@
-//! Every option of the program, once, and the help that is made of them.
+//! Every option of the program, once.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use super::Command;
-use super::completions::Shell;
-use super::given::{
-    Given, cache, debug_level, hash, http_port, interval, log_form, parsed, rate, retries, seconds,
+use super::command::{Command, Shell};
+use super::given::Given;
+use super::value::{
+    cache, debug_level, hash, http_port, interval, log_form, parsed, rate, retries, seconds,
     serve_on,
 };
 use Form::{Boot, Fetch, Manifest, Serve, Status, TakeOver};
@@ -71,7 +70,7 @@ pub(super) enum Takes {
 const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest, Boot, TakeOver];
 
 /// All options, as the help groups them.
-static SECTIONS: &[(&str, &[Opt])] = &[
+pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
     (
         "Serving",
         &[
@@ -500,75 +499,12 @@ static SECTIONS: &[(&str, &[Opt])] = &[
     ),
 ];
 
-static USAGE: &[(Form, &str)] = &[
-    (Serve, "xget [options] DIR|FILE                      serve as the master"),
-    (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then serve other nodes"),
-    (Status, "xget --status -n HOST[:PORT] [--watch]       what each node holds"),
-    (Manifest, "xget --manifest DIR|FILE [-x] [-o]           print the manifest"),
-    (Boot, "xget --boot [URL]                            boot, in an initramfs"),
-    (TakeOver, "xget --take-over [DIR]                       serve what the boot fetched"),
-];
-
-static EXAMPLES: &[(Form, &str)] = &[
-    (Serve, "xget /srv/boot                        serve /srv/boot and all below it"),
-    (Fetch, "xget -n head . /tmp/boot              fetch everything from host head"),
-    (Fetch, "xget -n head vmlinuz initrd /boot     fetch two files"),
-    (Fetch, "xget -b -n '[fd00::1]:564' root /new  fetch root, serve in the background"),
-    (Status, "xget --status -n head                 show the nodes"),
-];
-
-const EXIT_CODES: &str = "Exit codes:
-  0  success
-  1  unexpected failure
-  2  bad command line
-  3  server not found or not reachable
-  4  the server does not have it
-  5  local file or system error
-  6  invalid data from the server, or verification failed
-  7  cannot listen
-  8  a signature or a hash is missing or wrong
-";
-
 pub(super) fn options() -> impl Iterator<Item = &'static Opt> {
     SECTIONS.iter().flat_map(|(_, options)| *options)
 }
 
-/// What `--help` prints.
-pub fn help() -> String {
-    let mut text = String::from("Puts files onto every node of a cluster, over 9P.\n\nUsage:\n");
-    text += &lines(USAGE);
-    for (title, options) in SECTIONS {
-        let options: String = options.iter().filter(|o| o.is_built_in()).map(Opt::help).collect();
-        if !options.is_empty() {
-            let _ = write!(text, "\n{title}:\n{options}");
-        }
-    }
-    text += "\nSRC is a path on the master; `.` is everything. DEST is created if missing.\n";
-    text + "\n" + EXIT_CODES + "\nExamples:\n" + &lines(EXAMPLES)
-}
-
-fn lines(of: &[(Form, &str)]) -> String {
-    of.iter()
-        .filter(|(form, _)| form.is_built_in())
-        .map(|(_, line)| format!("  {line}\n"))
-        .collect()
-}
-
 impl Opt {
-    fn is_built_in(&self) -> bool {
+    pub(super) fn is_built_in(&self) -> bool {
         self.forms.iter().any(|form| form.is_built_in())
-    }
-
-    fn help(&self) -> String {
-        let short = self.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
-        let head = match self.takes {
-            Nothing(_) => format!("{short}--{}", self.long),
-            Value { name, .. } => format!("{short}--{} {name}", self.long),
-        };
-        let text = self.help.replace('\n', &format!("\n{:28}", ""));
-        match head.len() {
-            ..26 => format!("  {head:26}{text}\n"),
-            _ => format!("  {head}\n{:28}{text}\n", ""),
-        }
     }
 }

@@ -1,6 +1,12 @@
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt as _;
+use std::time::Duration;
 
 use super::*;
+use crate::error::Error;
+use crate::process::log::Level;
+use crate::serve::admission::Allowed;
 
 fn run(line: &str) -> Result<Command, String> {
     parse_words(line.split_whitespace().map(OsString::from))

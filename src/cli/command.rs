@@ -1,0 +1,313 @@
+//! Commands as plain values.
+
+use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use blake3::Hash;
+
+use crate::net::own;
+use crate::process::log::Level;
+use crate::serve::admission::Allowed;
+
+/// The port of master and nodes unless another is named.
+pub const DEFAULT_PORT: u16 = 20004;
+
+/// Where a boot says what it serves on.
+pub const USUAL_STATE: &str = "/run/xget";
+
+/// Longest wait between two attempts to reach the master, unless something else is asked for.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print [`super::help`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Print [`super::completions`] for that shell.
+    Completions(Shell),
+    /// Serve a tree as the master.
+    Serve(Serve),
+    /// Fetch from a master, then serve other nodes.
+    Fetch(Fetch),
+    /// Print who holds what.
+    Status(Status),
+    /// Print the manifest of a local tree.
+    Manifest(ManifestOf),
+    /// Do what the kernel command line asks for.
+    Boot(Boot),
+    /// Serve on in another process's place.
+    TakeOver(TakeOver),
+}
+
+impl Command {
+    /// What is logged while this is done, and how.
+    pub fn logging(&self) -> Logging {
+        match self {
+            Command::Help | Command::Version | Command::Completions(_) => Logging::default(),
+            Command::Serve(serve) => serve.logging,
+            Command::Fetch(fetch) => fetch.logging,
+            Command::Status(status) => status.logging,
+            Command::Manifest(manifest) => manifest.logging,
+            Command::Boot(boot) => boot.logging,
+            Command::TakeOver(take_over) => take_over.logging,
+        }
+    }
+}
+
+/// `xget --boot [URL]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    /// Only fetch this, from whom and as the kernel command line says, and print where it is.
+    pub url: Option<String>,
+    /// What is logged, and how.
+    pub logging: Logging,
+}
+
+/// `xget --take-over [DIR]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TakeOver {
+    /// Where the other process says what it serves.
+    pub state: PathBuf,
+    /// What is logged, and how.
+    pub logging: Logging,
+}
+
+/// `xget DIR|FILE`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Serve {
+    /// The directory or file to serve.
+    pub path: PathBuf,
+    /// Port to listen on; 0 is any free one.
+    pub port: u16,
+    /// Address to listen on; None is all.
+    pub listen: Option<IpAddr>,
+    /// Who may connect.
+    pub allowed: Allowed,
+    /// How many nodes the master itself feeds at once.
+    pub max_fed: NonZeroUsize,
+    /// Most bytes a second that are sent.
+    pub max_upload: Option<NonZeroU64>,
+    /// Where the tree is served over HTTP.
+    pub http: Option<HttpPort>,
+    /// Where metrics and the page of the swarm are served over HTTP, and no files.
+    pub metrics: Option<HttpPort>,
+    /// Other file systems mounted below `path` are left out.
+    pub one_file_system: bool,
+    /// Owners are left out of the manifest.
+    pub no_owner: bool,
+    /// Where hashes are kept.
+    pub cache: Cache,
+    /// How often the tree is looked at for changes; None is never.
+    pub rescan: Option<Duration>,
+    /// The manifest's signature, if it is signed.
+    pub signature: Option<PathBuf>,
+    /// Who may have signed it: keys, or files of keys, as they were given; none without a signature.
+    pub keys: Vec<OsString>,
+    /// The command returns once the tree is served.
+    pub background: bool,
+    /// What is logged, and how.
+    pub logging: Logging,
+}
+
+/// `[ADDR:]PORT`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpPort {
+    /// Address to listen on; None leaves it to the option's default.
+    pub ip: Option<IpAddr>,
+    /// Port to listen on; 0 is any free one.
+    pub port: u16,
+}
+
+/// `xget -n HOST SRC... DEST`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// The master, `HOST[:PORT]`, or several, separated by commas, as they were given.
+    pub server: String,
+    /// The master's port where `server` names none; also the port this node serves on, or any
+    /// free one if that is taken.
+    pub port: u16,
+    /// Address to serve on; None is all.
+    pub listen: Option<IpAddr>,
+    /// Who may fetch from this node.
+    pub allowed: Allowed,
+    /// Paths on the master, at least one, as they were given.
+    pub sources: Vec<OsString>,
+    /// Where they go.
+    pub dest: PathBuf,
+    /// The server is not xget's, and this is what it calls the tree to fetch from.
+    pub aname: Option<String>,
+    /// Who must have signed the manifest: keys, or files of keys, as they were given. Any one will do.
+    pub keys: Vec<OsString>,
+    /// The only generation that may be fetched.
+    pub hash: Option<Hash>,
+    /// Modes are left alone.
+    pub no_mode: bool,
+    /// Owners are left alone.
+    pub no_owner: bool,
+    /// How often to try again to reach the master.
+    pub retries: Retries,
+    /// Longest wait between two attempts to reach the master.
+    pub longest_wait: Duration,
+    /// After how long to give up. None: the retries decide.
+    pub timeout: Option<Duration>,
+    /// How long to serve others once the files are whole.
+    pub serve_on: ServeOn,
+    /// Where it is said what is served on, and where another process may take over.
+    pub state: Option<PathBuf>,
+    /// Most bytes a second that are sent to other nodes.
+    pub max_upload: Option<NonZeroU64>,
+    /// Nothing is fetched for which there is no room; holes in files count as bytes.
+    pub must_fit: bool,
+    /// Everything goes over an own network; None: over the kernel's.
+    pub own_net: Option<own::Config>,
+    /// The command returns once the files are whole, while a resident serves on.
+    pub background: bool,
+    /// What is logged, and how.
+    pub logging: Logging,
+}
+
+/// `xget --status -n HOST`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Who is asked, `HOST[:PORT]`, as it was given.
+    pub server: String,
+    /// The port where `server` names none.
+    pub port: u16,
+    /// What is printed.
+    pub form: StatusForm,
+    /// It is printed again and again.
+    pub watch: bool,
+    /// What is logged, and how.
+    pub logging: Logging,
+}
+
+/// How a status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatusForm {
+    /// In columns, for people.
+    Table,
+    /// As the server writes it: a line each of words `NAME=VALUE`.
+    Raw,
+    /// JSON, for programs.
+    Json,
+}
+
+/// `xget --manifest DIR|FILE`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestOf {
+    /// The directory or file to describe.
+    pub path: PathBuf,
+    /// Other file systems mounted below `path` are left out.
+    pub one_file_system: bool,
+    /// Owners are left out.
+    pub no_owner: bool,
+    /// Where hashes are kept.
+    pub cache: Cache,
+    /// What is logged, and how.
+    pub logging: Logging,
+}
+
+/// How often to try again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retries {
+    /// This many times beyond the first attempt.
+    Times(u32),
+    /// Until it works.
+    Forever,
+}
+
+/// How long a node serves others once its own files are whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServeOn {
+    /// As long as somebody draws from it.
+    WhileWanted,
+    /// This long, wanted or not; at most `u32::MAX`.
+    Seconds(u64),
+    /// Until it is killed.
+    Forever,
+    /// Not at all.
+    No,
+}
+
+/// Where a master keeps the hashes of what it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cache {
+    /// In the usual place.
+    Usual,
+    /// In this directory.
+    Dir(PathBuf),
+    /// Nowhere.
+    None,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// What matters less is left out.
+    pub level: Level,
+    /// Whether it is told how far a long work has come.
+    pub progress: bool,
+    /// The form of a line, and where it goes besides standard error.
+    pub form: LogForm,
+}
+
+impl Default for Logging {
+    fn default() -> Logging {
+        Logging { level: Level::Notice, progress: true, form: LogForm::Auto }
+    }
+}
+
+/// The form of a line of the log, and where it goes besides standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogForm {
+    /// With its priority if standard error is the journal's, else plain.
+    Auto,
+    /// Nothing but the line.
+    Plain,
+    /// Its priority before it, as sd-daemon(3) has it.
+    Prefix,
+    /// As by itself, and into the kernel's log as well.
+    Kmsg,
+}
+
+impl LogForm {
+    pub(super) const ALL: [LogForm; 4] =
+        [LogForm::Auto, LogForm::Plain, LogForm::Prefix, LogForm::Kmsg];
+
+    /// As it is called on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogForm::Auto => "auto",
+            LogForm::Plain => "plain",
+            LogForm::Prefix => "prefix",
+            LogForm::Kmsg => "kmsg",
+        }
+    }
+}
+
+/// A shell that has programmable completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shell {
+    /// GNU bash: a file for `/usr/share/bash-completion/completions`.
+    Bash,
+    /// zsh: a function `_xget` for a directory of `fpath`.
+    Zsh,
+    /// fish: a file for `/usr/share/fish/vendor_completions.d`.
+    Fish,
+}
+
+impl Shell {
+    pub(super) fn named(name: &OsStr) -> Option<Shell> {
+        match name.as_encoded_bytes() {
+            b"bash" => Some(Shell::Bash),
+            b"zsh" => Some(Shell::Zsh),
+            b"fish" => Some(Shell::Fish),
+            _ => None,
+        }
+    }
+}
