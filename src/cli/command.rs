@@ -114,6 +114,31 @@ pub struct Serve {
     pub logging: Logging,
 }
 
+impl Default for Serve {
+    fn default() -> Serve {
+        /// Four.
+        const MAX_FED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
+        Serve {
+            path: PathBuf::new(),
+            port: DEFAULT_PORT,
+            listen: None,
+            allowed: Allowed::default(),
+            max_fed: MAX_FED,
+            max_upload: None,
+            http: None,
+            metrics: None,
+            one_file_system: false,
+            no_owner: false,
+            cache: Cache::Usual,
+            rescan: Some(Duration::from_secs(2)),
+            signature: None,
+            keys: Vec::new(),
+            background: false,
+            logging: Logging::default(),
+        }
+    }
+}
+
 /// `[ADDR:]PORT`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpPort {
@@ -171,6 +196,34 @@ pub struct Fetch {
     pub logging: Logging,
 }
 
+impl Default for Fetch {
+    fn default() -> Fetch {
+        Fetch {
+            server: String::new(),
+            port: DEFAULT_PORT,
+            listen: None,
+            allowed: Allowed::default(),
+            sources: Vec::new(),
+            dest: PathBuf::new(),
+            aname: None,
+            keys: Vec::new(),
+            hash: None,
+            no_mode: false,
+            no_owner: false,
+            retries: Retries::Times(5),
+            longest_wait: LONGEST_WAIT,
+            timeout: None,
+            must_fit: false,
+            serve_on: ServeOn::WhileWanted,
+            state: None,
+            max_upload: None,
+            own_net: None,
+            background: false,
+            logging: Logging::default(),
+        }
+    }
+}
+
 /// `xget --status -n HOST`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -186,6 +239,18 @@ pub struct Status {
     pub logging: Logging,
 }
 
+impl Default for Status {
+    fn default() -> Status {
+        Status {
+            server: String::new(),
+            port: DEFAULT_PORT,
+            form: StatusForm::Table,
+            watch: false,
+            logging: Logging::default(),
+        }
+    }
+}
+
 /// How a status is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusForm {
@@ -198,7 +263,7 @@ pub enum StatusForm {
 }
 
 /// `xget --manifest DIR|FILE`
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManifestOf {
     /// The directory or file to describe.
     pub path: PathBuf,
@@ -235,9 +300,10 @@ pub enum ServeOn {
 }
 
 /// Where a master keeps the hashes of what it serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Cache {
     /// In the usual place.
+    #[default]
     Usual,
     /// In this directory.
     Dir(PathBuf),

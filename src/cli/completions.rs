@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::command::Shell;
-use super::options::{Opt, Takes, options};
+use super::options::{Kind, OptionSpec, options};
 
 /// What `--completions` prints.
 pub fn completions(shell: Shell) -> String {
@@ -23,26 +23,26 @@ enum Value {
 }
 
 /// What follows an option, judged by what the help calls it; None if nothing does.
-fn value(option: &Opt) -> Option<(&'static str, Value)> {
-    let Takes::Value { name, .. } = option.takes else { return None };
+fn value(option: &OptionSpec) -> Option<(&'static str, Value)> {
+    let Kind::Value { metavar, .. } = option.kind else { return None };
     let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
-    let value = if name.contains("DIR") || name.contains("FILE") {
+    let value = if metavar.contains("DIR") || metavar.contains("FILE") {
         Value::Files
-    } else if name.starts_with("HOST") {
+    } else if metavar.starts_with("HOST") {
         Value::Hosts
     } else {
-        Value::Words(name.split('|').filter(is_word).collect::<Vec<_>>().join(" "))
+        Value::Words(metavar.split('|').filter(is_word).collect::<Vec<_>>().join(" "))
     };
-    Some((name, value))
+    Some((metavar, value))
 }
 
 /// The help of an option in one line.
-fn description(option: &Opt) -> String {
+fn description(option: &OptionSpec) -> String {
     option.help.replace('\n', " ")
 }
 
 /// `-m` and `--max`
-fn names(option: &Opt) -> impl Iterator<Item = String> {
+fn names(option: &OptionSpec) -> impl Iterator<Item = String> {
     option.short.map(|c| format!("-{c}")).into_iter().chain([format!("--{}", option.long)])
 }
 

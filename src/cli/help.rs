@@ -2,11 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::options::Form::{self, Boot, Fetch, Manifest, Serve, Status, TakeOver};
-use super::options::Takes::{Nothing, Value};
-use super::options::{Opt, SECTIONS};
+use super::args::Mode::{self, Boot, Fetch, Manifest, Serve, Status, TakeOver};
+use super::options::{Kind, OptionSpec, SECTIONS};
 
-static USAGE: &[(Form, &str)] = &[
+static USAGE: &[(Mode, &str)] = &[
     (Serve, "xget [options] DIR|FILE                      serve as the master"),
     (Fetch, "xget -n HOST[:PORT] [options] SRC... DEST    fetch, then serve other nodes"),
     (Status, "xget --status -n HOST[:PORT] [--watch]       what each node holds"),
@@ -15,7 +14,7 @@ static USAGE: &[(Form, &str)] = &[
     (TakeOver, "xget --take-over [DIR]                       serve what the boot fetched"),
 ];
 
-static EXAMPLES: &[(Form, &str)] = &[
+static EXAMPLES: &[(Mode, &str)] = &[
     (Serve, "xget /srv/boot                        serve /srv/boot and all below it"),
     (Fetch, "xget -n head . /tmp/boot              fetch everything from host head"),
     (Fetch, "xget -n head vmlinuz initrd /boot     fetch two files"),
@@ -49,18 +48,18 @@ pub fn help() -> String {
     text + "\n" + EXIT_CODES + "\nExamples:\n" + &lines(EXAMPLES)
 }
 
-fn lines(of: &[(Form, &str)]) -> String {
+fn lines(of: &[(Mode, &str)]) -> String {
     of.iter()
-        .filter(|(form, _)| form.is_built_in())
+        .filter(|(mode, _)| mode.is_built_in())
         .map(|(_, line)| format!("  {line}\n"))
         .collect()
 }
 
-fn help_of(option: &Opt) -> String {
+fn help_of(option: &OptionSpec) -> String {
     let short = option.short.map_or("    ".to_owned(), |c| format!("-{c}, "));
-    let head = match option.takes {
-        Nothing(_) => format!("{short}--{}", option.long),
-        Value { name, .. } => format!("{short}--{} {name}", option.long),
+    let head = match option.kind {
+        Kind::Switch(_) => format!("{short}--{}", option.long),
+        Kind::Value { metavar, .. } => format!("{short}--{} {metavar}", option.long),
     };
     let text = option.help.replace('\n', &format!("\n{:28}", ""));
     match head.len() {

@@ -4,9 +4,9 @@
 //! whoever runs it. Every option stands once, in the table of `options`, from which parser and
 //! help are both made.
 
+mod args;
 mod command;
 mod completions;
-mod given;
 mod help;
 mod options;
 mod parse;

@@ -1,142 +1,132 @@
-//! Every option of the program, once.
+//! The table of all options, from which parsing, help and completions are made.
+//!
+//! A new option is a row here and a field of each command that has it (`command`).
 
 use std::ffi::OsStr;
-use std::net::IpAddr;
 
-use super::command::{Command, Shell};
-use super::given::Given;
+use super::args::{
+    Args,
+    Mode::{self, Boot, Fetch, Manifest, Serve, Status, TakeOver},
+};
+use super::command::{Command, Shell, StatusForm};
 use super::value::{
     cache, debug_level, hash, http_port, interval, log_form, parsed, rate, retries, seconds,
     serve_on,
 };
-use Form::{Boot, Fetch, Manifest, Serve, Status, TakeOver};
-use Takes::{Nothing, Value};
-
-/// Whether this build can be a master. The node build only fetches, serves on and looks.
-const HAS_MASTER: bool = cfg!(feature = "master");
-
-/// The forms of the command.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    Serve,
-    Fetch,
-    Status,
-    Manifest,
-    Boot,
-    TakeOver,
-}
-
-impl Form {
-    pub(super) fn is_built_in(self) -> bool {
-        HAS_MASTER || matches!(self, Fetch | Status | Boot | TakeOver)
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Serve => "serving",
-            Fetch => "fetching (-n)",
-            Status => "--status",
-            Manifest => "--manifest",
-            Boot => "--boot",
-            TakeOver => "--take-over",
-        }
-    }
-}
+use Kind::{Switch, Value};
 
 /// One option.
-pub(super) struct Opt {
+pub(super) struct OptionSpec {
     pub(super) short: Option<char>,
     pub(super) long: &'static str,
-    pub(super) takes: Takes,
-    /// The forms it goes with.
-    pub(super) forms: &'static [Form],
-    /// What the help says of it, in lines of at most 50 columns.
+    pub(super) kind: Kind,
+    /// The modes that it can be used with. `kind` sets it in the commands of all these modes.
+    pub(super) modes: &'static [Mode],
+    /// In lines of at most 50 columns.
     pub(super) help: &'static str,
 }
 
-/// What follows an option, and what the option does to what is [`Given`].
-pub(super) enum Takes {
-    Nothing(fn(&mut Given)),
+/// Whether an option has a value, and how it is stored.
+pub(super) enum Kind {
+    Switch(fn(&mut Args)),
     Value {
-        /// What the help calls it.
-        name: &'static str,
-        /// What it has to be, as in "VALUE is not ...".
-        kind: &'static str,
-        /// Stores it; None if it is not of that kind.
-        set: fn(&mut Given, &OsStr) -> Option<()>,
+        /// What the help calls the value.
+        metavar: &'static str,
+        /// As in "invalid value: expected ...".
+        expected: &'static str,
+        /// Returns None if the value is not what is expected.
+        set: fn(&mut Args, &OsStr) -> Option<()>,
     },
 }
 
-const EVERY_FORM: &[Form] = &[Serve, Fetch, Status, Manifest, Boot, TakeOver];
+impl OptionSpec {
+    /// Whether any of its modes is built in.
+    pub(super) fn is_built_in(&self) -> bool {
+        self.modes.iter().any(|mode| mode.is_built_in())
+    }
+}
+
+pub(super) fn options() -> impl Iterator<Item = &'static OptionSpec> {
+    SECTIONS.iter().flat_map(|(_, options)| *options)
+}
+
+const ALL_MODES: &[Mode] = &[Serve, Fetch, Status, Manifest, Boot, TakeOver];
 
 /// All options, as the help groups them.
-pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
+pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
     (
         "Serving",
         &[
-            Opt {
+            OptionSpec {
                 short: Some('m'),
                 long: "max",
-                takes: Value {
-                    name: "N",
-                    kind: "a number of nodes, 1 or more",
-                    set: |given, v| parsed(v).map(|max| given.max_fed = max),
+                kind: Value {
+                    metavar: "N",
+                    expected: "a number of nodes, 1 or more",
+                    set: |args, v| parsed(v).map(|max| args.serve.max_fed = max),
                 },
-                forms: &[Serve],
+                modes: &[Serve],
                 help: "feed at most N nodes at once (default 4); others\nfetch from those",
             },
-            Opt {
+            OptionSpec {
                 short: Some('x'),
                 long: "one-file-system",
-                takes: Nothing(|given| given.one_file_system = true),
-                forms: &[Serve, Manifest],
+                kind: Switch(|args| {
+                    args.serve.one_file_system = true;
+                    args.manifest.one_file_system = true;
+                }),
+                modes: &[Serve, Manifest],
                 help: "leave out what is mounted below DIR",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "cache",
-                takes: Value {
-                    name: "DIR",
-                    kind: "a directory",
-                    set: |given, v| cache(v).map(|cache| given.cache = cache),
+                kind: Value {
+                    metavar: "DIR",
+                    expected: "a directory",
+                    set: |args, v| {
+                        args.serve.cache = cache(v);
+                        args.manifest.cache = cache(v);
+                        Some(())
+                    },
                 },
-                forms: &[Serve, Manifest],
+                modes: &[Serve, Manifest],
                 help: "keep the hashes of files here (default\n\
                        /var/cache/xget); \"none\" keeps none",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "rescan",
-                takes: Value {
-                    name: "SECONDS",
-                    kind: "a number of seconds",
-                    set: |given, v| seconds(v).map(|secs| given.rescan = interval(secs)),
+                kind: Value {
+                    metavar: "SECONDS",
+                    expected: "a number of seconds",
+                    set: |args, v| seconds(v).map(|secs| args.serve.rescan = interval(secs)),
                 },
-                forms: &[Serve],
+                modes: &[Serve],
                 help: "how often to look for changes (default 2;\n\
                        0: never)",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "http",
-                takes: Value {
-                    name: "[ADDR:]PORT",
-                    kind: "a port, or an address and a port",
-                    set: |given, v| http_port(v).map(|port| given.http = Some(port)),
+                kind: Value {
+                    metavar: "[ADDR:]PORT",
+                    expected: "a port, or an address and a port",
+                    set: |args, v| http_port(v).map(|port| args.serve.http = Some(port)),
                 },
-                forms: &[Serve],
+                modes: &[Serve],
                 help: "also serve the files over HTTP, with the pages\nof --metrics, on the \
                  address of --listen",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "metrics",
-                takes: Value {
-                    name: "[ADDR:]PORT",
-                    kind: "a port, or an address and a port",
-                    set: |given, v| http_port(v).map(|port| given.metrics = Some(port)),
+                kind: Value {
+                    metavar: "[ADDR:]PORT",
+                    expected: "a port, or an address and a port",
+                    set: |args, v| http_port(v).map(|port| args.serve.metrics = Some(port)),
                 },
-                forms: &[Serve],
+                modes: &[Serve],
                 help: "serve a status page (/.xget/) and metrics\n(/metrics) over HTTP (default \
                  ADDR: 127.0.0.1)",
             },
@@ -145,114 +135,114 @@ pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
     (
         "Fetching",
         &[
-            Opt {
+            OptionSpec {
                 short: Some('n'),
                 long: "server",
-                takes: Value {
-                    name: "HOST[:PORT][,...]",
-                    kind: "a host",
-                    set: |given, v| parsed(v).map(|server| given.server = Some(server)),
+                kind: Value {
+                    metavar: "HOST[:PORT][,...]",
+                    expected: "a host",
+                    set: |args, v| parsed(v).map(|server| args.server = Some(server)),
                 },
-                forms: &[Fetch, Status],
+                modes: &[Fetch, Status],
                 help: "the master; with several, any of them is used.\nIPv6 address and port: \
                  [ADDR]:PORT",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "aname",
-                takes: Value {
-                    name: "NAME",
-                    kind: "a name",
-                    set: |given, v| parsed(v).map(|aname| given.aname = Some(aname)),
+                kind: Value {
+                    metavar: "NAME",
+                    expected: "a name",
+                    set: |args, v| parsed(v).map(|aname| args.fetch.aname = Some(aname)),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "fetch from a 9P server other than xget that\nexports its tree under this \
                  name; not verified",
             },
-            Opt {
+            OptionSpec {
                 short: Some('s'),
                 long: "no-mode",
-                takes: Nothing(|given| given.no_mode = true),
-                forms: &[Fetch],
+                kind: Switch(|args| args.fetch.no_mode = true),
+                modes: &[Fetch],
                 help: "do not set file modes",
             },
-            Opt {
+            OptionSpec {
                 short: Some('r'),
                 long: "retries",
-                takes: Value {
-                    name: "N|forever",
-                    kind: "a number or \"forever\"",
-                    set: |given, v| retries(v).map(|retries| given.retries = retries),
+                kind: Value {
+                    metavar: "N|forever",
+                    expected: "a number or \"forever\"",
+                    set: |args, v| retries(v).map(|retries| args.fetch.retries = retries),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "retry N times to connect to the master\n(default 5)",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "retry-wait",
-                takes: Value {
-                    name: "SECONDS",
-                    kind: "a number of seconds, 1 or more",
-                    set: |given, v| interval(seconds(v)?).map(|wait| given.longest_wait = wait),
+                kind: Value {
+                    metavar: "SECONDS",
+                    expected: "a number of seconds, 1 or more",
+                    set: |args, v| interval(seconds(v)?).map(|wait| args.fetch.longest_wait = wait),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "longest wait between two attempts (default 8)",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "timeout",
-                takes: Value {
-                    name: "SECONDS",
-                    kind: "a number of seconds",
-                    set: |given, v| seconds(v).map(|secs| given.timeout = interval(secs)),
+                kind: Value {
+                    metavar: "SECONDS",
+                    expected: "a number of seconds",
+                    set: |args, v| seconds(v).map(|secs| args.fetch.timeout = interval(secs)),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "give up after this time (default: --retries\ndecide); fetched data is kept",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "must-fit",
-                takes: Nothing(|given| given.must_fit = true),
-                forms: &[Fetch],
+                kind: Switch(|args| args.fetch.must_fit = true),
+                modes: &[Fetch],
                 help: "fetch nothing unless there is space for all of\nit (holes in files count \
                  as data)",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "serve",
-                takes: Value {
-                    name: "SECONDS|forever|no",
-                    kind: "a number of seconds, \"forever\" or \"no\"",
-                    set: |given, v| serve_on(v).map(|serve_on| given.serve_on = serve_on),
+                kind: Value {
+                    metavar: "SECONDS|forever|no",
+                    expected: "a number of seconds, \"forever\" or \"no\"",
+                    set: |args, v| serve_on(v).map(|serve_on| args.fetch.serve_on = serve_on),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "how long to serve other nodes after the fetch\n(default: while they fetch \
                  from this one)",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "state",
-                takes: Value {
-                    name: "DIR",
-                    kind: "a directory",
-                    set: |given, v| {
-                        given.state = Some(v.into());
+                kind: Value {
+                    metavar: "DIR",
+                    expected: "a directory",
+                    set: |args, v| {
+                        args.fetch.state = Some(v.into());
                         Some(())
                     },
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "while serving, describe it in DIR/state.json\nand accept --take-over \
                  there",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "own-net",
-                takes: Value {
-                    name: "LINK,ADDR/PREFIX[,NETWORK/PREFIX=ROUTER]...",
-                    kind: "a link, an IPv4 address with its prefix, and routes",
-                    set: |given, v| parsed(v).map(|config| given.own_net = Some(config)),
+                kind: Value {
+                    metavar: "LINK,ADDR/PREFIX[,NETWORK/PREFIX=ROUTER]...",
+                    expected: "a link, an IPv4 address with its prefix, and routes",
+                    set: |args, v| parsed(v).map(|config| args.fetch.own_net = Some(config)),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "use xget's own TCP as ADDR on LINK, which must\nbe up and without address \
                  (needs root);\nmtu=BYTES may follow",
             },
@@ -261,45 +251,46 @@ pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
     (
         "Trusting",
         &[
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "key",
-                takes: Value {
-                    name: "KEY|FILE",
-                    kind: "a key or a file",
-                    set: |given, v| {
-                        given.keys.push(v.to_owned());
+                kind: Value {
+                    metavar: "KEY|FILE",
+                    expected: "a key or a file",
+                    set: |args, v| {
+                        args.serve.keys.push(v.into());
+                        args.fetch.keys.push(v.into());
                         Some(())
                     },
                 },
-                forms: &[Serve, Fetch],
+                modes: &[Serve, Fetch],
                 help: "accept only manifests signed with this minisign\npublic key (RW...) or \
                  one of those in a file;\ncan be repeated: any of the keys is accepted",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "hash",
-                takes: Value {
-                    name: "GENERATION",
-                    kind: "a generation (64 hexadecimal digits)",
-                    set: |given, v| hash(v).map(|hash| given.hash = Some(hash)),
+                kind: Value {
+                    metavar: "GENERATION",
+                    expected: "a generation (64 hexadecimal digits)",
+                    set: |args, v| hash(v).map(|hash| args.fetch.hash = Some(hash)),
                 },
-                forms: &[Fetch],
+                modes: &[Fetch],
                 help: "fetch only this generation: the BLAKE3 hash of\n\
                        its manifest",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "signature",
-                takes: Value {
-                    name: "FILE",
-                    kind: "a file",
-                    set: |given, v| {
-                        given.signature = Some(v.into());
+                kind: Value {
+                    metavar: "FILE",
+                    expected: "a file",
+                    set: |args, v| {
+                        args.serve.signature = Some(v.into());
                         Some(())
                     },
                 },
-                forms: &[Serve],
+                modes: &[Serve],
                 help: "serve this minisign signature of the manifest,\nwhich --key verifies",
             },
         ],
@@ -307,19 +298,19 @@ pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
     (
         "Booting",
         &[
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "boot",
-                takes: Nothing(|given| given.boot = true),
-                forms: &[Boot],
+                kind: Switch(|args| args.modes.push(Boot)),
+                modes: &[Boot],
                 help: "boot as the kernel command line says (in an\ninitramfs); with URL: only \
                  fetch that, and\nprint where it is",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "take-over",
-                takes: Nothing(|given| given.take_over = true),
-                forms: &[TakeOver],
+                kind: Switch(|args| args.modes.push(TakeOver)),
+                modes: &[TakeOver],
                 help: "take over from the process that serves with\n--state DIR (default \
                  /run/xget, as in a boot);\nif there is none, do nothing",
             },
@@ -328,67 +319,67 @@ pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
     (
         "Looking",
         &[
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "status",
-                takes: Nothing(|given| given.status = true),
-                forms: &[Status],
+                kind: Switch(|args| args.modes.push(Status)),
+                modes: &[Status],
                 help: "print what each node holds and how fast it\nfetches",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "json",
-                takes: Nothing(|given| given.json = true),
-                forms: &[Status],
+                kind: Switch(|args| args.status.form = StatusForm::Json),
+                modes: &[Status],
                 help: "print the status as JSON",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "raw",
-                takes: Nothing(|given| given.raw = true),
-                forms: &[Status],
+                kind: Switch(|args| args.status.form = StatusForm::Raw),
+                modes: &[Status],
                 help: "print it as the server sends it, NAME=VALUE",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "watch",
-                takes: Nothing(|given| given.watch = true),
-                forms: &[Status],
+                kind: Switch(|args| args.status.watch = true),
+                modes: &[Status],
                 help: "repeat every second",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "manifest",
-                takes: Nothing(|given| given.manifest = true),
-                forms: &[Manifest],
+                kind: Switch(|args| args.modes.push(Manifest)),
+                modes: &[Manifest],
                 help: "print the manifest of a tree, with its hashes",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "completions",
-                takes: Value {
-                    name: "bash|zsh|fish",
-                    kind: "a shell (bash, zsh or fish)",
-                    set: |given, v| {
-                        given.answer = Some(Command::Completions(Shell::named(v)?));
+                kind: Value {
+                    metavar: "bash|zsh|fish",
+                    expected: "a shell (bash, zsh or fish)",
+                    set: |args, v| {
+                        args.immediate = Some(Command::Completions(Shell::named(v)?));
                         Some(())
                     },
                 },
-                forms: &[Serve, Manifest],
+                modes: &[Serve, Manifest],
                 help: "print a completion script for that shell",
             },
-            Opt {
+            OptionSpec {
                 short: Some('h'),
                 long: "help",
-                takes: Nothing(|given| given.answer = Some(Command::Help)),
-                forms: EVERY_FORM,
+                kind: Switch(|args| args.immediate = Some(Command::Help)),
+                modes: ALL_MODES,
                 help: "print this help",
             },
-            Opt {
+            OptionSpec {
                 short: Some('V'),
                 long: "version",
-                takes: Nothing(|given| given.answer = Some(Command::Version)),
-                forms: EVERY_FORM,
+                kind: Switch(|args| args.immediate = Some(Command::Version)),
+                modes: ALL_MODES,
                 help: "print the version",
             },
         ],
@@ -396,115 +387,133 @@ pub(super) static SECTIONS: &[(&str, &[Opt])] = &[
     (
         "Common",
         &[
-            Opt {
+            OptionSpec {
                 short: Some('p'),
                 long: "port",
-                takes: Value {
-                    name: "PORT",
-                    kind: "a port (0 to 65535)",
-                    set: |given, v| parsed(v).map(|port| given.port = port),
+                kind: Value {
+                    metavar: "PORT",
+                    expected: "a port (0 to 65535)",
+                    set: |args, v| {
+                        let port = parsed(v)?;
+                        args.serve.port = port;
+                        args.fetch.port = port;
+                        args.status.port = port;
+                        Some(())
+                    },
                 },
-                forms: &[Serve, Fetch, Status],
+                modes: &[Serve, Fetch, Status],
                 help: "the master's port (default 20004); a node also\nserves on it, or on a \
                  free one if it is taken",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "listen",
-                takes: Value {
-                    name: "ADDR",
-                    kind: "an IP address",
-                    set: |given, v| parsed::<IpAddr>(v).map(|ip| given.listen = Some(ip)),
+                kind: Value {
+                    metavar: "ADDR",
+                    expected: "an IP address",
+                    set: |args, v| {
+                        let address = parsed(v)?;
+                        args.serve.listen = Some(address);
+                        args.fetch.listen = Some(address);
+                        Some(())
+                    },
                 },
-                forms: &[Serve, Fetch],
+                modes: &[Serve, Fetch],
                 help: "serve on this address only (default: all)",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "allow",
-                takes: Value {
-                    name: "NETWORK",
-                    kind: "a network such as 10.1.0.0/16, or an IP address",
-                    set: |given, v| parsed(v).map(|network| given.allowed.0.push(network)),
+                kind: Value {
+                    metavar: "NETWORK",
+                    expected: "a network such as 10.1.0.0/16, or an IP address",
+                    set: |args, v| {
+                        let network = parsed(v)?;
+                        args.serve.allowed.0.push(network);
+                        args.fetch.allowed.0.push(network);
+                        Some(())
+                    },
                 },
-                forms: &[Serve, Fetch],
+                modes: &[Serve, Fetch],
                 help: "serve only hosts of this network (default:\nall); can be repeated",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "max-upload",
-                takes: Value {
-                    name: "RATE",
-                    kind: "a number of bytes per second, such as 800K, 50M or 1G",
-                    set: |given, v| rate(v).map(|rate| given.max_upload = Some(rate)),
+                kind: Value {
+                    metavar: "RATE",
+                    expected: "a number of bytes per second, such as 800K, 50M or 1G",
+                    set: |args, v| {
+                        let rate = rate(v)?;
+                        args.serve.max_upload = Some(rate);
+                        args.fetch.max_upload = Some(rate);
+                        Some(())
+                    },
                 },
-                forms: &[Serve, Fetch],
+                modes: &[Serve, Fetch],
                 help: "send at most this many bytes per second in\ntotal; K, M and G are powers \
                  of 1024",
             },
-            Opt {
+            OptionSpec {
                 short: Some('o'),
                 long: "no-owner",
-                takes: Nothing(|given| given.no_owner = true),
-                forms: &[Serve, Fetch, Manifest],
+                kind: Switch(|args| {
+                    args.serve.no_owner = true;
+                    args.fetch.no_owner = true;
+                    args.manifest.no_owner = true;
+                }),
+                modes: &[Serve, Fetch, Manifest],
                 help: "leave owners out of the manifest; when\nfetching, do not set owners",
             },
-            Opt {
+            OptionSpec {
                 short: Some('b'),
                 long: "background",
-                takes: Nothing(|given| given.background = true),
-                forms: &[Serve, Fetch],
+                kind: Switch(|args| {
+                    args.serve.background = true;
+                    args.fetch.background = true;
+                }),
+                modes: &[Serve, Fetch],
                 help: "return once the tree is served, or once all\nfiles are fetched, and serve \
                  in the background",
             },
-            Opt {
+            OptionSpec {
                 short: Some('q'),
                 long: "quiet",
-                takes: Nothing(|given| given.logging.progress = false),
-                forms: &[Serve, Fetch, Manifest],
+                kind: Switch(|args| args.logging.progress = false),
+                modes: &[Serve, Fetch, Manifest],
                 help: "show no progress",
             },
-            Opt {
+            OptionSpec {
                 short: Some('D'),
                 long: "debug",
-                takes: Value {
-                    name: "LEVEL",
-                    kind: "a level (0, 1 or 2)",
-                    set: |given, v| debug_level(v).map(|level| given.logging.level = level),
+                kind: Value {
+                    metavar: "LEVEL",
+                    expected: "a level (0, 1 or 2)",
+                    set: |args, v| debug_level(v).map(|level| args.logging.level = level),
                 },
-                forms: EVERY_FORM,
+                modes: ALL_MODES,
                 help: "0: important messages (default), 1: also\nconnections, 2: every 9P \
                  message",
             },
-            Opt {
+            OptionSpec {
                 short: Some('v'),
                 long: "verbose",
-                takes: Nothing(|given| given.logging.level = given.logging.level.more()),
-                forms: EVERY_FORM,
+                kind: Switch(|args| args.logging.level = args.logging.level.more()),
+                modes: ALL_MODES,
                 help: "same as -D 1; twice: -D 2",
             },
-            Opt {
+            OptionSpec {
                 short: None,
                 long: "log",
-                takes: Value {
-                    name: "FORM",
-                    kind: "auto, plain, prefix or kmsg",
-                    set: |given, v| log_form(v).map(|form| given.logging.form = form),
+                kind: Value {
+                    metavar: "FORM",
+                    expected: "auto, plain, prefix or kmsg",
+                    set: |args, v| log_form(v).map(|form| args.logging.form = form),
                 },
-                forms: EVERY_FORM,
+                modes: ALL_MODES,
                 help: "prefix: a priority before each line (default\nif the journal reads them); \
                  plain: no prefix;\nkmsg: also write to the kernel log",
             },
         ],
     ),
 ];
-
-pub(super) fn options() -> impl Iterator<Item = &'static Opt> {
-    SECTIONS.iter().flat_map(|(_, options)| *options)
-}
-
-impl Opt {
-    pub(super) fn is_built_in(&self) -> bool {
-        self.forms.iter().any(|form| form.is_built_in())
-    }
-}

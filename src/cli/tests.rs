@@ -3,6 +3,8 @@ use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
+use super::args::{Args, Mode};
+use super::options::Kind;
 use super::*;
 use crate::error::Error;
 use crate::process::log::Level;
@@ -314,6 +316,37 @@ fn a_status_needs_a_server_and_nothing_more() {
 #[test]
 fn two_forms_at_once_are_refused() {
     refused("--status --manifest -n h", "--status and --manifest cannot be used together");
+}
+
+#[test]
+fn an_option_sets_its_value_in_the_commands_of_its_modes_and_in_no_other() {
+    let generation = "0".repeat(64);
+    let samples = ["7", "10.0.0.7", "kmsg", "bash", "eth0,10.0.0.7/24", &generation];
+    let initial = Args::default();
+    for option in options::options() {
+        let mut args = Args::default();
+        match option.kind {
+            Kind::Switch(set) => set(&mut args),
+            Kind::Value { set, .. } => samples
+                .iter()
+                .find_map(|sample| set(&mut args, sample.as_ref()))
+                .unwrap_or_else(|| panic!("--{}: no sample value fits", option.long)),
+        }
+        let set_in = [
+            (Mode::Serve, args.serve != initial.serve),
+            (Mode::Fetch, args.fetch != initial.fetch),
+            (Mode::Status, args.status != initial.status),
+            (Mode::Manifest, args.manifest != initial.manifest),
+        ];
+        let set_in: Vec<Mode> =
+            set_in.iter().filter(|(_, set)| *set).map(|(mode, _)| *mode).collect();
+        let is_common = args.immediate.is_some()
+            || args.modes != initial.modes
+            || args.server != initial.server
+            || args.logging != initial.logging;
+        let expected: &[Mode] = if is_common { &[] } else { option.modes };
+        assert_eq!(set_in, expected, "--{}", option.long);
+    }
 }
 
 #[test]

@@ -54,10 +54,10 @@ pub(super) fn interval(secs: u64) -> Option<Duration> {
     (secs > 0).then(|| Duration::from_secs(secs))
 }
 
-pub(super) fn cache(value: &OsStr) -> Option<Cache> {
+pub(super) fn cache(value: &OsStr) -> Cache {
     match value.as_bytes() {
-        b"none" => Some(Cache::None),
-        _ => Some(Cache::Dir(value.into())),
+        b"none" => Cache::None,
+        _ => Cache::Dir(value.into()),
     }
 }
 
