@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::cmdline::Cmdline;
 use super::switch::switch_root;
-use crate::cli::{Boot, LogForm, Logging};
+use crate::cli::{BootOptions, LogForm, Logging};
 use crate::error::reason;
 use crate::process::log::Level;
 use crate::process::report::Reporter;
@@ -39,7 +39,7 @@ pub fn is_init() -> bool {
 /// shell, or starts the machine again.
 pub fn init() -> ! {
     prepare();
-    let error = match super::boot(&Boot { url: None, logging: LOGGING }) {
+    let error = match super::boot(&BootOptions { url: None, logging: LOGGING }) {
         Ok(()) => switch_root(&super::new_root(), wanted_init().as_deref()),
         Err(error) => error,
     };

@@ -50,7 +50,7 @@ const SPARE_BYTES: u64 = 24 << 20;
 ///
 /// A command line that cannot be understood, files that are not served or do not fit, and whatever
 /// else cannot pass by waiting. A server that does not answer is waited for, unless a timeout is set.
-pub fn boot(options: &cli::Boot) -> Result<(), Error> {
+pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
     let text = command_line()?;
     let mut cmdline = Cmdline::parse(&text)?;
     let mut logging = options.logging;
@@ -245,7 +245,7 @@ impl Boot {
         if let Some(own) = &self.network.own {
             add("own-net", own.to_string());
         } else if serve != Serve::No {
-            add("state", cli::USUAL_STATE.into());
+            add("state", cli::DEFAULT_STATE_DIR.into());
         }
         add(
             "serve",
@@ -351,7 +351,7 @@ mod tests {
     }
 
     /// The fetch that a kernel command line comes to, in an initramfs with these keys.
-    fn fetch(text: &str, built_in: Option<Vec<Key>>) -> cli::Fetch {
+    fn fetch(text: &str, built_in: Option<Vec<Key>>) -> cli::FetchOptions {
         let cmdline = parsed(text);
         let boot = Boot {
             keys: keys(built_in, &cmdline).unwrap(),

@@ -1,6 +1,8 @@
 //! What the options of a command line add up to.
 
-use super::command::{Command, Fetch, Logging, ManifestOf, Serve, Status};
+use super::command::{
+    Command, FetchOptions, Logging, ManifestOptions, ServeOptions, StatusOptions,
+};
 
 /// What the command is asked to do. Its options say which of these they can be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,9 +49,9 @@ pub(super) struct Args {
     pub(super) modes: Vec<Mode>,
     /// Without any of `modes`, this tells fetching from serving.
     pub(super) server: Option<String>,
-    pub(super) serve: Serve,
-    pub(super) fetch: Fetch,
-    pub(super) status: Status,
-    pub(super) manifest: ManifestOf,
+    pub(super) serve: ServeOptions,
+    pub(super) fetch: FetchOptions,
+    pub(super) status: StatusOptions,
+    pub(super) manifest: ManifestOptions,
     pub(super) logging: Logging,
 }

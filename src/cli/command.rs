@@ -16,10 +16,10 @@ use crate::serve::admission::Allowed;
 pub const DEFAULT_PORT: u16 = 20004;
 
 /// Where a boot says what it serves on.
-pub const USUAL_STATE: &str = "/run/xget";
+pub const DEFAULT_STATE_DIR: &str = "/run/xget";
 
 /// Longest wait between two attempts to reach the master, unless something else is asked for.
-pub const LONGEST_WAIT: Duration = Duration::from_secs(8);
+pub const DEFAULT_MAX_RETRY_WAIT: Duration = Duration::from_secs(8);
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,17 +31,17 @@ pub enum Command {
     /// Print [`super::completions`] for that shell.
     Completions(Shell),
     /// Serve a tree as the master.
-    Serve(Serve),
+    Serve(ServeOptions),
     /// Fetch from a master, then serve other nodes.
-    Fetch(Fetch),
+    Fetch(FetchOptions),
     /// Print who holds what.
-    Status(Status),
+    Status(StatusOptions),
     /// Print the manifest of a local tree.
-    Manifest(ManifestOf),
+    Manifest(ManifestOptions),
     /// Do what the kernel command line asks for.
-    Boot(Boot),
+    Boot(BootOptions),
     /// Serve on in another process's place.
-    TakeOver(TakeOver),
+    TakeOver(TakeOverOptions),
 }
 
 impl Command {
@@ -61,7 +61,7 @@ impl Command {
 
 /// `xget --boot [URL]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Boot {
+pub struct BootOptions {
     /// Only fetch this, from whom and as the kernel command line says, and print where it is.
     pub url: Option<String>,
     /// What is logged, and how.
@@ -70,7 +70,7 @@ pub struct Boot {
 
 /// `xget --take-over [DIR]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TakeOver {
+pub struct TakeOverOptions {
     /// Where the other process says what it serves.
     pub state: PathBuf,
     /// What is logged, and how.
@@ -79,7 +79,7 @@ pub struct TakeOver {
 
 /// `xget DIR|FILE`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Serve {
+pub struct ServeOptions {
     /// The directory or file to serve.
     pub path: PathBuf,
     /// Port to listen on; 0 is any free one.
@@ -93,9 +93,9 @@ pub struct Serve {
     /// Most bytes a second that are sent.
     pub max_upload: Option<NonZeroU64>,
     /// Where the tree is served over HTTP.
-    pub http: Option<HttpPort>,
+    pub http: Option<HttpAddress>,
     /// Where metrics and the page of the swarm are served over HTTP, and no files.
-    pub metrics: Option<HttpPort>,
+    pub metrics: Option<HttpAddress>,
     /// Other file systems mounted below `path` are left out.
     pub one_file_system: bool,
     /// Owners are left out of the manifest.
@@ -114,11 +114,11 @@ pub struct Serve {
     pub logging: Logging,
 }
 
-impl Default for Serve {
-    fn default() -> Serve {
+impl Default for ServeOptions {
+    fn default() -> ServeOptions {
         /// Four.
         const MAX_FED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(3);
-        Serve {
+        ServeOptions {
             path: PathBuf::new(),
             port: DEFAULT_PORT,
             listen: None,
@@ -129,7 +129,7 @@ impl Default for Serve {
             metrics: None,
             one_file_system: false,
             no_owner: false,
-            cache: Cache::Usual,
+            cache: Cache::Default,
             rescan: Some(Duration::from_secs(2)),
             signature: None,
             keys: Vec::new(),
@@ -141,7 +141,7 @@ impl Default for Serve {
 
 /// `[ADDR:]PORT`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HttpPort {
+pub struct HttpAddress {
     /// Address to listen on; None leaves it to the option's default.
     pub ip: Option<IpAddr>,
     /// Port to listen on; 0 is any free one.
@@ -150,7 +150,7 @@ pub struct HttpPort {
 
 /// `xget -n HOST SRC... DEST`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fetch {
+pub struct FetchOptions {
     /// The master, `HOST[:PORT]`, or several, separated by commas, as they were given.
     pub server: String,
     /// The master's port where `server` names none; also the port this node serves on, or any
@@ -177,7 +177,7 @@ pub struct Fetch {
     /// How often to try again to reach the master.
     pub retries: Retries,
     /// Longest wait between two attempts to reach the master.
-    pub longest_wait: Duration,
+    pub max_retry_wait: Duration,
     /// After how long to give up. None: the retries decide.
     pub timeout: Option<Duration>,
     /// How long to serve others once the files are whole.
@@ -196,9 +196,9 @@ pub struct Fetch {
     pub logging: Logging,
 }
 
-impl Default for Fetch {
-    fn default() -> Fetch {
-        Fetch {
+impl Default for FetchOptions {
+    fn default() -> FetchOptions {
+        FetchOptions {
             server: String::new(),
             port: DEFAULT_PORT,
             listen: None,
@@ -211,7 +211,7 @@ impl Default for Fetch {
             no_mode: false,
             no_owner: false,
             retries: Retries::Times(5),
-            longest_wait: LONGEST_WAIT,
+            max_retry_wait: DEFAULT_MAX_RETRY_WAIT,
             timeout: None,
             must_fit: false,
             serve_on: ServeOn::WhileWanted,
@@ -226,25 +226,25 @@ impl Default for Fetch {
 
 /// `xget --status -n HOST`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
+pub struct StatusOptions {
     /// Who is asked, `HOST[:PORT]`, as it was given.
     pub server: String,
     /// The port where `server` names none.
     pub port: u16,
     /// What is printed.
-    pub form: StatusForm,
+    pub format: StatusFormat,
     /// It is printed again and again.
     pub watch: bool,
     /// What is logged, and how.
     pub logging: Logging,
 }
 
-impl Default for Status {
-    fn default() -> Status {
-        Status {
+impl Default for StatusOptions {
+    fn default() -> StatusOptions {
+        StatusOptions {
             server: String::new(),
             port: DEFAULT_PORT,
-            form: StatusForm::Table,
+            format: StatusFormat::Table,
             watch: false,
             logging: Logging::default(),
         }
@@ -253,7 +253,7 @@ impl Default for Status {
 
 /// How a status is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StatusForm {
+pub enum StatusFormat {
     /// In columns, for people.
     Table,
     /// As the server writes it: a line each of words `NAME=VALUE`.
@@ -264,7 +264,7 @@ pub enum StatusForm {
 
 /// `xget --manifest DIR|FILE`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ManifestOf {
+pub struct ManifestOptions {
     /// The directory or file to describe.
     pub path: PathBuf,
     /// Other file systems mounted below `path` are left out.
@@ -304,7 +304,7 @@ pub enum ServeOn {
 pub enum Cache {
     /// In the usual place.
     #[default]
-    Usual,
+    Default,
     /// In this directory.
     Dir(PathBuf),
     /// Nowhere.

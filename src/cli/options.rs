@@ -8,9 +8,9 @@ use super::args::{
     Args,
     Mode::{self, Boot, Fetch, Manifest, Serve, Status, TakeOver},
 };
-use super::command::{Command, Shell, StatusForm};
+use super::command::{Command, Shell, StatusFormat};
 use super::value::{
-    cache, debug_level, hash, http_port, interval, log_form, parsed, rate, retries, seconds,
+    cache, debug_level, hash, http_address, interval, log_form, parsed, rate, retries, seconds,
     serve_on,
 };
 use Kind::{Switch, Value};
@@ -112,7 +112,7 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
                 kind: Value {
                     metavar: "[ADDR:]PORT",
                     expected: "a port, or an address and a port",
-                    set: |args, v| http_port(v).map(|port| args.serve.http = Some(port)),
+                    set: |args, v| http_address(v).map(|address| args.serve.http = Some(address)),
                 },
                 modes: &[Serve],
                 help: "also serve the files over HTTP, with the pages\nof --metrics, on the \
@@ -124,7 +124,9 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
                 kind: Value {
                     metavar: "[ADDR:]PORT",
                     expected: "a port, or an address and a port",
-                    set: |args, v| http_port(v).map(|port| args.serve.metrics = Some(port)),
+                    set: |args, v| {
+                        http_address(v).map(|address| args.serve.metrics = Some(address))
+                    },
                 },
                 modes: &[Serve],
                 help: "serve a status page (/.xget/) and metrics\n(/metrics) over HTTP (default \
@@ -183,7 +185,9 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
                 kind: Value {
                     metavar: "SECONDS",
                     expected: "a number of seconds, 1 or more",
-                    set: |args, v| interval(seconds(v)?).map(|wait| args.fetch.longest_wait = wait),
+                    set: |args, v| {
+                        interval(seconds(v)?).map(|wait| args.fetch.max_retry_wait = wait)
+                    },
                 },
                 modes: &[Fetch],
                 help: "longest wait between two attempts (default 8)",
@@ -329,14 +333,14 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
             OptionSpec {
                 short: None,
                 long: "json",
-                kind: Switch(|args| args.status.form = StatusForm::Json),
+                kind: Switch(|args| args.status.format = StatusFormat::Json),
                 modes: &[Status],
                 help: "print the status as JSON",
             },
             OptionSpec {
                 short: None,
                 long: "raw",
-                kind: Switch(|args| args.status.form = StatusForm::Raw),
+                kind: Switch(|args| args.status.format = StatusFormat::Raw),
                 modes: &[Status],
                 help: "print it as the server sends it, NAME=VALUE",
             },

@@ -7,7 +7,8 @@ use lexopt::{Arg, Parser};
 
 use super::args::{Args, Mode};
 use super::command::{
-    Boot, Command, Fetch, LogForm, Logging, ManifestOf, Serve, Status, TakeOver, USUAL_STATE,
+    BootOptions, Command, DEFAULT_STATE_DIR, FetchOptions, LogForm, Logging, ManifestOptions,
+    ServeOptions, StatusOptions, TakeOverOptions,
 };
 use super::options::{Kind, OptionSpec, options};
 use crate::error::Error;
@@ -53,7 +54,7 @@ fn mode(args: &Args) -> Result<Mode, Error> {
     }
 }
 
-fn serve(line: CommandLine) -> Result<Serve, Error> {
+fn serve(line: CommandLine) -> Result<ServeOptions, Error> {
     let CommandLine { args, mut operands, .. } = line;
     let Some(path) = operands.pop() else {
         return usage("usage: xget [options] DIR|FILE, or xget -n HOST[:PORT] SRC... DEST");
@@ -66,10 +67,10 @@ fn serve(line: CommandLine) -> Result<Serve, Error> {
             "--signature and --key must be used together: the key verifies the signature",
         );
     }
-    Ok(Serve { path: path.into(), logging: args.logging, ..args.serve })
+    Ok(ServeOptions { path: path.into(), logging: args.logging, ..args.serve })
 }
 
-fn fetch(line: CommandLine) -> Result<Fetch, Error> {
+fn fetch(line: CommandLine) -> Result<FetchOptions, Error> {
     let CommandLine { args, operands: mut sources, .. } = line;
     let Some(server) = args.server else {
         return usage("fetching requires -n HOST[:PORT]");
@@ -83,10 +84,10 @@ fn fetch(line: CommandLine) -> Result<Fetch, Error> {
          required",
         );
     }
-    Ok(Fetch { server, sources, dest: dest.into(), logging: args.logging, ..args.fetch })
+    Ok(FetchOptions { server, sources, dest: dest.into(), logging: args.logging, ..args.fetch })
 }
 
-fn status(line: CommandLine) -> Result<Status, Error> {
+fn status(line: CommandLine) -> Result<StatusOptions, Error> {
     let as_json_and_raw = line.has("json") && line.has("raw");
     let CommandLine { args, operands, .. } = line;
     let Some(server) = args.server else {
@@ -99,10 +100,10 @@ fn status(line: CommandLine) -> Result<Status, Error> {
         return usage("--json and --raw cannot be used together");
     }
     let logging = Logging { progress: false, ..args.logging };
-    Ok(Status { server, logging, ..args.status })
+    Ok(StatusOptions { server, logging, ..args.status })
 }
 
-fn manifest(line: CommandLine) -> Result<ManifestOf, Error> {
+fn manifest(line: CommandLine) -> Result<ManifestOptions, Error> {
     let CommandLine { args, mut operands, .. } = line;
     let Some(path) = operands.pop() else {
         return usage("--manifest requires a DIR or FILE");
@@ -110,10 +111,10 @@ fn manifest(line: CommandLine) -> Result<ManifestOf, Error> {
     if !operands.is_empty() {
         return usage("--manifest takes one DIR or FILE");
     }
-    Ok(ManifestOf { path: path.into(), logging: args.logging, ..args.manifest })
+    Ok(ManifestOptions { path: path.into(), logging: args.logging, ..args.manifest })
 }
 
-fn boot(line: CommandLine) -> Result<Boot, Error> {
+fn boot(line: CommandLine) -> Result<BootOptions, Error> {
     let url = match &line.operands[..] {
         [] => None,
         [url] => Some(
@@ -126,16 +127,16 @@ fn boot(line: CommandLine) -> Result<Boot, Error> {
         LogForm::Auto => LogForm::Kmsg,
         form => form,
     };
-    Ok(Boot { url, logging: Logging { form, ..line.args.logging } })
+    Ok(BootOptions { url, logging: Logging { form, ..line.args.logging } })
 }
 
-fn take_over(line: CommandLine) -> Result<TakeOver, Error> {
+fn take_over(line: CommandLine) -> Result<TakeOverOptions, Error> {
     let state = match &line.operands[..] {
-        [] => USUAL_STATE.into(),
+        [] => DEFAULT_STATE_DIR.into(),
         [dir] => dir.into(),
         _ => return usage("--take-over takes at most one DIR"),
     };
-    Ok(TakeOver { state, logging: Logging { progress: false, ..line.args.logging } })
+    Ok(TakeOverOptions { state, logging: Logging { progress: false, ..line.args.logging } })
 }
 
 /// A command line, option by option: every value is valid by itself, but not yet for the mode.

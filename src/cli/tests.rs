@@ -21,7 +21,7 @@ fn parse_words(words: impl IntoIterator<Item = OsString>) -> Result<Command, Str
     })
 }
 
-fn fetch(line: &str) -> Fetch {
+fn fetch(line: &str) -> FetchOptions {
     match run(line) {
         Ok(Command::Fetch(fetch)) => fetch,
         other => panic!("{other:?}"),
@@ -34,7 +34,7 @@ fn refused(line: &str, text: &str) {
 
 #[test]
 fn the_original_way_to_fetch_everything() {
-    let expected = Fetch {
+    let expected = FetchOptions {
         server: "masterserver".to_owned(),
         port: 20004,
         listen: None,
@@ -47,7 +47,7 @@ fn the_original_way_to_fetch_everything() {
         no_mode: false,
         no_owner: false,
         retries: Retries::Times(5),
-        longest_wait: LONGEST_WAIT,
+        max_retry_wait: DEFAULT_MAX_RETRY_WAIT,
         timeout: None,
         must_fit: false,
         serve_on: ServeOn::WhileWanted,
@@ -180,7 +180,7 @@ fn trying_again_for_ever() {
 fn how_long_to_try() {
     let given = fetch("-n h --timeout 90 --retry-wait 2 . d");
     assert_eq!(given.timeout, Some(Duration::from_secs(90)));
-    assert_eq!(given.longest_wait, Duration::from_secs(2));
+    assert_eq!(given.max_retry_wait, Duration::from_secs(2));
     refused(
         "-n h --retry-wait 0 . d",
         "--retry-wait: invalid value 0: expected a number of seconds, 1 or more",
@@ -190,9 +190,9 @@ fn how_long_to_try() {
 #[test]
 fn booting_takes_one_url_or_nothing() {
     let logging = Logging { form: LogForm::Kmsg, ..Logging::default() };
-    assert_eq!(run("--boot"), Ok(Command::Boot(Boot { url: None, logging })));
+    assert_eq!(run("--boot"), Ok(Command::Boot(BootOptions { url: None, logging })));
     let url = Some("xget://head/root".to_owned());
-    assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(Boot { url, logging })));
+    assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(BootOptions { url, logging })));
     refused("--boot a b", "--boot takes at most one URL");
     refused("--boot -n head", "-n can only be used with fetching (-n) or --status");
 }
@@ -227,8 +227,9 @@ fn the_form_of_the_log() {
 #[test]
 fn a_status_as_json() {
     let logging = Logging { progress: false, ..Logging::default() };
-    let form = StatusForm::Json;
-    let expected = Status { server: "h".to_owned(), port: 20004, form, watch: false, logging };
+    let format = StatusFormat::Json;
+    let expected =
+        StatusOptions { server: "h".to_owned(), port: 20004, format, watch: false, logging };
     assert_eq!(run("--status -n h --json"), Ok(Command::Status(expected)));
     refused("--status -n h --json --raw", "--json and --raw cannot be used together");
 }
@@ -375,7 +376,7 @@ fn the_help_fits_a_terminal() {
 mod with_a_master {
     use super::*;
 
-    fn serve(line: &str) -> Serve {
+    fn serve(line: &str) -> ServeOptions {
         match run(line) {
             Ok(Command::Serve(serve)) => serve,
             other => panic!("{other:?}"),
@@ -384,7 +385,7 @@ mod with_a_master {
 
     #[test]
     fn the_original_way_to_serve() {
-        let expected = Serve {
+        let expected = ServeOptions {
             path: "/tmp/dirtoserve".into(),
             port: 20004,
             listen: None,
@@ -395,7 +396,7 @@ mod with_a_master {
             metrics: None,
             one_file_system: false,
             no_owner: false,
-            cache: Cache::Usual,
+            cache: Cache::Default,
             rescan: Some(Duration::from_secs(2)),
             signature: None,
             keys: Vec::new(),
@@ -407,8 +408,9 @@ mod with_a_master {
 
     #[test]
     fn a_port_for_http_may_have_an_address() {
-        let port =
-            |ip: Option<&str>, port| Some(HttpPort { ip: ip.map(|ip| ip.parse().unwrap()), port });
+        let port = |ip: Option<&str>, port| {
+            Some(HttpAddress { ip: ip.map(|ip| ip.parse().unwrap()), port })
+        };
         assert_eq!(serve("--http 80 /srv").http, port(None, 80));
         assert_eq!(serve("--http 10.0.0.1:80 /srv").http, port(Some("10.0.0.1"), 80));
         assert_eq!(serve("--metrics [::1]:9000 /srv").metrics, port(Some("::1"), 9000));
@@ -460,11 +462,11 @@ mod with_a_master {
 
     #[test]
     fn a_manifest_of_a_directory() {
-        let expected = ManifestOf {
+        let expected = ManifestOptions {
             path: "d".into(),
             one_file_system: true,
             no_owner: true,
-            cache: Cache::Usual,
+            cache: Cache::Default,
             logging: Logging::default(),
         };
         assert_eq!(run("--manifest d -x -o"), Ok(Command::Manifest(expected)));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use blake3::Hash;
 
-use super::command::{Cache, HttpPort, LogForm, Retries, ServeOn};
+use super::command::{Cache, HttpAddress, LogForm, Retries, ServeOn};
 use crate::process::log::Level;
 
 pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
@@ -17,13 +17,13 @@ pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
 }
 
 /// `[ADDR:]PORT`; an IPv6 address stands in brackets.
-pub(super) fn http_port(value: &OsStr) -> Option<HttpPort> {
+pub(super) fn http_address(value: &OsStr) -> Option<HttpAddress> {
     let text = value.to_str()?;
     match text.parse() {
-        Ok(port) => Some(HttpPort { ip: None, port }),
+        Ok(port) => Some(HttpAddress { ip: None, port }),
         Err(_) => {
             let address: SocketAddr = text.parse().ok()?;
-            Some(HttpPort { ip: Some(address.ip()), port: address.port() })
+            Some(HttpAddress { ip: Some(address.ip()), port: address.port() })
         }
     }
 }

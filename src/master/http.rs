@@ -44,7 +44,7 @@ impl Ports {
     /// Takes what was handed over for them, or the ports that `--http` and `--metrics` name. Without an
     /// address the first is that of the master, the other that of this machine alone.
     pub(super) fn bind(
-        options: &cli::Serve,
+        options: &cli::ServeOptions,
         http: Vec<TcpListener>,
         metrics: Vec<TcpListener>,
     ) -> Result<Ports, Error> {

@@ -30,7 +30,7 @@ use signature::SignatureFile;
 use watch::{State, Watcher};
 
 /// Serves `options.path` until the process is ended.
-pub fn serve(options: &cli::Serve) -> Result<(), Error> {
+pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let signature = SignatureFile::of(options, report)?;
     let handed = Handed::take()?;
@@ -58,7 +58,7 @@ pub fn serve(options: &cli::Serve) -> Result<(), Error> {
 }
 
 /// The manifest of `options.path`, byte for byte as it would be served.
-pub fn manifest(options: &cli::ManifestOf) -> Result<Vec<u8>, Error> {
+pub fn manifest(options: &cli::ManifestOptions) -> Result<Vec<u8>, Error> {
     let report = Reporter::new(options.logging);
     let scanning = scanning(options.one_file_system, options.no_owner);
     let first = watcher(&options.path, scanning, &options.cache, report)?.first()?;
@@ -80,7 +80,7 @@ fn watcher(
     let cache_path = cache::default_cache_path(&path, effective_uid() == 0);
     let cache_path = match cache {
         cli::Cache::None => None,
-        cli::Cache::Usual => cache_path,
+        cli::Cache::Default => cache_path,
         cli::Cache::Dir(dir) => {
             std::fs::create_dir_all(dir).map_err(Error::file("create directory", dir))?;
             cache_path.and_then(|path| Some(dir.join(path.file_name()?)))

@@ -60,7 +60,7 @@ pub(super) fn run(
     http: http::Listeners,
     first: State,
     watcher: Watcher,
-    options: &cli::Serve,
+    options: &cli::ServeOptions,
     report: Reporter,
     manager: Manager,
 ) -> Result<(), Error> {

@@ -29,7 +29,7 @@ pub(super) struct SignatureFile {
 impl SignatureFile {
     /// The one that was asked for, if any was.
     pub(super) fn of(
-        options: &cli::Serve,
+        options: &cli::ServeOptions,
         report: Reporter,
     ) -> Result<Option<SignatureFile>, Error> {
         let Some(path) = &options.signature else { return Ok(None) };

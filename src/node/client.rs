@@ -52,7 +52,7 @@ const CHANGE_MOST: Duration = Duration::from_secs(2);
 const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// Fetches what `options` asks for and serves it on.
-pub fn get(options: &cli::Fetch) -> Result<(), Error> {
+pub fn get(options: &cli::FetchOptions) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let trust = Trust { keys: trust::files::keys(&options.keys)?, hash: options.hash };
     background::run(options.background, report, |detach| {
@@ -67,7 +67,7 @@ pub fn get(options: &cli::Fetch) -> Result<(), Error> {
 }
 
 /// What the server says of its state and its nodes: the lines of its file `status`.
-pub fn status(options: &cli::Status) -> Result<String, Error> {
+pub fn status(options: &cli::StatusOptions) -> Result<String, Error> {
     let server = Server::named(&options.server, options.port, Transport::Kernel)?;
     let report = Reporter::new(options.logging);
     let patience = Patience { retries: Retries::Times(0), longest_wait: RETRY_FIRST, end: None };
@@ -280,7 +280,7 @@ fn sleep_about(wait: Duration) {
 }
 
 struct Get<'a> {
-    options: &'a cli::Fetch,
+    options: &'a cli::FetchOptions,
     trust: Trust,
     report: Reporter,
     /// When to give up.
@@ -311,7 +311,7 @@ impl Get<'_> {
         let sources = source_paths(&self.options.sources)?;
         let mut listener = None;
         let mut changed = None;
-        let (retries, longest_wait) = (self.options.retries, self.options.longest_wait);
+        let (retries, longest_wait) = (self.options.retries, self.options.max_retry_wait);
         let patience = Patience { retries, longest_wait, end: self.end };
         if self.options.aname.is_some() {
             return self.fetch_unverified(&server, &sources, &patience);

@@ -47,7 +47,7 @@ const LEAVE_WHEN_TOLD: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Resident<'a> {
     node: Node,
-    options: &'a cli::Fetch,
+    options: &'a cli::FetchOptions,
     report: Reporter,
     /// When the files were whole.
     whole: Instant,
@@ -64,7 +64,7 @@ impl Resident<'_> {
     /// That nobody can learn of it or take over does not keep it from serving: it is only told.
     pub fn new(
         node: Node,
-        options: &cli::Fetch,
+        options: &cli::FetchOptions,
         arguments: Vec<OsString>,
         whole: Instant,
         report: Reporter,

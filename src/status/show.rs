@@ -17,12 +17,12 @@ const EVERY: Duration = Duration::from_secs(1);
 const USUAL_ROOM: Room = Room { lines: 24, columns: 80 };
 
 /// Prints the status of `options.server`; with `watch` until the process is ended.
-pub fn show(options: &cli::Status) -> Result<(), Error> {
+pub fn show(options: &cli::StatusOptions) -> Result<(), Error> {
     let mut out = io::stdout();
     if !options.watch {
-        return print(&mut out, &written(&client::status(options)?, options.form, None));
+        return print(&mut out, &written(&client::status(options)?, options.format, None));
     }
-    let on_terminal = out.is_terminal() && options.form == cli::StatusForm::Table;
+    let on_terminal = out.is_terminal() && options.format == cli::StatusFormat::Table;
     if on_terminal {
         print(&mut out, "\x1b[H\x1b[2J")?;
     }
@@ -31,7 +31,7 @@ pub fn show(options: &cli::Status) -> Result<(), Error> {
         let asked = client::status(options);
         let room = on_terminal.then(|| room(&out));
         let text = match asked {
-            Ok(text) => written(&text, options.form, room),
+            Ok(text) => written(&text, options.format, room),
             // It may come back; what it said last would be misleading.
             Err(error) if on_terminal => format!("{error}\n"),
             Err(error) => {
@@ -39,23 +39,23 @@ pub fn show(options: &cli::Status) -> Result<(), Error> {
                 String::new()
             }
         };
-        match (on_terminal, options.form) {
+        match (on_terminal, options.format) {
             (true, _) => print(&mut out, &redraw(&text))?,
             // A blank line ends a block.
-            (false, cli::StatusForm::Table | cli::StatusForm::Raw) => {
+            (false, cli::StatusFormat::Table | cli::StatusFormat::Raw) => {
                 print(&mut out, &(text + "\n"))?;
             }
-            (false, cli::StatusForm::Json) => print(&mut out, &text)?,
+            (false, cli::StatusFormat::Json) => print(&mut out, &text)?,
         }
         thread::sleep(EVERY);
     }
 }
 
-fn written(text: &str, form: cli::StatusForm, room: Option<Room>) -> String {
-    match form {
-        cli::StatusForm::Table => table(text, room),
-        cli::StatusForm::Raw => text.to_owned(),
-        cli::StatusForm::Json => to_json(text),
+fn written(text: &str, format: cli::StatusFormat, room: Option<Room>) -> String {
+    match format {
+        cli::StatusFormat::Table => table(text, room),
+        cli::StatusFormat::Raw => text.to_owned(),
+        cli::StatusFormat::Json => to_json(text),
     }
 }
 

@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 ///
 /// There is somebody, but what it offers cannot be used; it serves on then.
-pub fn take_over(options: &cli::TakeOver) -> Result<(), Error> {
+pub fn take_over(options: &cli::TakeOverOptions) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let dir = &options.state;
     let unusable = |error: io::Error| Error::Peer {
@@ -89,7 +89,7 @@ fn call(dir: &Path) -> io::Result<Option<Socket>> {
 
 /// A node that serves what was handed over, as far as it is right.
 fn node(
-    fetch: &cli::Fetch,
+    fetch: &cli::FetchOptions,
     offer: Offer,
     mut handed: Handed,
     report: &Reporter,
