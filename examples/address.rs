@@ -13,9 +13,8 @@ use std::time::Instant;
 
 use xget::boot::address::{self, Network};
 use xget::boot::cmdline::Cmdline;
-use xget::cli::Logging;
 use xget::error::Error;
-use xget::process::log::Level;
+use xget::process::log::{Level, Logging};
 use xget::process::report::Reporter;
 
 fn main() -> ExitCode {

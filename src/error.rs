@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::boot::cmdline::BadWord;
 use crate::image::manifest;
 use crate::image::path::shown;
 use crate::image::trust::Distrust;
@@ -93,8 +92,8 @@ pub enum Error {
         /// What there is room for, in bytes.
         room: u64,
     },
-    /// The kernel command line cannot be understood.
-    Cmdline(BadWord),
+    /// The kernel command line cannot be understood: which word, and what is wrong with it.
+    Cmdline(String),
     /// What the kernel command line asks for cannot be done.
     Boot(String),
     /// The process that was to fetch has failed, and has said why.
@@ -185,8 +184,7 @@ impl fmt::Display for Error {
                 let (needed, room) = (bytes(*needed), bytes(*room));
                 write!(f, "not enough space in {path}: need {needed}, have {room}")
             }
-            Error::Cmdline(bad) => write!(f, "{bad}"),
-            Error::Boot(text) => write!(f, "{text}"),
+            Error::Cmdline(text) | Error::Boot(text) => write!(f, "{text}"),
             Error::Fetch { .. } => write!(f, "the fetch failed; the messages above say why"),
             Error::System { action, error } => write!(f, "cannot {action}: {}", reason(error)),
         }
@@ -194,12 +192,6 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
-
-impl From<BadWord> for Error {
-    fn from(bad: BadWord) -> Error {
-        Error::Cmdline(bad)
-    }
-}
 
 impl From<manifest::Problem> for Error {
     fn from(problem: manifest::Problem) -> Error {

@@ -4,8 +4,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use xget::cli::{self, Command, Logging};
+use xget::cli::{self, Command};
 use xget::error::Error;
+use xget::process::log::Logging;
 use xget::process::report::Reporter;
 
 fn main() -> ExitCode {

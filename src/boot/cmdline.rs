@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use blake3::Hash;
 
+use crate::error::Error;
 use crate::image::trust::Key;
 pub use network::{Ip, Method, NetworkWish, Vlan};
 pub use url::{Host, Url};
@@ -112,6 +113,12 @@ impl fmt::Display for BadWord {
 }
 
 impl std::error::Error for BadWord {}
+
+impl From<BadWord> for Error {
+    fn from(bad: BadWord) -> Error {
+        Error::Cmdline(bad.to_string())
+    }
+}
 
 impl Cmdline {
     /// Understands the whole command line, of which a NUL or a newline at the end is no part.

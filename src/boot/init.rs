@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::cmdline::Cmdline;
 use super::switch::switch_root;
-use crate::cli::{BootOptions, LogForm, Logging};
+use crate::cli::BootOptions;
 use crate::error::reason;
-use crate::process::log::Level;
+use crate::process::log::{Level, LogFormat, Logging};
 use crate::process::report::Reporter;
 use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
 use crate::sys::terminal;
@@ -21,7 +21,7 @@ use crate::sys::terminal;
 const MODULES: &str = "/lib/modules/xget";
 const RESCUE_SHELL: &str = "/bin/sh";
 /// What is said before the kernel command line can tell how much.
-const LOGGING: Logging = Logging { level: Level::Notice, progress: true, form: LogForm::Kmsg };
+const LOGGING: Logging = Logging { level: Level::Notice, progress: true, format: LogFormat::Kmsg };
 /// How long a message can be read before the machine starts again.
 const RESTART_AFTER: Duration = Duration::from_secs(60);
 

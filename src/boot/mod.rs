@@ -19,11 +19,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::cli::{self, Logging};
+use crate::cli;
 use crate::error::Error;
 use crate::image::trust::{self, Key};
 use crate::node::client;
-use crate::process::log::Level;
+use crate::process::log::{Level, Logging};
 use crate::process::report::Reporter;
 use crate::sys::boot::{MountFlags, mount};
 use address::Network;
@@ -234,7 +234,7 @@ impl Boot {
         if self.logging.level > Level::Notice {
             add("debug", (self.logging.level as u8 - Level::Notice as u8).to_string());
         }
-        add("log", self.logging.form.name().into());
+        add("log", self.logging.format.name().into());
         if let Some(end) = self.end {
             let left = end.saturating_duration_since(Instant::now());
             add("timeout", left.as_secs().max(1).to_string());

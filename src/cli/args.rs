@@ -1,8 +1,7 @@
 //! What the options of a command line add up to.
 
-use super::command::{
-    Command, FetchOptions, Logging, ManifestOptions, ServeOptions, StatusOptions,
-};
+use super::command::{Command, FetchOptions, ManifestOptions, ServeOptions, StatusOptions};
+use crate::process::log::Logging;
 
 /// What the command is asked to do. Its options say which of these they can be used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use blake3::Hash;
 
 use crate::net::own;
-use crate::process::log::Level;
+use crate::process::log::Logging;
 use crate::serve::admission::Allowed;
 
 /// The port of master and nodes unless another is named.
@@ -309,51 +309,6 @@ pub enum Cache {
     Dir(PathBuf),
     /// Nowhere.
     None,
-}
-
-/// What is logged, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Logging {
-    /// What matters less is left out.
-    pub level: Level,
-    /// Whether it is told how far a long work has come.
-    pub progress: bool,
-    /// The form of a line, and where it goes besides standard error.
-    pub form: LogForm,
-}
-
-impl Default for Logging {
-    fn default() -> Logging {
-        Logging { level: Level::Notice, progress: true, form: LogForm::Auto }
-    }
-}
-
-/// The form of a line of the log, and where it goes besides standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogForm {
-    /// With its priority if standard error is the journal's, else plain.
-    Auto,
-    /// Nothing but the line.
-    Plain,
-    /// Its priority before it, as sd-daemon(3) has it.
-    Prefix,
-    /// As by itself, and into the kernel's log as well.
-    Kmsg,
-}
-
-impl LogForm {
-    pub(super) const ALL: [LogForm; 4] =
-        [LogForm::Auto, LogForm::Plain, LogForm::Prefix, LogForm::Kmsg];
-
-    /// As it is called on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            LogForm::Auto => "auto",
-            LogForm::Plain => "plain",
-            LogForm::Prefix => "prefix",
-            LogForm::Kmsg => "kmsg",
-        }
-    }
 }
 
 /// A shell that has programmable completion.

@@ -10,7 +10,7 @@ use super::args::{
 };
 use super::command::{Command, Shell, StatusFormat};
 use super::value::{
-    cache, debug_level, hash, http_address, interval, log_form, parsed, rate, retries, seconds,
+    cache, debug_level, hash, http_address, interval, log_format, parsed, rate, retries, seconds,
     serve_on,
 };
 use Kind::{Switch, Value};
@@ -512,7 +512,7 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
                 kind: Value {
                     metavar: "FORM",
                     expected: "auto, plain, prefix or kmsg",
-                    set: |args, v| log_form(v).map(|form| args.logging.form = form),
+                    set: |args, v| log_format(v).map(|format| args.logging.format = format),
                 },
                 modes: ALL_MODES,
                 help: "prefix: a priority before each line (default\nif the journal reads them); \

@@ -7,12 +7,13 @@ use lexopt::{Arg, Parser};
 
 use super::args::{Args, Mode};
 use super::command::{
-    BootOptions, Command, DEFAULT_STATE_DIR, FetchOptions, LogForm, Logging, ManifestOptions,
-    ServeOptions, StatusOptions, TakeOverOptions,
+    BootOptions, Command, DEFAULT_STATE_DIR, FetchOptions, ManifestOptions, ServeOptions,
+    StatusOptions, TakeOverOptions,
 };
 use super::options::{Kind, OptionSpec, options};
 use crate::error::Error;
 use crate::image::path::shown;
+use crate::process::log::{LogFormat, Logging};
 
 /// Parses a command line, given without the program's name.
 ///
@@ -123,11 +124,11 @@ fn boot(line: CommandLine) -> Result<BootOptions, Error> {
         _ => return usage("--boot takes at most one URL"),
     };
     // The kernel log is where people look for the reason why a boot failed.
-    let form = match line.args.logging.form {
-        LogForm::Auto => LogForm::Kmsg,
-        form => form,
+    let format = match line.args.logging.format {
+        LogFormat::Auto => LogFormat::Kmsg,
+        format => format,
     };
-    Ok(BootOptions { url, logging: Logging { form, ..line.args.logging } })
+    Ok(BootOptions { url, logging: Logging { format, ..line.args.logging } })
 }
 
 fn take_over(line: CommandLine) -> Result<TakeOverOptions, Error> {

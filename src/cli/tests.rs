@@ -1,5 +1,4 @@
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStringExt as _;
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use super::args::{Args, Mode};
 use super::options::Kind;
 use super::*;
 use crate::error::Error;
-use crate::process::log::Level;
+use crate::process::log::{Level, LogFormat, Logging};
 use crate::serve::admission::Allowed;
 
 fn run(line: &str) -> Result<Command, String> {
@@ -189,7 +188,7 @@ fn how_long_to_try() {
 
 #[test]
 fn booting_takes_one_url_or_nothing() {
-    let logging = Logging { form: LogForm::Kmsg, ..Logging::default() };
+    let logging = Logging { format: LogFormat::Kmsg, ..Logging::default() };
     assert_eq!(run("--boot"), Ok(Command::Boot(BootOptions { url: None, logging })));
     let url = Some("xget://head/root".to_owned());
     assert_eq!(run("--boot xget://head/root"), Ok(Command::Boot(BootOptions { url, logging })));
@@ -216,8 +215,8 @@ fn each_v_says_more() {
 
 #[test]
 fn the_form_of_the_log() {
-    assert_eq!(fetch("-n h . d").logging.form, LogForm::Auto);
-    assert_eq!(fetch("-n h --log prefix . d").logging.form, LogForm::Prefix);
+    assert_eq!(fetch("-n h . d").logging.format, LogFormat::Auto);
+    assert_eq!(fetch("-n h --log prefix . d").logging.format, LogFormat::Prefix);
     refused(
         "-n h --log loud . d",
         "--log: invalid value loud: expected auto, plain, prefix or kmsg",
@@ -374,6 +373,8 @@ fn the_help_fits_a_terminal() {
 
 #[cfg(feature = "master")]
 mod with_a_master {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     fn serve(line: &str) -> ServeOptions {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use blake3::Hash;
 
-use super::command::{Cache, HttpAddress, LogForm, Retries, ServeOn};
-use crate::process::log::Level;
+use super::command::{Cache, HttpAddress, Retries, ServeOn};
+use crate::process::log::{Level, LogFormat};
 
 pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
     value.to_str()?.parse().ok()
@@ -85,6 +85,6 @@ pub(super) fn debug_level(value: &OsStr) -> Option<Level> {
     })
 }
 
-pub(super) fn log_form(value: &OsStr) -> Option<LogForm> {
-    LogForm::ALL.into_iter().find(|form| value == form.name())
+pub(super) fn log_format(value: &OsStr) -> Option<LogFormat> {
+    LogFormat::ALL.into_iter().find(|format| value == format.name())
 }

@@ -48,6 +48,51 @@ impl Level {
     }
 }
 
+/// What is logged, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logging {
+    /// What matters less is left out.
+    pub level: Level,
+    /// Whether it is told how far a long work has come.
+    pub progress: bool,
+    /// The form of a line, and where it goes besides standard error.
+    pub format: LogFormat,
+}
+
+impl Default for Logging {
+    fn default() -> Logging {
+        Logging { level: Level::Notice, progress: true, format: LogFormat::Auto }
+    }
+}
+
+/// The form of a line of the log, and where it goes besides standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// With its priority if standard error is the journal's, else plain.
+    Auto,
+    /// Nothing but the line.
+    Plain,
+    /// Its priority before it, as sd-daemon(3) has it.
+    Prefix,
+    /// As by itself, and into the kernel's log as well.
+    Kmsg,
+}
+
+impl LogFormat {
+    pub(crate) const ALL: [LogFormat; 4] =
+        [LogFormat::Auto, LogFormat::Plain, LogFormat::Prefix, LogFormat::Kmsg];
+
+    /// As it is called on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Auto => "auto",
+            LogFormat::Plain => "plain",
+            LogFormat::Prefix => "prefix",
+            LogFormat::Kmsg => "kmsg",
+        }
+    }
+}
+
 /// A message as a line without its end: whatever stands in it, it stays one, and text.
 pub fn line(text: &dyn Display) -> String {
     let line = format!("xget: {text}");

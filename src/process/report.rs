@@ -11,8 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
-use crate::cli::{LogForm, Logging};
-use crate::process::log::{self, Level};
+use super::log::{self, Level, LogFormat, Logging};
 
 /// Between two progress lines where nobody sees them rewritten.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -37,7 +36,7 @@ pub struct Reporter {
 impl Reporter {
     /// Says what `logging` asks for.
     pub fn new(logging: Logging) -> Reporter {
-        let Logging { level, progress, form } = logging;
+        let Logging { level, progress, format } = logging;
         let stderr = io::stderr();
         let place = stderr.as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
         let console = place.as_ref().is_ok_and(is_console);
@@ -47,13 +46,13 @@ impl Reporter {
             progress,
             terminal: stderr.is_terminal() && !console,
             console,
-            prefix: match form {
-                LogForm::Plain => false,
-                LogForm::Prefix => true,
-                LogForm::Auto | LogForm::Kmsg => journal,
+            prefix: match format {
+                LogFormat::Plain => false,
+                LogFormat::Prefix => true,
+                LogFormat::Auto | LogFormat::Kmsg => journal,
             },
             // The journal reads the kernel's log, too.
-            kmsg: form == LogForm::Kmsg && !journal,
+            kmsg: format == LogFormat::Kmsg && !journal,
         }
     }
 
