@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use crate::net::resolve::split_host_port;
+use crate::net::host_port::split_host_port;
 
 /// A server, by name or address.
 #[derive(Clone, Debug, PartialEq, Eq)]
