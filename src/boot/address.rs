@@ -21,12 +21,12 @@
 //! address gets the same one every time, and a fetch may take longer than a lease. There is no
 //! renewal: a process that did it would have to stay, and to know when somebody else has taken over.
 
-mod before;
 mod config;
 mod dhcp;
-mod kernel;
+mod lease_files;
 mod links;
 mod resolver;
+mod route;
 mod rtnetlink;
 mod setup;
 
@@ -49,7 +49,7 @@ use crate::sys::process;
 use dhcp::Lease;
 #[cfg(fuzzing)]
 pub use dhcp::fuzz_dhcp;
-use kernel::Kernel;
+use rtnetlink::Kernel;
 use setup::{Action, Found, Setup};
 
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
@@ -128,7 +128,7 @@ pub fn bring_up(
                 name_node(name, report);
             }
             if !matches!(found, Found::Present { .. })
-                && let Err(error) = before::leave(&network.servers)
+                && let Err(error) = lease_files::leave(&network.servers)
             {
                 report.info(format_args!(
                     "cannot save the boot servers in /run/xget for later stages: {}",
@@ -301,9 +301,9 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
     network.host_name = wish.ips.iter().find_map(|ip| ip.host_name.clone());
     let (link, address) = match found {
         Found::Present { link, address } => {
-            network.servers.extend(before::boot_servers());
+            network.servers.extend(lease_files::boot_servers());
             network.name_servers.extend(name_servers());
-            network.name_servers.extend(before::name_servers());
+            network.name_servers.extend(lease_files::name_servers());
             (link, *address)
         }
         Found::Given { link, address } => (link, *address),

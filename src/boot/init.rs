@@ -9,12 +9,13 @@ use std::thread;
 use std::time::Duration;
 
 use super::cmdline::Cmdline;
-use super::switch::switch_root;
+use super::switch_root::switch_root;
 use crate::cli::BootOptions;
 use crate::error::reason;
 use crate::process::log::{Level, LogFormat, Logging};
 use crate::process::report::Reporter;
-use crate::sys::boot::{MountFlags, load_module, mount, restart_machine};
+use crate::sys::kernel::{load_module, restart_machine};
+use crate::sys::mount::{MountFlags, mount};
 use crate::sys::terminal;
 
 /// Modules that were put into the initramfs, in the order of their names.

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, reason};
-use crate::sys::boot::{load_kernel, start_loaded_kernel};
+use crate::sys::kernel::{load_kernel, start_loaded_kernel};
 
 /// The kernel looks for the next archive of an initrd where four divides the offset.
 const ALIGNMENT: u64 = 4;

@@ -7,9 +7,9 @@ pub mod address;
 pub mod cmdline;
 mod init;
 mod kexec;
-mod resident;
+mod launch;
 mod root;
-mod switch;
+mod switch_root;
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -25,7 +25,7 @@ use crate::image::trust::{self, Key};
 use crate::node::client;
 use crate::process::log::{Level, Logging};
 use crate::process::report::Reporter;
-use crate::sys::boot::{MountFlags, mount};
+use crate::sys::mount::{MountFlags, mount};
 use address::Network;
 use cmdline::{Cmdline, Host, Ip, Kernel, Method, Net, Serve, Url};
 pub use init::{init, is_init};
@@ -205,7 +205,7 @@ impl Boot {
         let arguments = self.arguments(sources, self.server(host)?, serve);
         // Nobody renews it while this takes, and perhaps nobody in the real root.
         address::keep(&self.network)?;
-        resident::run(&arguments, self.asked.as_deref().map(OsStr::new))
+        launch::run(&arguments, self.asked.as_deref().map(OsStr::new))
     }
 
     /// Writes into the server's log what has gone wrong with what it has sent.

@@ -15,8 +15,8 @@ use std::thread;
 use super::free_memory;
 use crate::error::{Error, reason};
 use crate::process::report::Reporter;
-use crate::sys::boot::{MountFlags, confine_thread, mount};
 use crate::sys::loop_device;
+use crate::sys::mount::{MountFlags, confine_thread, mount};
 use archive::{Archive, Packing};
 use unpack::Unpacker;
 

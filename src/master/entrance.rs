@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::error::Error;
 use crate::net::tcp;
-use crate::sys::handed;
+use crate::sys::listen_fds;
 
 /// What the service manager listens on already, by what clients find there.
 #[derive(Default)]
@@ -25,7 +25,7 @@ impl Handed {
     /// Takes what was handed over to this process, which is there once.
     pub(super) fn take() -> Result<Handed, Error> {
         let mut handed = Handed::default();
-        for (name, fd) in handed::descriptors() {
+        for (name, fd) in listen_fds::descriptors() {
             handed.named(&name).push(listening(fd)?);
         }
         Ok(handed)

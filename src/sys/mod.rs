@@ -2,15 +2,16 @@
 
 #[cfg(feature = "master")]
 pub mod beneath;
-pub mod boot;
 pub mod container;
 pub mod crash;
 pub mod descriptors;
 pub mod frames;
 pub mod fs;
+pub mod kernel;
 #[cfg(feature = "master")]
-pub mod handed;
+pub mod listen_fds;
 pub mod loop_device;
+pub mod mount;
 pub mod netlink;
 pub mod packet;
 pub mod poll;

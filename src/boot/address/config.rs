@@ -1,6 +1,6 @@
 //! What a link is to have, wherever it comes from.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::boot::cmdline::Ip;
@@ -8,6 +8,7 @@ use crate::net::own;
 use crate::network::is_within;
 
 use super::dhcp::Lease;
+use super::route::Route;
 
 /// An address and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,27 +23,6 @@ pub(super) struct Config {
     pub(super) lifetime: Option<Duration>,
     /// By DHCP, not by hand.
     pub(super) leased: bool,
-}
-
-/// A way to other networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Route {
-    pub(super) to: IpAddr,
-    /// In bits; 0 is everywhere.
-    pub(super) prefix: u8,
-    /// None: they are on the link itself.
-    pub(super) via: Option<IpAddr>,
-}
-
-impl Route {
-    /// The way to everywhere.
-    pub(super) fn default(via: IpAddr) -> Route {
-        let to = match via {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        Route { to, prefix: 0, via: Some(via) }
-    }
 }
 
 impl Config {

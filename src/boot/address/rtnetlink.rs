@@ -1,364 +1,142 @@
-//! What is said to the kernel about its network, and what it says (rtnetlink(7)): bytes only.
-//!
-//! Numbers are in the machine's own order. A message is a header, a fixed part that depends on its
-//! type, and attributes, each of which is a length, a number and data, and begins at a multiple
-//! of 4 bytes. Sources: `linux/netlink.h`, `linux/rtnetlink.h`, `linux/if_link.h`,
-//! `linux/if_addr.h`.
+//! Asks the kernel, and tells it, by netlink.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
+mod message;
 
-use super::config::{Config, Route, is_on_link};
-use super::links::{Address, KnownRoute, Link};
+use std::io;
+use std::net::{IpAddr, Ipv6Addr};
 
-/// Bytes of `struct nlmsghdr`, `rtattr`, `ifinfomsg`, `ifaddrmsg`, `rtmsg`.
-const HEADER_BYTES: usize = 16;
-const ATTRIBUTE_HEADER_BYTES: usize = 4;
-const LINK_BYTES: usize = 16;
-const ADDRESS_BYTES: usize = 8;
-const ROUTE_BYTES: usize = 12;
-/// Those of `struct nduseroptmsg`; the option follows.
-const ROUTER_OPTION_BYTES: usize = 16;
-/// The type of a Recursive DNS Server option, and where its addresses begin (RFC 8106, section 5.1).
-const NAME_SERVERS: u8 = 25;
-const NAME_SERVERS_AT: usize = 8;
-/// `IFLA_VLAN_ID` (linux/if_link.h).
-const VLAN_ID: u16 = 1;
-/// `RTPROT_DHCP`, `RTNH_F_ONLINK` (linux/rtnetlink.h).
-const BY_DHCP: u8 = 16;
-const ON_LINK: u32 = 4;
-const MAIN_TABLE: u8 = libc::RT_TABLE_MAIN;
-/// A lifetime that does not end (`INFINITY_LIFE_TIME`, net/addrconf.h).
-const FOR_EVER_S: u32 = u32::MAX;
-/// An Ethernet's hardware type.
-const ETHERNET: u16 = libc::ARPHRD_ETHER;
+use super::config::Config;
+use super::links::{Address, Snapshot};
+use crate::sys::netlink::Netlink;
+use message::{Message, Request};
 
-/// One request, complete but for its number.
+/// The kernel's answers to a dump come in pieces of up to 32 KiB.
+const BUFFER_BYTES: usize = 64 << 10;
+/// `RTNLGRP_ND_USEROPT` (linux/rtnetlink.h): what IPv6 routers say that the kernel has no use for.
+const FROM_ROUTERS: i32 = 1 << 19;
+/// Changes of links, addresses and routes, which are worth a look.
+const CHANGES: i32 = FROM_ROUTERS
+    | libc::RTMGRP_LINK
+    | libc::RTMGRP_IPV4_IFADDR
+    | libc::RTMGRP_IPV4_ROUTE
+    | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV6_ROUTE;
+
+/// The kernel's side of the network.
 #[derive(Debug)]
-pub(super) struct Request {
-    bytes: Vec<u8>,
+pub(super) struct Kernel {
+    socket: Netlink,
+    number: u32,
+    buffer: Vec<u8>,
 }
 
-impl Request {
-    fn new(kind: u16, flags: i32, fixed: &[u8]) -> Request {
-        let flags = (flags | libc::NLM_F_REQUEST) as u16;
-        let mut bytes = vec![0; 4];
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(flags.to_ne_bytes());
-        bytes.extend([0; 8]);
-        bytes.extend(fixed);
-        Request { bytes }
+impl Kernel {
+    pub(super) fn open() -> io::Result<Kernel> {
+        Ok(Kernel { socket: Netlink::open(0)?, number: 0, buffer: vec![0; BUFFER_BYTES] })
     }
 
-    /// An attribute; its length has 16 bits, which none here comes near.
-    fn with(mut self, number: u16, data: &[u8]) -> Request {
-        let length = (ATTRIBUTE_HEADER_BYTES + data.len()) as u16;
-        self.bytes.extend(length.to_ne_bytes());
-        self.bytes.extend(number.to_ne_bytes());
-        self.bytes.extend(data);
-        self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        self
+    /// A socket that becomes readable when something changes.
+    pub(super) fn changes() -> io::Result<Netlink> {
+        Netlink::open(CHANGES as u32)
     }
 
-    /// The bytes to send, with the number by which the answer is known.
-    pub(super) fn numbered(mut self, number: u32) -> Vec<u8> {
-        let length = self.bytes.len() as u32;
-        let header = length.to_ne_bytes().into_iter().zip(self.bytes.iter_mut());
-        header.for_each(|(byte, place)| *place = byte);
-        let place = self.bytes.iter_mut().skip(8);
-        number.to_ne_bytes().into_iter().zip(place).for_each(|(byte, place)| *place = byte);
-        self.bytes
+    /// Takes what such a socket has: the name servers that IPv6 routers have named.
+    pub(super) fn name_servers(&mut self, changes: &Netlink) -> Vec<Ipv6Addr> {
+        let mut named = Vec::new();
+        changes.take(&mut self.buffer, |datagram| {
+            named.extend(Message::all(datagram).flat_map(|message| message.name_servers()));
+        });
+        named
     }
 
-    /// Asks for all links.
-    pub(super) fn links() -> Request {
-        Request::new(libc::RTM_GETLINK, libc::NLM_F_DUMP, &link_part(0, 0, 0))
+    /// All there is.
+    pub(super) fn look(&mut self) -> io::Result<Snapshot> {
+        let mut seen = Snapshot::default();
+        self.ask(Request::links(), |message| seen.links.extend(message.link()))?;
+        self.ask(Request::addresses(), |message| seen.addresses.extend(message.address()))?;
+        self.ask(Request::routes(), |message| seen.routes.extend(message.route()))?;
+        Ok(seen)
     }
 
-    /// Asks for all addresses.
-    pub(super) fn addresses() -> Request {
-        Request::new(libc::RTM_GETADDR, libc::NLM_F_DUMP, &[0; ADDRESS_BYTES])
+    pub(super) fn set_up(&mut self, link: u32, up: bool) -> io::Result<()> {
+        self.ask(Request::set_up(link, up), |_| {})
     }
 
-    /// Asks for all routes.
-    pub(super) fn routes() -> Request {
-        Request::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &[0; ROUTE_BYTES])
+    /// The link is down afterwards.
+    pub(super) fn set_mac(&mut self, link: u32, mac: [u8; 6]) -> io::Result<()> {
+        self.set_up(link, false)?;
+        self.ask(Request::set_mac(link, mac), |_| {})
     }
 
-    /// Brings a link up, or takes it down.
-    pub(super) fn set_up(link: u32, up: bool) -> Request {
-        let flag = libc::IFF_UP as u32;
-        let flags = if up { flag } else { 0 };
-        Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &link_part(link, flags, flag))
+    pub(super) fn make_vlan(&mut self, name: &str, id: u16, below: u32) -> io::Result<()> {
+        self.ask(Request::make_vlan(name, id, below), |_| {})
     }
 
-    /// Gives a link, which is down, another hardware address.
-    pub(super) fn set_mac(link: u32, mac: [u8; 6]) -> Request {
-        let request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &link_part(link, 0, 0));
-        request.with(libc::IFLA_ADDRESS, &mac)
+    pub(super) fn set_mtu(&mut self, link: u32, mtu: u32) -> io::Result<()> {
+        self.ask(Request::set_mtu(link, mtu), |_| {})
     }
 
-    /// Sets the size of the largest packet, in bytes.
-    pub(super) fn set_mtu(link: u32, mtu: u32) -> Request {
-        let request = Request::new(libc::RTM_NEWLINK, libc::NLM_F_ACK, &link_part(link, 0, 0));
-        request.with(libc::IFLA_MTU, &mtu.to_ne_bytes())
+    pub(super) fn set_address(&mut self, link: u32, config: &Config) -> io::Result<()> {
+        self.ask(Request::set_address(link, config), |_| {})
     }
 
-    /// Makes a link that carries the packets with one tag of the link `below`.
-    pub(super) fn make_vlan(name: &str, id: u16, below: u32) -> Request {
-        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-        let data = attribute(VLAN_ID, &id.to_ne_bytes());
-        let kind = attribute(libc::IFLA_INFO_KIND, b"vlan");
-        let info = [kind, attribute(libc::IFLA_INFO_DATA, &data)].concat();
-        let name: Vec<u8> = name.bytes().chain([0]).collect();
-        Request::new(libc::RTM_NEWLINK, flags, &link_part(0, 0, 0))
-            .with(libc::IFLA_IFNAME, &name)
-            .with(libc::IFLA_LINK, &below.to_ne_bytes())
-            .with(libc::IFLA_LINKINFO, &info)
-    }
-
-    /// Gives a link an address, or the one that it has another lifetime.
-    pub(super) fn set_address(link: u32, config: &Config) -> Request {
-        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        // Nobody else has what was given by hand; an IPv6 address is used without asking first.
-        let address_flags = if config.address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
-        let mut fixed = vec![family(config.address), config.prefix, address_flags, 0];
-        fixed.extend(link.to_ne_bytes());
-        let bytes = octets(config.address);
-        let mut request = Request::new(libc::RTM_NEWADDR, flags, &fixed)
-            .with(libc::IFA_LOCAL, &bytes)
-            .with(libc::IFA_ADDRESS, &bytes);
-        if let Some(broadcast) = broadcast(config) {
-            request = request.with(libc::IFA_BROADCAST, &broadcast.octets());
-        }
-        // `struct ifa_cacheinfo`: preferred, valid, and two times that only the kernel sets.
-        let seconds = config.lifetime.map_or(FOR_EVER_S, seconds).to_ne_bytes();
-        request.with(libc::IFA_CACHEINFO, &[seconds, seconds, [0; 4], [0; 4]].concat())
-    }
-
-    /// Adds a route through a link, or replaces it.
-    pub(super) fn set_route(link: u32, config: &Config, route: &Route) -> Request {
-        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        let protocol = if config.leased { BY_DHCP } else { libc::RTPROT_BOOT };
-        let scope = match route.via {
-            Some(_) => libc::RT_SCOPE_UNIVERSE,
-            None => libc::RT_SCOPE_LINK,
+    /// Lets an address stay for ever. It has to be there.
+    pub(super) fn keep(&mut self, link: &str, address: IpAddr) -> io::Result<()> {
+        let seen = self.look()?;
+        let is_it =
+            |a: &&Address| a.ip == address && seen.link(a.link).is_some_and(|its| its.name == link);
+        let known = seen.addresses.iter().find(is_it).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let config = Config {
+            address,
+            prefix: known.prefix,
+            routes: Vec::new(),
+            mtu: None,
+            lifetime: None,
+            leased: false,
         };
-        let next_hop = match route.via {
-            Some(via) if !is_on_link(config, via) => ON_LINK,
-            _ => 0,
-        };
-        let kind = libc::RTN_UNICAST;
-        let mut fixed =
-            vec![family(route.to), route.prefix, 0, 0, MAIN_TABLE, protocol, scope, kind];
-        fixed.extend(next_hop.to_ne_bytes());
-        let mut request = Request::new(libc::RTM_NEWROUTE, flags, &fixed)
-            .with(libc::RTA_OIF, &link.to_ne_bytes());
-        if route.prefix > 0 {
-            request = request.with(libc::RTA_DST, &octets(route.to));
-        }
-        if let Some(via) = route.via {
-            request = request.with(libc::RTA_GATEWAY, &octets(via));
-        }
-        if config.address.is_ipv4() {
-            request = request.with(libc::RTA_PREFSRC, &octets(config.address));
-        }
-        request
-    }
-}
-
-/// One message of the kernel's.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message<'a> {
-    pub(super) kind: u16,
-    /// That of the request which it answers.
-    pub(super) number: u32,
-    body: &'a [u8],
-}
-
-impl<'a> Message<'a> {
-    /// The messages in a datagram, up to the first that is cut off.
-    pub(super) fn all(datagram: &'a [u8]) -> impl Iterator<Item = Message<'a>> {
-        let mut rest = datagram;
-        std::iter::from_fn(move || {
-            let length = number_at(rest, 0)? as usize;
-            let (kind, number) = (half_at(rest, 4)?, number_at(rest, 8)?);
-            let body = rest.get(HEADER_BYTES..length)?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-            Some(Message { kind, number, body })
-        })
+        self.set_address(known.link, &config)
     }
 
-    /// What an `NLMSG_ERROR` says; 0 is success, others are error numbers.
-    pub(super) fn error(&self) -> Option<i32> {
-        let is_error = i32::from(self.kind) == libc::NLMSG_ERROR;
-        is_error.then(|| (number_at(self.body, 0).unwrap_or(0) as i32).saturating_neg())
+    /// Sets the routes one after the other: to networks on the link first, since routers may be
+    /// reached through those. Returns the first failure, after all were tried.
+    pub(super) fn set_routes(&mut self, link: u32, config: &Config) -> io::Result<()> {
+        let (direct, indirect): (Vec<_>, Vec<_>) =
+            config.routes.iter().partition(|route| route.via.is_none());
+        let all = direct.into_iter().chain(indirect);
+        let set = all.map(|route| self.ask(Request::set_route(link, config, route), |_| {}));
+        set.fold(Ok(()), Result::and)
     }
 
-    /// Whether a list ends here.
-    pub(super) fn is_end(&self) -> bool {
-        i32::from(self.kind) == libc::NLMSG_DONE
-    }
-
-    /// The link of an `RTM_NEWLINK`.
-    pub(super) fn link(&self) -> Option<Link> {
-        if self.kind != libc::RTM_NEWLINK {
-            return None;
-        }
-        let (hardware, flags) = (half_at(self.body, 2)?, number_at(self.body, 8)? as i32);
-        let mut link = Link {
-            index: number_at(self.body, 4)?,
-            up: flags & libc::IFF_UP != 0,
-            carrier: flags & libc::IFF_UP != 0 && flags & libc::IFF_LOWER_UP != 0,
-            loopback: flags & libc::IFF_LOOPBACK != 0,
-            ..Link::default()
-        };
-        for (number, data) in attributes(self.body.get(LINK_BYTES..)?) {
-            match number {
-                libc::IFLA_IFNAME => link.name = text(data),
-                libc::IFLA_ADDRESS if hardware == ETHERNET => link.mac = data.try_into().ok(),
-                libc::IFLA_MASTER => link.enslaved = true,
-                libc::IFLA_LINKINFO => {
-                    let mut info = attributes(data);
-                    let kind = info.find(|&(number, _)| number == libc::IFLA_INFO_KIND);
-                    link.kind = kind.map(|(_, kind)| text(kind));
+    /// Sends a request and waits for the end of its answer.
+    fn ask(&mut self, request: Request, mut hear: impl FnMut(&Message)) -> io::Result<()> {
+        self.number = self.number.wrapping_add(1);
+        self.socket.send(&request.numbered(self.number))?;
+        loop {
+            let datagram = match self.socket.receive(&mut self.buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                datagram => datagram?,
+            };
+            for message in Message::all(datagram).filter(|m| m.number == self.number) {
+                match message.error() {
+                    Some(0) => return Ok(()),
+                    Some(error) => return Err(io::Error::from_raw_os_error(error)),
+                    None if message.is_end() => return Ok(()),
+                    None => hear(&message),
                 }
-                _ => {}
             }
         }
-        Some(link)
     }
-
-    /// The address of an `RTM_NEWADDR`.
-    pub(super) fn address(&self) -> Option<Address> {
-        if self.kind != libc::RTM_NEWADDR {
-            return None;
-        }
-        let &[family, prefix, short_flags, scope] = self.body.first_chunk()?;
-        let (mut flags, mut local, mut other) = (u32::from(short_flags), None, None);
-        for (number, data) in attributes(self.body.get(ADDRESS_BYTES..)?) {
-            match number {
-                libc::IFA_LOCAL => local = ip(family, data),
-                libc::IFA_ADDRESS => other = ip(family, data),
-                libc::IFA_FLAGS => flags = number_at(data, 0)?,
-                _ => {}
-            }
-        }
-        // Between two hosts the other attribute is that of the other one.
-        let ip = local.or(other)?;
-        let link_local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        };
-        let unsure = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
-        let usable = scope == libc::RT_SCOPE_UNIVERSE && !link_local && !unsure;
-        Some(Address { link: number_at(self.body, 4)?, ip, prefix, usable })
-    }
-
-    /// The name servers of an `RTM_NEWNDUSEROPT`: an IPv6 router's Recursive DNS Server option (RFC
-    /// 8106, section 5.1). One with a link-local address is left out, as it is nothing without the link.
-    pub(super) fn name_servers(&self) -> Vec<Ipv6Addr> {
-        let option = || {
-            let length = usize::from(half_at(self.body, 2)?);
-            let end = ROUTER_OPTION_BYTES.checked_add(length)?;
-            let option = self.body.get(ROUTER_OPTION_BYTES..end)?;
-            let &[kind, _, _, _, lifetime @ ..] = option.first_chunk::<NAME_SERVERS_AT>()?;
-            (kind == NAME_SERVERS && lifetime != [0; 4]).then_some(option)
-        };
-        let option =
-            Some(()).filter(|()| self.kind == libc::RTM_NEWNDUSEROPT).and_then(|()| option());
-        let addresses = option.and_then(|option| option.get(NAME_SERVERS_AT..)).unwrap_or_default();
-        let (addresses, _) = addresses.as_chunks::<16>();
-        let addresses = addresses.iter().map(|&octets| Ipv6Addr::from(octets));
-        addresses.filter(|ip| !ip.is_unicast_link_local()).collect()
-    }
-
-    /// The route of an `RTM_NEWROUTE`, if it leads anywhere and stands in the main table.
-    pub(super) fn route(&self) -> Option<KnownRoute> {
-        let &[family, prefix, _, _, table, _, _, kind] = self.body.first_chunk()?;
-        let counts =
-            self.kind == libc::RTM_NEWROUTE && table == MAIN_TABLE && kind == libc::RTN_UNICAST;
-        if !counts {
-            return None;
-        }
-        let mut all = attributes(self.body.get(ROUTE_BYTES..)?);
-        let to = all.find(|&(number, _)| number == libc::RTA_DST);
-        let everywhere = [0; 16];
-        let everywhere = match i32::from(family) {
-            libc::AF_INET => everywhere.get(..4),
-            _ => Some(everywhere.as_slice()),
-        };
-        let to = ip(family, to.map_or(everywhere?, |(_, data)| data))?;
-        Some(KnownRoute { to, prefix })
-    }
-}
-
-/// The attributes up to the first that is cut off.
-fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let length = usize::from(half_at(rest, 0)?);
-        let number = half_at(rest, 2)? & libc::NLA_TYPE_MASK as u16;
-        let data = rest.get(ATTRIBUTE_HEADER_BYTES..length)?;
-        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((number, data))
-    })
-}
-
-/// One attribute within another.
-fn attribute(number: u16, data: &[u8]) -> Vec<u8> {
-    Request { bytes: Vec::new() }.with(number, data).bytes
-}
-
-/// `struct ifinfomsg`
-fn link_part(link: u32, flags: u32, change: u32) -> Vec<u8> {
-    [[0; 4], link.to_ne_bytes(), flags.to_ne_bytes(), change.to_ne_bytes()].concat()
-}
-
-fn family(ip: IpAddr) -> u8 {
-    let family = if ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    family as u8
-}
-
-fn octets(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => ip.octets().to_vec(),
-        IpAddr::V6(ip) => ip.octets().to_vec(),
-    }
-}
-
-fn ip(family: u8, data: &[u8]) -> Option<IpAddr> {
-    match i32::from(family) {
-        libc::AF_INET => data.first_chunk::<4>().map(|&octets| IpAddr::from(octets)),
-        libc::AF_INET6 => data.first_chunk::<16>().map(|&octets| IpAddr::from(octets)),
-        _ => None,
-    }
-}
-
-/// The address of everybody in an IPv4 network, if that has room for one.
-fn broadcast(config: &Config) -> Option<Ipv4Addr> {
-    let IpAddr::V4(ip) = config.address else { return None };
-    let hosts = u32::MAX.checked_shr(config.prefix.into())?;
-    (hosts > 1).then(|| Ipv4Addr::from_bits(ip.to_bits() | hosts))
-}
-
-/// Whole seconds, less than for ever.
-fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_secs()).unwrap_or(FOR_EVER_S).clamp(1, FOR_EVER_S - 1)
-}
-
-fn half_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|&bytes| u16::from_ne_bytes(bytes))
-}
-
-fn number_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|&bytes| u32::from_ne_bytes(bytes))
-}
-
-/// Without the NUL at its end.
-fn text(data: &[u8]) -> String {
-    String::from_utf8_lossy(data).trim_end_matches('\0').to_owned()
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_of_its_loopback_link() {
+        let seen = Kernel::open().and_then(|mut kernel| kernel.look()).unwrap();
+        let loopback: Vec<_> = seen.links.iter().filter(|link| link.loopback).collect();
+        assert_eq!(loopback.len(), 1);
+        assert_eq!((loopback[0].name.as_str(), loopback[0].mac), ("lo", None));
+    }
+}

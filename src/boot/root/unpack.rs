@@ -54,7 +54,7 @@ pub(super) struct Attributes {
 /// Writes entries below `base`.
 ///
 /// Paths are taken as they are, through symbolic links: whoever cannot trust the archive confines the
-/// thread to `base` first ([`crate::sys::boot::confine_thread`]). `..` is refused.
+/// thread to `base` first ([`crate::sys::mount::confine_thread`]). `..` is refused.
 pub(super) struct Unpacker {
     base: PathBuf,
     /// Directories, whose times change with each entry in them and are set in the end.

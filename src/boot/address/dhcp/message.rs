@@ -12,7 +12,7 @@ use smoltcp::wire::{
     UdpRepr,
 };
 
-use super::super::config::Route;
+use crate::boot::address::route::Route;
 use crate::sys::packet::Checksum;
 
 /// Numbers of options (RFC 2132, section 3 and 9; RFC 3442).

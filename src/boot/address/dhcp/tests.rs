@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use super::*;
-use crate::boot::address::config::Route;
+use crate::boot::address::route::Route;
 
 const MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0a];
 const OTHER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0b];

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use super::root::INITS;
 use crate::error::{Error, reason};
-use crate::sys::boot::move_mount;
+use crate::sys::mount::move_mount;
 
 /// Mounts that go along.
 const KEPT: [&str; 4] = ["dev", "proc", "sys", "run"];
