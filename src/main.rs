@@ -10,14 +10,14 @@ use xget::process::log::Logging;
 use xget::process::report::Reporter;
 
 fn main() -> ExitCode {
-    // Where that cannot be arranged the kernel's message has to do.
-    let _ = xget::sys::crash::say_when_at_fault();
+    // Without the handler the shell still reports the signal.
+    let _ = xget::sys::crash::report_illegal_instruction();
     if xget::boot::is_init() {
         // What the kernel passes on to it are words of its command line, not arguments.
         xget::boot::init();
     }
     if std::process::id() == 1
-        && let Err(error) = xget::sys::container::work_in_child()
+        && let Err(error) = xget::sys::container::run_in_child()
     {
         let error = Error::System { action: "start a process", error };
         Reporter::new(Logging::default()).error(&error);

@@ -37,7 +37,8 @@ const BUILT_IN_CMDLINE: &str = "/etc/xget/cmdline";
 const BUILT_IN_KEY: &str = "/etc/xget/key.pub";
 /// Where what is fetched goes: a tmpfs of its own, as `/run` is small and often noexec.
 const FILES: &str = "/run/xget/files";
-const FILES_FLAGS: MountFlags = MountFlags { read_only: false, no_privileges: true, again: false };
+const FILES_FLAGS: MountFlags =
+    MountFlags { read_only: false, no_privileges: true, remount: false };
 /// Where the root file system is to be, unless the environment's `NEWROOT` says otherwise.
 const NEW_ROOT: &str = "/sysroot";
 /// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
@@ -314,7 +315,7 @@ fn make_files_room(copies: u64) -> Result<(), Error> {
 
 /// Lets files grow into the room that was kept for copies of them.
 fn lift_files_limit() -> Result<(), Error> {
-    let flags = MountFlags { again: true, ..FILES_FLAGS };
+    let flags = MountFlags { remount: true, ..FILES_FLAGS };
     mount("xget".as_ref(), Path::new(FILES), "tmpfs", flags, "size=0")
         .map_err(Error::file("change the size of the tmpfs on", FILES))
 }

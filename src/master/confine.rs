@@ -54,7 +54,7 @@ pub(super) fn confine(
 /// Filters system calls; why not, if it cannot be.
 fn filter() -> Option<&'static str> {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-    return crate::sys::seccomp::filter()
+    return crate::sys::seccomp::install_filter()
         .err()
         .map(|_| "system calls are not filtered: this kernel has no seccomp");
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::image::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
 use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
 use crate::serve::tree::CONTROL_DIR;
-use crate::sys::beneath::{Kind, list, open_beneath};
+use crate::sys::beneath::{EntryType, list, open_beneath};
 use crate::sys::fs::{look_at, open_at, read_link_at};
 
 /// Longest path that the system takes, in bytes (`PATH_MAX` less its NUL).
@@ -348,7 +348,13 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn visit(&mut self, dir: &File, above: &TreePath, name: &[u8], kind: Kind) -> io::Result<()> {
+    fn visit(
+        &mut self,
+        dir: &File,
+        above: &TreePath,
+        name: &[u8],
+        kind: EntryType,
+    ) -> io::Result<()> {
         let Some(path) = self.path_in(above, name) else { return Ok(()) };
         match self.examine(dir, &path, kind) {
             Ok(()) => Ok(()),
@@ -356,25 +362,25 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn examine(&mut self, dir: &File, path: &TreePath, kind: Kind) -> io::Result<()> {
+    fn examine(&mut self, dir: &File, path: &TreePath, kind: EntryType) -> io::Result<()> {
         let name = path.name();
         let look = || look_at(dir, name)?.ok_or(io::Error::from(io::ErrorKind::NotFound));
         let kind = match kind {
-            Kind::Unknown => look()?.file_type().into(),
+            EntryType::Unknown => look()?.file_type().into(),
             known => known,
         };
-        if kind == Kind::Directory {
+        if kind == EntryType::Directory {
             self.add_directory(path, &look()?);
         } else if name.starts_with(PARTIAL_PREFIX) {
             self.counts.partial += 1;
         } else if self.options.restless.contains(&below(self.root, path)) {
             self.leave_out(below(self.root, path), Why::Restless);
-        } else if kind == Kind::File {
+        } else if kind == EntryType::File {
             // Opened, as nothing else tells whether it can be read; without waiting, as it may be a
             // fifo by now.
             let file = open_at(dir, name, libc::O_NONBLOCK | libc::O_NOFOLLOW, 0)?;
             self.add_file(path.clone(), &file.metadata()?);
-        } else if kind == Kind::Symlink {
+        } else if kind == EntryType::Symlink {
             self.add_symlink(path, &look()?, read_link_at(dir, name)?);
         } else {
             self.counts.special += 1;

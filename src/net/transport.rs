@@ -29,7 +29,7 @@ impl Transport {
     }
 
     /// What tells that a connection which was begun is made, or cannot be made.
-    pub fn awaits(&self, stream: &TcpStream) -> PollFd {
+    pub(crate) fn awaits(&self, stream: &TcpStream) -> PollFd {
         let reads = matches!(self, Transport::Own(_));
         PollFd::new(stream.as_fd(), reads, !reads)
     }

@@ -1,4 +1,5 @@
-//! What is below an open directory, and nothing else, whoever rearranges the names meanwhile.
+//! Opens and lists what is below an open directory, and never anything outside of it, even while another
+//! process renames directories or replaces them by symbolic links.
 
 use std::ffi::CString;
 use std::fs::{File, FileType};
@@ -10,26 +11,26 @@ use super::fs::open_at;
 use super::{checked, counted};
 use crate::image::path::TreePath;
 
-/// Nothing above the directory is reached, and no symbolic link is followed, be it one of a process's
-/// descriptors in /proc (openat2(2)).
+/// The path never leaves the directory, and follows no symbolic link, not even a magic link such as
+/// `/proc/self/fd/3` (openat2(2)).
 const RESOLVE: u64 =
     libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_SYMLINKS;
-/// Bytes of names that are read at a time.
+/// Size of the buffer for directory entries.
 const LIST_BYTES: usize = 32 << 10;
 
-/// Opens what is at `path` below `dir` for reading. It never waits: whoever opens a fifo or a device
-/// that has taken a file's place is told by its attributes.
+/// Opens `path` below `dir` for reading, without blocking. If a FIFO or a device has replaced a file, the
+/// open succeeds, and the file's attributes show it.
 ///
 /// # Errors
 ///
-/// `ELOOP` for a symbolic link on the way or at its end (`ENOTDIR` for one on the way on kernels
-/// before 5.6), and those of openat(2).
-pub fn open_beneath(dir: &File, path: &TreePath, flags: i32) -> io::Result<File> {
+/// `ELOOP` if a component of `path` is a symbolic link (before Linux 5.6 `ENOTDIR`, unless it is the last
+/// one), and those of openat(2).
+pub(crate) fn open_beneath(dir: &File, path: &TreePath, flags: i32) -> io::Result<File> {
     let flags = flags | libc::O_NONBLOCK | libc::O_NOFOLLOW;
     match openat2(dir, path, flags) {
-        // Not known, or kept from this process by a filter that is older than it.
+        // The kernel or a seccomp filter is older than the call.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-            open_name_by_name(dir, path, flags)
+            open_by_components(dir, path, flags)
         }
         opened => opened,
     }
@@ -37,91 +38,91 @@ pub fn open_beneath(dir: &File, path: &TreePath, flags: i32) -> io::Result<File>
 
 fn openat2(dir: &File, path: &TreePath, flags: i32) -> io::Result<File> {
     let path = CString::new(path.as_bytes_or_dot())?;
-    // SAFETY: all of its fields are numbers.
+    // SAFETY: an `open_how` consists of integers, for which zeros are valid values.
     let mut how: libc::open_how = unsafe { mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC | libc::O_NOCTTY) as u64;
     how.resolve = RESOLVE;
     let (fd, room) = (dir.as_raw_fd(), size_of_val(&how));
-    // SAFETY: the path is a C string and `how` has the size that is given; both outlive the call.
+    // SAFETY: the path ends with a NUL, `how` is as large as the size says, and both outlive the call.
     let fd = unsafe { libc::syscall(libc::SYS_openat2, fd, path.as_ptr(), &raw const how, room) };
     let fd = fd as i32;
     checked(fd)?;
-    // SAFETY: the descriptor was just made and belongs to nobody else.
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
-/// The same where the kernel does not do it: each directory on the way is opened in the one above it.
-fn open_name_by_name(dir: &File, path: &TreePath, flags: i32) -> io::Result<File> {
+/// The same without openat2: opens each directory of the path relative to its parent.
+fn open_by_components(dir: &File, path: &TreePath, flags: i32) -> io::Result<File> {
     let Some(parent) = path.parent() else { return open_at(dir, b".", flags, 0) };
-    let on_the_way = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let mut above = open_at(dir, b".", on_the_way, 0)?;
+    let directory_flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let mut above = open_at(dir, b".", directory_flags, 0)?;
     for name in parent.elements() {
-        above = open_at(&above, name, on_the_way, 0)?;
+        above = open_at(&above, name, directory_flags, 0)?;
     }
     open_at(&above, path.name(), flags, 0)
 }
 
-/// What a directory says that a name in it is.
+/// The type of a directory entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A directory.
+pub(crate) enum EntryType {
     Directory,
-    /// A regular file.
     File,
-    /// A symbolic link.
     Symlink,
-    /// A device, a fifo or a socket.
+    /// A device, a FIFO or a socket.
     Special,
-    /// Not every file system says it.
+    /// Some file systems store no types in directories.
     Unknown,
 }
 
-impl From<FileType> for Kind {
-    fn from(kind: FileType) -> Kind {
-        match () {
-            () if kind.is_dir() => Kind::Directory,
-            () if kind.is_file() => Kind::File,
-            () if kind.is_symlink() => Kind::Symlink,
-            () => Kind::Special,
+impl From<FileType> for EntryType {
+    fn from(file_type: FileType) -> EntryType {
+        if file_type.is_dir() {
+            EntryType::Directory
+        } else if file_type.is_file() {
+            EntryType::File
+        } else if file_type.is_symlink() {
+            EntryType::Symlink
+        } else {
+            EntryType::Special
         }
     }
 }
 
-/// The names in an open directory, but for `.` and `..`, in no order (getdents64(2)).
-pub fn list(dir: &File) -> io::Result<Vec<(Vec<u8>, Kind)>> {
+/// The entries of an open directory except `.` and `..`, in no order (getdents64(2)).
+pub(crate) fn list(dir: &File) -> io::Result<Vec<(Vec<u8>, EntryType)>> {
     let (mut names, mut buffer) = (Vec::new(), vec![0u8; LIST_BYTES]);
     loop {
         let (fd, at, room) = (dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: the directory is open, and the buffer is writable for the length that is given.
+        // SAFETY: the kernel writes at most as many bytes as the buffer has.
         let got = unsafe { libc::syscall(libc::SYS_getdents64, fd, at, room) };
         let mut rest = buffer.get(..counted(got as isize)?).unwrap_or_default();
         if rest.is_empty() {
             return Ok(names);
         }
         while !rest.is_empty() {
-            let (name, kind, next) = entry(rest).ok_or(io::ErrorKind::InvalidData)?;
+            let (name, entry_type, next) = entry(rest).ok_or(io::ErrorKind::InvalidData)?;
             if !matches!(name, b"." | b"..") {
-                names.push((name.to_vec(), kind));
+                names.push((name.to_vec(), entry_type));
             }
             rest = next;
         }
     }
 }
 
-/// The first `struct linux_dirent64`, and what is behind it: 8 bytes each of inode and offset, 2 of the
-/// length of all, 1 of the type, and the name with a NUL behind it.
-fn entry(bytes: &[u8]) -> Option<(&[u8], Kind, &[u8])> {
+/// Splits off the first `struct linux_dirent64`: its name, its type, and the bytes after it. The layout is 8
+/// bytes of inode, 8 of offset, 2 of the record's length, 1 of the type, and the name, which ends with a NUL.
+fn entry(bytes: &[u8]) -> Option<(&[u8], EntryType, &[u8])> {
     let length = bytes.get(16..)?.first_chunk()?;
     let (entry, next) = bytes.split_at_checked(u16::from_ne_bytes(*length).into())?;
-    let kind = match *entry.get(18)? {
-        libc::DT_DIR => Kind::Directory,
-        libc::DT_REG => Kind::File,
-        libc::DT_LNK => Kind::Symlink,
-        libc::DT_UNKNOWN => Kind::Unknown,
-        _ => Kind::Special,
+    let entry_type = match *entry.get(18)? {
+        libc::DT_DIR => EntryType::Directory,
+        libc::DT_REG => EntryType::File,
+        libc::DT_LNK => EntryType::Symlink,
+        libc::DT_UNKNOWN => EntryType::Unknown,
+        _ => EntryType::Special,
     };
     let name = entry.get(19..)?.split(|byte| *byte == 0).next()?;
-    Some((name, kind, next))
+    Some((name, entry_type, next))
 }
 
 #[cfg(test)]
@@ -133,7 +134,7 @@ mod tests {
     use super::*;
 
     type Open = fn(&File, &TreePath, i32) -> io::Result<File>;
-    const WAYS: [Open; 2] = [openat2, open_name_by_name];
+    const IMPLEMENTATIONS: [Open; 2] = [openat2, open_by_components];
 
     fn tree(name: &str) -> (PathBuf, File) {
         let dir = std::env::temp_dir().join(format!("xget-beneath-{name}-{}", std::process::id()));
@@ -149,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_below_is_opened_at_any_depth() {
+    fn a_path_below_the_directory_is_opened_at_any_depth() {
         let (dir, top) = tree("depth");
-        for open in WAYS {
+        for open in IMPLEMENTATIONS {
             assert!(open(&top, &path("."), libc::O_NOFOLLOW).unwrap().metadata().unwrap().is_dir());
             let file = open(&top, &path("a/b/file"), libc::O_NOFOLLOW).unwrap();
             assert_eq!(io::read_to_string(file).unwrap(), "inside");
@@ -160,12 +161,12 @@ mod tests {
     }
 
     #[test]
-    fn no_link_is_followed_wherever_it_leads() {
+    fn a_symbolic_link_is_never_followed() {
         let (dir, top) = tree("links");
         symlink(&dir, dir.join("top/up")).unwrap();
         symlink("a", dir.join("top/same")).unwrap();
         symlink("file", dir.join("top/a/b/link")).unwrap();
-        for open in WAYS {
+        for open in IMPLEMENTATIONS {
             for through in ["up/outside", "same/b/file", "a/b/link"] {
                 let error = open(&top, &path(through), libc::O_NOFOLLOW).unwrap_err();
                 let expected = [libc::ELOOP, libc::ENOTDIR].map(Some);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_waited_for() {
+    fn opening_a_fifo_does_not_block() {
         let (dir, top) = tree("fifo");
         super::super::fs::make_node(&dir.join("top/fifo"), libc::S_IFIFO | 0o600, 0, 0).unwrap();
         assert!(!open_beneath(&top, &path("fifo"), 0).unwrap().metadata().unwrap().is_file());
@@ -184,15 +185,17 @@ mod tests {
     }
 
     #[test]
-    fn every_name_is_listed_once_with_what_it_is() {
+    fn every_entry_is_listed_once_with_its_type() {
         let (dir, top) = tree("list");
-        // More than fit into the buffer at once.
+        // More names than fit into the buffer at once.
         let files: Vec<String> = (0..2000).map(|i| format!("{i:060}")).collect();
-        files.iter().for_each(|name| drop(File::create(dir.join("top").join(name)).unwrap()));
+        for name in &files {
+            File::create(dir.join("top").join(name)).unwrap();
+        }
         symlink("a", dir.join("top/link")).unwrap();
         let mut expected =
-            vec![(b"a".to_vec(), Kind::Directory), (b"link".to_vec(), Kind::Symlink)];
-        expected.extend(files.into_iter().map(|name| (name.into_bytes(), Kind::File)));
+            vec![(b"a".to_vec(), EntryType::Directory), (b"link".to_vec(), EntryType::Symlink)];
+        expected.extend(files.into_iter().map(|name| (name.into_bytes(), EntryType::File)));
         expected.sort_by(|(a, _), (b, _)| a.cmp(b));
         let mut listed = list(&top).unwrap();
         listed.sort_by(|(a, _), (b, _)| a.cmp(b));

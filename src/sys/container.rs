@@ -1,5 +1,5 @@
-//! The duties of a PID namespace's first process (pid_namespaces(7)): the kernel discards signals that
-//! such a process does not handle, and orphans become its children, which it has to reap.
+//! The duties of the first process of a PID namespace, as in a container (pid_namespaces(7)): the kernel
+//! discards signals that it does not handle, and orphans become its children, which it must reap.
 
 use std::io;
 use std::process::exit;
@@ -7,89 +7,90 @@ use std::{mem, ptr};
 
 use super::checked;
 
-/// Passed on to the processes of the namespace, as a terminal or a container's runtime sends them.
-const PASSED_ON: [libc::c_int; 6] =
+/// Signals that a terminal or a container runtime sends to the first process, meant for all processes.
+const FORWARDED: [libc::c_int; 6] =
     [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 
-/// Returns in a new child process, which does the work as an ordinary process. The calling process stays
-/// behind: it passes signals on, reaps, and exits with the child's code (128 + n after signal n) once no
-/// process of the namespace is left.
+/// Returns in a new child process, which continues as an ordinary process. The calling process never
+/// returns: it forwards signals, reaps, and exits with the child's exit code (128 + n after signal n) once
+/// no other process of the namespace is left.
 ///
-/// Must be called while there is only one thread.
-pub fn work_in_child() -> io::Result<()> {
-    let signals = signals_to_wait_for();
-    let mut before = no_signals();
-    // SAFETY: both sets are initialized, and live until the call returns.
+/// Must be called while the process has only one thread.
+pub fn run_in_child() -> io::Result<()> {
+    let signals = awaited_signals();
+    let mut before = empty_set();
+    // SAFETY: both sets are initialized and outlive the call.
     checked(unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const signals, &raw mut before) })?;
-    // SAFETY: there is one thread, so the child may call anything.
+    // SAFETY: the process has one thread, so no lock is left held by a thread that the child lacks.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            address_to_this_process();
-            // SAFETY: the set is initialized; nobody asks for the old one.
+            take_over_pid_variables();
+            // SAFETY: the set is initialized, and a null pointer means that the old one is not returned.
             checked(unsafe {
                 libc::sigprocmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut())
             })
         }
-        child => exit(stay_behind(child, &signals)),
+        child => exit(supervise(child, &signals)),
     }
 }
 
-/// What the service manager has addressed to process 1 is for the one that does the work
-/// (sd_listen_fds(3), sd_watchdog_enabled(3)).
-fn address_to_this_process() {
+/// What the service manager passed to process 1 is meant for the process that serves (sd_listen_fds(3),
+/// sd_watchdog_enabled(3)).
+fn take_over_pid_variables() {
     for name in ["LISTEN_PID", "WATCHDOG_PID"] {
         if std::env::var(name).is_ok_and(|pid| pid == "1") {
-            // SAFETY: there is one thread.
+            // SAFETY: the process has one thread, so nothing reads the environment at the same time.
             unsafe { std::env::set_var(name, std::process::id().to_string()) };
         }
     }
 }
 
-fn stay_behind(child: libc::pid_t, signals: &libc::sigset_t) -> i32 {
+fn supervise(child: libc::pid_t, signals: &libc::sigset_t) -> i32 {
     let mut code = 0;
     loop {
-        // SAFETY: a siginfo_t is numbers, for which zeros are values.
+        // SAFETY: a siginfo_t consists of integers and pointers, for which zeros are valid values.
         let mut info: libc::siginfo_t = unsafe { mem::zeroed() };
-        // SAFETY: the set is initialized, and the call writes one siginfo_t.
+        // SAFETY: the set is initialized, and `info` has room for what the call writes.
         let signal = unsafe { libc::sigwaitinfo(signals, &raw mut info) };
         if signal != libc::SIGCHLD {
-            // A terminal has sent its signal to the child too.
+            // SI_KERNEL: it came from the terminal, which has sent it to the child as well.
             if signal > 0 && info.si_code != libc::SI_KERNEL {
-                // SAFETY: kill takes numbers; -1 is every process of the namespace but this one.
+                // -1 is every process of the namespace except this one.
+                // SAFETY: kill accesses no memory.
                 unsafe { libc::kill(-1, signal) };
             }
             continue;
         }
         loop {
             let mut status = 0;
-            // SAFETY: the call writes one number.
+            // SAFETY: the call writes nothing but `status`.
             match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
                 0 => break,
                 -1 => return code,
-                pid if pid == child => code = code_of(status),
+                pid if pid == child => code = exit_code(status),
                 _ => {}
             }
         }
     }
 }
 
-fn code_of(status: i32) -> i32 {
+fn exit_code(status: i32) -> i32 {
     if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
 }
 
-fn no_signals() -> libc::sigset_t {
-    // SAFETY: a sigset_t is an array of numbers, for which zeros are values.
+fn empty_set() -> libc::sigset_t {
+    // SAFETY: a sigset_t is an array of integers, for which zeros are valid values.
     let mut set = unsafe { mem::zeroed() };
-    // SAFETY: the call writes to the set.
+    // SAFETY: the call writes nothing but the set.
     unsafe { libc::sigemptyset(&raw mut set) };
     set
 }
 
-fn signals_to_wait_for() -> libc::sigset_t {
-    let mut set = no_signals();
-    for signal in PASSED_ON.into_iter().chain([libc::SIGCHLD]) {
-        // SAFETY: the set is initialized, and these are signals.
+fn awaited_signals() -> libc::sigset_t {
+    let mut set = empty_set();
+    for signal in FORWARDED.into_iter().chain([libc::SIGCHLD]) {
+        // SAFETY: the set is initialized, and the call writes nothing else.
         unsafe { libc::sigaddset(&raw mut set, signal) };
     }
     set

@@ -1,32 +1,32 @@
-//! What is said where this program is at fault.
+//! The message about an internal error of the static programs.
 //!
-//! In the static programs a broken assumption runs into an instruction that does not exist, in place of
-//! the standard library's message, whose machinery would make them half as large again. The address is
-//! that of the instruction in the program's file: `addr2line` finds the line in one that was not
-//! stripped.
+//! Their panics are compiled to an illegal instruction, because the standard library's panic messages would
+//! make them half as large again. The address in the message is the instruction's offset in the program's
+//! file: `addr2line` finds the source line, given a program that is not stripped.
 
 use std::ptr;
 
 use super::checked;
 
 unsafe extern "C" {
-    /// Where the program's file begins in memory; the linker knows.
+    // Defined by the linker: where the program's ELF header is in memory. Only its address is used.
     static __ehdr_start: u8;
 }
 
-/// Says what has happened when the processor refuses an instruction, then lets the process end by it.
-pub fn say_when_at_fault() -> std::io::Result<()> {
-    // SAFETY: an all-zero sigaction is one.
+/// Installs a handler that prints the message when the process runs into an illegal instruction (SIGILL).
+/// The signal ends the process afterwards.
+pub fn report_illegal_instruction() -> std::io::Result<()> {
+    // SAFETY: a sigaction consists of integers and nullable pointers, for which zeros are valid values.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = at_fault as *const () as usize;
-    // Once: with the signal's usual effect restored the same instruction then ends the process.
+    action.sa_sigaction = on_illegal_instruction as *const () as usize;
+    // SA_RESETHAND restores the default action, so that the same instruction then ends the process.
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
-    // SAFETY: the action outlives the call; its function takes what SA_SIGINFO passes.
+    // SAFETY: the action outlives the call, and its handler has the signature that SA_SIGINFO requires.
     checked(unsafe { libc::sigaction(libc::SIGILL, &action, ptr::null_mut()) })
 }
 
-extern "C" fn at_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-    // SAFETY: the kernel passes a siginfo whose address is that of the instruction.
+extern "C" fn on_illegal_instruction(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes a valid pointer; the address in it is not dereferenced.
     let address = unsafe { (*info).si_addr() } as usize;
     let offset = address.wrapping_sub(ptr::addr_of!(__ehdr_start) as usize);
     let mut line =
@@ -38,6 +38,6 @@ extern "C" fn at_fault(_: i32, info: *mut libc::siginfo_t, _: *mut libc::c_void)
             *digit = b"0123456789abcdef".get(value).copied().unwrap_or(b'?');
         }
     }
-    // SAFETY: write is one of the calls that a signal handler may make; the buffer is readable.
+    // SAFETY: write(2) is async-signal-safe, and the line is readable for the length passed.
     let _ = unsafe { libc::write(2, line.as_ptr().cast(), line.len()) };
 }

@@ -1,5 +1,5 @@
-//! Open descriptors that go from one process to another (unix(7)), and files that are nowhere but in
-//! memory (memfd_create(2)).
+//! Passes open descriptors from one process to another (SCM_RIGHTS, unix(7)), and creates files that exist
+//! only in memory (memfd_create(2)).
 
 use std::fs::File;
 use std::io;
@@ -8,16 +8,21 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{checked, counted};
 
-/// Most descriptors of one message.
-pub const MAX_DESCRIPTORS: usize = 5;
-/// Room for a control message with so many; in words, so that it is aligned.
+/// Most descriptors in one message.
+pub(crate) const MAX_DESCRIPTORS: usize = 5;
+/// Size of a control message with that many descriptors, in 8-byte words, which align it.
 const CONTROL_WORDS: usize = 5;
 
-/// Sends one message with descriptors, at most [`MAX_DESCRIPTORS`]; without waiting.
+/// Sends one message with 1 to [`MAX_DESCRIPTORS`] descriptors, without blocking.
 ///
 /// # Errors
-/// `InvalidInput` for more descriptors; `EMSGSIZE` if the message is too long for the socket.
-pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+///
+/// `InvalidInput` for any other number of descriptors; `EMSGSIZE` if the message is too long for the socket.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    message: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     if fds.is_empty() || fds.len() > MAX_DESCRIPTORS {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -25,15 +30,16 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> i
     let mut control = [0u64; CONTROL_WORDS];
     let mut part =
         libc::iovec { iov_base: message.as_ptr().cast_mut().cast(), iov_len: message.len() };
-    // SAFETY: all of its fields are numbers and pointers, for which zeros are values.
+    // SAFETY: a msghdr consists of integers and pointers, for which zeros are valid values.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
-    // SAFETY: it takes no memory; it adds numbers.
+    // SAFETY: CMSG_SPACE only computes a size.
     header.msg_controllen = unsafe { libc::CMSG_SPACE(bytes) } as _;
-    // SAFETY: the control buffer has room for MAX_DESCRIPTORS, so that there is a first header in it,
-    // with that much behind it; a BorrowedFd is the number of a descriptor, as SCM_RIGHTS wants it.
+    // SAFETY: the control buffer has room for a header and MAX_DESCRIPTORS, and there are no more of them,
+    // so that CMSG_FIRSTHDR is not null and the copy stays within the buffer. A BorrowedFd is represented
+    // as the integer that SCM_RIGHTS expects.
     unsafe {
         let first = libc::CMSG_FIRSTHDR(&raw const header);
         (*first).cmsg_level = libc::SOL_SOCKET;
@@ -43,81 +49,82 @@ pub fn send(socket: BorrowedFd<'_>, message: &[u8], fds: &[BorrowedFd<'_>]) -> i
         std::ptr::copy_nonoverlapping(fds.as_ptr().cast(), to, bytes as usize);
     }
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    // SAFETY: the message and the control buffer outlive the call, and their lengths are right.
+    // SAFETY: the header points to buffers that outlive the call, and states their lengths.
     counted(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) }).map(drop)
 }
 
-/// Waits for one message: its bytes, and the descriptors that came with it.
+/// Waits for one message, and returns its bytes and descriptors.
 ///
 /// # Errors
-/// `EMSGSIZE` if the buffer is too small or more descriptors came than [`MAX_DESCRIPTORS`].
-pub fn receive<'a>(
+///
+/// `EMSGSIZE` if the message is longer than the buffer or has more than [`MAX_DESCRIPTORS`] descriptors.
+pub(crate) fn receive<'a>(
     socket: BorrowedFd<'_>,
     buffer: &'a mut [u8],
 ) -> io::Result<(&'a [u8], Vec<OwnedFd>)> {
     let mut control = [0u64; CONTROL_WORDS];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: all of its fields are numbers and pointers, for which zeros are values.
+    // SAFETY: a msghdr consists of integers and pointers, for which zeros are valid values.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = &raw mut part;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = size_of_val(&control) as _;
-    // SAFETY: both buffers are writable for the lengths that are given.
+    // SAFETY: the header points to buffers that are writable for the lengths it states.
     let length =
         unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
     let length = counted(length)?;
-    let fds = received(&header);
-    let cut = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
-    match buffer.get(..length).filter(|_| !cut) {
+    let fds = descriptors_in(&header);
+    let truncated = header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    match buffer.get(..length).filter(|_| !truncated) {
         Some(message) => Ok((message, fds)),
         None => Err(io::Error::from_raw_os_error(libc::EMSGSIZE)),
     }
 }
 
-/// The descriptors in the control messages that recvmsg has filled in.
-fn received(header: &libc::msghdr) -> Vec<OwnedFd> {
+/// Takes the descriptors out of a header that recvmsg has filled in. Must be called once for each header.
+fn descriptors_in(header: &libc::msghdr) -> Vec<OwnedFd> {
     let mut fds = Vec::new();
-    // SAFETY: recvmsg has filled in the header; its control buffer is still there.
+    // SAFETY: recvmsg has filled in the header, and its control buffer is still alive.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: a pointer that is not null is one to a header within the control buffer.
+    // SAFETY: a pointer that CMSG_FIRSTHDR or CMSG_NXTHDR returns is null or points into the control buffer.
     while let Some(found) = unsafe { next.as_ref() } {
         if found.cmsg_level == libc::SOL_SOCKET && found.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: it takes no memory; it adds numbers.
-            let length_with = |i: u32| unsafe { libc::CMSG_LEN((i + 1) * size_of::<i32>() as u32) };
-            for i in (0..).take_while(|i| found.cmsg_len >= length_with(*i) as _) {
-                // SAFETY: the kernel has put so many descriptors there, which are open, belong to
-                // nobody else, and need not be aligned.
+            // SAFETY: CMSG_LEN only computes a size.
+            let length_for = |i: u32| unsafe { libc::CMSG_LEN((i + 1) * size_of::<i32>() as u32) };
+            for i in (0..).take_while(|i| found.cmsg_len >= length_for(*i) as _) {
+                // SAFETY: by its length the control message holds this descriptor. The kernel has just
+                // opened it for this process, so nothing else owns it. It may be unaligned.
                 fds.push(unsafe {
                     let at = libc::CMSG_DATA(found).cast::<i32>().add(i as usize);
                     OwnedFd::from_raw_fd(at.read_unaligned())
                 });
             }
         }
-        // SAFETY: both are the message and a header of it.
+        // SAFETY: `found` is a header of this message.
         next = unsafe { libc::CMSG_NXTHDR(header, found) };
     }
     fds
 }
 
-/// The user that the process at the other end of a Unix socket acted as when it connected.
-pub fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
+/// The effective user of the process at the other end of a Unix socket, at the time when it connected.
+pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of_val(&peer) as libc::socklen_t;
     let (fd, level, option) = (socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERCRED);
-    // SAFETY: the option is a ucred, and its length is given.
+    // SAFETY: SO_PEERCRED writes one ucred, and `length` is its size.
     checked(unsafe {
         libc::getsockopt(fd, level, option, (&raw mut peer).cast(), &raw mut length)
     })?;
     Ok(peer.uid)
 }
 
-/// A new and empty file that has no name and is in memory only.
-pub fn file_in_memory() -> io::Result<File> {
-    // SAFETY: the name, which is for debugging, is a C string.
+/// Creates an empty file that has no name and exists only in memory.
+pub(crate) fn file_in_memory() -> io::Result<File> {
+    // SAFETY: the name ends with a NUL.
     let fd = unsafe { libc::memfd_create(c"xget".as_ptr(), libc::MFD_CLOEXEC) };
     checked(fd)?;
-    // SAFETY: the descriptor was just made and belongs to nobody else.
+    // SAFETY: the call has just returned this descriptor, so nothing else owns it.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 
@@ -130,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_open_file_goes_through_a_socket() {
+    fn an_open_file_is_passed_through_a_socket() {
         let (here, there) = UnixDatagram::pair().unwrap();
         let mut file = file_in_memory().unwrap();
         file.write_all(b"content").unwrap();
@@ -153,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_at_the_other_end_is_known() {
+    fn the_user_at_the_other_end_of_a_socket_is_known() {
         let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
         assert_eq!(peer_user(here.as_fd()).unwrap(), super::super::fs::effective_uid());
     }

@@ -1,4 +1,4 @@
-//! The running kernel: modules, kexec, restart.
+//! Loads kernel modules and other kernels, and restarts the machine.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -7,12 +7,12 @@ use std::os::fd::AsRawFd;
 
 use super::checked;
 
-/// The next kernel gets no initrd: KEXEC_FILE_NO_INITRAMFS of linux/kexec.h.
+/// `KEXEC_FILE_NO_INITRAMFS` (linux/kexec.h): the kernel to load has no initrd.
 const NO_INITRAMFS: libc::c_ulong = 4;
 
-/// Loads a kernel module from an open file (finit_module(2)). One that is there already is no error.
-pub fn load_module(file: &File) -> io::Result<()> {
-    // SAFETY: the descriptor is open, the options are an empty C string.
+/// Loads a kernel module from an open file (finit_module(2)), unless it is loaded already.
+pub(crate) fn load_module(file: &File) -> io::Result<()> {
+    // SAFETY: the options are an empty string that ends with a NUL.
     let result = unsafe {
         libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0 as libc::c_int)
     };
@@ -24,16 +24,15 @@ pub fn load_module(file: &File) -> io::Result<()> {
 
 #[cfg(not(all(target_arch = "aarch64", target_env = "musl")))]
 const KEXEC_FILE_LOAD: libc::c_long = libc::SYS_kexec_file_load;
-/// As in asm-generic/unistd.h: libc has no name for it there.
+/// From asm-generic/unistd.h, as the libc crate does not define it for this target.
 #[cfg(all(target_arch = "aarch64", target_env = "musl"))]
 const KEXEC_FILE_LOAD: libc::c_long = 294;
 
-/// Makes a kernel the one to go on with (kexec_file_load(2)). [`start_loaded_kernel`] goes on.
-pub fn load_kernel(kernel: &File, initrd: Option<&File>, cmdline: &str) -> io::Result<()> {
+/// Loads a kernel that [`start_loaded_kernel`] then starts (kexec_file_load(2)).
+pub(crate) fn load_kernel(kernel: &File, initrd: Option<&File>, cmdline: &str) -> io::Result<()> {
     let cmdline = CString::new(cmdline)?;
     let flags = if initrd.is_some() { 0 } else { NO_INITRAMFS };
-    // SAFETY: the descriptors are open, or -1 with the flag for it; the command line is a C string,
-    // and its length counts the NUL.
+    // SAFETY: the command line is readable for the length passed, which includes its NUL.
     let result = unsafe {
         libc::syscall(
             KEXEC_FILE_LOAD,
@@ -47,18 +46,19 @@ pub fn load_kernel(kernel: &File, initrd: Option<&File>, cmdline: &str) -> io::R
     checked(result as libc::c_int)
 }
 
-/// Ends everything here and starts the kernel that was loaded; returns only if that fails.
-pub fn start_loaded_kernel() -> io::Error {
+/// Starts the loaded kernel at once, which ends all processes; returns only on failure.
+pub(crate) fn start_loaded_kernel() -> io::Error {
     restart(libc::LINUX_REBOOT_CMD_KEXEC)
 }
 
-/// Restarts the machine; returns only if that fails.
-pub fn restart_machine() -> io::Error {
+/// Restarts the machine at once; returns only on failure.
+pub(crate) fn restart_machine() -> io::Error {
     restart(libc::RB_AUTOBOOT)
 }
 
 fn restart(how: libc::c_int) -> io::Error {
-    // SAFETY: both calls take no memory. What is in files is written first.
+    // Files are written to their disks first.
+    // SAFETY: neither call accesses memory.
     unsafe {
         libc::sync();
         libc::reboot(how);

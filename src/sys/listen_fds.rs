@@ -1,16 +1,16 @@
-//! Sockets that the service manager has opened for this process (sd_listen_fds(3)).
+//! Sockets that the service manager passed to this process: socket activation (sd_listen_fds(3)).
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The first of them: `SD_LISTEN_FDS_START`.
-const FIRST: i32 = 3;
-/// More are not looked at.
-const MOST: i32 = 64;
+/// `SD_LISTEN_FDS_START`, the number of the first descriptor.
+const FIRST_FD: i32 = 3;
+const MAX_FDS: i32 = 64;
 
-/// The descriptors, in their order, each with its name (`FileDescriptorName=` of systemd.socket(5)); none
-/// if they are meant for another process. Those that are not open are left out. A second call gets none.
-pub fn descriptors() -> Vec<(String, OwnedFd)> {
+/// The passed descriptors in order, each with its name (`FileDescriptorName=` of systemd.socket(5)); none if
+/// they are meant for another process. Descriptors that are not open are left out. A second call returns
+/// none, since the first caller owns them.
+pub(crate) fn descriptors() -> Vec<(String, OwnedFd)> {
     static TAKEN: AtomicBool = AtomicBool::new(false);
     let variable = |name| std::env::var(name).unwrap_or_default();
     let count = count(&variable("LISTEN_PID"), &variable("LISTEN_FDS"), std::process::id());
@@ -18,25 +18,25 @@ pub fn descriptors() -> Vec<(String, OwnedFd)> {
         return Vec::new();
     }
     let all_names = variable("LISTEN_FDNAMES");
-    let named = names(&all_names).zip(FIRST..FIRST + count);
+    let named = names(&all_names).zip(FIRST_FD..FIRST_FD + count);
     named.filter_map(|(name, fd)| Some((name.to_owned(), take(fd)?))).collect()
 }
 
 fn count(pid: &str, fds: &str, own_pid: u32) -> i32 {
-    let meant = pid.parse() == Ok(own_pid);
-    fds.parse().ok().filter(|_| meant).unwrap_or(0).clamp(0, MOST)
+    let for_this_process = pid.parse() == Ok(own_pid);
+    fds.parse().ok().filter(|_| for_this_process).unwrap_or(0).clamp(0, MAX_FDS)
 }
 
-/// The names of `LISTEN_FDNAMES`, and then empty ones for those that have none.
+/// The names in `LISTEN_FDNAMES`, followed by empty ones for descriptors without a name.
 fn names(all: &str) -> impl Iterator<Item = &str> {
     all.split(':').chain(std::iter::repeat(""))
 }
 
 fn take(fd: i32) -> Option<OwnedFd> {
-    // SAFETY: the call takes numbers only.
+    // SAFETY: F_SETFD accesses no memory.
     let is_open = unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) } >= 0;
-    // SAFETY: it is open, and, as the environment says, was given to this process from the start; it is
-    // taken once.
+    // SAFETY: the descriptor is open. The service manager passed it for this purpose, so nothing else in
+    // the process owns it, and `descriptors` takes it only once.
     is_open.then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -45,22 +45,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_meant_for_another_process_is_left_alone() {
+    fn descriptors_for_another_process_are_left_alone() {
         assert_eq!(count("7", "2", 7), 2);
         assert_eq!(count("7", "2", 8), 0);
         assert_eq!(count("", "2", 8), 0);
     }
 
     #[test]
-    fn names_are_in_the_order_of_the_descriptors() {
+    fn names_have_the_order_of_the_descriptors() {
         assert!(names("xget-master.socket:http").take(3).eq(["xget-master.socket", "http", ""]));
-        assert!(names("").take(2).eq(["", ""]), "as from a manager that gives no names");
+        assert!(names("").take(2).eq(["", ""]), "the service manager passed no names");
     }
 
     #[test]
-    fn nonsense_is_no_descriptor() {
+    fn an_invalid_number_of_descriptors_counts_as_none() {
         assert_eq!(count("7", "-1", 7), 0);
         assert_eq!(count("7", "two", 7), 0);
-        assert_eq!(count("7", "1000000", 7), MOST);
+    }
+
+    #[test]
+    fn the_number_of_descriptors_is_limited() {
+        assert_eq!(count("7", "1000000", 7), MAX_FDS);
     }
 }

@@ -1,4 +1,4 @@
-//! A file as a block device (loop(4)).
+//! Attaches an image file to a block device (loop(4)).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 
 use super::checked;
 
-/// LOOP_CTL_GET_FREE, the requests and the flags of linux/loop.h.
+/// `LOOP_CTL_GET_FREE` and the other requests and flags are in linux/loop.h.
 const GET_FREE: libc::c_ulong = 0x4C82;
 const SET_FD: libc::c_ulong = 0x4C00;
 const SET_STATUS: libc::c_ulong = 0x4C04;
-/// Both in one, since Linux 5.8.
+/// `SET_FD` and `SET_STATUS` in one request, since Linux 5.8.
 const CONFIGURE: libc::c_ulong = 0x4C0A;
 const READ_ONLY: u32 = 1;
-/// The device is free again when it is mounted no longer.
+/// The kernel detaches the file when the device is unmounted and closed.
 const AUTOCLEAR: u32 = 4;
-/// How often another process may be faster to take the device that was found free.
+/// Another process may take the free device first, so that the next one is tried.
 const ATTEMPTS: u32 = 16;
 
 /// `struct loop_info64` of linux/loop.h.
@@ -46,19 +46,19 @@ struct LoopConfig {
     reserved: [u64; 8],
 }
 
-/// Makes `image` a block device that can be read only: its path, and the open device, which keeps it
-/// until it is mounted.
-pub fn attach(image: &File) -> io::Result<(PathBuf, File)> {
-    attach_by(configure, image)
+/// Attaches `image` to a read-only block device. Returns its path, and the open device, which the caller
+/// keeps open until it has mounted the path.
+pub(crate) fn attach(image: &File) -> io::Result<(PathBuf, File)> {
+    attach_with(configure, image)
 }
 
-fn attach_by(
+fn attach_with(
     configure: fn(&File, &File) -> io::Result<()>,
     image: &File,
 ) -> io::Result<(PathBuf, File)> {
     let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
     for _ in 0..ATTEMPTS {
-        // SAFETY: the descriptor is open; this request takes no argument.
+        // SAFETY: this request takes no argument.
         let number = unsafe { libc::ioctl(control.as_raw_fd(), GET_FREE as _) };
         if number < 0 {
             return Err(io::Error::last_os_error());
@@ -94,23 +94,23 @@ fn info() -> LoopInfo {
 fn configure(device: &File, image: &File) -> io::Result<()> {
     let fd = image.as_raw_fd() as u32;
     let config = LoopConfig { fd, block_size: 0, info: info(), reserved: [0; 8] };
-    // SAFETY: both descriptors are open; the structure is the kernel's and outlives the call.
+    // SAFETY: `config` has the layout of the kernel's structure and outlives the call.
     let result = unsafe { libc::ioctl(device.as_raw_fd(), CONFIGURE as _, &raw const config) };
     match checked(result) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOTTY)) => {
-            configure_in_steps(device, image)
+            configure_in_two_steps(device, image)
         }
         result => result,
     }
 }
 
-/// For older kernels: with the file, and then with the rest. It cannot be written to, as neither the file nor
-/// the device is open for that.
-fn configure_in_steps(device: &File, image: &File) -> io::Result<()> {
+/// The same for kernels before 5.8. The device is read-only in between too, because neither the file nor the
+/// device is open for writing.
+fn configure_in_two_steps(device: &File, image: &File) -> io::Result<()> {
     let info = info();
-    // SAFETY: both descriptors are open.
+    // SAFETY: the argument of this request is a descriptor, not a pointer.
     checked(unsafe { libc::ioctl(device.as_raw_fd(), SET_FD as _, image.as_raw_fd()) })?;
-    // SAFETY: the descriptor is open; the structure is the kernel's and outlives the call.
+    // SAFETY: `info` has the layout of the kernel's structure and outlives the call.
     checked(unsafe { libc::ioctl(device.as_raw_fd(), SET_STATUS as _, &raw const info) })
 }
 
@@ -120,16 +120,16 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
-    fn an_older_kernels_way_gives_the_same_device() {
+    fn a_kernel_before_5_8_attaches_a_read_only_device_too() {
         if let Err(error) = File::open("/dev/loop-control") {
-            eprintln!("SKIPPED: no block devices can be made here: {error}");
+            eprintln!("SKIPPED: no loop devices here: {error}");
             return;
         }
         let path = std::env::temp_dir().join(format!("xget-loop-{}", std::process::id()));
         std::fs::write(&path, [7; 8192]).unwrap();
         let image = File::open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        let (_, device) = attach_by(configure_in_steps, &image).unwrap();
+        let (_, device) = attach_with(configure_in_two_steps, &image).unwrap();
         let mut bytes = [0; 8192];
         device.read_exact_at(&mut bytes, 0).unwrap();
         assert_eq!(bytes, [7; 8192]);

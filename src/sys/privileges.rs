@@ -1,22 +1,23 @@
-//! Giving up what a process may do, for good.
+//! Gives up privileges, permanently.
 
 use std::io;
 
 use super::checked;
 
-/// Reading and searching whatever belongs to others: `CAP_DAC_READ_SEARCH` of linux/capability.h.
+/// `CAP_DAC_READ_SEARCH` (linux/capability.h): read and search the files of other users.
 const READ_SEARCH: u32 = 1 << 2;
-/// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
+/// `_LINUX_CAPABILITY_VERSION_3` (linux/capability.h).
 const VERSION: u32 = 0x2008_0522;
 
-/// What capset(2) takes: a header, then the low and the high half of three sets.
+/// `struct __user_cap_header_struct` (capset(2)).
 #[repr(C)]
 struct Header {
     version: u32,
-    /// 0 is this thread.
+    /// 0: the calling thread.
     pid: i32,
 }
 
+/// `struct __user_cap_data_struct`: one half, the lower or the upper 32 bits, of three sets.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Sets {
@@ -25,18 +26,19 @@ struct Sets {
     inheritable: u32,
 }
 
-/// No program that is run from now on gets more rights than this one has (prctl(2)).
-pub fn no_new_privileges() -> io::Result<()> {
-    // SAFETY: the call takes numbers only.
+/// Programs that this process executes from now on gain no privileges, not even set-user-ID programs
+/// (PR_SET_NO_NEW_PRIVS, prctl(2)).
+pub(crate) fn no_new_privileges() -> io::Result<()> {
+    // SAFETY: this option accesses no memory.
     checked(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })
 }
 
-/// Gives up all capabilities of this thread but that of reading, if it has that (capabilities(7)).
-/// Threads that it starts have no more.
-pub fn keep_only_reading() -> io::Result<()> {
+/// Drops all capabilities of the calling thread except `CAP_DAC_READ_SEARCH` (capabilities(7)). Threads that
+/// it starts inherit the result.
+pub(crate) fn keep_only_reading() -> io::Result<()> {
     let mut header = Header { version: VERSION, pid: 0 };
     let mut sets = [Sets { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: version 3 fills in both halves of the sets, which are writable.
+    // SAFETY: with version 3 the call writes two of these structures, and `sets` has two.
     checked(unsafe { libc::syscall(libc::SYS_capget, &mut header, sets.as_mut_ptr()) as i32 })?;
     let [low, high] = &mut sets;
     for set in [&mut low.effective, &mut low.permitted] {
@@ -44,6 +46,6 @@ pub fn keep_only_reading() -> io::Result<()> {
     }
     low.inheritable = 0;
     *high = Sets { effective: 0, permitted: 0, inheritable: 0 };
-    // SAFETY: version 3 reads both halves of the sets.
+    // SAFETY: with version 3 the call reads two of these structures, and `sets` has two.
     checked(unsafe { libc::syscall(libc::SYS_capset, &header, sets.as_ptr()) as i32 })
 }

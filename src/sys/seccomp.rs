@@ -1,9 +1,8 @@
-//! A filter of system calls (seccomp(2)): what this process never does from now on.
+//! A system call filter (seccomp(2)) for a process that only serves files.
 //!
-//! It is a list of what is refused, and what is refused gets an error. A list of what is allowed, or an
-//! end by SIGSYS, would turn a call that nobody thought of, of the C library's next version say, into a
-//! master that is down. What a list of refusals cannot know, calls that are younger than it, is said not
-//! to exist, for which every caller has another way.
+//! It is a deny list, and a denied call returns an error. With an allow list, or with SIGSYS, one call that the
+//! next version of the C library makes would stop the master. Calls that are newer than the list return ENOSYS,
+//! for which every caller has a fallback.
 
 use std::io;
 use std::mem::offset_of;
@@ -12,18 +11,19 @@ use libc::{c_long, seccomp_data, sock_filter};
 
 use super::checked;
 
-/// What the kernel calls the processor that this is made for (linux/audit.h).
+/// `AUDIT_ARCH_X86_64` or `AUDIT_ARCH_AARCH64` (linux/audit.h).
 #[cfg(target_arch = "x86_64")]
-const PROCESSOR: u32 = 0xc000_003e;
+const AUDIT_ARCH: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
-const PROCESSOR: u32 = 0xc000_00b7;
-/// The youngest call that is known here; since Linux 5.1 all processors number them alike.
-const YOUNGEST: c_long = libc::SYS_mseal;
-/// In no libc yet for every processor.
+const AUDIT_ARCH: u32 = 0xc000_00b7;
+/// The newest call that this list takes into account. Since Linux 5.1 new calls have the same number on all
+/// architectures.
+const NEWEST_CALL: c_long = libc::SYS_mseal;
+/// The libc crate does not define it for all targets.
 const SYS_FCHMODAT2: c_long = 452;
 
-/// Programs, processes, and what belongs to others.
-const PROCESSES: &[c_long] = &[
+/// Executing programs, and access to other processes.
+const PROCESS_CALLS: &[c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
@@ -32,8 +32,8 @@ const PROCESSES: &[c_long] = &[
     libc::SYS_pidfd_getfd,
     libc::SYS_kcmp,
 ];
-/// Other views of the system, and more rights in them.
-const NAMESPACES: &[c_long] = &[
+/// Namespaces and mounts.
+const NAMESPACE_CALLS: &[c_long] = &[
     libc::SYS_unshare,
     libc::SYS_setns,
     libc::SYS_mount,
@@ -46,8 +46,8 @@ const NAMESPACES: &[c_long] = &[
     libc::SYS_fsopen,
     libc::SYS_fspick,
 ];
-/// Large parts of the kernel that a server has no use for.
-const KERNEL: &[c_long] = &[
+/// Large subsystems of the kernel that a server does not need.
+const SUBSYSTEM_CALLS: &[c_long] = &[
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
@@ -58,10 +58,11 @@ const KERNEL: &[c_long] = &[
     libc::SYS_request_key,
     libc::SYS_keyctl,
 ];
-/// Connections that it makes. It takes some, of a socket that listens already.
-const CONNECTIONS: &[c_long] = &[libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
-/// Changes of files that landlock(7) knows nothing of, or not in all versions.
-const FILES: &[c_long] = &[
+/// Outgoing connections and new listening sockets. The server accepts connections from a socket that listens
+/// already.
+const CONNECTION_CALLS: &[c_long] = &[libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];
+/// Changes to files that landlock(7) does not restrict, or not in all its versions.
+const FILE_CALLS: &[c_long] = &[
     libc::SYS_fchmod,
     libc::SYS_fchmodat,
     SYS_FCHMODAT2,
@@ -80,9 +81,9 @@ const FILES: &[c_long] = &[
     libc::SYS_mkdirat,
     libc::SYS_open_by_handle_at,
 ];
-/// The same, as older processors have them.
+/// Older variants of these, which newer architectures do not have.
 #[cfg(target_arch = "x86_64")]
-const OLD: &[c_long] = &[
+const OLDER_CALLS: &[c_long] = &[
     libc::SYS_fork,
     libc::SYS_vfork,
     libc::SYS_chmod,
@@ -98,92 +99,104 @@ const OLD: &[c_long] = &[
     libc::SYS_rmdir,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const OLD: &[c_long] = &[];
+const OLDER_CALLS: &[c_long] = &[];
 
-const NEVER: [&[c_long]; 6] = [PROCESSES, NAMESPACES, KERNEL, CONNECTIONS, FILES, OLD];
+const REFUSED_CALLS: [&[c_long]; 6] =
+    [PROCESS_CALLS, NAMESPACE_CALLS, SUBSYSTEM_CALLS, CONNECTION_CALLS, FILE_CALLS, OLDER_CALLS];
 
-/// Calls that are refused for one of their arguments.
-const SOMETIMES: &[Sometimes] = &[
-    // Threads may be made, and no processes.
-    Sometimes {
+/// Calls that are denied for some values of one argument.
+const REFUSED_ARGUMENTS: &[RefusedArgument] = &[
+    // New processes; new threads are allowed.
+    RefusedArgument {
         call: libc::SYS_clone,
         argument: 0,
-        refused: Refused::Without(libc::CLONE_THREAD as u32),
+        denied_if: Condition::LacksBits(libc::CLONE_THREAD as u32),
     },
-    // What tells a service manager how things are.
-    Sometimes {
+    // All sockets except Unix sockets, which notify the service manager.
+    RefusedArgument {
         call: libc::SYS_socket,
         argument: 0,
-        refused: Refused::IsNot(libc::AF_UNIX as u32),
+        denied_if: Condition::Differs(libc::AF_UNIX as u32),
     },
-    // Memory that holds code.
-    Sometimes { call: libc::SYS_mmap, argument: 2, refused: Refused::With(libc::PROT_EXEC as u32) },
-    Sometimes {
+    // Executable memory.
+    RefusedArgument {
+        call: libc::SYS_mmap,
+        argument: 2,
+        denied_if: Condition::HasBits(libc::PROT_EXEC as u32),
+    },
+    RefusedArgument {
         call: libc::SYS_mprotect,
         argument: 2,
-        refused: Refused::With(libc::PROT_EXEC as u32),
+        denied_if: Condition::HasBits(libc::PROT_EXEC as u32),
     },
-    // What looks as if it was typed on the terminal.
-    Sometimes { call: libc::SYS_ioctl, argument: 1, refused: Refused::Is(libc::TIOCSTI as u32) },
-    Sometimes { call: libc::SYS_ioctl, argument: 1, refused: Refused::Is(libc::TIOCLINUX as u32) },
+    // Input that appears to have been typed on the terminal.
+    RefusedArgument {
+        call: libc::SYS_ioctl,
+        argument: 1,
+        denied_if: Condition::Equals(libc::TIOCSTI as u32),
+    },
+    RefusedArgument {
+        call: libc::SYS_ioctl,
+        argument: 1,
+        denied_if: Condition::Equals(libc::TIOCLINUX as u32),
+    },
 ];
 
-struct Sometimes {
+struct RefusedArgument {
     call: c_long,
     argument: u32,
-    refused: Refused,
+    denied_if: Condition,
 }
 
-/// For which values of the lower half of an argument.
-enum Refused {
-    Is(u32),
-    IsNot(u32),
-    /// One of these bits is set.
-    With(u32),
-    /// None of them is.
-    Without(u32),
+/// A condition on the lower 32 bits of an argument.
+enum Condition {
+    Equals(u32),
+    Differs(u32),
+    /// At least one of these bits is set.
+    HasBits(u32),
+    /// None of these bits is set.
+    LacksBits(u32),
 }
 
-/// Filters the system calls of this thread and of those that it starts, for good. It must have given up
-/// getting new privileges before (prctl(2)).
+/// Installs the filter for the calling thread and all threads that it starts. The thread must have called
+/// [`super::privileges::no_new_privileges`] before.
 ///
 /// # Errors
 ///
-/// `EINVAL` where the kernel has no such filters.
-pub fn filter() -> io::Result<()> {
+/// `EINVAL` if the kernel has no seccomp filters.
+pub(crate) fn install_filter() -> io::Result<()> {
     let mut program = program();
     let program = libc::sock_fprog {
-        // Below the kernel's 4096, which has a test.
+        // A test checks that it is below the kernel's limit of 4096.
         len: program.len() as u16,
         filter: program.as_mut_ptr(),
     };
     let (option, mode) = (libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER);
-    // SAFETY: the program has the length that is given and outlives the call, which copies it.
+    // SAFETY: the program has the length that it states, and outlives the call, which copies it.
     checked(unsafe { libc::prctl(option, mode, &raw const program, 0, 0) })
 }
 
-/// The filter in the kernel's language of filters: every step is an operation, where to go on (so many
-/// steps further) if it holds and if it does not, and its operand.
+/// The filter as a BPF program. A jump skips as many instructions as it states, depending on its test.
 fn program() -> Vec<sock_filter> {
     let mut steps = Vec::new();
     load(&mut steps, offset_of!(seccomp_data, arch));
-    steps.extend([jump(libc::BPF_JEQ, PROCESSOR, 1, 0), error(libc::ENOSYS)]);
+    steps.extend([jump(libc::BPF_JEQ, AUDIT_ARCH, 1, 0), error(libc::ENOSYS)]);
     load(&mut steps, offset_of!(seccomp_data, nr));
-    steps.extend([jump(libc::BPF_JGT, YOUNGEST as u32, 0, 1), error(libc::ENOSYS)]);
-    // Its arguments are in memory, where no filter can look: whoever wants a thread takes clone.
+    steps.extend([jump(libc::BPF_JGT, NEWEST_CALL as u32, 0, 1), error(libc::ENOSYS)]);
+    // A filter cannot read the flags of clone3, which are in memory. With ENOSYS the C library uses clone.
     steps.extend([jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1), error(libc::ENOSYS)]);
-    for call in NEVER.into_iter().flatten() {
+    for call in REFUSED_CALLS.into_iter().flatten() {
         steps.extend([jump(libc::BPF_JEQ, *call as u32, 0, 1), error(libc::EPERM)]);
     }
-    for Sometimes { call, argument, refused } in SOMETIMES {
-        let test = match *refused {
-            Refused::Is(value) => jump(libc::BPF_JEQ, value, 0, 1),
-            Refused::IsNot(value) => jump(libc::BPF_JEQ, value, 1, 0),
-            Refused::With(bits) => jump(libc::BPF_JSET, bits, 0, 1),
-            Refused::Without(bits) => jump(libc::BPF_JSET, bits, 1, 0),
+    for RefusedArgument { call, argument, denied_if } in REFUSED_ARGUMENTS {
+        let test = match *denied_if {
+            Condition::Equals(value) => jump(libc::BPF_JEQ, value, 0, 1),
+            Condition::Differs(value) => jump(libc::BPF_JEQ, value, 1, 0),
+            Condition::HasBits(bits) => jump(libc::BPF_JSET, bits, 0, 1),
+            Condition::LacksBits(bits) => jump(libc::BPF_JSET, bits, 1, 0),
         };
         steps.push(jump(libc::BPF_JEQ, *call as u32, 0, 4));
-        // The lower half comes first on the processors that this is made for.
+        // The lower half comes first on these little-endian architectures.
         load(&mut steps, offset_of!(seccomp_data, args) + 8 * *argument as usize);
         steps.extend([test, error(libc::EPERM)]);
         load(&mut steps, offset_of!(seccomp_data, nr));
@@ -200,8 +213,8 @@ fn error(errno: i32) -> sock_filter {
     step(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | errno as u32)
 }
 
-fn jump(test: u32, operand: u32, if_so: u8, if_not: u8) -> sock_filter {
-    sock_filter { jt: if_so, jf: if_not, ..step(libc::BPF_JMP | test, operand) }
+fn jump(test: u32, operand: u32, if_true: u8, if_false: u8) -> sock_filter {
+    sock_filter { jt: if_true, jf: if_false, ..step(libc::BPF_JMP | test, operand) }
 }
 
 fn step(operation: u32, operand: u32) -> sock_filter {
@@ -214,39 +227,39 @@ mod tests {
 
     use super::*;
 
-    /// What a filtered thread finds.
-    fn filtered(look: impl FnOnce() + Send + 'static) {
+    /// Runs `check` in a thread with the filter.
+    fn filtered(check: impl FnOnce() + Send + 'static) {
         let thread = thread::spawn(|| {
             super::super::privileges::no_new_privileges().unwrap();
-            filter().unwrap();
-            look();
+            install_filter().unwrap();
+            check();
         });
         thread.join().unwrap();
     }
 
-    /// The error of a call with arguments that are good for nothing.
+    /// The error of a call with invalid arguments.
     fn call(number: c_long, arguments: [c_long; 3]) -> Option<i32> {
         let [a, b, c] = arguments;
-        // SAFETY: the calls of these tests take no memory, or -1, at which there is none.
+        // SAFETY: the calls access no memory: what the tests pass as a pointer is -1, which is not mapped.
         let result = unsafe { libc::syscall(number, a, b, c, -1, -1, -1) };
         if result == 0 {
-            // SAFETY: it is the child of a fork that was not refused, and touches nothing.
+            // SAFETY: this is the child of a fork that should have been denied; _exit ends it at once.
             unsafe { libc::_exit(1) };
         }
         (result < 0).then(|| io::Error::last_os_error().raw_os_error().unwrap())
     }
 
     #[test]
-    fn what_is_never_needed_is_refused() {
+    fn every_listed_call_is_denied() {
         filtered(|| {
-            for number in NEVER.into_iter().flatten() {
+            for number in REFUSED_CALLS.into_iter().flatten() {
                 assert_eq!(call(*number, [-1; 3]), Some(libc::EPERM), "call {number}");
             }
         });
     }
 
     #[test]
-    fn a_process_cannot_be_made_and_a_thread_can() {
+    fn a_new_process_is_denied_and_a_new_thread_allowed() {
         filtered(|| {
             let flags = libc::SIGCHLD.into();
             assert_eq!(call(libc::SYS_clone, [flags, 0, 0]), Some(libc::EPERM));
@@ -257,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_those_of_this_machine() {
+    fn only_unix_sockets_are_allowed() {
         filtered(|| {
             for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET] {
                 let arguments = [family.into(), libc::SOCK_DGRAM.into(), 0];
@@ -268,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_holds_no_new_code() {
+    fn executable_memory_is_denied() {
         filtered(|| {
             let (rx, rw) = (libc::PROT_READ | libc::PROT_EXEC, libc::PROT_READ | libc::PROT_WRITE);
             for number in [libc::SYS_mmap, libc::SYS_mprotect] {
@@ -279,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_can_be_typed_on_a_terminal() {
+    fn simulated_terminal_input_is_denied() {
         filtered(|| {
             for number in [libc::TIOCSTI, libc::TIOCLINUX] {
                 let arguments = [-1, number as c_long, -1];
@@ -293,12 +306,12 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_the_future_are_unknown() {
-        filtered(|| assert_eq!(call(YOUNGEST + 1, [-1; 3]), Some(libc::ENOSYS)));
+    fn a_call_newer_than_the_list_does_not_exist() {
+        filtered(|| assert_eq!(call(NEWEST_CALL + 1, [-1; 3]), Some(libc::ENOSYS)));
     }
 
     #[test]
-    fn the_kernel_takes_a_program_of_that_length() {
+    fn the_program_is_shorter_than_the_kernels_limit() {
         assert!(program().len() < 4096);
     }
 }

@@ -1,4 +1,4 @@
-//! What a terminal is like, and whose it is.
+//! Terminals: their size, and the session that they control.
 
 use std::fs::File;
 use std::io;
@@ -6,38 +6,39 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Lines and columns of the terminal behind a descriptor (ioctl_tty(2)); None if it is none, or does
-/// not know.
-pub fn size(terminal: &impl AsFd) -> Option<(usize, usize)> {
+/// Rows and columns of a terminal (TIOCGWINSZ, ioctl_tty(2)); None if `terminal` is not one, or does not know
+/// its size.
+pub(crate) fn size(terminal: &impl AsFd) -> Option<(usize, usize)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     let fd = terminal.as_fd().as_raw_fd();
-    // SAFETY: TIOCGWINSZ writes one winsize to the place that it is given.
+    // SAFETY: TIOCGWINSZ writes one winsize, and `size` is one.
     let known = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ as _, &raw mut size) } == 0;
     (known && size.ws_row > 0 && size.ws_col > 0)
         .then(|| (usize::from(size.ws_row), usize::from(size.ws_col)))
 }
 
-/// Has a command run on `terminal`, in a session of its own whose controlling terminal that is, so that
-/// Ctrl-C interrupts what it runs (ioctl_tty(2), TIOCSCTTY). Where the terminal is another session's the
-/// command runs on it all the same.
+/// Configures a command to run on `terminal`, in a new session whose controlling terminal it is, so that
+/// Ctrl-C interrupts what the command runs (TIOCSCTTY, ioctl_tty(2)). If the terminal controls another
+/// session, the command runs without a controlling terminal.
 ///
 /// # Errors
 ///
-/// No descriptor is left for the command's standard streams.
-pub fn run_on(command: &mut Command, terminal: &File) -> io::Result<()> {
+/// The terminal's descriptor cannot be duplicated.
+pub(crate) fn run_on(command: &mut Command, terminal: &File) -> io::Result<()> {
     command
         .stdin(terminal.try_clone()?)
         .stdout(terminal.try_clone()?)
         .stderr(terminal.try_clone()?);
-    let take = || {
-        // SAFETY: neither call takes memory, and a child that was just forked leads no group.
+    let make_controlling = || {
+        // setsid succeeds, because a process that was just forked is not a process group leader.
+        // SAFETY: neither call accesses memory.
         unsafe {
             libc::setsid();
             libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY as _, 0);
         }
         Ok(())
     };
-    // SAFETY: between fork and exec only these two system calls are made.
-    unsafe { command.pre_exec(take) };
+    // SAFETY: the closure makes only two system calls, which is allowed between fork and exec.
+    unsafe { command.pre_exec(make_controlling) };
     Ok(())
 }

@@ -11,7 +11,8 @@ use smoltcp::wire::{
     Ipv4Packet, TcpPacket, UdpPacket,
 };
 
-use crate::sys::frames::{Checksum, FrameSocket, HEADER_BYTES, LONGEST_BYTES};
+use crate::sys::frames::{FrameSocket, HEADER_BYTES, MAX_FRAME_BYTES};
+use crate::sys::packet::Checksum;
 
 /// One link.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Link {
             mac: EthernetAddress(socket.mac()),
             mtu,
             socket,
-            incoming: vec![0; HEADER_BYTES + LONGEST_BYTES],
+            incoming: vec![0; HEADER_BYTES + MAX_FRAME_BYTES],
             outgoing: Outgoing { bytes: Vec::new(), waits: false },
         }
     }
@@ -90,7 +91,7 @@ impl Device for Link {
         let length = loop {
             // What else goes wrong is over when the link works again; until then nothing comes.
             let (frame, checksum) = self.socket.receive(&mut self.incoming).ok()?;
-            if checksum == Checksum::Settled || is_sound(frame) {
+            if checksum == Checksum::Exempt || is_sound(frame) {
                 break frame.len();
             }
         };

@@ -192,7 +192,7 @@ pub(super) fn message_in(packet: &[u8], checksum: Checksum) -> Option<&[u8]> {
     }
     let udp = UdpPacket::new_checked(ip.payload()).ok()?;
     let (from, to) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
-    let is_sound = checksum == Checksum::NotReady || udp.verify_checksum(&from, &to);
+    let is_sound = checksum == Checksum::Exempt || udp.verify_checksum(&from, &to);
     (udp.dst_port() == DHCP_CLIENT_PORT && is_sound).then(|| udp.payload())
 }
 

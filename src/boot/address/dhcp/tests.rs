@@ -210,17 +210,17 @@ fn a_message_cut_off_anywhere_does_no_harm() {
         let _ = asker().read(&whole[..length]);
     }
     for length in 0..packet.len() {
-        assert_eq!(message_in(&packet[..length], Checksum::Ready), None);
+        assert_eq!(message_in(&packet[..length], Checksum::Unverified), None);
     }
-    assert_eq!(message_in(&packet, Checksum::Ready), Some(&whole[..]));
+    assert_eq!(message_in(&packet, Checksum::Unverified), Some(&whole[..]));
 }
 
 #[test]
 fn a_checksum_counts_unless_the_sender_left_it_to_a_card() {
     let mut packet = packed(&message(asker(), OFFER, 1, None, &USUAL));
     packet[26] ^= 1;
-    assert_eq!(message_in(&packet, Checksum::Ready), None);
-    assert!(message_in(&packet, Checksum::NotReady).is_some());
+    assert_eq!(message_in(&packet, Checksum::Unverified), None);
+    assert!(message_in(&packet, Checksum::Exempt).is_some());
 }
 
 // ---- what real servers say
@@ -261,7 +261,7 @@ fn captured_offer(packet: &[u8], checksum: Checksum, xid: u32) -> Option<Lease> 
 fn dnsmasqs_offer_is_understood() {
     let packet = captured(DNSMASQ);
     assert_eq!(packet.len(), 0x173);
-    assert_eq!(captured_offer(&packet, Checksum::Ready, 0xe352_0608), None);
+    assert_eq!(captured_offer(&packet, Checksum::Unverified, 0xe352_0608), None);
     let route = |to, prefix, via| Route { to: ip(to), prefix, via: Some(ip(via)) };
     let expected = Lease {
         address: v4("10.77.1.15"),
@@ -276,7 +276,7 @@ fn dnsmasqs_offer_is_understood() {
         boot_servers: vec![v4("10.77.1.65"), v4("10.77.1.66")],
         names_file: true,
     };
-    assert_eq!(captured_offer(&packet, Checksum::NotReady, 0xe352_0608), Some(expected));
+    assert_eq!(captured_offer(&packet, Checksum::Exempt, 0xe352_0608), Some(expected));
 }
 
 #[test]
@@ -296,7 +296,7 @@ fn udhcpds_offer_is_understood() {
         boot_servers: vec![],
         names_file: false,
     };
-    assert_eq!(captured_offer(&packet, Checksum::Ready, 0xce42_ba57), Some(expected));
+    assert_eq!(captured_offer(&packet, Checksum::Unverified, 0xce42_ba57), Some(expected));
 }
 
 // ---- when, and which
@@ -328,7 +328,7 @@ impl Story {
     fn answer(&mut self, link: u32, kind: u8, server: u8, next: Option<&str>) -> Option<Lease> {
         let asker = self.dhcp.clients.get(&link).unwrap().asker;
         let packet = packed(&message(asker, kind, server, next, &USUAL));
-        self.dhcp.receive(link, &packet, Checksum::Ready, self.now)
+        self.dhcp.receive(link, &packet, Checksum::Unverified, self.now)
     }
 
     /// The time until the next packet, and that packet.
@@ -392,7 +392,7 @@ fn one_that_names_a_file_as_well_is_the_best() {
     assert_eq!(story.sends(), [], "dnsmasq names itself to everybody");
     let mut message = message(story.dhcp.clients.get(&2).unwrap().asker, OFFER, 2, NEXT, &USUAL);
     message[108..111].copy_from_slice(b"x.0");
-    story.dhcp.receive(2, &packed(&message), Checksum::Ready, story.now);
+    story.dhcp.receive(2, &packed(&message), Checksum::Unverified, story.now);
     assert_eq!(story.sends(), [(2, REQUEST)]);
 }
 
