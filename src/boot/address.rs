@@ -25,7 +25,6 @@ mod config;
 mod dhcp;
 mod lease_files;
 mod links;
-mod resolver;
 mod route;
 mod rtnetlink;
 mod setup;
@@ -40,7 +39,7 @@ use std::time::{Duration, Instant};
 use super::cmdline::{Net, NetworkWish};
 use crate::error::{Error, reason};
 use crate::net::own;
-use crate::net::resolve::name_servers;
+use crate::net::resolve::{self, RESOLV_CONF};
 use crate::process::report::Reporter;
 use crate::sys::netlink::Netlink;
 use crate::sys::packet::PacketSocket;
@@ -123,7 +122,7 @@ pub fn bring_up(
                 network.lease = None;
             }
             announce(found, &network, report);
-            resolver::write(&network.name_servers, domain(found), report);
+            write_resolv_conf(&network.name_servers, domain(found), report);
             if let Some(name) = &network.host_name {
                 name_node(name, report);
             }
@@ -302,7 +301,7 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
     let (link, address) = match found {
         Found::Present { link, address } => {
             network.servers.extend(lease_files::boot_servers());
-            network.name_servers.extend(name_servers());
+            network.name_servers.extend(resolve::name_servers());
             network.name_servers.extend(lease_files::name_servers());
             (link, *address)
         }
@@ -325,6 +324,13 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
     without_repeats(&mut network.servers);
     without_repeats(&mut network.name_servers);
     network
+}
+
+/// A failure is no error, because boot servers are mostly known by address.
+fn write_resolv_conf(servers: &[IpAddr], domain: Option<&str>, report: &Reporter) {
+    if let Err(error) = resolve::write_if_missing(servers, domain) {
+        report.warning(format_args!("cannot write {RESOLV_CONF}: {}", reason(&error)));
+    }
 }
 
 /// Gives the node its name, unless it has one (proc_sys_kernel(5)).

@@ -17,8 +17,9 @@ use blake3::Hash;
 
 use crate::error::Error;
 use crate::image::trust::Key;
+use crate::net::host_port::HostPort;
 pub use network::{Ip, Method, NetworkWish, Vlan};
-pub use url::{Host, Url};
+pub(crate) use url::Url;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub struct Cmdline {
     /// `rd.xget.kernel=`: a kernel to go on with.
     pub kernel: Option<Kernel>,
     /// `rd.xget.server=`: who serves, the best first.
-    pub servers: Vec<Host>,
+    pub(crate) servers: Vec<HostPort>,
     /// `rd.xget.key=`: public keys, one of which must have signed.
     pub keys: Vec<Key>,
     /// `rd.xget.hash=`: the only generation that is right.
@@ -135,7 +136,7 @@ impl Cmdline {
                 "root" => cmdline.root = value().map(root).transpose().map_err(bad)?.flatten(),
                 "init" => cmdline.init = value().map(str::to_owned),
                 "rd.xget.server" => {
-                    let hosts = needed()?.split(',').map(Host::parse);
+                    let hosts = needed()?.split(',').map(HostPort::parse);
                     cmdline.servers = hosts.collect::<Result<_, _>>().map_err(bad)?;
                 }
                 "rd.xget.kernel" => kernel = Some(needed()?.to_owned()),
@@ -184,13 +185,13 @@ impl Cmdline {
     /// Whether a server for what is at `url` is known that IPv6 may reach.
     pub fn server_by_ipv6(&self, url: Option<&Url>) -> bool {
         let of_url = url.and_then(|url| url.host.as_ref()).into_iter();
-        let hosts: Vec<&Host> = match self.servers.is_empty() {
+        let hosts: Vec<&HostPort> = match self.servers.is_empty() {
             true => of_url.collect(),
             false => self.servers.iter().collect(),
         };
         match hosts.is_empty() {
             true => self.network.ips.iter().any(|ip| ip.server.is_some_and(|ip| ip.is_ipv6())),
-            false => hosts.into_iter().any(Host::may_be_ipv6),
+            false => hosts.into_iter().any(HostPort::may_be_ipv6),
         }
     }
 

@@ -22,12 +22,13 @@ use std::time::Instant;
 use crate::cli;
 use crate::error::Error;
 use crate::image::trust::{self, Key};
+use crate::net::host_port::HostPort;
 use crate::node::client;
 use crate::process::log::{Level, Logging};
 use crate::process::report::Reporter;
 use crate::sys::mount::{MountFlags, mount};
 use address::Network;
-use cmdline::{Cmdline, Host, Ip, Kernel, Method, Net, Serve, Url};
+use cmdline::{Cmdline, Ip, Kernel, Method, Net, Serve, Url};
 pub use init::{init, is_init};
 
 const CMDLINE: &str = "/proc/cmdline";
@@ -200,7 +201,7 @@ impl Boot {
     fn fetch(
         &self,
         sources: impl IntoIterator<Item = OsString>,
-        host: Option<&Host>,
+        host: Option<&HostPort>,
         serve: Serve,
     ) -> Result<(), Error> {
         let arguments = self.arguments(sources, self.server(host)?, serve);
@@ -210,7 +211,7 @@ impl Boot {
     }
 
     /// Writes into the server's log what has gone wrong with what it has sent.
-    fn complain(&self, host: Option<&Host>, error: &Error) {
+    fn complain(&self, host: Option<&HostPort>, error: &Error) {
         // The own network ends with the process that has fetched.
         if self.network.own.is_none()
             && let Ok(server) = self.server(host)
@@ -267,14 +268,14 @@ impl Boot {
 
     /// Who serves, as `-n` takes it: who is named first: by the kernel command line's own option, by
     /// the URL, by `ip=`, or by DHCP.
-    fn server(&self, host: Option<&Host>) -> Result<String, Error> {
+    fn server(&self, host: Option<&HostPort>) -> Result<String, Error> {
         let named = &self.cmdline.servers;
         let servers: Vec<String> = match (named.is_empty(), host) {
-            (false, _) => named.iter().map(Host::to_string).collect(),
+            (false, _) => named.iter().map(HostPort::to_string).collect(),
             (true, Some(host)) => vec![host.to_string()],
             (true, None) => {
                 let known = self.network.servers.iter();
-                known.map(|ip| Host { name: ip.to_string(), port: None }.to_string()).collect()
+                known.map(|ip| HostPort { host: ip.to_string(), port: None }.to_string()).collect()
             }
         };
         match servers.is_empty() {

@@ -3,7 +3,7 @@
 pub mod adler32;
 pub mod call;
 pub mod connection;
-pub mod host_port;
+pub(crate) mod host_port;
 pub mod manifest;
 pub mod own;
 pub mod resolve;

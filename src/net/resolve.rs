@@ -1,52 +1,55 @@
-//! Host names to addresses, without the C library's resolver.
+//! Resolves host names to addresses without the C library.
 //!
-//! `getaddrinfo` of a static glibc loads shared objects of whatever root it runs in, and may die
-//! of them. So names are looked up here: `localhost`, `/etc/hosts`, then DNS as
-//! `/etc/resolv.conf` says. First comes the half that reads files and asks servers, then the pure
-//! half: text or bytes in, values out.
+//! `getaddrinfo` of a statically linked glibc loads shared objects from the root it runs in, and may crash
+//! if they have another version. So xget does the same itself: `localhost`, `/etc/hosts`, and DNS as
+//! `/etc/resolv.conf` configures it.
 //!
-//! DNS messages are read and written by smoltcp. What it leaves open is closed here: a message is
-//! measured before any field is looked at, a name ends at 255 bytes and at its first error (the
-//! iterator over a bad name repeats that error for ever), and only so many records are read, since
-//! each can follow thousands of compression pointers.
+//! ```text
+//!  resolve           a host to addresses
+//!   ├ resolv_conf    /etc/resolv.conf: read, and written where it is missing
+//!   └ lookup         asks the name servers, over UDP and TCP
+//!      └ dns         pure: names, queries and answers as bytes
+//! ```
 
 mod config_file;
 mod dns;
 mod lookup;
 mod resolv_conf;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::SplitWhitespace;
 use std::time::Instant;
 
-use super::host_port::without_zone;
+use super::host_port::split_zone;
 use super::transport::Transport;
 use crate::error::Error;
-use config_file::{lines_of_words, text_of};
+use config_file::{lines_of_words, read_or_empty};
 use dns::Name;
 #[cfg(fuzzing)]
 pub use dns::fuzz_answer;
 use lookup::look_up;
-use resolv_conf::{Config, interface_index};
-pub use resolv_conf::{RESOLV_CONF, name_servers};
+use resolv_conf::ResolvConf;
+pub(crate) use resolv_conf::{RESOLV_CONF, name_servers, write_if_missing};
 
 const HOSTS: &str = "/etc/hosts";
 
-/// Resolves `host`, an address (IPv6 also in brackets) or a name, to its addresses, best first.
+/// Resolves `host`, an address (IPv6 also in brackets) or a name, to at least one address, best first.
 ///
-/// `localhost` and names below it are 127.0.0.1 and ::1 (RFC 6761, section 6.3). Other names are
-/// looked for in `/etc/hosts`, then asked of the name servers, as `hosts(5)` and `resolv.conf(5)`
-/// describe; A and AAAA are asked together (RFC 1035; RFC 3596). Addresses that the routing table
-/// can reach come first; among these global IPv6, then IPv4, then local IPv6 (RFC 6724, section
-/// 2.1). There is at least one.
+/// `localhost` and names below it are 127.0.0.1 and ::1 (RFC 6761, section 6.3). Other names are looked up in
+/// `/etc/hosts`, then with the name servers (hosts(5), resolv.conf(5)), for IPv4 and IPv6 at the same time.
+/// Addresses to which there is a route come first; among these global IPv6, then IPv4, then local IPv6 (RFC
+/// 6724, section 2.1).
 ///
 /// # Errors
-/// [`Error::Resolve`]: `host` is neither an address nor a name, no such name exists, it has no
-/// address, or no name server has told by `deadline`.
-pub fn resolve(transport: &Transport, host: &str, deadline: Instant) -> Result<Vec<IpAddr>, Error> {
+///
+/// [`Error::Resolve`]: `host` is neither an address nor a name, the name does not exist or has no address, or
+/// no name server has answered by `deadline`.
+pub(crate) fn resolve(
+    transport: &Transport,
+    host: &str,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, Error> {
     let failed = |why: String| Error::Resolve { host: host.to_owned(), why };
     if let Some(address) = literal(host).map_err(|why| failed(why.to_owned()))? {
         return Ok(vec![address]);
@@ -54,25 +57,24 @@ pub fn resolve(transport: &Transport, host: &str, deadline: Instant) -> Result<V
     if is_localhost(host) {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
-    let mut addresses = addresses_in_hosts(&text_of(HOSTS), host);
+    let mut addresses = addresses_in_hosts(&read_or_empty(HOSTS), host);
     if addresses.is_empty() {
-        let config = Config::parse(&text_of(RESOLV_CONF), interface_index);
+        let config = ResolvConf::read();
         let names =
-            candidates(host, &config).ok_or_else(|| failed("not a valid host name".into()))?;
-        let found = look_up(transport, &names, &config, deadline);
-        addresses = found.map_err(|miss| failed(miss.to_string()))?;
+            names_to_query(host, &config).ok_or_else(|| failed("not a valid host name".into()))?;
+        addresses = look_up(transport, &names, &config, deadline)
+            .map_err(|error| failed(error.to_string()))?;
     }
-    Ok(best_first(addresses, |address| transport.reaches(address)))
+    Ok(sorted_by_preference(addresses, |address| transport.reaches(address)))
 }
 
-/// The address that `host` is; None if it has to be looked up.
+/// The address that `host` is; None if it is a name.
 fn literal(host: &str) -> Result<Option<IpAddr>, &'static str> {
-    let (address, zone) = without_zone(host);
-    let bracketed = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let (address, zone) = split_zone(host);
     if zone.is_some() {
         return Err("addresses with a zone (%) are not supported");
     }
-    if let Some(inner) = bracketed {
+    if let Some(inner) = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         let address: Ipv6Addr = inner.parse().map_err(|_| "not an IPv6 address")?;
         return Ok(Some(address.into()));
     }
@@ -90,7 +92,7 @@ fn is_localhost(host: &str) -> bool {
     host.rsplit('.').next().is_some_and(|label| label.eq_ignore_ascii_case("localhost"))
 }
 
-/// All addresses that `hosts(5)` gives to `host`, in its order.
+/// The addresses of `host` in the text of a hosts(5) file, in its order.
 fn addresses_in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let address = |mut words: SplitWhitespace<'_>| {
@@ -100,22 +102,26 @@ fn addresses_in_hosts(text: &str, host: &str) -> Vec<IpAddr> {
     lines_of_words(text).filter_map(address).collect()
 }
 
-/// The names to ask for, in order; None if `host` is none.
-fn candidates(host: &str, config: &Config) -> Option<Vec<Name>> {
-    let plain = Name::new(host)?;
+/// The names to ask the name servers for, in order, as the search list and `ndots` of resolv.conf(5) say;
+/// None if `host` is not a valid name.
+fn names_to_query(host: &str, config: &ResolvConf) -> Option<Vec<Name>> {
+    let unqualified = Name::new(host)?;
     if host.ends_with('.') {
-        return Some(vec![plain]);
+        return Some(vec![unqualified]);
     }
     let domains = config.search.iter();
     let mut names: Vec<Name> =
         domains.filter_map(|domain| Name::new(&format!("{host}.{domain}"))).collect();
     let dots = host.matches('.').count();
-    names.insert(if dots >= config.ndots { 0 } else { names.len() }, plain);
+    names.insert(if dots >= config.ndots { 0 } else { names.len() }, unqualified);
     Some(names)
 }
 
-/// Without doubles, those with a route first, then as RFC 6724 prefers destinations.
-fn best_first(mut addresses: Vec<IpAddr>, has_route: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+/// Removes duplicates, and sorts by reachability, then by RFC 6724's preference for destinations.
+fn sorted_by_preference(
+    mut addresses: Vec<IpAddr>,
+    has_route: impl Fn(IpAddr) -> bool,
+) -> Vec<IpAddr> {
     let mut seen = HashSet::new();
     addresses.retain(|&address| seen.insert(address));
     addresses.sort_by_cached_key(|&address| {
@@ -127,4 +133,80 @@ fn best_first(mut addresses: Vec<IpAddr>, has_route: impl Fn(IpAddr) -> bool) ->
         (!has_route(address), preference)
     });
     addresses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
+    const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
+
+    fn ips(texts: &[&str]) -> Vec<IpAddr> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    /// Resolves `host` with a deadline that is over, so that no name server is asked.
+    fn resolve_at_once(host: &str) -> Result<Vec<IpAddr>, Error> {
+        resolve(&Transport::Kernel, host, Instant::now())
+    }
+
+    #[test]
+    fn an_address_is_not_looked_up() {
+        assert_eq!(resolve_at_once("10.0.0.7").unwrap(), [V4]);
+        assert_eq!(resolve_at_once("2001:db8::7").unwrap(), [V6]);
+        assert_eq!(resolve_at_once("[2001:db8::7]").unwrap(), [V6]);
+    }
+
+    #[test]
+    fn localhost_is_not_looked_up() {
+        for localhost in ["localhost", "LocalHost.", "a.localhost"] {
+            assert_eq!(resolve_at_once(localhost).unwrap(), ips(&["127.0.0.1", "::1"]));
+        }
+    }
+
+    #[test]
+    fn an_invalid_host_is_an_error_before_any_server_is_asked() {
+        let error = |host| resolve_at_once(host).unwrap_err().to_string();
+        let text = |host, why| format!("cannot resolve {host}: {why}");
+        assert_eq!(error("10.0.0.300"), text("10.0.0.300", "not an IPv4 address"));
+        assert_eq!(error("[10.0.0.1]"), text("[10.0.0.1]", "not an IPv6 address"));
+        let zone = "addresses with a zone (%) are not supported";
+        assert_eq!(error("fe80::1%2"), text("fe80::1%2", zone));
+        let long = "a".repeat(64);
+        for host in ["", "a..b", "a:80", "a b", "n\u{f6}de", &long, &"a.".repeat(128)] {
+            assert_eq!(error(host), text(host, "not a valid host name"));
+        }
+    }
+
+    #[test]
+    fn a_host_in_etc_hosts_is_found_by_any_of_its_names() {
+        let hosts = "# 10.0.0.1 node\n10.0.0.7\tfull.example Node # 10.0.0.2\nfe80::1%lo node\n\
+                     junk node\n2001:db8::7 node\n10.0.0.9 other";
+        assert_eq!(addresses_in_hosts(hosts, "nODE."), [V4, V6]);
+        assert_eq!(addresses_in_hosts(hosts, "full.example"), [V4]);
+        assert!(addresses_in_hosts(hosts, "10.0.0.2").is_empty());
+        assert!(addresses_in_hosts(hosts, "").is_empty());
+    }
+
+    #[test]
+    fn the_search_list_comes_first_for_names_with_few_dots() {
+        let text = "search a.example b..bad b.example.\noptions ndots:2";
+        let config = ResolvConf::parse(text, |_| None);
+        let queried = |host| names_to_query(host, &config).unwrap();
+        let names =
+            |names: &[&str]| names.iter().map(|n| Name::new(n).unwrap()).collect::<Vec<_>>();
+        assert_eq!(queried("n.x"), names(&["n.x.a.example", "n.x.b.example", "n.x"]));
+        assert_eq!(queried("n.x.y"), names(&["n.x.y", "n.x.y.a.example", "n.x.y.b.example"]));
+        assert_eq!(queried("n."), names(&["n"]));
+    }
+
+    #[test]
+    fn addresses_with_a_route_come_first_and_duplicates_are_removed() {
+        let all = ips(&["fd00::1", "10.0.0.2", "10.0.0.1", "2001:db8::1", "10.0.0.2"]);
+        let sorted = sorted_by_preference(all.clone(), |_| true);
+        assert_eq!(sorted, ips(&["2001:db8::1", "10.0.0.2", "10.0.0.1", "fd00::1"]));
+        let sorted = sorted_by_preference(all, |address| address.is_ipv4());
+        assert_eq!(sorted, ips(&["10.0.0.2", "10.0.0.1", "2001:db8::1", "fd00::1"]));
+    }
 }

@@ -20,7 +20,7 @@ use crate::image::path::{TreePath, shown};
 use crate::image::trust::{self, Trust};
 use crate::limits::{MAX_MANIFEST_BYTES, SILENCE};
 use crate::net::call::{Call, CallError};
-use crate::net::host_port::split_host_port;
+use crate::net::host_port::HostPort;
 use crate::net::manifest::{Signed, read_manifest};
 use crate::net::own::Stack;
 use crate::net::resolve::resolve;
@@ -118,7 +118,7 @@ impl Server {
     fn named(text: &str, usual_port: u16, transport: Transport) -> Result<Server, Error> {
         let mut hosts = Vec::new();
         for one in text.split(',') {
-            let (host, port) = split_host_port(one)
+            let HostPort { host, port } = HostPort::parse(one)
                 .map_err(|why| Error::Usage(format!("-n: invalid value {one}: {why}")))?;
             let port = port.unwrap_or(usual_port);
             if port == 0 {

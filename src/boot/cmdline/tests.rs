@@ -13,8 +13,8 @@ fn ip(text: &str) -> Ip {
     parsed(&format!("ip={text}")).network.ips.remove(0)
 }
 
-fn host(name: &str, port: Option<u16>) -> Host {
-    Host { name: name.into(), port }
+fn host(name: &str, port: Option<u16>) -> HostPort {
+    HostPort { host: name.into(), port }
 }
 
 #[test]

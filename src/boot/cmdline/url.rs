@@ -1,48 +1,12 @@
-//! `xget://HOST[:PORT]/PATH`, and hosts by themselves.
+//! `xget://HOST[:PORT]/PATH`
 
-use std::fmt;
-use std::net::Ipv4Addr;
-
-use crate::net::host_port::split_host_port;
-
-/// A server, by name or address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Name or address; an IPv6 one without its brackets.
-    pub name: String,
-    /// None: the usual port.
-    pub port: Option<u16>,
-}
-
-impl Host {
-    /// `HOST[:PORT]`; an IPv6 address stands in brackets where a port follows.
-    pub fn parse(text: &str) -> Result<Host, String> {
-        let (name, port) = split_host_port(text)?;
-        Ok(Host { name, port })
-    }
-
-    /// Whether it is not an IPv4 address.
-    pub fn may_be_ipv6(&self) -> bool {
-        self.name.parse::<Ipv4Addr>().is_err()
-    }
-}
-
-impl fmt::Display for Host {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.name.contains(':'), self.port) {
-            (true, Some(port)) => write!(f, "[{}]:{port}", self.name),
-            (true, None) => write!(f, "[{}]", self.name),
-            (false, Some(port)) => write!(f, "{}:{port}", self.name),
-            (false, None) => write!(f, "{}", self.name),
-        }
-    }
-}
+use crate::net::host_port::HostPort;
 
 /// A file or directory on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
     /// None: the server that was booted from.
-    pub host: Option<Host>,
+    pub(crate) host: Option<HostPort>,
     /// Below the served root, without a slash in front; empty for all of it.
     pub path: String,
 }
@@ -55,7 +19,7 @@ impl Url {
             rest.split_once('/').ok_or("the path is missing: expected xget://HOST/PATH")?;
         let host = match host {
             "" => None,
-            host => Some(Host::parse(host)?),
+            host => Some(HostPort::parse(host)?),
         };
         let path = decoded(path)?;
         Ok(Url { host, path: path.trim_matches('/').to_owned() })

@@ -1,4 +1,9 @@
-//! DNS messages.
+//! DNS messages (RFC 1035): names, queries and answers as bytes.
+//!
+//! smoltcp reads and writes the messages. This module adds the checks that smoltcp leaves to its caller: it
+//! checks a message's length before it reads any field; it stops at 255 bytes of a name and at the first error
+//! in it (smoltcp's iterator returns that error without end); and it reads a limited number of records, because
+//! each of them can follow thousands of compression pointers.
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -12,29 +17,29 @@ use smoltcp::wire::{
 
 use crate::limits::{MAX_DNS_ALIASES, MAX_DNS_NAME_BYTES, MAX_DNS_RECORDS};
 
-/// Most bytes of one label (RFC 1035, section 2.3.4).
+/// RFC 1035, section 2.3.4.
 const MAX_LABEL_BYTES: u8 = 63;
 
-/// A name as messages carry it (RFC 1035, section 3.1): labels behind their lengths, a zero at the
-/// end, at most 255 bytes. In lower case, so that equal names are equal bytes.
+/// A name in wire format (RFC 1035, section 3.1): each label after its length, a zero at the end, at most 255
+/// bytes. In lower case, so that equal names are equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name(Vec<u8>);
 
 impl Name {
-    /// A host name: labels of letters, digits, `-` and `_`, with or without a dot at the end.
+    /// Parses a host name: labels of letters, digits, `-` and `_`, with or without a dot at the end.
     pub(super) fn new(text: &str) -> Option<Name> {
         let text = text.strip_suffix('.').unwrap_or(text);
-        let in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
         let labels = text.split('.').map(|label| Some(label.as_bytes()));
-        text.bytes().all(in_names).then(|| Name::from_labels(labels))?
+        text.bytes().all(is_allowed).then(|| Name::from_labels(labels))?
     }
 
-    /// The name that `field` of a message holds or points to.
+    /// Reads the name in `field` of a message, which may contain compression pointers.
     fn read(message: &DnsPacket<&[u8]>, field: &[u8]) -> Option<Name> {
         Name::from_labels(message.parse_name(field).map(Result::ok))
     }
 
-    /// Stops at the first label that is None, empty or too long.
+    /// None if a label is None, empty or too long, or the name is too long.
     fn from_labels<'a>(labels: impl Iterator<Item = Option<&'a [u8]>>) -> Option<Name> {
         let mut name = Vec::new();
         for label in labels {
@@ -54,7 +59,7 @@ impl Name {
     }
 }
 
-/// One question to a name server.
+/// A question to a name server.
 #[derive(Debug)]
 pub(super) struct Query {
     pub(super) id: u16,
@@ -62,27 +67,27 @@ pub(super) struct Query {
     pub(super) kind: DnsQueryType,
 }
 
-/// What a server says to a question.
+/// A server's answer to one query.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Addresses(Vec<IpAddr>),
-    /// The name has none of this family.
+    /// The name exists, but has no address of this family.
     NoAddress,
     NoSuchName,
-    /// To be asked for over TCP.
+    /// The answer is too long for UDP; the query is to be repeated over TCP.
     Truncated,
-    /// What the server did, as in "the name server X ...".
-    Useless(String),
+    /// What the server does instead of answering, as in "the name server X ...".
+    Failed(String),
 }
 
 impl Answer {
-    pub(super) fn garbled() -> Answer {
-        Answer::Useless("sends malformed answers".into())
+    pub(super) fn malformed() -> Answer {
+        Answer::Failed("sends malformed answers".into())
     }
 }
 
 impl Query {
-    /// The message that asks it (RFC 1035, section 4.1).
+    /// The query as a message (RFC 1035, section 4.1).
     pub(super) fn encode(&self) -> Vec<u8> {
         let message = DnsRepr {
             transaction_id: self.id,
@@ -95,7 +100,7 @@ impl Query {
         bytes
     }
 
-    /// Reads a message; None if it does not answer this very question.
+    /// Reads a message; None if it is not an answer to this query.
     pub(super) fn read_answer(&self, bytes: &[u8]) -> Option<Answer> {
         let message = DnsPacket::new_checked(bytes).ok()?;
         let (records, question) = DnsQuestion::parse(message.payload()).ok()?;
@@ -111,17 +116,17 @@ impl Query {
         Some(match message.rcode() {
             _ if message.flags().contains(DnsFlags::TRUNCATED) => Answer::Truncated,
             DnsRcode::NoError => {
-                self.read_records(&message, records).unwrap_or_else(Answer::garbled)
+                self.read_records(&message, records).unwrap_or_else(Answer::malformed)
             }
             DnsRcode::NXDomain => Answer::NoSuchName,
-            DnsRcode::Refused => Answer::Useless("refuses the query".into()),
-            DnsRcode::ServFail => Answer::Useless("reports a server failure".into()),
-            other => Answer::Useless(format!("reports error {}", u8::from(other))),
+            DnsRcode::Refused => Answer::Failed("refuses the query".into()),
+            DnsRcode::ServFail => Answer::Failed("reports a server failure".into()),
+            other => Answer::Failed(format!("reports error {}", u8::from(other))),
         })
     }
 
-    /// The addresses in an answer section, behind any aliases (RFC 1035, section 3.6.2); None if
-    /// it is garbled.
+    /// The addresses in an answer section, after following aliases (CNAME, RFC 1035, section 3.6.2); None if
+    /// it is malformed.
     fn read_records(&self, message: &DnsPacket<&[u8]>, mut records: &[u8]) -> Option<Answer> {
         let (mut addresses, mut aliases) = (Vec::new(), Vec::new());
         for _ in 0..message.answer_record_count().min(MAX_DNS_RECORDS) {
@@ -130,7 +135,7 @@ impl Query {
             let name = Name::read(message, record.name)?;
             match record.data {
                 DnsRecordData::A(address) => addresses.push((name, IpAddr::V4(address))),
-                // smoltcp reads these itself only with its own IPv6, which nothing else here needs.
+                // smoltcp decodes AAAA only with its feature for IPv6, which nothing else here needs.
                 DnsRecordData::Other(DnsQueryType::Aaaa, address) => {
                     let address = <[u8; 16]>::try_from(address).ok()?;
                     addresses.push((name, address.into()));
@@ -141,21 +146,21 @@ impl Query {
         }
         let mut wanted = &self.name;
         for _ in 0..=MAX_DNS_ALIASES {
-            let own = addresses.iter().filter(|(name, _)| name == wanted);
-            let own: Vec<IpAddr> = own.map(|&(_, address)| address).collect();
-            if !own.is_empty() {
-                return Some(Answer::Addresses(own));
+            let found = addresses.iter().filter(|(name, _)| name == wanted);
+            let found: Vec<IpAddr> = found.map(|&(_, address)| address).collect();
+            if !found.is_empty() {
+                return Some(Answer::Addresses(found));
             }
             match aliases.iter().find(|(name, _)| name == wanted) {
                 Some((_, target)) => wanted = target,
                 None => return Some(Answer::NoAddress),
             }
         }
-        Some(Answer::Useless("sends too many aliases (CNAME)".into()))
+        Some(Answer::Failed("sends too many aliases (CNAME)".into()))
     }
 }
 
-/// An answer to a question for the addresses of `kernel.example`.
+/// Reads any bytes as an answer to a query for `kernel.example`.
 #[cfg(fuzzing)]
 pub fn fuzz_answer(bytes: &[u8]) {
     let name = Name::new("kernel.example").expect("a name");

@@ -1,4 +1,4 @@
-//! Asks name servers.
+//! Asks the name servers, one after the other, for the addresses of a name.
 
 #[cfg(test)]
 mod tests;
@@ -13,91 +13,112 @@ use std::time::{Duration, Instant};
 use smoltcp::wire::DnsQueryType;
 
 use super::dns::{Answer, Name, Query};
-use super::resolv_conf::Config;
+use super::resolv_conf::ResolvConf;
 use crate::error::reason;
 use crate::net::tcp;
 use crate::net::transport::Transport;
 
-/// How long a telling answer for one address family waits for the other family's.
+/// After a conclusive answer for one address family, how long to wait for that for the other family.
 const OTHER_FAMILY_WAIT: Duration = Duration::from_millis(300);
-/// Room for one datagram; without EDNS none is longer than 512 bytes (RFC 1035, section 4.2.1).
+/// Without EDNS no message over UDP is longer than 512 bytes (RFC 1035, section 4.2.1).
 const DATAGRAM_BYTES: usize = 2048;
 
-/// Unpredictable enough that an answer cannot be forged unseen: a hash under the system's keys.
-fn random_id() -> u16 {
-    RandomState::new().build_hasher().finish() as u16
+/// Why there are no addresses. If several names were tried, the greatest of their errors is reported.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LookupError {
+    /// NXDOMAIN.
+    NoSuchName,
+    /// Servers answer, but not with addresses: what they do instead.
+    ServerFailure(String),
+    /// The name exists.
+    NoAddress,
+    /// No server answers.
+    NoResponse(String),
 }
 
-/// Asks for one name after the other, until one has addresses or no server speaks any more.
+impl fmt::Display for LookupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LookupError::NoSuchName => f.write_str("no such host"),
+            LookupError::NoAddress => f.write_str("the name has no address record"),
+            LookupError::ServerFailure(why) | LookupError::NoResponse(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Looks up one name after the other, until one has addresses or no server responds.
 pub(super) fn look_up(
     transport: &Transport,
     names: &[Name],
-    config: &Config,
+    config: &ResolvConf,
     deadline: Instant,
-) -> Result<Vec<IpAddr>, Miss> {
-    let mut worst = Miss::NoSuchName;
+) -> Result<Vec<IpAddr>, LookupError> {
+    let mut worst = LookupError::NoSuchName;
     for name in names {
-        match ask_servers(transport, name, config, deadline) {
-            Err(miss @ Miss::Silent(_)) => return Err(miss),
-            Err(miss) => worst = worst.max(miss),
+        match query_servers(transport, name, config, deadline) {
+            Err(error @ LookupError::NoResponse(_)) => return Err(error),
+            Err(error) => worst = worst.max(error),
             found => return found,
         }
     }
     Err(worst)
 }
 
-/// Asks for one name, server after server, until one knows; in rounds, since datagrams get lost.
-fn ask_servers(
+/// Queries one server after the other, until one gives a conclusive answer. Goes through the list several
+/// times, since datagrams may get lost.
+fn query_servers(
     transport: &Transport,
     name: &Name,
-    config: &Config,
+    config: &ResolvConf,
     deadline: Instant,
-) -> Result<Vec<IpAddr>, Miss> {
+) -> Result<Vec<IpAddr>, LookupError> {
     let mut problems = Vec::new();
     let mut any_answered = false;
-    let rounds = (0..config.attempts).flat_map(|_| &config.servers);
-    for &server in rounds {
+    let attempts = (0..config.attempts).flat_map(|_| &config.servers);
+    for &server in attempts {
         let now = Instant::now();
         if now >= deadline {
             break;
         }
-        let what = match ask(transport, server, name, deadline.min(now + config.timeout)) {
-            Err(Miss::Silent(what)) => what,
-            Err(Miss::Failed(what)) => {
-                any_answered = true;
-                what
-            }
-            known => return known,
-        };
-        let problem = format!("the name server {} {what}", server.ip());
+        let problem =
+            match query_server(transport, server, name, deadline.min(now + config.timeout)) {
+                Err(LookupError::NoResponse(problem)) => problem,
+                Err(LookupError::ServerFailure(problem)) => {
+                    any_answered = true;
+                    problem
+                }
+                conclusive => return conclusive,
+            };
+        let problem = format!("the name server {} {problem}", server.ip());
         if !problems.contains(&problem) {
             problems.push(problem);
         }
     }
     if problems.is_empty() {
-        return Err(Miss::Silent("timed out before any name server was asked".into()));
+        return Err(LookupError::NoResponse("timed out before any name server was asked".into()));
     }
     let why = problems.join(", ");
-    Err(if any_answered { Miss::Failed(why) } else { Miss::Silent(why) })
+    Err(if any_answered { LookupError::ServerFailure(why) } else { LookupError::NoResponse(why) })
 }
 
-/// Asks one server for both families, and judges what it has answered by `until`.
-fn ask(
+/// Queries one server for both address families, and combines what it answers by `until`.
+fn query_server(
     transport: &Transport,
     server: SocketAddr,
     name: &Name,
     until: Instant,
-) -> Result<Vec<IpAddr>, Miss> {
+) -> Result<Vec<IpAddr>, LookupError> {
     let queries = [DnsQueryType::A, DnsQueryType::Aaaa].map(|kind| Query {
         id: random_id(),
         name: name.clone(),
         kind,
     });
-    let answers = exchange(transport, server, &queries, until);
-    answers.map_err(|e| Miss::Silent(server_problem(&e))).and_then(judge)
+    exchange(transport, server, &queries, until)
+        .map_err(|error| LookupError::NoResponse(server_problem(&error)))
+        .and_then(combined)
 }
 
-/// Sends all queries, in datagrams where there are any, and collects the answers.
+/// Sends all queries and collects the answers; over UDP if the network has it.
 fn exchange(
     transport: &Transport,
     server: SocketAddr,
@@ -105,8 +126,8 @@ fn exchange(
     until: Instant,
 ) -> io::Result<Vec<Answer>> {
     if let Transport::Own(_) = transport {
-        // It has no datagrams, and every name server takes connections (RFC 7766).
-        return queries.iter().map(|q| ask_over_tcp(transport, server, q, until)).collect();
+        // xget's own network has no UDP, and every name server accepts TCP (RFC 7766).
+        return queries.iter().map(|q| query_over_tcp(transport, server, q, until)).collect();
     }
     let socket = tcp::datagrams(server)?;
     for query in queries {
@@ -117,8 +138,8 @@ fn exchange(
     let mut wait_until = until;
     let mut buffer = [0; DATAGRAM_BYTES];
     while !pending.is_empty() {
-        let received = left(wait_until)
-            .and_then(|left| socket.set_read_timeout(Some(left)))
+        let received = remaining(wait_until)
+            .and_then(|remaining| socket.set_read_timeout(Some(remaining)))
             .and_then(|()| socket.recv(&mut buffer));
         let datagram = match received {
             Ok(length) => buffer.get(..length).unwrap_or_default(),
@@ -126,12 +147,12 @@ fn exchange(
             Err(error) if answers.is_empty() => return Err(error),
             Err(_) => break,
         };
-        let read = |(at, query): (usize, &&Query)| Some((at, query.read_answer(datagram)?));
-        let Some((at, mut answer)) = pending.iter().enumerate().find_map(read) else { continue };
-        let query = pending.swap_remove(at);
+        let read = |(i, query): (usize, &&Query)| Some((i, query.read_answer(datagram)?));
+        let Some((i, mut answer)) = pending.iter().enumerate().find_map(read) else { continue };
+        let query = pending.swap_remove(i);
         if answer == Answer::Truncated {
-            answer = ask_over_tcp(transport, server, query, until).unwrap_or_else(|error| {
-                Answer::Useless(format!("cannot be asked over TCP: {}", reason(&error)))
+            answer = query_over_tcp(transport, server, query, until).unwrap_or_else(|error| {
+                Answer::Failed(format!("cannot be asked over TCP: {}", reason(&error)))
             });
         }
         if matches!(answer, Answer::Addresses(_) | Answer::NoSuchName) {
@@ -142,8 +163,8 @@ fn exchange(
     Ok(answers)
 }
 
-/// Asks for an answer that is too long for a datagram (RFC 1035, section 4.2.2; RFC 7766).
-fn ask_over_tcp(
+/// Sends one query over TCP (RFC 1035, section 4.2.2; RFC 7766).
+fn query_over_tcp(
     transport: &Transport,
     server: SocketAddr,
     query: &Query,
@@ -151,23 +172,27 @@ fn ask_over_tcp(
 ) -> io::Result<Answer> {
     let message = query.encode();
     let length = u16::try_from(message.len()).map_err(io::Error::other)?;
-    let mut stream = transport.call(server, left(until)?)?;
-    stream.set_write_timeout(Some(left(until)?))?;
+    let mut stream = transport.call(server, remaining(until)?)?;
+    stream.set_write_timeout(Some(remaining(until)?))?;
     stream.write_all(&[length.to_be_bytes().as_slice(), &message].concat())?;
     let mut length = [0; 2];
-    read_all(&mut stream, &mut length, until)?;
+    read_exact_until(&mut stream, &mut length, until)?;
     let mut message = vec![0; u16::from_be_bytes(length).into()];
-    read_all(&mut stream, &mut message, until)?;
+    read_exact_until(&mut stream, &mut message, until)?;
     Ok(match query.read_answer(&message) {
-        None | Some(Answer::Truncated) => Answer::garbled(),
+        None | Some(Answer::Truncated) => Answer::malformed(),
         Some(answer) => answer,
     })
 }
 
-/// Fills `buffer`, however slowly the bytes drip in, but not beyond `until`.
-fn read_all(stream: &mut TcpStream, mut buffer: &mut [u8], until: Instant) -> io::Result<()> {
+/// Fills `buffer` by `until`, however slowly the bytes arrive.
+fn read_exact_until(
+    stream: &mut TcpStream,
+    mut buffer: &mut [u8],
+    until: Instant,
+) -> io::Result<()> {
     while !buffer.is_empty() {
-        stream.set_read_timeout(Some(left(until)?))?;
+        stream.set_read_timeout(Some(remaining(until)?))?;
         match stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
             Ok(length) => buffer = buffer.get_mut(length..).unwrap_or_default(),
@@ -178,33 +203,15 @@ fn read_all(stream: &mut TcpStream, mut buffer: &mut [u8], until: Instant) -> io
     Ok(())
 }
 
-/// The time until `until`, never zero, which sockets take for "no timeout".
-fn left(until: Instant) -> io::Result<Duration> {
-    let left = until.saturating_duration_since(Instant::now());
-    if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
+/// The time until `until`; an error instead of zero, which would disable a socket's timeout.
+fn remaining(until: Instant) -> io::Result<Duration> {
+    let remaining = until.saturating_duration_since(Instant::now());
+    if remaining.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(remaining) }
 }
 
-/// Why a name has no addresses; of several names' reasons the greatest is told.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Miss {
-    /// NXDOMAIN.
-    NoSuchName,
-    /// Servers answer, but not the question.
-    Failed(String),
-    /// The name exists.
-    NoAddress,
-    /// No server answers.
-    Silent(String),
-}
-
-impl fmt::Display for Miss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Miss::NoSuchName => f.write_str("no such host"),
-            Miss::NoAddress => f.write_str("the name has no address record"),
-            Miss::Failed(why) | Miss::Silent(why) => f.write_str(why),
-        }
-    }
+/// Hard to guess, so that an answer is hard to forge: a hash with the random keys of [`RandomState`].
+fn random_id() -> u16 {
+    RandomState::new().build_hasher().finish() as u16
 }
 
 /// What an error of the socket says about the server, as in "the name server X ...".
@@ -216,23 +223,27 @@ fn server_problem(error: &io::Error) -> String {
     }
 }
 
-/// Sums up a server's answers to both questions; one may be missing.
-fn judge(answers: Vec<Answer>) -> Result<Vec<IpAddr>, Miss> {
+/// Combines a server's answers for the two address families; one may be missing.
+fn combined(answers: Vec<Answer>) -> Result<Vec<IpAddr>, LookupError> {
     let both_answered = answers.len() == 2;
-    let (mut addresses, mut no_such_name, mut useless) = (Vec::new(), false, None);
+    let (mut addresses, mut no_such_name, mut failure) = (Vec::new(), false, None);
     for answer in answers {
         match answer {
             Answer::Addresses(more) => addresses.extend(more),
             Answer::NoSuchName => no_such_name = true,
-            Answer::Useless(why) => useless = Some(why),
+            Answer::Failed(why) => failure = Some(why),
             Answer::NoAddress | Answer::Truncated => {}
         }
     }
-    match useless {
-        _ if !addresses.is_empty() => Ok(addresses),
-        _ if no_such_name => Err(Miss::NoSuchName),
-        Some(why) => Err(Miss::Failed(why)),
-        None if both_answered => Err(Miss::NoAddress),
-        None => Err(Miss::Silent("sends a truncated answer".into())),
+    if !addresses.is_empty() {
+        return Ok(addresses);
     }
+    if no_such_name {
+        return Err(LookupError::NoSuchName);
+    }
+    Err(match failure {
+        Some(why) => LookupError::ServerFailure(why),
+        None if both_answered => LookupError::NoAddress,
+        None => LookupError::NoResponse("sends a truncated answer".into()),
+    })
 }

@@ -3,67 +3,61 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
-pub(in crate::net::resolve) const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
-pub(in crate::net::resolve) const OTHER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 6, 6, 6));
-pub(in crate::net::resolve) const V6: IpAddr =
-    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
+pub(crate) const V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 7));
+pub(crate) const OTHER_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 6, 6, 6));
+pub(crate) const V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7));
 
-pub(in crate::net::resolve) fn query() -> Query {
+pub(crate) fn query() -> Query {
     Query { id: 0x1234, name: Name::new("node.example").unwrap(), kind: DnsQueryType::A }
 }
 
 /// The response to `query` with these flags, records and their count.
-pub(in crate::net::resolve) fn response(
-    query: &[u8],
-    flags: u16,
-    count: u16,
-    records: &[u8],
-) -> Vec<u8> {
+pub(crate) fn response(query: &[u8], flags: u16, count: u16, records: &[u8]) -> Vec<u8> {
     let mut bytes = query.to_vec();
     bytes[2..4].copy_from_slice(&(0x8000 | flags).to_be_bytes());
     bytes[6..8].copy_from_slice(&count.to_be_bytes());
     [bytes, records.to_vec()].concat()
 }
 
-/// A record; the name `\xc0\x0c` points to the question's.
+/// A record. The name `\xc0\x0c` is a pointer to that in the question.
 fn record(name: &[u8], kind: u16, data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u16).to_be_bytes();
     [name, &kind.to_be_bytes(), &[0, 1, 0, 0, 0, 9], &length, data].concat()
 }
 
-pub(in crate::net::resolve) fn a_record(name: &[u8], address: IpAddr) -> Vec<u8> {
+pub(crate) fn a_record(name: &[u8], address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => record(name, 1, &v4.octets()),
         IpAddr::V6(v6) => record(name, 28, &v6.octets()),
     }
 }
 
-/// What `query()` makes of a response with these records.
+/// What `query()` reads from a response with these records.
 fn read(flags: u16, count: u16, records: &[u8]) -> Option<Answer> {
     query().read_answer(&response(&query().encode(), flags, count, records))
 }
 
 #[test]
-fn the_longest_names_still_fit() {
+fn the_longest_label_and_name_are_valid() {
     assert!(Name::new(&"a".repeat(63)).is_some());
     assert_eq!(Name::new(&"a.".repeat(127)).unwrap().0.len(), MAX_DNS_NAME_BYTES);
 }
 
 #[test]
-fn a_query_is_as_rfc_1035_draws_it() {
+fn a_query_has_the_format_of_rfc_1035() {
     let mut wire = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     wire.extend(b"\x04node\x07example\0\0\x01\0\x01");
     assert_eq!(query().encode(), wire);
 }
 
 #[test]
-fn addresses_are_read() {
+fn all_addresses_in_an_answer_are_read() {
     let records = [a_record(b"\xc0\x0c", V4), a_record(b"\xc0\x0c", OTHER_V4)].concat();
     assert_eq!(read(0, 2, &records), Some(Answer::Addresses(vec![V4, OTHER_V4])));
 }
 
 #[test]
-fn an_answer_may_spell_the_name_in_other_letters() {
+fn an_answer_may_spell_the_name_in_another_case() {
     let upper = query().encode().to_ascii_uppercase();
     let record = a_record(b"\x04NodE\x07eXample\0", V4);
     let answer = query().read_answer(&response(&upper, 0, 1, &record));
@@ -71,7 +65,7 @@ fn an_answer_may_spell_the_name_in_other_letters() {
 }
 
 #[test]
-fn aliases_are_followed_in_any_order_and_strangers_left_out() {
+fn aliases_are_followed_in_any_order_and_other_names_ignored() {
     let records = [
         a_record(b"\x01x\0", OTHER_V4),
         a_record(b"\x01c\0", V4),
@@ -80,17 +74,21 @@ fn aliases_are_followed_in_any_order_and_strangers_left_out() {
         record(b"\xc0\x0c", 5, b"\x01b\0"),
     ];
     assert_eq!(read(0, 5, &records.concat()), Some(Answer::Addresses(vec![V4])));
+}
+
+#[test]
+fn an_alias_without_an_address_is_no_address() {
     assert_eq!(read(0, 1, &record(b"\xc0\x0c", 5, b"\x01b\0")), Some(Answer::NoAddress));
 }
 
 #[test]
-fn aliases_in_a_circle_come_to_an_end() {
+fn a_loop_of_aliases_is_a_failure() {
     let circle = [record(b"\xc0\x0c", 5, b"\x01b\0"), record(b"\x01b\0", 5, b"\xc0\x0c")].concat();
-    assert!(matches!(read(0, 2, &circle), Some(Answer::Useless(_))));
+    assert!(matches!(read(0, 2, &circle), Some(Answer::Failed(_))));
 }
 
 #[test]
-fn no_name_no_address_and_failures_are_told_apart() {
+fn response_codes_are_distinguished() {
     assert_eq!(read(0, 0, b""), Some(Answer::NoAddress));
     assert_eq!(read(3, 0, b""), Some(Answer::NoSuchName));
     assert_eq!(read(0x200, 0, b""), Some(Answer::Truncated));
@@ -100,12 +98,12 @@ fn no_name_no_address_and_failures_are_told_apart() {
         (5, "refuses the query"),
         (15, "reports error 15"),
     ] {
-        assert_eq!(read(rcode, 0, b""), Some(Answer::Useless(why.into())));
+        assert_eq!(read(rcode, 0, b""), Some(Answer::Failed(why.into())));
     }
 }
 
 #[test]
-fn answers_to_other_questions_are_passed_over() {
+fn an_answer_to_another_question_is_ignored() {
     let sent = query().encode();
     assert_eq!(query().read_answer(&sent), None, "a query is no answer");
     let good = response(&sent, 0, 0, b"");
@@ -118,32 +116,32 @@ fn answers_to_other_questions_are_passed_over() {
 }
 
 #[test]
-fn garbled_records_are_told() {
-    let garbled = Some(Answer::garbled());
-    assert_eq!(read(0, 1, b""), garbled, "missing");
-    assert_eq!(read(0, 1, &record(b"\xc0\x0c", 1, b"123")), garbled, "a short address");
-    assert_eq!(read(0, 1, &record(b"\xc0\x0c", 5, b"\x05ab")), garbled, "a short name");
-    assert_eq!(read(0, 1, &record(b"\x80\x0c", 1, b"1234")), garbled, "a reserved label");
-    assert_eq!(read(0, 1, &record(b"\xff\xff", 1, b"1234")), garbled, "a pointer outside");
+fn a_malformed_record_is_a_failure() {
+    let malformed = Some(Answer::malformed());
+    assert_eq!(read(0, 1, b""), malformed, "missing");
+    assert_eq!(read(0, 1, &record(b"\xc0\x0c", 1, b"123")), malformed, "a short address");
+    assert_eq!(read(0, 1, &record(b"\xc0\x0c", 5, b"\x05ab")), malformed, "a short name");
+    assert_eq!(read(0, 1, &record(b"\x80\x0c", 1, b"1234")), malformed, "a reserved label");
+    assert_eq!(read(0, 1, &record(b"\xff\xff", 1, b"1234")), malformed, "a pointer outside");
     let long = [b"\x3f".as_slice(), &[b'a'; 63]].concat().repeat(4);
-    assert_eq!(read(0, 1, &record(&[&long, &b"\0"[..]].concat(), 1, b"1234")), garbled, "long");
+    assert_eq!(read(0, 1, &record(&[&long, &b"\0"[..]].concat(), 1, b"1234")), malformed, "long");
 }
 
 #[test]
-fn names_that_point_in_circles_come_to_an_end() {
+fn a_loop_of_compression_pointers_is_malformed() {
     let name_at = query().encode().len() as u8;
     for name in [b"\xc0".as_slice(), b"\x01a\xc0"] {
         let name = [name, &[name_at]].concat();
-        assert_eq!(read(0, 1, &record(&name, 1, b"1234")), Some(Answer::garbled()));
+        assert_eq!(read(0, 1, &record(&name, 1, b"1234")), Some(Answer::malformed()));
     }
     let data_at = name_at + 12;
     for data in [[0xc0, data_at, 0, 0], [0xc0, data_at + 2, 0xc0, data_at]] {
-        assert_eq!(read(0, 1, &record(b"\xc0\x0c", 5, &data)), Some(Answer::garbled()));
+        assert_eq!(read(0, 1, &record(b"\xc0\x0c", 5, &data)), Some(Answer::malformed()));
     }
 }
 
 #[test]
-fn the_most_expensive_message_is_read_quickly() {
+fn the_most_expensive_message_is_read_within_a_second() {
     let mut chain = vec![0xc0, 0x0c];
     let start = query().encode().len() + 12;
     while start + chain.len() < 0x3fff {
@@ -155,13 +153,13 @@ fn the_most_expensive_message_is_read_quickly() {
         records.extend(record(&last, 5, &last));
     }
     let begun = Instant::now();
-    let endless = Answer::Useless("sends too many aliases (CNAME)".into());
+    let endless = Answer::Failed("sends too many aliases (CNAME)".into());
     assert_eq!(read(0, u16::MAX, &records), Some(endless), "each name is the question's");
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
 
 #[test]
-fn no_damage_to_a_message_makes_the_reader_panic() {
+fn a_damaged_message_does_not_panic() {
     let alias = record(b"\xc0\x0c", 5, b"\x01b\xc0\x11");
     let records = [alias, a_record(b"\x01b\xc0\x11", V4), a_record(b"\xc0\x0c", V6)].concat();
     let good = response(&query().encode(), 0, 3, &records);
