@@ -1,0 +1,117 @@
+//! The text of a manifest: its only parser and its only printer. `docs/protocol.md` describes it.
+
+use std::fmt::Write as _;
+
+use blake3::Hash;
+
+use super::Manifest;
+use super::check::{ManifestError, Problem};
+use super::listing::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
+use crate::image::path::{TreePath, escape, unescape};
+
+/// First line of the text; its number is the version of format and protocol.
+pub(super) const HEADING: &str = "xget manifest 1";
+
+impl Manifest {
+    /// Reads a manifest's text.
+    ///
+    /// Only the text that [`Manifest::new`] would print is accepted: one state of a tree has one
+    /// text and so one generation.
+    pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
+        let mut line_number = 0;
+        let mut lines = text.split(|&b| b == b'\n').map(|line| {
+            line_number += 1;
+            (line_number, line)
+        });
+        let mut entries = Vec::new();
+        let mut hashes = Vec::new();
+        let mut chunk_bytes = None;
+        for (number, line) in lines.by_ref() {
+            let at = |problem| ManifestError { line: number, problem };
+            let line = std::str::from_utf8(line).map_err(|_| at(Problem::Syntax))?;
+            match (number, line.split_once(' ')) {
+                (1, _) if line == HEADING => {}
+                (1, _) => return Err(at(Problem::Heading)),
+                (_, Some(("chunk", bytes))) => {
+                    chunk_bytes = Some(bytes.parse().map_err(|_| at(Problem::Syntax))?);
+                }
+                (_, Some(("hash", hex))) => {
+                    hashes.push(Hash::from_hex(hex).map_err(|_| at(Problem::Syntax))?);
+                }
+                (_, Some((kind, rest))) => entries.push(parse_entry(kind, rest).map_err(at)?),
+                (_, None) if line.is_empty() => break,
+                (_, None) => return Err(at(Problem::Syntax)),
+            }
+        }
+        let whole = |problem| ManifestError { line: 0, problem };
+        let listing = Listing::cut(entries, chunk_bytes).map_err(whole)?;
+        let manifest = Manifest::new(listing, hashes).map_err(whole)?;
+        if *manifest.text != *text {
+            return Err(whole(Problem::NotCanonical));
+        }
+        Ok(manifest)
+    }
+}
+
+pub(super) fn print(listing: &Listing, hashes: &[Hash]) -> String {
+    let mut text = format!("{HEADING}\nchunk {}\n", listing.layout().chunk_bytes());
+    for entry in listing.entries() {
+        let Entry { path, mode, mtime, content, .. } = entry;
+        let owner = entry.owner.map_or("- -".into(), |Owner { uid, gid }| format!("{uid} {gid}"));
+        let path = escape(path.as_bytes_or_dot());
+        let rest = match content {
+            Content::Directory => path,
+            Content::File { bytes, .. } => format!("{path} {bytes}"),
+            Content::Symlink { target } => format!("{path} {}", escape(target)),
+        };
+        let kind = match content {
+            Content::Directory => 'd',
+            Content::File { .. } => 'f',
+            Content::Symlink { .. } => 'l',
+        };
+        let Mtime { secs, nanos } = mtime;
+        let _ = writeln!(text, "{kind} {mode:04o} {owner} {secs}.{nanos:09} {rest}");
+    }
+    for hash in hashes {
+        let _ = writeln!(text, "hash {}", hash.to_hex());
+    }
+    text
+}
+
+fn parse_entry(kind: &str, rest: &str) -> Result<Entry, Problem> {
+    let mut fields = rest.split(' ');
+    let mut next = || fields.next().ok_or(Problem::Syntax);
+    let mode = u32::from_str_radix(next()?, 8).ok().filter(|mode| *mode <= 0o7777);
+    let owner = match (next()?, next()?) {
+        ("-", "-") => None,
+        (uid, gid) => Some(Owner {
+            uid: uid.parse().map_err(|_| Problem::Syntax)?,
+            gid: gid.parse().map_err(|_| Problem::Syntax)?,
+        }),
+    };
+    let (secs, nanos) = next()?.split_once('.').ok_or(Problem::Syntax)?;
+    let mtime = Mtime {
+        secs: secs.parse().map_err(|_| Problem::Syntax)?,
+        nanos: nanos.parse().ok().filter(|n| *n < 1_000_000_000).ok_or(Problem::Syntax)?,
+    };
+    let path = unescape(next()?).ok_or(Problem::Syntax)?;
+    let path = TreePath::from_manifest(&path).map_err(Problem::Path)?;
+    let content = match kind {
+        "d" => Content::Directory,
+        "f" => {
+            Content::File { bytes: next()?.parse().map_err(|_| Problem::Syntax)?, image_offset: 0 }
+        }
+        "l" => {
+            let target = unescape(next()?).ok_or(Problem::Syntax)?;
+            if target.is_empty() || target.len() > MAX_TARGET_BYTES || target.contains(&0) {
+                return Err(Problem::Target(path));
+            }
+            Content::Symlink { target: target.into() }
+        }
+        _ => return Err(Problem::Syntax),
+    };
+    if fields.next().is_some() {
+        return Err(Problem::Syntax);
+    }
+    Ok(Entry { path, mode: mode.ok_or(Problem::Syntax)?, owner, mtime, content })
+}
