@@ -128,7 +128,7 @@ fn built_in_keys() -> Result<Option<Vec<Key>>, Error> {
 /// The keys of which one must have signed. Whoever can write the kernel command line may not be able
 /// to change the initramfs: what is built in is not added to, but chosen from.
 fn keys(built_in: Option<Vec<Key>>, cmdline: &Cmdline) -> Result<Vec<Key>, Error> {
-    trust::narrowed(built_in, &cmdline.keys).map_err(|other| {
+    trust::select_keys(built_in, &cmdline.keys).map_err(|other| {
         Error::Boot(format!(
             "rd.xget.key={other} is not trusted: this initramfs trusts only the keys in \
              {BUILT_IN_KEY}; add it there and rebuild the initramfs"

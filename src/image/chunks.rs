@@ -1,32 +1,31 @@
-//! Chunks: how an image is cut, and which pieces of it are held.
+//! Chunks: how an image is cut, and sets of chunks.
 //!
-//! A chunk number is a [`ChunkId`], and only a [`Layout`] makes one, so that a number from the
-//! network is checked once, where it is decoded.
+//! A chunk number is a [`ChunkId`]. Only a [`Layout`] makes one, so that a number from the network is
+//! checked once, where it is decoded.
 
 use std::fmt;
 use std::ops::Range;
 
 /// Smallest chunk, in bytes.
-pub const MIN_CHUNK_BYTES: u64 = 64 << 10;
+pub(crate) const MIN_CHUNK_BYTES: u64 = 64 << 10;
 /// Largest chunk, in bytes.
-pub const MAX_CHUNK_BYTES: u64 = 4 << 20;
-/// Above this many chunks the next larger chunk size is taken.
+pub(crate) const MAX_CHUNK_BYTES: u64 = 4 << 20;
+/// An image that would have more chunks than this gets larger ones, up to the largest.
 const MANY_CHUNKS: u64 = 2048;
-/// Most chunks an image may have: 4 TiB of the largest.
-pub const MAX_CHUNKS: u64 = 1 << 20;
+/// Most chunks that an image may have: 4 TiB of the largest.
+pub(crate) const MAX_CHUNKS: u64 = 1 << 20;
 
 /// The number of a chunk that exists in the image it was made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChunkId(u32);
 
 impl ChunkId {
-    /// The number itself, counted from 0.
-    pub fn get(self) -> u32 {
+    /// The number, counted from 0.
+    pub(crate) fn get(self) -> u32 {
         self.0
     }
 
-    /// The number as an index.
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -37,7 +36,7 @@ impl fmt::Display for ChunkId {
     }
 }
 
-/// How an image is cut: equal chunks of a power of two bytes, the last one shorter.
+/// How an image is cut: chunks of equal size, a power of two bytes, of which the last may be shorter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     image_bytes: u64,
@@ -45,8 +44,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The usual cut for an image of this size: the smallest chunks that are not too many.
-    pub fn for_image(image_bytes: u64) -> Layout {
+    /// The layout that a master chooses for an image of this size.
+    pub(crate) fn for_image(image_bytes: u64) -> Layout {
         let mut chunk_bytes = MIN_CHUNK_BYTES;
         while chunk_bytes < MAX_CHUNK_BYTES && image_bytes.div_ceil(chunk_bytes) > MANY_CHUNKS {
             chunk_bytes *= 2;
@@ -54,47 +53,46 @@ impl Layout {
         Layout { image_bytes, chunk_bytes }
     }
 
-    /// A cut that somebody else chose; None unless it is within the bounds above.
-    pub fn new(image_bytes: u64, chunk_bytes: u64) -> Option<Layout> {
-        let sound = chunk_bytes.is_power_of_two()
+    /// A layout that another master chose; None unless it is within the bounds above.
+    pub(crate) fn new(image_bytes: u64, chunk_bytes: u64) -> Option<Layout> {
+        let is_valid = chunk_bytes.is_power_of_two()
             && (MIN_CHUNK_BYTES..=MAX_CHUNK_BYTES).contains(&chunk_bytes)
             && image_bytes.div_ceil(chunk_bytes) <= MAX_CHUNKS;
-        sound.then_some(Layout { image_bytes, chunk_bytes })
+        is_valid.then_some(Layout { image_bytes, chunk_bytes })
     }
 
-    /// Bytes of the whole image.
-    pub fn image_bytes(&self) -> u64 {
+    pub(crate) fn image_bytes(&self) -> u64 {
         self.image_bytes
     }
 
     /// Bytes of every chunk but the last.
-    pub fn chunk_bytes(&self) -> u64 {
+    pub(crate) fn chunk_bytes(&self) -> u64 {
         self.chunk_bytes
     }
 
     /// How many chunks there are; 0 for an empty image.
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.image_bytes.div_ceil(self.chunk_bytes) as u32
     }
 
     /// Chunk number `n`, if there is one.
-    pub fn chunk(&self, n: u32) -> Option<ChunkId> {
+    pub(crate) fn chunk(&self, n: u32) -> Option<ChunkId> {
         (n < self.count()).then_some(ChunkId(n))
     }
 
     /// All chunks in order.
-    pub fn iter(&self) -> impl Iterator<Item = ChunkId> + use<> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ChunkId> + use<> {
         (0..self.count()).map(ChunkId)
     }
 
-    /// Where a chunk lies in the image, in bytes.
-    pub fn range(&self, chunk: ChunkId) -> Range<u64> {
+    /// The bytes of the image that a chunk holds.
+    pub(crate) fn range(&self, chunk: ChunkId) -> Range<u64> {
         let start = u64::from(chunk.0).saturating_mul(self.chunk_bytes).min(self.image_bytes);
         start..start.saturating_add(self.chunk_bytes).min(self.image_bytes)
     }
 
-    /// The chunks that hold any byte of `range`; bytes past the image have none.
-    pub fn covering(&self, range: Range<u64>) -> impl Iterator<Item = ChunkId> + use<> {
+    /// The chunks that hold any byte of `range`. Bytes past the end of the image are in none.
+    pub(crate) fn covering(&self, range: Range<u64>) -> impl Iterator<Item = ChunkId> + use<> {
         let end = range.end.min(self.image_bytes).div_ceil(self.chunk_bytes);
         let start = if range.is_empty() { end } else { range.start / self.chunk_bytes };
         (start..end).map(|n| ChunkId(n as u32))
@@ -109,22 +107,22 @@ pub struct ChunkSet {
 }
 
 impl ChunkSet {
-    /// No chunk yet, with room for those of `layout`.
-    pub fn empty(layout: &Layout) -> ChunkSet {
+    /// The empty set, with room for the chunks of `layout`.
+    pub(crate) fn empty(layout: &Layout) -> ChunkSet {
         ChunkSet { words: vec![0; (layout.count() as usize).div_ceil(64)], len: 0 }
     }
 
     /// Every chunk of `layout`.
     pub fn full(layout: &Layout) -> ChunkSet {
         let mut set = ChunkSet::empty(layout);
-        layout.iter().for_each(|chunk| {
+        for chunk in layout.iter() {
             set.insert(chunk);
-        });
+        }
         set
     }
 
-    /// Adds a chunk; false if it was there.
-    pub fn insert(&mut self, chunk: ChunkId) -> bool {
+    /// Adds a chunk; false if it was in the set already.
+    pub(crate) fn insert(&mut self, chunk: ChunkId) -> bool {
         let Some(word) = self.words.get_mut(chunk.index() / 64) else { return false };
         let bit = 1 << (chunk.index() % 64);
         let new = *word & bit == 0;
@@ -133,8 +131,8 @@ impl ChunkSet {
         new
     }
 
-    /// Takes a chunk out; false if it was not there.
-    pub fn remove(&mut self, chunk: ChunkId) -> bool {
+    /// Removes a chunk; false if it was not in the set.
+    pub(crate) fn remove(&mut self, chunk: ChunkId) -> bool {
         let Some(word) = self.words.get_mut(chunk.index() / 64) else { return false };
         let bit = 1 << (chunk.index() % 64);
         let old = *word & bit != 0;
@@ -144,42 +142,39 @@ impl ChunkSet {
     }
 
     /// Adds every chunk of another set of the same image.
-    pub fn add_all(&mut self, other: &ChunkSet) {
+    pub(crate) fn add_all(&mut self, other: &ChunkSet) {
         for (word, more) in self.words.iter_mut().zip(&other.words) {
             *word |= more;
         }
         self.len = self.words.iter().map(|word| word.count_ones()).sum();
     }
 
-    /// Is the chunk in the set?
-    pub fn contains(&self, chunk: ChunkId) -> bool {
+    pub(crate) fn contains(&self, chunk: ChunkId) -> bool {
         self.words
             .get(chunk.index() / 64)
             .is_some_and(|word| word & (1 << (chunk.index() % 64)) != 0)
     }
 
-    /// How many chunks are in it.
-    pub fn len(&self) -> u32 {
+    pub(crate) fn len(&self) -> u32 {
         self.len
     }
 
-    /// Is it without any chunk?
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The chunks of the set in order.
-    pub fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ChunkId> + '_ {
         chunks_of(self.words.iter().copied())
     }
 
     /// The chunks that are in both sets, in order.
-    pub fn common<'s>(&'s self, other: &'s ChunkSet) -> impl Iterator<Item = ChunkId> + 's {
+    pub(crate) fn common<'s>(&'s self, other: &'s ChunkSet) -> impl Iterator<Item = ChunkId> + 's {
         chunks_of(self.words.iter().zip(&other.words).map(|(a, b)| a & b))
     }
 
-    /// The set as runs, `0-9 12 20-31`: how it is written in control files.
-    pub fn runs(&self) -> String {
+    /// The set as runs, `0-9 12 20-31`: the form that control files have.
+    pub(crate) fn runs(&self) -> String {
         let mut text = String::new();
         let mut chunks = self.iter().map(ChunkId::get).peekable();
         while let Some(first) = chunks.next() {
@@ -188,11 +183,14 @@ impl ChunkSet {
                 last += 1;
                 chunks.next();
             }
-            let space = if text.is_empty() { "" } else { " " };
-            text += &match first == last {
-                true => format!("{space}{first}"),
-                false => format!("{space}{first}-{last}"),
-            };
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            if first == last {
+                text += &first.to_string();
+            } else {
+                text += &format!("{first}-{last}");
+            }
         }
         text
     }
@@ -208,8 +206,11 @@ fn chunks_of(words: impl Iterator<Item = u64>) -> impl Iterator<Item = ChunkId> 
     })
 }
 
-/// Reads one run, `7` or `3-9`, as control files write them; None unless all of it exists.
-pub fn parse_run(text: &str, layout: &Layout) -> Option<impl Iterator<Item = ChunkId> + use<>> {
+/// Parses one run, `7` or `3-9`; None unless the image has all of these chunks.
+pub(crate) fn parse_run(
+    text: &str,
+    layout: &Layout,
+) -> Option<impl Iterator<Item = ChunkId> + use<>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.parse::<u32>().ok()?, last.parse::<u32>().ok()?);
     (first <= last && layout.chunk(last).is_some()).then(|| (first..=last).map(ChunkId))
@@ -220,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_usual_cut_has_about_a_thousand_to_two_thousand_chunks() {
+    fn the_default_layout_has_one_to_two_thousand_chunks() {
         for mib in [64, 100, 700, 1024, 4000] {
             let count = Layout::for_image(mib << 20).count();
             assert!((1000..=2048).contains(&count), "{mib} MiB: {count}");
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_chunk_is_cut_short_by_the_end_of_the_image() {
+    fn the_last_chunk_ends_with_the_image() {
         let layout = Layout::new(MIN_CHUNK_BYTES + 5, MIN_CHUNK_BYTES).unwrap();
         let last = layout.chunk(1).unwrap();
         assert_eq!(layout.range(last), MIN_CHUNK_BYTES..MIN_CHUNK_BYTES + 5);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn only_chunks_that_touch_a_range_cover_it() {
+    fn covering_yields_only_chunks_that_overlap_the_range() {
         let layout = Layout::new(10 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES).unwrap();
         let covering = |range| layout.covering(range).map(ChunkId::get).collect::<Vec<_>>();
         assert_eq!(covering(0..1), [0]);
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_prints_as_runs_and_reads_back() {
+    fn a_set_printed_as_runs_parses_to_the_same_set() {
         let layout = Layout::new(200 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES).unwrap();
         let mut set = ChunkSet::empty(&layout);
         for n in [0, 1, 2, 7, 63, 64, 199] {
@@ -257,15 +258,15 @@ mod tests {
         assert_eq!(set.runs(), "0-2 7 63-64 199");
         let mut back = ChunkSet::empty(&layout);
         for run in set.runs().split(' ') {
-            parse_run(run, &layout).unwrap().for_each(|chunk| {
+            for chunk in parse_run(run, &layout).unwrap() {
                 back.insert(chunk);
-            });
+            }
         }
         assert_eq!(back, set);
     }
 
     #[test]
-    fn runs_beyond_the_image_are_refused() {
+    fn a_run_beyond_the_image_is_refused() {
         let layout = Layout::new(10 * MIN_CHUNK_BYTES, MIN_CHUNK_BYTES).unwrap();
         for bad in ["10", "0-10", "5-4", "-", "", "x", "4294967296", "-1"] {
             assert!(parse_run(bad, &layout).is_none(), "{bad}");

@@ -1,7 +1,10 @@
-//! The manifest: what a master serves, entry by entry, and the hash of every chunk of it.
+//! The manifest: what a master serves, entry by entry, and the hash of every chunk.
 //!
-//! The same tree gives the same text on every machine, and the BLAKE3 hash of that text is the
+//! The same tree gives the same text on every machine. The BLAKE3 hash of that text is the
 //! **generation**, the name of one state of the served tree.
+//!
+//! [`listing`] has the entries and says where each file stands in the image, [`text`] parses and prints,
+//! [`check`] says what can be wrong.
 
 mod check;
 mod listing;
@@ -15,9 +18,11 @@ use blake3::Hash;
 
 use crate::image::chunks::{ChunkId, Layout};
 pub use check::{ManifestError, Problem};
-pub use listing::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner, Segment};
+pub(crate) use listing::Content;
+pub use listing::{Entry, Listing, Mtime, Owner, Segment};
 
-/// A listing with the hash of each chunk, in the text that others verify against.
+/// A listing with the hash of each chunk, and the text that says the same: others hash it, sign it and
+/// verify against it.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     listing: Listing,
@@ -27,8 +32,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Joins a listing and the hashes of its chunks, one for each and in order.
-    pub fn new(listing: Listing, hashes: Vec<Hash>) -> Result<Manifest, Problem> {
+    /// Joins a listing and the hashes of its chunks, in the order of the chunks.
+    pub(crate) fn new(listing: Listing, hashes: Vec<Hash>) -> Result<Manifest, Problem> {
         if hashes.len() != listing.layout().count() as usize {
             return Err(Problem::HashCount);
         }
@@ -37,18 +42,17 @@ impl Manifest {
         Ok(Manifest { listing, hashes, text, generation })
     }
 
-    /// The entries and the cut.
-    pub fn listing(&self) -> &Listing {
+    pub(crate) fn listing(&self) -> &Listing {
         &self.listing
     }
 
-    /// How the image is cut.
+    /// How the image is cut into chunks.
     pub fn layout(&self) -> &Layout {
         self.listing.layout()
     }
 
     /// The text, byte for byte what is hashed and signed.
-    pub fn text(&self) -> &Arc<[u8]> {
+    pub(crate) fn text(&self) -> &Arc<[u8]> {
         &self.text
     }
 
@@ -57,8 +61,8 @@ impl Manifest {
         self.generation
     }
 
-    /// What a chunk must hash to.
-    pub fn hash(&self, chunk: ChunkId) -> Option<&Hash> {
+    /// The hash that the bytes of a chunk must have.
+    pub(crate) fn hash(&self, chunk: ChunkId) -> Option<&Hash> {
         self.hashes.get(chunk.index())
     }
 }

@@ -1,7 +1,7 @@
 //! What travels: a tree becomes one image, cut into equal chunks, each with its hash.
 //!
-//! [`path`] and [`chunks`] are valid by construction; [`manifest`] describes a whole tree by them; [`trust`]
-//! decides whether a manifest is the one that was asked for.
+//! [`path`] and [`chunks`] are types that are valid by construction. [`manifest`] describes a whole tree
+//! with them, and [`trust`] decides whether a manifest is the one that the user wants.
 
 pub mod chunks;
 pub mod manifest;

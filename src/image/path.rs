@@ -4,36 +4,34 @@ use std::cmp::Ordering;
 use std::fmt;
 
 /// Longest name of one path element, in bytes (`NAME_MAX`).
-pub const MAX_NAME_BYTES: usize = 255;
-/// How the names of files begin that are not whole yet. A master does not serve such files.
-pub const PARTIAL_PREFIX: &[u8] = b".xget-part-";
+pub(crate) const MAX_NAME_BYTES: usize = 255;
+/// How the names of temporary files begin, which a fetch has not completed. A master does not serve
+/// such files.
+pub(crate) const PARTIAL_PREFIX: &[u8] = b".xget-part-";
 /// Longest path below the root, in bytes (`PATH_MAX` less its NUL).
 const MAX_PATH_BYTES: usize = 4095;
 
-/// A path below the served root: elements that are names, joined by `/`.
+/// A path below the served root: names joined by `/`. The root itself is the empty path.
 ///
-/// No element is empty, `.` or `..`, none contains a NUL or a `/`, so that joining one to a
-/// directory never leads out of it. The root itself is the empty path.
+/// No name is empty, `.` or `..`, and none contains a NUL or a `/`, so that a path joined to a directory
+/// never leads out of it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TreePath(Box<[u8]>);
 
-/// Why bytes are no path below the root.
+/// Bytes that are not a path below the root, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadPath {
-    /// The bytes.
-    pub path: Box<[u8]>,
-    /// What is wrong with them.
-    pub why: &'static str,
+    path: Box<[u8]>,
+    why: &'static str,
 }
 
 impl TreePath {
-    /// The root.
-    pub fn root() -> TreePath {
+    pub(crate) fn root() -> TreePath {
         TreePath(Box::default())
     }
 
-    /// Checks a path as a manifest writes it: `.` is the root, anything else must be exact.
-    pub fn from_manifest(path: &[u8]) -> Result<TreePath, BadPath> {
+    /// Checks a path as a manifest has it: `.` is the root, and every other path must be exact.
+    pub(crate) fn from_manifest(path: &[u8]) -> Result<TreePath, BadPath> {
         if path == b"." {
             return Ok(TreePath::root());
         }
@@ -47,19 +45,20 @@ impl TreePath {
         }
     }
 
-    /// Checks a path as a person writes it: extra slashes and `.` elements are left out.
-    pub fn from_user(path: &[u8]) -> Result<TreePath, BadPath> {
+    /// Checks a path that a user wrote: extra slashes and `.` elements are left out.
+    pub(crate) fn from_user(path: &[u8]) -> Result<TreePath, BadPath> {
         let names: Vec<&[u8]> =
             path.split(|&b| b == b'/').filter(|name| !matches!(*name, b"" | b".")).collect();
-        match names.is_empty() {
-            true => Ok(TreePath::root()),
-            false => TreePath::from_manifest(&names.join(&b'/'))
-                .map_err(|bad| BadPath { path: path.into(), ..bad }),
+        if names.is_empty() {
+            return Ok(TreePath::root());
         }
+        TreePath::from_manifest(&names.join(&b'/'))
+            .map_err(|bad| BadPath { path: path.into(), ..bad })
     }
 
-    /// The path of `name` in this directory; None if `name` is no name.
-    pub fn join(&self, name: &[u8]) -> Option<TreePath> {
+    /// The path of `name` in this directory; None if `name` cannot be an element, or the path gets too
+    /// long.
+    pub(crate) fn join(&self, name: &[u8]) -> Option<TreePath> {
         if name_problem(name).is_some() || self.0.len() + 1 + name.len() > MAX_PATH_BYTES {
             return None;
         }
@@ -71,8 +70,8 @@ impl TreePath {
         Some(TreePath(path.into()))
     }
 
-    /// The directory it is in; None for the root.
-    pub fn parent(&self) -> Option<TreePath> {
+    /// The directory that it is in; None for the root.
+    pub(crate) fn parent(&self) -> Option<TreePath> {
         if self.is_root() {
             return None;
         }
@@ -81,43 +80,41 @@ impl TreePath {
     }
 
     /// The last element; empty for the root.
-    pub fn name(&self) -> &[u8] {
+    pub(crate) fn name(&self) -> &[u8] {
         self.elements().next_back().unwrap_or_default()
     }
 
     /// The elements from the root down.
-    pub fn elements(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
+    pub(crate) fn elements(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|&b| b == b'/').filter(|name| !name.is_empty())
     }
 
-    /// Is it the root?
-    pub fn is_root(&self) -> bool {
+    pub(crate) fn is_root(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Is it `dir` itself or below it?
-    pub fn is_within(&self, dir: &TreePath) -> bool {
+    /// Whether it is `dir` itself or below it.
+    pub(crate) fn is_within(&self, dir: &TreePath) -> bool {
         let mut mine = self.elements();
         dir.elements().all(|name| mine.next() == Some(name))
     }
 
-    /// The path as seen from `dir`; None unless it is `dir` itself or below it.
-    pub fn seen_from(&self, dir: &TreePath) -> Option<TreePath> {
+    /// The path relative to `dir`; None unless it is `dir` itself or below it.
+    pub(crate) fn relative_to(&self, dir: &TreePath) -> Option<TreePath> {
         let rest = self.0.strip_prefix(&*dir.0)?;
-        match rest.strip_prefix(b"/") {
-            Some(rest) if !dir.is_root() => Some(TreePath(rest.into())),
-            _ if dir.is_root() || rest.is_empty() => Some(TreePath(rest.into())),
-            _ => None,
+        if dir.is_root() || rest.is_empty() {
+            return Some(TreePath(rest.into()));
         }
+        rest.strip_prefix(b"/").map(|rest| TreePath(rest.into()))
     }
 
     /// The bytes; empty for the root.
-    pub fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
     /// The bytes; `.` for the root.
-    pub fn as_bytes_or_dot(&self) -> &[u8] {
+    pub(crate) fn as_bytes_or_dot(&self) -> &[u8] {
         if self.is_root() { b"." } else { &self.0 }
     }
 }
@@ -133,7 +130,7 @@ fn name_problem(name: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// By elements, so that a directory is followed by all that is below it.
+/// Compares element by element, so that a directory is followed by all that is below it.
 impl Ord for TreePath {
     fn cmp(&self, other: &TreePath) -> Ordering {
         self.elements().cmp(other.elements())
@@ -166,16 +163,17 @@ impl fmt::Display for BadPath {
 
 impl std::error::Error for BadPath {}
 
-/// Bytes as a console may show them: readable UTF-8 stays, control bytes and the rest are escaped.
-pub fn shown(bytes: &[u8]) -> String {
+/// Bytes as text that is safe on a terminal: UTF-8 without control characters stays as it is, anything
+/// else is escaped.
+pub(crate) fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),
     }
 }
 
-/// Bytes as one word of a manifest: printable ASCII stays, the rest becomes `\xHH`.
-pub fn escape(bytes: &[u8]) -> String {
+/// Bytes as one word of a manifest: printable ASCII but for the backslash stays, the rest becomes `\xHH`.
+pub(crate) fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &b in bytes {
         match b {
@@ -186,8 +184,8 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Reverses [`escape`]; None if the word is not one that it makes.
-pub fn unescape(word: &str) -> Option<Vec<u8>> {
+/// Reverses [`escape`]; None if a backslash does not begin `\xHH`.
+pub(crate) fn unescape(word: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(word.len());
     let mut parts = word.split('\\');
     bytes.extend_from_slice(parts.next()?.as_bytes());
@@ -204,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_that_would_leave_the_root_are_refused() {
+    fn a_path_with_empty_or_dot_elements_is_refused() {
         for bad in ["..", "a/..", "../a", "a//b", "/a", "a/", "", "a/./b", "a\0b"] {
             assert!(TreePath::from_manifest(bad.as_bytes()).is_err(), "{bad:?}");
         }
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_may_write_slashes_and_dots_but_not_go_up() {
+    fn a_user_may_write_extra_slashes_and_dots_but_not_dot_dot() {
         let path = |p: &str| TreePath::from_user(p.as_bytes()).map(|p| p.to_string());
         assert_eq!(path("./boot//vmlinuz/").as_deref(), Ok("boot/vmlinuz"));
         assert_eq!(path("/").as_deref(), Ok("."));
@@ -220,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_sorts_right_before_what_is_in_it() {
+    fn a_directory_sorts_right_before_its_contents() {
         let path = |p: &str| TreePath::from_manifest(p.as_bytes()).unwrap();
         assert!(path("boot") < path("boot/a"));
         assert!(path("boot/a") < path("boot-old"));
     }
 
     #[test]
-    fn within_means_whole_elements() {
+    fn is_within_compares_whole_elements() {
         let path = |p: &str| TreePath::from_manifest(p.as_bytes()).unwrap();
         assert!(path("boot/a").is_within(&path("boot")));
         assert!(!path("boot-old").is_within(&path("boot")));
@@ -235,18 +233,18 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_seen_from_the_directories_above_it_only() {
+    fn a_path_is_relative_only_to_directories_above_it() {
         let path = |p: &str| TreePath::from_manifest(p.as_bytes()).unwrap();
-        let seen = |p: &str, dir: &str| path(p).seen_from(&path(dir)).map(|p| p.to_string());
-        assert_eq!(seen("boot/a/b", "boot").as_deref(), Some("a/b"));
-        assert_eq!(seen("boot/a", ".").as_deref(), Some("boot/a"));
-        assert_eq!(seen("boot", "boot").as_deref(), Some("."));
-        assert_eq!(seen("boot-old", "boot"), None);
-        assert_eq!(seen("boot", "boot/a"), None);
+        let relative = |p: &str, dir: &str| path(p).relative_to(&path(dir)).map(|p| p.to_string());
+        assert_eq!(relative("boot/a/b", "boot").as_deref(), Some("a/b"));
+        assert_eq!(relative("boot/a", ".").as_deref(), Some("boot/a"));
+        assert_eq!(relative("boot", "boot").as_deref(), Some("."));
+        assert_eq!(relative("boot-old", "boot"), None);
+        assert_eq!(relative("boot", "boot/a"), None);
     }
 
     #[test]
-    fn any_bytes_survive_escaping() {
+    fn escaped_bytes_unescape_to_the_same_bytes() {
         let all: Vec<u8> = (0..=255).collect();
         assert_eq!(unescape(&escape(&all)), Some(all));
         assert_eq!(unescape("\\x0"), None);

@@ -1,11 +1,11 @@
-//! What must be true of a manifest before anything in it is believed.
+//! Whether a manifest is the one that the user wants.
 //!
-//! All that travels is checked against the manifest; this is about whose manifest it is. Without a key
-//! and without a pinned hash it is that of whoever answers. With one of them neither the server nor the
-//! network has to be trusted: [`Trust::check`] decides by the bytes of the manifest and of its
-//! signature. There is no clock here, and so nothing expires.
+//! Everything else is verified against the manifest, so that this is where trust begins. Without a key
+//! and without a pinned hash the manifest of any server that answers is used. With one of them neither
+//! the server nor the network has to be trusted: [`Trust::check`] decides by the bytes of the manifest
+//! and of its signature. Nothing expires, since a node in early boot has no clock.
 //!
-//! Signatures are those of minisign (<https://jedisct1.github.io/minisign/>), of both its kinds: over
+//! Signatures are those of minisign (<https://jedisct1.github.io/minisign/>), in both of its forms: over
 //! the BLAKE2b hash of the manifest, and the older one over the manifest itself.
 
 pub mod files;
@@ -20,86 +20,84 @@ use minisign_verify::{PublicKey, Signature};
 /// A minisign public key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
-    /// As it was given, in base64.
+    /// The key as the user gave it, in base64.
     text: String,
     id: KeyId,
     public: PublicKey,
 }
 
-/// What minisign tells keys apart by; it stands in the comment of a key file.
+/// The number by which minisign tells keys apart; it stands in the comment of a key file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyId(u64);
 
-/// The keys in a file cannot be used.
+/// Why a key file cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadKeys {
-    /// This line, counted from 1, is none, and no comment.
+pub(crate) enum KeyFileError {
+    /// This line, counted from 1, is neither a key nor a comment.
     Line(usize),
-    /// There is none.
+    /// No line is a key.
     Empty,
 }
 
-/// What is asked of a manifest. Of several keys one must have signed it; with a hash and keys, both
-/// must be right. By default nothing is asked.
+/// What a manifest must be. If there are keys, one of them must have signed it; if there is a hash, it
+/// must be the manifest's. By default any manifest will do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Trust {
-    /// The keys of which one must have signed.
-    pub keys: Vec<Key>,
-    /// The only generation that is right.
-    pub hash: Option<Hash>,
+pub(crate) struct Trust {
+    pub(crate) keys: Vec<Key>,
+    pub(crate) hash: Option<Hash>,
 }
 
-/// Why a manifest is not believed.
+/// Why a manifest is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Distrust {
     /// It is another generation than the pinned one.
     OtherHash {
-        /// What it is.
+        /// The manifest's hash.
         found: Hash,
-        /// What it should be.
+        /// The hash that the user gave.
         pinned: Hash,
     },
-    /// There is no signature, and one by one of these keys is asked for.
+    /// It has no signature; one by one of these keys is needed.
     Unsigned(Vec<KeyId>),
-    /// What stands for the signature is none of minisign's.
+    /// The signature is not one of minisign's.
     Malformed,
-    /// It is signed by a key that is not trusted.
+    /// It is signed with a key that is not trusted.
     OtherKey {
-        /// The key that signed, as the signature says.
+        /// The key that the signature names.
         by: KeyId,
-        /// Those that are trusted.
+        /// The keys that are trusted.
         trusted: Vec<KeyId>,
     },
-    /// The signature names a trusted key and is not its signature of this manifest.
+    /// The signature names this trusted key and does not match the manifest.
     Wrong(KeyId),
 }
 
 impl Key {
-    /// Reads a key as `minisign -G` prints it: 56 characters of base64.
-    pub fn parse(text: &str) -> Option<Key> {
+    /// Parses a key as `minisign -G` prints it: 56 characters of base64.
+    pub(crate) fn parse(text: &str) -> Option<Key> {
         let public = PublicKey::from_base64(text).ok()?;
         Some(Key { text: text.to_owned(), id: KeyId::of(text)?, public })
     }
 
-    /// Reads a file of keys: one or several, each on a line of its own, among lines that are empty or
-    /// begin with `untrusted comment:` or `#`.
-    pub fn parse_file(text: &[u8]) -> Result<Vec<Key>, BadKeys> {
+    /// Parses a file with one key or several, each on a line of its own. Empty lines and those that begin
+    /// with `untrusted comment:` or `#` are skipped.
+    pub(crate) fn parse_file(text: &[u8]) -> Result<Vec<Key>, KeyFileError> {
         let mut keys = Vec::new();
         for (line, number) in text.split(|&b| b == b'\n').zip(1..) {
             let line = line.trim_ascii();
             let is_comment = line.starts_with(b"untrusted comment:") || line.starts_with(b"#");
             if !line.is_empty() && !is_comment {
                 let key = std::str::from_utf8(line).ok().and_then(Key::parse);
-                keys.push(key.ok_or(BadKeys::Line(number))?);
+                keys.push(key.ok_or(KeyFileError::Line(number))?);
             }
         }
-        if keys.is_empty() { Err(BadKeys::Empty) } else { Ok(keys) }
+        if keys.is_empty() { Err(KeyFileError::Empty) } else { Ok(keys) }
     }
 }
 
 impl KeyId {
-    /// The id in a key or in the second line of a signature: both begin with two bytes for the
-    /// algorithm and the eight of the id, the lowest first.
+    /// The id in a key or in the second line of a signature. Both begin with two bytes for the algorithm,
+    /// then the eight bytes of the id, little-endian.
     fn of(base64: &str) -> Option<KeyId> {
         const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let digits = base64.as_bytes().get(..14)?;
@@ -113,14 +111,14 @@ impl KeyId {
 }
 
 impl Trust {
-    /// Whether only some manifests are to be believed; else every one is.
-    pub fn is_asked_for(&self) -> bool {
+    /// Whether the user gave a key or a hash; else any manifest will do.
+    pub(crate) fn is_required(&self) -> bool {
         self.hash.is_some() || !self.keys.is_empty()
     }
 
-    /// Whether a manifest may be believed that came with this signature, and who signed it if that
-    /// was asked.
-    pub fn check(
+    /// Checks a manifest and the signature that came with it. Returns the key that signed it, if a
+    /// signature was needed.
+    pub(crate) fn check(
         &self,
         manifest: &[u8],
         signature: Option<&[u8]>,
@@ -136,35 +134,37 @@ impl Trust {
         }
         let trusted = || self.keys.iter().map(|key| key.id).collect();
         let signature = signature.ok_or_else(|| Distrust::Unsigned(trusted()))?;
-        let (signature, by) = read(signature).ok_or(Distrust::Malformed)?;
+        let (signature, by) = parse_signature(signature).ok_or(Distrust::Malformed)?;
         let mut named = self.keys.iter().filter(|key| key.id == by).peekable();
         if named.peek().is_none() {
             return Err(Distrust::OtherKey { by, trusted: trusted() });
         }
-        match named.any(|key| key.public.verify(manifest, &signature, true).is_ok()) {
-            true => Ok(Some(by)),
-            false => Err(Distrust::Wrong(by)),
+        if named.any(|key| key.public.verify(manifest, &signature, true).is_ok()) {
+            Ok(Some(by))
+        } else {
+            Err(Distrust::Wrong(by))
         }
     }
 }
 
-/// A signature, and which key it says that it is by.
-fn read(signature: &[u8]) -> Option<(Signature, KeyId)> {
+/// A signature, and the key that it names.
+fn parse_signature(signature: &[u8]) -> Option<(Signature, KeyId)> {
     let text = std::str::from_utf8(signature).ok()?;
     let by = KeyId::of(text.lines().nth(1)?)?;
     Some((Signature::decode(text).ok()?, by))
 }
 
-/// Where somebody has keys already, others may only choose among them. None: nobody has any.
+/// The keys that may sign where an initramfs contains some (`built_in`) and its kernel command line
+/// names others (`chosen`): the command line can select among the built-in keys and cannot add one.
 ///
 /// # Errors
 ///
-/// The first of the `chosen` ones that is not among them.
-pub fn narrowed(among: Option<Vec<Key>>, chosen: &[Key]) -> Result<Vec<Key>, Key> {
-    let Some(among) = among else { return Ok(chosen.to_vec()) };
-    match chosen.iter().find(|key| !among.contains(key)) {
+/// The first chosen key that is not built in.
+pub(crate) fn select_keys(built_in: Option<Vec<Key>>, chosen: &[Key]) -> Result<Vec<Key>, Key> {
+    let Some(built_in) = built_in else { return Ok(chosen.to_vec()) };
+    match chosen.iter().find(|key| !built_in.contains(key)) {
         Some(other) => Err(other.clone()),
-        None if chosen.is_empty() => Ok(among),
+        None if chosen.is_empty() => Ok(built_in),
         None => Ok(chosen.to_vec()),
     }
 }
@@ -181,16 +181,16 @@ impl fmt::Display for KeyId {
     }
 }
 
-impl fmt::Display for BadKeys {
+impl fmt::Display for KeyFileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BadKeys::Line(number) => write!(f, "line {number} is not a minisign public key"),
-            BadKeys::Empty => write!(f, "it contains no key"),
+            KeyFileError::Line(number) => write!(f, "line {number} is not a minisign public key"),
+            KeyFileError::Empty => write!(f, "it contains no key"),
         }
     }
 }
 
-impl std::error::Error for BadKeys {}
+impl std::error::Error for KeyFileError {}
 
 impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -198,10 +198,10 @@ impl fmt::Display for Distrust {
             Distrust::OtherHash { found, pinned } => {
                 write!(f, "its generation is {}, expected {}", found.to_hex(), pinned.to_hex())
             }
-            Distrust::Unsigned(trusted) => write!(f, "it has no signature{}", Wanted(trusted)),
+            Distrust::Unsigned(trusted) => write!(f, "it has no signature{}", Expected(trusted)),
             Distrust::Malformed => write!(f, "its signature is not a minisign signature"),
             Distrust::OtherKey { by, trusted } => {
-                write!(f, "it is signed with key {by}{}", Wanted(trusted))
+                write!(f, "it is signed with key {by}{}", Expected(trusted))
             }
             Distrust::Wrong(by) => {
                 write!(
@@ -214,10 +214,10 @@ impl fmt::Display for Distrust {
     }
 }
 
-/// The keys that a message says are asked for.
-struct Wanted<'a>(&'a [KeyId]);
+/// The end of a message that says which keys were expected.
+struct Expected<'a>(&'a [KeyId]);
 
-impl fmt::Display for Wanted<'_> {
+impl fmt::Display for Expected<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (id, n) in self.0.iter().zip(0..) {
             write!(f, "{}{id}", if n == 0 { ", expected key " } else { " or " })?;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::error::Error;
-use crate::image::manifest::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
+use crate::image::manifest::{Content, Entry, Listing, Mtime, Owner};
 use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
 use crate::serve::tree::CONTROL_DIR;
 use crate::sys::beneath::{EntryType, list, open_beneath};
@@ -413,7 +413,7 @@ impl<'a> Walk<'a> {
     }
 
     fn add_symlink(&mut self, path: &TreePath, attributes: &Metadata, target: Vec<u8>) {
-        if target.is_empty() || target.len() > MAX_TARGET_BYTES {
+        if target.is_empty() || target.len() > Content::MAX_TARGET_BYTES {
             self.leave_out(below(self.root, path), Why::Target);
         } else {
             let content = Content::Symlink { target: target.into() };

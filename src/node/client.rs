@@ -374,7 +374,7 @@ impl Get<'_> {
         sources: &[TreePath],
         patience: &Patience,
     ) -> Result<(), Error> {
-        if self.trust.is_asked_for() {
+        if self.trust.is_required() {
             return Err(Error::Unverifiable { host: server.name.clone() });
         }
         #[cfg(feature = "master")]

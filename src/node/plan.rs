@@ -138,7 +138,7 @@ impl Plan {
         let end = manifest.listing().subtree_end(entry);
         let entries = manifest.listing().entries().iter().zip(&mut self.places);
         for (entry, place) in entries.take(end).skip(entry) {
-            *place = entry.path.seen_from(&above);
+            *place = entry.path.relative_to(&above);
         }
     }
 

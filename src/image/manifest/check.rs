@@ -1,4 +1,4 @@
-//! What can be wrong with a manifest.
+//! What can be wrong with a manifest, and the check that its entries form one tree.
 
 use std::fmt;
 
@@ -6,22 +6,62 @@ use super::listing::{Content, Entry};
 use super::text::HEADING;
 use crate::image::path::{BadPath, TreePath};
 
+/// Why a text is not a manifest. `line` counts from 1; it is None if each line is well formed and they
+/// do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestError {
+    pub(super) line: Option<usize>,
+    pub(super) problem: Problem,
+}
+
+/// What is wrong with a manifest or a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// Not a manifest, or one of another version.
+    Heading,
+    /// A line does not have the form that it must have.
+    Syntax,
+    /// A path that no entry may have.
+    Path(BadPath),
+    /// A symbolic link with an impossible target.
+    Target(TreePath),
+    /// The first entry is not the root directory.
+    NoRoot,
+    /// The entry is not in a directory that is listed.
+    NoParent(TreePath),
+    /// Two entries have this path.
+    Twice(TreePath),
+    /// The image, or its number of chunks, is larger than what is supported.
+    TooLarge,
+    /// There is not one hash for each chunk.
+    HashCount,
+    /// The text is not the one that would be printed for what it says.
+    NotCanonical,
+}
+
+/// For each entry the index after the last entry below it. The entries are sorted.
+///
+/// # Errors
+///
+/// The entries are not one tree: the root directory must come first, no path may be there twice, and
+/// every other entry must be in a directory that is listed.
 pub(super) fn subtree_ends(entries: &[Entry]) -> Result<Vec<usize>, Problem> {
     let root = entries.first().filter(|entry| entry.path.is_root());
     if !root.is_some_and(|root| root.content == Content::Directory) {
         return Err(Problem::NoRoot);
     }
-    let twice = |pair: &&[Entry]| matches!(pair, [a, b] if a.path == b.path);
-    if let Some([_, entry]) = entries.windows(2).find(twice) {
+    let is_twice = |pair: &&[Entry]| matches!(pair, [a, b] if a.path == b.path);
+    if let Some([_, entry]) = entries.windows(2).find(is_twice) {
         return Err(Problem::Twice(entry.path.clone()));
     }
     let mut ends = vec![entries.len(); entries.len()];
+    // The entries from the root down to the one before; whose subtrees have not ended yet.
     let mut open: Vec<usize> = Vec::new();
     for (i, entry) in entries.iter().enumerate() {
-        let above = |dir: usize| {
+        let is_parent = |dir: usize| {
             entries.get(dir).is_some_and(|dir| entry.path.parent().as_ref() == Some(&dir.path))
         };
-        while let Some(&last) = open.last().filter(|&&dir| !above(dir)) {
+        while let Some(&last) = open.last().filter(|&&dir| !is_parent(dir)) {
             if let Some(end) = ends.get_mut(last) {
                 *end = i;
             }
@@ -36,45 +76,11 @@ pub(super) fn subtree_ends(entries: &[Entry]) -> Result<Vec<usize>, Problem> {
     Ok(ends)
 }
 
-/// Why a text is no manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestError {
-    /// The line, counted from 1; 0 if it is the whole that does not fit together.
-    pub line: usize,
-    /// What is wrong.
-    pub problem: Problem,
-}
-
-/// What is wrong with a manifest or a listing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
-    /// Not a manifest, or one of another version.
-    Heading,
-    /// A line that does not have the form it should have.
-    Syntax,
-    /// A path that no entry may have.
-    Path(BadPath),
-    /// A symbolic link with an impossible target.
-    Target(TreePath),
-    /// The first entry is not the root directory.
-    NoRoot,
-    /// The entry is not in a directory that is listed.
-    NoParent(TreePath),
-    /// Two entries have this path.
-    Twice(TreePath),
-    /// The image or its number of chunks is beyond what is supported.
-    TooLarge,
-    /// As many hashes as chunks are needed.
-    HashCount,
-    /// It says what it says in another form than the one that is hashed.
-    NotCanonical,
-}
-
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
-            0 => write!(f, "bad manifest: {}", self.problem),
-            line => write!(f, "bad manifest, line {line}: {}", self.problem),
+            None => write!(f, "bad manifest: {}", self.problem),
+            Some(line) => write!(f, "bad manifest, line {line}: {}", self.problem),
         }
     }
 }

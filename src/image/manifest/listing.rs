@@ -1,4 +1,4 @@
-//! Entries, and the listing that puts them in order and lays their files end to end.
+//! Entries, and the listing that sorts them and lays their files end to end.
 
 use std::ops::Range;
 
@@ -6,64 +6,56 @@ use super::check::{Problem, subtree_ends};
 use crate::image::chunks::Layout;
 use crate::image::path::TreePath;
 
-/// Longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
-pub const MAX_TARGET_BYTES: usize = 4095;
-
-/// One directory, file or symbolic link.
+/// One directory, regular file or symbolic link.
+///
+/// `mode` has permission bits only, at most 0o7777. `owner` is None where the node that fetches
+/// chooses the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it is below the served root.
-    pub path: TreePath,
-    /// Permission bits, at most 0o7777.
-    pub mode: u32,
-    /// Numeric owner; None leaves it to whoever fetches.
-    pub owner: Option<Owner>,
-    /// Time of the last change.
-    pub mtime: Mtime,
-    /// What it is.
-    pub content: Content,
+    pub(crate) path: TreePath,
+    pub(crate) mode: u32,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) mtime: Mtime,
+    pub(crate) content: Content,
 }
 
-/// Numeric owner and group: early boot has no passwd file to look names up in.
+/// Numeric user and group: early boot has no passwd file to look names up in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// User.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
 }
 
-/// Seconds and nanoseconds since 1970.
+/// Seconds and nanoseconds since 1970. `secs` is negative before 1970; `nanos` is 0 to 999,999,999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mtime {
-    /// Seconds; before 1970 negative.
-    pub secs: i64,
-    /// 0 to 999,999,999.
-    pub nanos: u32,
+    pub(crate) secs: i64,
+    pub(crate) nanos: u32,
 }
 
 /// What an entry is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// A directory.
+pub(crate) enum Content {
     Directory,
-    /// A regular file; its bytes are a part of the image.
+    /// A regular file. Its bytes stand in the image from `image_offset` on, which [`Listing::new`] sets.
     File {
-        /// Size in bytes.
         bytes: u64,
-        /// Where the file begins in the image. [`Listing::new`] sets it.
         image_offset: u64,
     },
-    /// A symbolic link.
+    /// A symbolic link. Its target is kept byte for byte and never followed.
     Symlink {
-        /// Its target, kept as it is and never followed.
         target: Box<[u8]>,
     },
 }
 
+impl Content {
+    /// Longest target of a symbolic link, in bytes (`PATH_MAX` less its NUL).
+    pub(crate) const MAX_TARGET_BYTES: usize = 4095;
+}
+
 impl Entry {
-    /// The part of the image that a file is; empty for what is no file.
-    pub fn image_range(&self) -> Range<u64> {
+    /// The part of the image that a file is; empty for directories and links.
+    pub(crate) fn image_range(&self) -> Range<u64> {
         match self.content {
             Content::File { bytes, image_offset } => {
                 image_offset..image_offset.saturating_add(bytes)
@@ -73,38 +65,36 @@ impl Entry {
     }
 }
 
-/// A stretch of one file.
+/// A part of one file: `len` bytes from `offset` on, never empty. `entry` is the index of the file's entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Index of the file's entry.
-    pub entry: usize,
-    /// Where the stretch begins in that file, in bytes.
-    pub offset: u64,
-    /// Its length in bytes, never 0.
-    pub len: u64,
+    pub(crate) entry: usize,
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
 }
 
-/// The entries in order, and the image that their files make when laid end to end.
+/// The sorted entries of a tree, and the image that their files make when laid end to end.
 ///
-/// Entries are sorted by path elements, so that a directory comes before what is in it and the
+/// Entries are sorted by path elements, so that a directory comes right before what is in it and the
 /// order does not depend on any file system. The first entry is the root.
 #[derive(Clone, Debug)]
 pub struct Listing {
     entries: Vec<Entry>,
     /// For each entry the index after the last entry below it.
     ends: Vec<usize>,
-    /// The files that are not empty, in image order.
+    /// The indices of the files that are not empty, in image order.
     files: Vec<usize>,
     layout: Layout,
 }
 
 impl Listing {
-    /// Sorts entries, lays the files end to end and cuts the image.
-    pub fn new(entries: Vec<Entry>) -> Result<Listing, Problem> {
-        Listing::cut(entries, None)
+    /// Sorts entries, lays their files end to end and chooses the size of chunks.
+    pub(crate) fn new(entries: Vec<Entry>) -> Result<Listing, Problem> {
+        Listing::with_chunk_bytes(entries, None)
     }
 
-    pub(super) fn cut(
+    /// The same with chunks of a given size.
+    pub(super) fn with_chunk_bytes(
         mut entries: Vec<Entry>,
         chunk_bytes: Option<u64>,
     ) -> Result<Listing, Problem> {
@@ -127,40 +117,38 @@ impl Listing {
     }
 
     /// All entries; the root is the first.
-    pub fn entries(&self) -> &[Entry] {
+    pub(crate) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// The entry at an index that came from this listing.
-    pub fn entry(&self, index: usize) -> Option<&Entry> {
+    pub(crate) fn entry(&self, index: usize) -> Option<&Entry> {
         self.entries.get(index)
     }
 
-    /// How the image is cut.
-    pub fn layout(&self) -> &Layout {
+    pub(crate) fn layout(&self) -> &Layout {
         &self.layout
     }
 
     /// The index of the entry at `path`.
-    pub fn find(&self, path: &TreePath) -> Option<usize> {
+    pub(crate) fn find(&self, path: &TreePath) -> Option<usize> {
         self.entries.binary_search_by(|entry| entry.path.cmp(path)).ok()
     }
 
-    /// The index after the last entry below `index`; `index + 1` for what is no directory.
-    pub fn subtree_end(&self, index: usize) -> usize {
+    /// The index after the last entry below `index`; `index + 1` for files and links.
+    pub(crate) fn subtree_end(&self, index: usize) -> usize {
         self.ends.get(index).copied().unwrap_or(self.entries.len())
     }
 
-    /// The entries directly in directory `dir`, in order, beginning at index `from` if that is
-    /// larger: a place to go on from.
-    pub fn children(&self, dir: usize, from: usize) -> impl Iterator<Item = usize> + '_ {
+    /// The entries directly in directory `dir`, in order. Those with an index below `from` are left
+    /// out, so that a caller can resume.
+    pub(crate) fn children(&self, dir: usize, from: usize) -> impl Iterator<Item = usize> + '_ {
         let end = self.subtree_end(dir);
         let inside = move |i: usize| (i < end).then_some(i);
         std::iter::successors(inside(from.max(dir + 1)), move |&i| inside(self.subtree_end(i)))
     }
 
-    /// The stretches of files that make up a part of the image, in order.
-    pub fn segments(&self, range: Range<u64>) -> impl Iterator<Item = Segment> + '_ {
+    /// The parts of files that make up a range of the image, in order.
+    pub(crate) fn segments(&self, range: Range<u64>) -> impl Iterator<Item = Segment> + '_ {
         let first = self.files.partition_point(|&i| {
             self.entry(i).is_some_and(|entry| entry.image_range().end <= range.start)
         });

@@ -34,7 +34,7 @@ fn paths(listing: &Listing, of: impl Iterator<Item = usize>) -> Vec<String> {
 }
 
 #[test]
-fn what_is_printed_parses_to_the_same_manifest() {
+fn a_printed_manifest_parses_to_the_same_manifest() {
     let manifest = sample();
     let back = Manifest::parse(manifest.text()).unwrap();
     assert_eq!(back.listing().entries(), manifest.listing().entries());
@@ -42,7 +42,7 @@ fn what_is_printed_parses_to_the_same_manifest() {
 }
 
 #[test]
-fn entries_are_ordered_by_path_elements_whatever_order_they_came_in() {
+fn entries_are_sorted_by_path_elements() {
     let manifest = sample();
     let listing = manifest.listing();
     let all = paths(listing, 0..listing.entries().len());
@@ -50,7 +50,7 @@ fn entries_are_ordered_by_path_elements_whatever_order_they_came_in() {
 }
 
 #[test]
-fn children_are_those_directly_inside_and_can_be_resumed() {
+fn children_are_the_direct_entries_of_a_directory_and_can_be_resumed() {
     let manifest = sample();
     let listing = manifest.listing();
     assert_eq!(paths(listing, listing.children(0, 0)), ["boot", "boot.cfg"]);
@@ -59,7 +59,7 @@ fn children_are_those_directly_inside_and_can_be_resumed() {
 }
 
 #[test]
-fn segments_skip_empty_files_and_split_at_borders() {
+fn segments_skip_empty_files_and_split_at_file_boundaries() {
     let manifest = sample();
     let segments: Vec<_> = manifest.listing().segments(69_990..70_005).collect();
     assert_eq!(
@@ -69,13 +69,13 @@ fn segments_skip_empty_files_and_split_at_borders() {
 }
 
 #[test]
-fn names_with_newlines_and_spaces_stay_on_one_line() {
+fn newlines_and_spaces_in_a_link_target_are_escaped() {
     let text = String::from_utf8(sample().text().to_vec()).unwrap();
     assert!(text.contains(r"boot/link ../a\x20b\x0a"), "{text}");
 }
 
 #[test]
-fn damaged_manifests_are_refused_with_the_line() {
+fn a_damaged_manifest_is_refused_with_its_line_number() {
     let good = String::from_utf8(sample().text().to_vec()).unwrap();
     for (from, to, why) in [
         ("manifest 1", "manifest 2", "line 1: it does not begin"),
@@ -97,7 +97,7 @@ fn damaged_manifests_are_refused_with_the_line() {
 }
 
 #[test]
-fn a_link_cannot_have_children() {
+fn a_symbolic_link_cannot_have_children() {
     let link = entry("a", Content::Symlink { target: b"/etc".as_slice().into() });
     let entries = vec![entry(".", Content::Directory), link, entry("a/passwd", file(1))];
     assert!(matches!(Listing::new(entries), Err(Problem::NoParent(_))));

@@ -6,28 +6,23 @@ use blake3::Hash;
 
 use super::Manifest;
 use super::check::{ManifestError, Problem};
-use super::listing::{Content, Entry, Listing, MAX_TARGET_BYTES, Mtime, Owner};
+use super::listing::{Content, Entry, Listing, Mtime, Owner};
 use crate::image::path::{TreePath, escape, unescape};
 
-/// First line of the text; its number is the version of format and protocol.
+/// First line of the text. The number is the version of the format and of the protocol.
 pub(super) const HEADING: &str = "xget manifest 1";
 
 impl Manifest {
-    /// Reads a manifest's text.
+    /// Parses a manifest's text.
     ///
-    /// Only the text that [`Manifest::new`] would print is accepted: one state of a tree has one
-    /// text and so one generation.
+    /// Only the text that [`Manifest::new`] would print is accepted (the canonical form): one state of
+    /// a tree has one text and so one generation.
     pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
-        let mut line_number = 0;
-        let mut lines = text.split(|&b| b == b'\n').map(|line| {
-            line_number += 1;
-            (line_number, line)
-        });
         let mut entries = Vec::new();
         let mut hashes = Vec::new();
         let mut chunk_bytes = None;
-        for (number, line) in lines.by_ref() {
-            let at = |problem| ManifestError { line: number, problem };
+        for (line, number) in text.split(|&b| b == b'\n').zip(1..) {
+            let at = |problem| ManifestError { line: Some(number), problem };
             let line = std::str::from_utf8(line).map_err(|_| at(Problem::Syntax))?;
             match (number, line.split_once(' ')) {
                 (1, _) if line == HEADING => {}
@@ -38,13 +33,13 @@ impl Manifest {
                 (_, Some(("hash", hex))) => {
                     hashes.push(Hash::from_hex(hex).map_err(|_| at(Problem::Syntax))?);
                 }
-                (_, Some((kind, rest))) => entries.push(parse_entry(kind, rest).map_err(at)?),
+                (_, Some((kind, fields))) => entries.push(parse_entry(kind, fields).map_err(at)?),
                 (_, None) if line.is_empty() => break,
                 (_, None) => return Err(at(Problem::Syntax)),
             }
         }
-        let whole = |problem| ManifestError { line: 0, problem };
-        let listing = Listing::cut(entries, chunk_bytes).map_err(whole)?;
+        let whole = |problem| ManifestError { line: None, problem };
+        let listing = Listing::with_chunk_bytes(entries, chunk_bytes).map_err(whole)?;
         let manifest = Manifest::new(listing, hashes).map_err(whole)?;
         if *manifest.text != *text {
             return Err(whole(Problem::NotCanonical));
@@ -56,20 +51,14 @@ impl Manifest {
 pub(super) fn print(listing: &Listing, hashes: &[Hash]) -> String {
     let mut text = format!("{HEADING}\nchunk {}\n", listing.layout().chunk_bytes());
     for entry in listing.entries() {
-        let Entry { path, mode, mtime, content, .. } = entry;
-        let owner = entry.owner.map_or("- -".into(), |Owner { uid, gid }| format!("{uid} {gid}"));
+        let Entry { path, mode, mtime: Mtime { secs, nanos }, .. } = entry;
         let path = escape(path.as_bytes_or_dot());
-        let rest = match content {
-            Content::Directory => path,
-            Content::File { bytes, .. } => format!("{path} {bytes}"),
-            Content::Symlink { target } => format!("{path} {}", escape(target)),
+        let owner = entry.owner.map_or("- -".into(), |Owner { uid, gid }| format!("{uid} {gid}"));
+        let (kind, rest) = match &entry.content {
+            Content::Directory => ('d', path),
+            Content::File { bytes, .. } => ('f', format!("{path} {bytes}")),
+            Content::Symlink { target } => ('l', format!("{path} {}", escape(target))),
         };
-        let kind = match content {
-            Content::Directory => 'd',
-            Content::File { .. } => 'f',
-            Content::Symlink { .. } => 'l',
-        };
-        let Mtime { secs, nanos } = mtime;
         let _ = writeln!(text, "{kind} {mode:04o} {owner} {secs}.{nanos:09} {rest}");
     }
     for hash in hashes {
@@ -78,10 +67,11 @@ pub(super) fn print(listing: &Listing, hashes: &[Hash]) -> String {
     text
 }
 
-fn parse_entry(kind: &str, rest: &str) -> Result<Entry, Problem> {
-    let mut fields = rest.split(' ');
+fn parse_entry(kind: &str, fields: &str) -> Result<Entry, Problem> {
+    let mut fields = fields.split(' ');
     let mut next = || fields.next().ok_or(Problem::Syntax);
     let mode = u32::from_str_radix(next()?, 8).ok().filter(|mode| *mode <= 0o7777);
+    let mode = mode.ok_or(Problem::Syntax)?;
     let owner = match (next()?, next()?) {
         ("-", "-") => None,
         (uid, gid) => Some(Owner {
@@ -103,7 +93,8 @@ fn parse_entry(kind: &str, rest: &str) -> Result<Entry, Problem> {
         }
         "l" => {
             let target = unescape(next()?).ok_or(Problem::Syntax)?;
-            if target.is_empty() || target.len() > MAX_TARGET_BYTES || target.contains(&0) {
+            if target.is_empty() || target.len() > Content::MAX_TARGET_BYTES || target.contains(&0)
+            {
                 return Err(Problem::Target(path));
             }
             Content::Symlink { target: target.into() }
@@ -113,5 +104,5 @@ fn parse_entry(kind: &str, rest: &str) -> Result<Entry, Problem> {
     if fields.next().is_some() {
         return Err(Problem::Syntax);
     }
-    Ok(Entry { path, mode: mode.ok_or(Problem::Syntax)?, owner, mtime, content })
+    Ok(Entry { path, mode, owner, mtime, content })
 }

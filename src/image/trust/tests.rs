@@ -40,30 +40,30 @@ fn check(trust: &Trust, signature: &str) -> Result<Option<KeyId>, Distrust> {
 }
 
 #[test]
-fn where_nothing_is_asked_anything_will_do() {
+fn without_a_key_or_a_hash_any_manifest_is_trusted() {
     let nothing = Trust::default();
     assert_eq!(nothing.check(MANIFEST, None), Ok(None));
     assert_eq!(check(&nothing, "no signature at all"), Ok(None));
 }
 
 #[test]
-fn a_manifest_that_the_key_signed_is_believed() {
+fn a_manifest_that_the_key_signed_is_trusted() {
     assert_eq!(check(&keys(&[A]), BY_A), Ok(Some(ID_A)));
 }
 
 #[test]
-fn signatures_of_the_older_kind_are_as_good() {
+fn a_signature_in_the_older_form_is_accepted() {
     assert_eq!(check(&keys(&[A]), BY_A_OLDER), Ok(Some(ID_A)));
 }
 
 #[test]
-fn any_one_of_several_keys_will_do() {
+fn one_of_several_keys_is_enough() {
     assert_eq!(check(&keys(&[A, B]), BY_A), Ok(Some(ID_A)));
     assert_eq!(check(&keys(&[A, B]), BY_B), Ok(Some(ID_B)));
 }
 
 #[test]
-fn another_key_is_told_beside_those_that_are_trusted() {
+fn the_error_for_another_key_names_it_and_the_trusted_ones() {
     let why = check(&keys(&[B]), BY_A).unwrap_err();
     assert_eq!(why, Distrust::OtherKey { by: ID_A, trusted: vec![ID_B] });
     assert_eq!(
@@ -73,7 +73,7 @@ fn another_key_is_told_beside_those_that_are_trusted() {
 }
 
 #[test]
-fn a_manifest_without_a_signature_is_not_believed() {
+fn a_manifest_without_a_signature_is_refused() {
     let why = keys(&[A, B]).check(MANIFEST, None).unwrap_err();
     assert_eq!(why, Distrust::Unsigned(vec![ID_A, ID_B]));
     assert_eq!(
@@ -83,7 +83,7 @@ fn a_manifest_without_a_signature_is_not_believed() {
 }
 
 #[test]
-fn the_signature_of_another_manifest_is_none_of_this_one() {
+fn the_signature_of_another_manifest_is_refused() {
     for by_a in [BY_A, BY_A_OLDER] {
         let why = keys(&[A, B]).check(b"xget manifest 2\n", Some(by_a.as_bytes()));
         assert_eq!(why, Err(Distrust::Wrong(ID_A)));
@@ -91,13 +91,13 @@ fn the_signature_of_another_manifest_is_none_of_this_one() {
 }
 
 #[test]
-fn a_signature_whose_trusted_comment_was_changed_is_wrong() {
+fn a_signature_with_a_changed_trusted_comment_is_refused() {
     let changed = BY_A.replace("comment: pre", "comment: post");
     assert_eq!(check(&keys(&[A]), &changed), Err(Distrust::Wrong(ID_A)));
 }
 
 #[test]
-fn no_other_change_of_a_signature_makes_it_pass() {
+fn a_signature_with_any_byte_changed_is_refused() {
     let signature = BY_A.as_bytes();
     let after_comment = BY_A.find('\n').unwrap() + 1;
     for at in after_comment..signature.len() - 1 {
@@ -109,7 +109,7 @@ fn no_other_change_of_a_signature_makes_it_pass() {
 }
 
 #[test]
-fn what_is_no_signature_is_told_to_be_none() {
+fn text_that_is_not_a_signature_is_reported_as_malformed() {
     let cut = &BY_A[..BY_A.len() - 2];
     for text in ["", "\n", "untrusted comment: x\nRUR\n", cut, A] {
         assert_eq!(check(&keys(&[A]), text), Err(Distrust::Malformed), "{text}");
@@ -123,7 +123,7 @@ fn the_pinned_generation_needs_no_signature() {
 }
 
 #[test]
-fn another_generation_than_the_pinned_one_is_refused_with_both() {
+fn the_error_for_another_generation_names_both_hashes() {
     let why = pinned(b"something else").check(MANIFEST, Some(BY_A.as_bytes())).unwrap_err();
     let (found, pinned) = (blake3::hash(MANIFEST), blake3::hash(b"something else"));
     assert_eq!(why, Distrust::OtherHash { found, pinned });
@@ -133,7 +133,7 @@ fn another_generation_than_the_pinned_one_is_refused_with_both() {
 }
 
 #[test]
-fn with_a_key_and_a_hash_both_must_be_right() {
+fn with_a_key_and_a_hash_both_must_match() {
     let both = Trust { hash: pinned(MANIFEST).hash, ..keys(&[A]) };
     assert_eq!(check(&both, BY_A), Ok(Some(ID_A)));
     assert!(matches!(both.check(MANIFEST, None), Err(Distrust::Unsigned(_))));
@@ -148,27 +148,27 @@ fn a_file_may_hold_several_keys() {
 }
 
 #[test]
-fn a_file_in_which_a_key_is_damaged_holds_none() {
+fn a_file_with_a_damaged_key_is_refused_with_the_line() {
     let file = format!("{A}\n{}\n", &B[1..]);
-    assert_eq!(Key::parse_file(file.as_bytes()), Err(BadKeys::Line(2)));
-    assert_eq!(Key::parse_file(b"# none yet\n"), Err(BadKeys::Empty));
-    assert_eq!(Key::parse_file(b"\xff\xfe"), Err(BadKeys::Line(1)));
+    assert_eq!(Key::parse_file(file.as_bytes()), Err(KeyFileError::Line(2)));
+    assert_eq!(Key::parse_file(b"# none yet\n"), Err(KeyFileError::Empty));
+    assert_eq!(Key::parse_file(b"\xff\xfe"), Err(KeyFileError::Line(1)));
 }
 
 #[test]
-fn a_secret_key_or_a_signature_is_no_public_key() {
+fn a_secret_key_or_a_signature_is_not_a_public_key() {
     for text in ["", "RW", &A[..55], BY_A.lines().nth(1).unwrap()] {
         assert_eq!(Key::parse(text), None, "{text}");
     }
 }
 
 #[test]
-fn who_chooses_among_keys_cannot_add_one() {
+fn the_command_line_can_select_built_in_keys_and_not_add_one() {
     let (a, b) = ([key(A)], [key(B)]);
     let both = vec![key(A), key(B)];
-    assert_eq!(narrowed(Some(a.to_vec()), &b), Err(key(B)));
-    assert_eq!(narrowed(Some(both), &b), Ok(b.to_vec()));
-    assert_eq!(narrowed(Some(a.to_vec()), &[]), Ok(a.to_vec()));
-    assert_eq!(narrowed(None, &b), Ok(b.to_vec()));
-    assert_eq!(narrowed(None, &[]), Ok(vec![]));
+    assert_eq!(select_keys(Some(a.to_vec()), &b), Err(key(B)));
+    assert_eq!(select_keys(Some(both), &b), Ok(b.to_vec()));
+    assert_eq!(select_keys(Some(a.to_vec()), &[]), Ok(a.to_vec()));
+    assert_eq!(select_keys(None, &b), Ok(b.to_vec()));
+    assert_eq!(select_keys(None, &[]), Ok(vec![]));
 }

@@ -1,6 +1,6 @@
 //! What another server's replies say of its tree.
 
-use crate::image::manifest::{Content, Entry, MAX_TARGET_BYTES, Mtime, Owner};
+use crate::image::manifest::{Content, Entry, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Field, Qid, Reader, Text};
@@ -77,7 +77,7 @@ pub(super) fn on_the_way(path: TreePath) -> Entry {
 pub(super) fn target(reply: &Message<'_>) -> Option<Box<[u8]>> {
     match reply {
         Message::Rreadlink { target: Text(target) }
-            if (1..=MAX_TARGET_BYTES).contains(&target.len()) && !target.contains(&0) =>
+            if (1..=Content::MAX_TARGET_BYTES).contains(&target.len()) && !target.contains(&0) =>
         {
             Some((*target).into())
         }
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn targets_that_no_link_can_have_are_refused() {
-        let long = [b'x'; MAX_TARGET_BYTES + 1];
+        let long = [b'x'; Content::MAX_TARGET_BYTES + 1];
         for bad in [&b""[..], b"a\0b", &long] {
             assert_eq!(target(&Message::Rreadlink { target: Text(bad) }), None);
         }
