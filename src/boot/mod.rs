@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::image::trust::{self, Key};
 use crate::net::host_port::HostPort;
 use crate::node::client;
+use crate::node::keys::key_file;
 use crate::process::log::{Level, Logging};
 use crate::process::report::Reporter;
 use crate::sys::mount::{MountFlags, mount};
@@ -122,7 +123,7 @@ fn refuse_beside_own_net(cmdline: &Cmdline) -> Result<(), Error> {
 /// The keys that the initramfs was made with, if it has any.
 fn built_in_keys() -> Result<Option<Vec<Key>>, Error> {
     let path = Path::new(BUILT_IN_KEY);
-    path.symlink_metadata().is_ok().then(|| trust::files::key_file(path)).transpose()
+    path.symlink_metadata().is_ok().then(|| key_file(path)).transpose()
 }
 
 /// The keys of which one must have signed. Whoever can write the kernel command line may not be able

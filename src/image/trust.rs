@@ -8,7 +8,6 @@
 //! Signatures are those of minisign (<https://jedisct1.github.io/minisign/>), in both of its forms: over
 //! the BLAKE2b hash of the manifest, and the older one over the manifest itself.
 
-pub mod files;
 #[cfg(test)]
 mod tests;
 

@@ -11,8 +11,8 @@ use crate::error::{Error, reason};
 use crate::image::manifest::Manifest;
 use crate::image::path::shown;
 use crate::image::trust::Trust;
-use crate::image::trust::files::{keys, read_at_most};
 use crate::limits::MAX_SIGNATURE_BYTES;
+use crate::node::keys::{keys, read_at_most};
 use crate::process::report::Reporter;
 
 /// The file, and what came of it the last time.

@@ -17,7 +17,7 @@ use crate::cli::{self, Retries, ServeOn};
 use crate::error::Error;
 use crate::image::manifest::{Manifest, ManifestError};
 use crate::image::path::{TreePath, shown};
-use crate::image::trust::{self, Trust};
+use crate::image::trust::Trust;
 use crate::limits::{MAX_MANIFEST_BYTES, SILENCE};
 use crate::net::call::{Call, CallError};
 use crate::net::host_port::HostPort;
@@ -26,6 +26,7 @@ use crate::net::own::Stack;
 use crate::net::resolve::resolve;
 use crate::net::transport::{Listener, Transport};
 use crate::node::driver::{Node, Start};
+use crate::node::keys::keys;
 use crate::node::plan::{DestIs, Plan, plan, source_paths};
 use crate::node::resident::Resident;
 use crate::node::store::{Store, StoreOptions};
@@ -55,7 +56,7 @@ const CHANGE_PATIENCE: Duration = Duration::from_secs(120);
 /// Fetches what `options` asks for and serves it on.
 pub fn get(options: &cli::FetchOptions) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
-    let trust = Trust { keys: trust::files::keys(&options.keys)?, hash: options.hash };
+    let trust = Trust { keys: keys(&options.keys)?, hash: options.hash };
     background::run(options.background, report, |detach| {
         let end = options.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         // Its thread is one of the process that stays.
