@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
-use super::entrance::Entrance;
+use super::listen::Entrance;
 use super::server::{Bell, Shared, next_guest};
 use crate::cli;
 use crate::error::Error;

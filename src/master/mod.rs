@@ -1,12 +1,12 @@
 //! The master: scans and hashes a tree, and serves it to everybody, many connections on one thread.
 
 pub mod cache;
-mod change;
 mod confine;
-mod entrance;
+mod diff;
 mod files;
 pub mod hash;
 mod http;
+mod listen;
 pub mod scan;
 mod server;
 mod signature;
@@ -24,7 +24,7 @@ use crate::sys::fs::effective_uid;
 use crate::sys::process;
 use crate::units::{bytes, quantity};
 
-use entrance::{Entrance, Handed};
+use listen::{Entrance, Handed};
 use scan::ScanOptions;
 use signature::SignatureFile;
 use watch::{State, Watcher};

@@ -22,7 +22,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
-use super::change::Change;
+use super::diff::Change;
 use super::files::ServedFiles;
 use super::http;
 use super::watch::{News, State, Watcher};

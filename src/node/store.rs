@@ -17,8 +17,8 @@ mod calls;
 mod dirs;
 #[cfg(test)]
 pub(crate) mod faults;
+mod finish;
 mod open_files;
-mod place;
 pub(crate) mod sparse;
 mod temporary;
 mod verify;
