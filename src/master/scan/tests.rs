@@ -1,10 +1,12 @@
-use std::fs::{DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::walk::Pending;
 use super::*;
+use crate::image::manifest::{Content, Entry, Mtime, Owner};
 
 /// A directory that goes away with the value.
 pub(in crate::master) struct TempDir(PathBuf);
