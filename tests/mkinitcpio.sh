@@ -23,7 +23,7 @@ check "the hook sd-xget makes one with systemd" mkinitcpio_initramfs sd.img syst
 boot_server || finish
 boots busybox 1 "root=xget:///$image"
 boots sd 2 "root=xget:///$image"
-check "sd: it is mounted by mount(8), as sysroot.mount" vm_printed sd 'mount\[[0-9]+\]: xget: root is '
+check "sd: it is mounted by mount(8), as sysroot.mount" vm_printed sd 'mount\[[0-9]+\]: xget: the root is '
 end TERM master
 check "busybox: with the master gone it serves its image" fetches_from 1
 check "sd: with the master gone it serves its image" fetches_from 2
