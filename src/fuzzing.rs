@@ -8,7 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::boot::cmdline::{Cmdline, next_cmdline};
-use crate::fetch::{Fetch, Output as Order};
+use crate::conn::Conn;
+use crate::fetch::{Action, Fetch, Patience, Start};
 use crate::image::chunks::{ChunkSet, parse_run};
 use crate::image::manifest::Manifest;
 use crate::image::trust::{Key, Trust};
@@ -17,7 +18,7 @@ use crate::p9::client::Client;
 use crate::p9::message::{Frame, Message};
 use crate::p9::wire::Dialect;
 use crate::serve::hub::Hub;
-use crate::serve::session::{At, Conn, Host, Output, Session};
+use crate::serve::session::{At, Host, Output, Session};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 
@@ -113,31 +114,37 @@ pub fn client(bytes: &[u8]) {
 pub fn fetch(bytes: &[u8]) {
     let mut now = Instant::now();
     let manifest = manifest();
-    let wanted = ChunkSet::full(manifest.layout());
-    let held = ChunkSet::empty(manifest.layout());
-    let home = SocketAddr::from(([10, 0, 0, 9], 20004));
-    let rules = Rules::default();
-    let mut fetch = Fetch::new(manifest, wanted, &held, vec![home], 20004, rules, 7);
+    let origin = SocketAddr::from(([10, 0, 0, 9], 20004));
+    let mut fetch = Fetch::new(Start {
+        wanted: ChunkSet::full(manifest.layout()),
+        held: ChunkSet::empty(manifest.layout()),
+        manifest,
+        origin: vec![origin],
+        port: 20004,
+        serves_files: false,
+        rules: Rules::default(),
+        patience: Patience::default(),
+        seed: 7,
+        traces: bytes.first().is_some_and(|first| first % 8 == 0),
+    });
     let mut source = None;
     for piece in pieces(bytes) {
-        while let Some(order) = fetch.poll(now) {
-            match order {
-                Order::Dial { source: id, address } if address == home => {
-                    fetch.connected(id, [10, 0, 0, 1].into(), now);
-                    source = Some(id);
+        while let Some(action) = fetch.poll(now) {
+            match action {
+                Action::Dial(conn, address) if address == origin => {
+                    fetch.connected(conn, [10, 0, 0, 1].into(), now);
+                    source = Some(conn);
                 }
-                Order::Dial { source, .. } => fetch.closed(source, now),
-                Order::Close { .. } => {}
+                Action::Dial(conn, _) => fetch.closed(conn, None, now),
+                _ => {}
             }
         }
         let Some(source) = source else { return };
-        if let Some(output) = fetch.output(source) {
+        if let Some(output) = fetch.next_output(source) {
             assert!(output.len() <= 4 * MAX_REPLY_BYTES, "{} bytes wait", output.len());
-            output.clear();
         }
         let mut rest = piece;
         while fetch.receive(source, &mut rest, now).is_some() {}
-        fetch.take_faults();
         now += Duration::from_millis(100);
     }
 }

@@ -54,11 +54,15 @@
 
 pub mod boot;
 pub mod cli;
+pub mod conn;
+pub mod control;
+pub mod engine;
 pub mod error;
 pub mod fetch;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 pub mod image;
+pub mod level;
 pub mod limits;
 #[cfg(feature = "master")]
 pub mod master;

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::conn::Conn;
+use crate::control::Role;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::random::next_random;
 use crate::swarm::meter::smooth;
@@ -21,31 +23,18 @@ const MOST_IN_TIME: i32 = 16;
 /// Patience doubles at most so often.
 const MOST_SETBACKS: u32 = 6;
 
-/// Names a source; the driver numbers them and never reuses a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceId(pub u64);
-
-/// Who chooses the chunks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The source: it grants chunks through `next`.
-    Master,
-    /// We: from what the source says that it holds.
-    Peer,
-}
-
 /// What to do.
 #[allow(missing_docs, reason = "each field is the source or the chunk that the text names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Ask `source` for `chunk`.
-    Fetch { source: SourceId, chunk: ChunkId },
+    Fetch { source: Conn, chunk: ChunkId },
     /// Ask a master for another grant.
-    AskNext { source: SourceId },
+    AskNext { source: Conn },
     /// The chunk is not needed from this source any more.
-    Abandon { source: SourceId, chunk: ChunkId },
+    Abandon { source: Conn, chunk: ChunkId },
     /// The source does not answer; end the connection.
-    Drop { source: SourceId },
+    Drop { source: Conn },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +46,8 @@ struct Asked {
 }
 
 #[derive(Debug)]
-struct Source {
-    kind: Kind,
+struct View {
+    role: Role,
     /// It is of this node's subnet.
     near: bool,
     has: ChunkSet,
@@ -84,7 +73,7 @@ pub struct Scheduler {
     in_flight: Vec<u8>,
     /// How many requests are out to peers.
     asked_of_peers: usize,
-    sources: BTreeMap<SourceId, Source>,
+    sources: BTreeMap<Conn, View>,
     /// How many peers hold each chunk, and how many of those that are near.
     copies: Vec<u32>,
     near_copies: Vec<u32>,
@@ -105,8 +94,10 @@ pub struct Scheduler {
     setbacks: u32,
     set_back: Option<Instant>,
     random: u64,
-    /// Nothing is to be done before then, unless something happens. None: look at once.
-    look_at: Option<Option<Instant>>,
+    /// Something has happened that may change what to ask.
+    changed: bool,
+    /// When there may be something to ask though nothing happens.
+    due: Option<Instant>,
     /// When it was last found that nothing is to be done.
     looked: Option<Instant>,
 }
@@ -133,7 +124,8 @@ impl Scheduler {
             setbacks: 0,
             set_back: None,
             random: seed | 1,
-            look_at: None,
+            changed: true,
+            due: None,
             looked: None,
         }
     }
@@ -144,10 +136,10 @@ impl Scheduler {
     }
 
     /// A source can be asked from now on.
-    pub fn add(&mut self, source: SourceId, kind: Kind, near: bool, now: Instant) {
-        self.look_at = None;
-        let source_state = Source {
-            kind,
+    pub fn add(&mut self, source: Conn, role: Role, near: bool, now: Instant) {
+        self.changed = true;
+        let source_state = View {
+            role,
             near,
             has: ChunkSet::empty(&self.layout),
             asked: Vec::new(),
@@ -160,10 +152,10 @@ impl Scheduler {
     }
 
     /// A source is gone; what was asked of it is to be had elsewhere.
-    pub fn remove(&mut self, source: SourceId) {
-        self.look_at = None;
+    pub fn remove(&mut self, source: Conn) {
+        self.changed = true;
         let Some(gone) = self.sources.remove(&source) else { return };
-        if gone.kind == Kind::Peer {
+        if gone.role == Role::Node {
             self.asked_of_peers = self.asked_of_peers.saturating_sub(gone.asked.len());
         }
         for asked in &gone.asked {
@@ -188,7 +180,7 @@ impl Scheduler {
     }
 
     /// A peer has said that it holds a chunk.
-    pub fn has(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
+    pub fn has(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let window = self.peer_window();
         let Some(peer) = self.sources.get_mut(&source) else { return };
         if peer.has.insert(chunk) {
@@ -204,22 +196,22 @@ impl Scheduler {
             let of_use = self.unasked.contains(chunk)
                 || self.unasked.is_empty() && self.missing.contains(chunk);
             if of_use && peer.asked.len() < window {
-                self.look_at = None;
+                self.changed = true;
             }
         }
     }
 
     /// A master has granted a chunk.
-    pub fn granted(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
+    pub fn granted(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let Some(master) = self.sources.get_mut(&source) else { return };
         master.asking = master.asking.saturating_sub(1);
         master.last_heard = now;
         master.granted.push(chunk);
-        self.look_at = None;
+        self.changed = true;
     }
 
     /// Bytes of a chunk have come.
-    pub fn progressed(&mut self, source: SourceId, chunk: ChunkId, now: Instant) {
+    pub fn progressed(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let Some(source) = self.sources.get_mut(&source) else { return };
         source.last_heard = now;
         if let Some(asked) = source.asked.iter_mut().find(|asked| asked.chunk == chunk) {
@@ -228,8 +220,8 @@ impl Scheduler {
     }
 
     /// A request ended: with a verified chunk, or with none.
-    pub fn ended(&mut self, source: SourceId, chunk: ChunkId, verified: bool, now: Instant) {
-        self.look_at = None;
+    pub fn ended(&mut self, source: Conn, chunk: ChunkId, verified: bool, now: Instant) {
+        self.changed = true;
         self.forget(source, chunk);
         let Some(source) = self.sources.get_mut(&source) else { return };
         source.last_heard = now;
@@ -243,10 +235,10 @@ impl Scheduler {
     }
 
     /// A chunk came whole from a source after this time.
-    pub fn measured(&mut self, source: SourceId, took: Duration) {
+    pub fn measured(&mut self, source: Conn, took: Duration) {
         smooth(&mut self.usual, took);
         // What a master sends says nothing of the way: it comes when it is the node's turn.
-        let peer = self.sources.get(&source).filter(|source| source.kind == Kind::Peer);
+        let peer = self.sources.get(&source).filter(|source| source.role == Role::Node);
         let Some(near) = peer.map(|source| source.near) else { return };
         if near {
             smooth(&mut self.usual_near.0, took);
@@ -262,7 +254,7 @@ impl Scheduler {
     }
 
     /// When a chunk was asked of a source.
-    pub fn asked_since(&self, source: SourceId, chunk: ChunkId) -> Option<Instant> {
+    pub fn asked_since(&self, source: Conn, chunk: ChunkId) -> Option<Instant> {
         let source = self.sources.get(&source)?;
         source.asked.iter().find(|asked| asked.chunk == chunk).map(|asked| asked.since)
     }
@@ -274,7 +266,8 @@ impl Scheduler {
         }
         let Some(command) = self.give_up(now).or_else(|| self.ask(now)) else {
             self.looked = Some(now);
-            self.look_at = Some(self.next_look());
+            self.changed = false;
+            self.due = self.next_due();
             return None;
         };
         match command {
@@ -287,7 +280,7 @@ impl Scheduler {
                     }
                     let asked = Asked { chunk, since: now, progress: now };
                     source.asked.push(asked);
-                    self.asked_of_peers += usize::from(source.kind == Kind::Peer);
+                    self.asked_of_peers += usize::from(source.role == Role::Node);
                 }
             }
             Command::AskNext { source } => {
@@ -303,15 +296,15 @@ impl Scheduler {
 
     /// Whether [`Scheduler::poll`] has nothing to do at present.
     pub fn is_idle(&self, now: Instant) -> bool {
-        self.look_at.is_some_and(|at| at.is_none_or(|at| now < at))
+        !self.changed && self.due.is_none_or(|due| now < due)
     }
 
     /// When [`Scheduler::poll`] may have something new to say by itself.
     pub fn deadline(&self) -> Option<Instant> {
-        self.look_at.unwrap_or_else(|| self.next_look())
+        self.due
     }
 
-    fn next_look(&self) -> Option<Instant> {
+    fn next_due(&self) -> Option<Instant> {
         let (patience, silence) = (self.patience(), self.silence());
         let requests = self.sources.values().flat_map(|source| {
             let silent = source.asked.first().map(|_| source.last_heard + silence);
@@ -370,7 +363,7 @@ impl Scheduler {
                     return Some(Command::Abandon { source: id, chunk: asked.chunk });
                 }
                 // A master's grant is kept: it goes on until the silence is too long.
-                if late && source.kind == Kind::Peer {
+                if late && source.role == Role::Node {
                     source.rest_until = Some(now + patience);
                     let chunk = asked.chunk;
                     self.set_back(now);
@@ -394,14 +387,14 @@ impl Scheduler {
                 source.granted.remove(0);
             }
             let busy = source.asked.len() + source.asking;
-            if source.kind == Kind::Master && busy < self.rules.master_window {
+            if source.role == Role::Master && busy < self.rules.master_window {
                 return Some(Command::AskNext { source: id });
             }
         }
         let random = next_random(&mut self.random);
-        let peers = self.sources.iter().filter(|(_, s)| s.kind == Kind::Peer);
+        let peers = self.sources.iter().filter(|(_, s)| s.role == Role::Node);
         let window = self.peer_window();
-        let mut idle: Vec<(usize, u64, SourceId)> = peers
+        let mut idle: Vec<(usize, u64, Conn)> = peers
             .filter(|(_, s)| s.asked.len() < window)
             .filter(|(_, s)| s.rest_until.is_none_or(|until| until <= now))
             .map(|(id, s)| (s.asked.len(), id.0.wrapping_mul(random), *id))
@@ -412,14 +405,14 @@ impl Scheduler {
 
     /// How many requests may be out to one peer.
     fn peer_window(&self) -> usize {
-        let peers = self.sources.values().filter(|source| source.kind == Kind::Peer).count();
+        let peers = self.sources.values().filter(|source| source.role == Role::Node).count();
         let enough = self.rules.enough_in_flight;
         if self.asked_of_peers.max(peers) >= enough { 1 } else { self.rules.peer_window }
     }
 
     /// The chunk in order, as a rule the rarest, that `id` has and nobody was asked for; near the end, one that somebody
     /// else was asked for and does not bring.
-    fn choose(&self, id: SourceId, now: Instant) -> Option<Command> {
+    fn choose(&self, id: Conn, now: Instant) -> Option<Command> {
         let source = self.sources.get(&id)?;
         let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
         let spread = self.random;
@@ -464,7 +457,7 @@ impl Scheduler {
 
     /// When the next chunk may be taken from a peer that is not near.
     fn next_import(&self) -> Option<Instant> {
-        let idle = |source: &Source| !source.near && source.asked.is_empty();
+        let idle = |source: &View| !source.near && source.asked.is_empty();
         if !self.is_choosy() || !self.sources.values().any(idle) {
             return None;
         }
@@ -497,12 +490,12 @@ impl Scheduler {
         usual.map(|usual| usual.max(self.rules.min_patience / 4))
     }
 
-    fn forget(&mut self, source: SourceId, chunk: ChunkId) {
+    fn forget(&mut self, source: Conn, chunk: ChunkId) {
         let Some(source) = self.sources.get_mut(&source) else { return };
         let before = source.asked.len();
         source.asked.retain(|asked| asked.chunk != chunk);
         if source.asked.len() < before {
-            self.asked_of_peers -= usize::from(source.kind == Kind::Peer);
+            self.asked_of_peers -= usize::from(source.role == Role::Node);
             self.count_in_flight(chunk, false);
         }
     }
@@ -522,8 +515,8 @@ impl Scheduler {
 mod tests {
     use super::*;
 
-    const A: SourceId = SourceId(1);
-    const B: SourceId = SourceId(2);
+    const A: Conn = Conn(1);
+    const B: Conn = Conn(2);
 
     struct Node {
         scheduler: Scheduler,
@@ -542,8 +535,8 @@ mod tests {
             self.layout.chunk(n).unwrap()
         }
 
-        fn peer(&mut self, id: SourceId, has: impl IntoIterator<Item = u32>) {
-            self.scheduler.add(id, Kind::Peer, true, self.now);
+        fn peer(&mut self, id: Conn, has: impl IntoIterator<Item = u32>) {
+            self.scheduler.add(id, Role::Node, true, self.now);
             for n in has {
                 let chunk = self.chunk(n);
                 self.scheduler.has(id, chunk, self.now);
@@ -554,7 +547,7 @@ mod tests {
             std::iter::from_fn(|| self.scheduler.poll(self.now)).collect()
         }
 
-        fn fetches(&mut self) -> Vec<(SourceId, u32)> {
+        fn fetches(&mut self) -> Vec<(Conn, u32)> {
             self.commands()
                 .into_iter()
                 .filter_map(|command| match command {
@@ -564,13 +557,13 @@ mod tests {
                 .collect()
         }
 
-        fn arrives(&mut self, source: SourceId, n: u32) {
+        fn arrives(&mut self, source: Conn, n: u32) {
             let chunk = self.chunk(n);
             self.scheduler.ended(source, chunk, true, self.now);
         }
 
         /// So many chunks took so many milliseconds each.
-        fn measured(&mut self, source: SourceId, millis: u64, count: u32) {
+        fn measured(&mut self, source: Conn, millis: u64, count: u32) {
             let took = Duration::from_millis(millis);
             (0..count).for_each(|_| self.scheduler.measured(source, took));
         }
@@ -597,11 +590,11 @@ mod tests {
     fn with_enough_in_flight_none_is_queued_behind_another() {
         let mut node = Node::new(100);
         for source in 1..=20 {
-            node.peer(SourceId(source), 0..100);
+            node.peer(Conn(source), 0..100);
         }
-        let mut asked: Vec<SourceId> = node.fetches().into_iter().map(|(id, _)| id).collect();
+        let mut asked: Vec<Conn> = node.fetches().into_iter().map(|(id, _)| id).collect();
         asked.sort_unstable();
-        assert_eq!(asked, (1..=20).map(SourceId).collect::<Vec<_>>(), "one of each");
+        assert_eq!(asked, (1..=20).map(Conn).collect::<Vec<_>>(), "one of each");
     }
 
     #[test]
@@ -609,7 +602,7 @@ mod tests {
         let mut node = Node::new(100);
         node.peer(A, 0..100);
         for source in 2..=8 {
-            node.peer(SourceId(source), []);
+            node.peer(Conn(source), []);
         }
         assert_eq!(node.fetches().len(), 1);
     }
@@ -666,7 +659,7 @@ mod tests {
     #[test]
     fn a_silent_source_is_dropped() {
         let mut node = Node::new(1);
-        node.scheduler.add(A, Kind::Master, true, node.now);
+        node.scheduler.add(A, Role::Master, true, node.now);
         node.scheduler.granted(A, node.chunk(0), node.now);
         node.commands();
         node.now += node.scheduler.rules.silence;
@@ -676,7 +669,7 @@ mod tests {
     #[test]
     fn a_master_is_asked_for_grants_up_to_the_window() {
         let mut node = Node::new(100);
-        node.scheduler.add(A, Kind::Master, true, node.now);
+        node.scheduler.add(A, Role::Master, true, node.now);
         assert_eq!(
             node.commands(),
             vec![Command::AskNext { source: A }; node.scheduler.rules.master_window]
@@ -699,8 +692,8 @@ mod tests {
     /// One near source and one far one, which takes ten times as long, and 100 neighbours.
     fn node_with_a_dear_source(near_has: std::ops::Range<u32>) -> Node {
         let mut node = Node::new(1000);
-        node.scheduler.add(A, Kind::Peer, true, node.now);
-        node.scheduler.add(B, Kind::Peer, false, node.now);
+        node.scheduler.add(A, Role::Node, true, node.now);
+        node.scheduler.add(B, Role::Node, false, node.now);
         let address = |n: u8| std::net::SocketAddr::new([10, 0, 0, n].into(), 20_004);
         node.scheduler.ring().stand_at(address(0));
         (1..=100).for_each(|n| node.scheduler.ring().add(address(n)));
@@ -736,8 +729,8 @@ mod tests {
     #[test]
     fn distance_does_not_matter_where_every_third_chunk_is_late() {
         let mut node = Node::new(1000);
-        node.scheduler.add(A, Kind::Peer, true, node.now);
-        node.scheduler.add(B, Kind::Peer, false, node.now);
+        node.scheduler.add(A, Role::Node, true, node.now);
+        node.scheduler.add(B, Role::Node, false, node.now);
         node.measured(A, 10, FEW_MEASURED);
         for _ in 0..100 {
             node.measured(B, 10, 2);

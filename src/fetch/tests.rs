@@ -4,12 +4,11 @@ use super::*;
 use crate::image::manifest::{Content, Entry, Listing, Mtime};
 use crate::image::path::TreePath;
 
-const HOME: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 20004);
+const ORIGIN: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1)), 20004);
 const ELSEWHERE: SocketAddr =
     SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 9, 9)), 20004);
 
-/// A node that wants everything from `HOME`.
-fn node() -> Fetch {
+fn start() -> Start {
     let entry = |path, content| Entry {
         path,
         mode: 0o755,
@@ -21,44 +20,108 @@ fn node() -> Fetch {
     let image = TreePath::root().join(b"image").unwrap();
     let root = entry(TreePath::root(), Content::Directory);
     let listing = Listing::new(vec![root, entry(image, file)]).unwrap();
-    let (all, none) = (ChunkSet::full(listing.layout()), ChunkSet::empty(listing.layout()));
+    let (wanted, held) = (ChunkSet::full(listing.layout()), ChunkSet::empty(listing.layout()));
     let hashes = listing.layout().iter().map(|_| blake3::hash(b"")).collect();
-    let manifest = Arc::new(Manifest::new(listing, hashes).unwrap());
-    Fetch::new(manifest, all, &none, vec![HOME], 20004, Rules::default(), 1)
+    Start {
+        manifest: Arc::new(Manifest::new(listing, hashes).unwrap()),
+        wanted,
+        held,
+        origin: vec![ORIGIN],
+        port: 20004,
+        serves_files: false,
+        rules: Rules::default(),
+        patience: Patience::default(),
+        seed: 1,
+        traces: false,
+    }
 }
 
-/// Whom it calls next.
-fn calls(fetch: &mut Fetch, now: Instant) -> Option<(SourceId, SocketAddr)> {
-    match fetch.poll(now) {
-        Some(Output::Dial { source, address }) => Some((source, address)),
+/// A node that wants everything from `ORIGIN`.
+fn node() -> Fetch {
+    Fetch::new(start())
+}
+
+fn actions(fetch: &mut Fetch, now: Instant) -> Vec<Action> {
+    std::iter::from_fn(|| fetch.poll(now)).collect()
+}
+
+/// The connections that it dials.
+fn dials(fetch: &mut Fetch, now: Instant) -> Vec<(Conn, SocketAddr)> {
+    let dialed = actions(fetch, now).into_iter().filter_map(|action| match action {
+        Action::Dial(conn, address) => Some((conn, address)),
         _ => None,
+    });
+    dialed.collect()
+}
+
+/// The origin does not answer when it is dialed next; when that was, and what the node does then.
+fn fails_once(fetch: &mut Fetch, mut now: Instant) -> (Instant, Vec<Action>) {
+    loop {
+        if let [(conn, _)] = dials(fetch, now)[..] {
+            fetch.closed(conn, Some("connection refused"), now);
+            return (now, actions(fetch, now));
+        }
+        now = fetch.next_timeout().unwrap();
     }
 }
 
 #[test]
-fn a_server_that_has_moved_is_called_where_it_is() {
+fn an_origin_that_has_moved_is_dialed_at_its_new_address() {
     let (mut fetch, now) = (node(), Instant::now());
-    let (source, address) = calls(&mut fetch, now).unwrap();
-    assert_eq!(address, HOME);
-    fetch.closed(source, now);
-    fetch.found_home(vec![ELSEWHERE], now);
-    assert_eq!(calls(&mut fetch, now).map(|(_, address)| address), Some(ELSEWHERE));
+    let [(conn, address)] = dials(&mut fetch, now)[..] else { panic!() };
+    assert_eq!(address, ORIGIN);
+    fetch.closed(conn, None, now);
+    fetch.set_origin(vec![ELSEWHERE], now);
+    assert!(matches!(dials(&mut fetch, now)[..], [(_, ELSEWHERE)]));
 }
 
 #[test]
-fn a_server_that_has_not_moved_is_called_no_sooner() {
+fn an_origin_that_has_not_moved_is_dialed_no_sooner() {
     let (mut fetch, now) = (node(), Instant::now());
-    let (source, _) = calls(&mut fetch, now).unwrap();
-    fetch.closed(source, now);
-    fetch.found_home(vec![HOME], now);
-    assert_eq!(calls(&mut fetch, now), None);
+    let [(conn, _)] = dials(&mut fetch, now)[..] else { panic!() };
+    fetch.closed(conn, None, now);
+    fetch.set_origin(vec![ORIGIN], now);
+    assert_eq!(dials(&mut fetch, now), []);
 }
 
 #[test]
-fn so_many_addresses_are_remembered_and_no_more() {
-    let mut fetch = node();
-    for port in 1..=2 * MAX_ADDRESSES as u16 {
-        fetch.learn(SocketAddr::new(ELSEWHERE.ip(), port));
+fn the_name_of_an_origin_is_looked_up_again_from_the_second_failure_on() {
+    let (mut fetch, mut now) = (node(), Instant::now());
+    let mut resolves = Vec::new();
+    for _ in 0..3 {
+        let actions;
+        (now, actions) = fails_once(&mut fetch, now);
+        resolves.push(actions.contains(&Action::Resolve));
     }
-    assert_eq!(fetch.places.len(), MAX_ADDRESSES);
+    assert_eq!(resolves, [false, true, true]);
+}
+
+#[test]
+fn a_fetch_with_two_retries_ends_at_the_third_failure() {
+    let patience = Patience { retries: Some(2), end: None };
+    let (mut fetch, mut now) = (Fetch::new(Start { patience, ..start() }), Instant::now());
+    let mut outcomes = Vec::new();
+    for _ in 0..3 {
+        (now, _) = fails_once(&mut fetch, now);
+        outcomes.push(fetch.outcome(now));
+    }
+    assert_eq!(outcomes, [Outcome::Going, Outcome::Going, Outcome::Unreachable]);
+}
+
+#[test]
+fn a_fetch_ends_when_its_time_is_over_and_is_woken_for_that() {
+    let (now, ms) = (Instant::now(), Duration::from_millis(1));
+    let patience = Patience { retries: None, end: Some(now + ms) };
+    let mut fetch = Fetch::new(Start { patience, ..start() });
+    assert!(dials(&mut fetch, now).len() == 1);
+    assert_eq!(fetch.next_timeout(), Some(now + ms));
+    assert_eq!(fetch.outcome(now + ms), Outcome::TimedOut);
+}
+
+#[test]
+fn a_master_dials_nobody() {
+    let mut fetch = Fetch::of_nothing(start().manifest);
+    fetch.called_by(ELSEWHERE);
+    assert_eq!(actions(&mut fetch, Instant::now()), []);
+    assert_eq!(fetch.next_timeout(), None);
 }

@@ -12,7 +12,7 @@ mod socket;
 
 use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -24,14 +24,15 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::listen::Entrance;
-use super::server::{Bell, Shared, next_guest};
+use super::server::{Acceptor, Client, Shared};
 use crate::cli;
+use crate::conn::Conn;
 use crate::error::Error;
 use crate::limits::MAX_HTTP_BYTES;
 use crate::net::tcp;
 use crate::process::report::Reporter;
+use crate::serve::admission::Wait;
 use crate::serve::hub::Hub;
-use crate::serve::session::{Conn, Wait};
 use crate::status::history::History;
 use crate::status::metrics;
 use answer::Site;
@@ -86,7 +87,7 @@ impl Listeners {
             return Ok(Vec::new());
         }
         let now = Instant::now();
-        let history = History::new(now, shared.hub.borrow().totals(now));
+        let history = History::new(now, shared.engine.borrow().hub().totals(now));
         let history = Rc::new(RefCell::new(history));
         let mut tasks = vec![spawn_local(record(shared.clone(), history.clone()))];
         for (listener, files) in self.0 {
@@ -110,36 +111,36 @@ async fn record(shared: Rc<Shared>, history: Rc<RefCell<History>>) {
         let due = history.borrow().deadline();
         tokio::time::sleep_until(due.into()).await;
         let now = Instant::now();
-        let totals = shared.hub.borrow().totals(now);
+        let totals = shared.engine.borrow().hub().totals(now);
         history.borrow_mut().record(now, totals);
     }
 }
 
 async fn accept(site: Rc<Site>, listener: tokio::net::TcpListener) {
+    let shared = &site.shared;
+    let mut acceptor = Acceptor::new(listener);
     loop {
-        let (stream, peer, conn) = next_guest(&site.shared, &listener).await;
-        spawn_local(connection(site.clone(), stream, peer, conn));
+        let (stream, peer) = acceptor.next(shared).await;
+        let conn = shared.engine.borrow_mut().server_mut().accept_http(peer, Instant::now());
+        if let Some(conn) = conn {
+            spawn_local(connection(site.clone(), stream, conn, shared.add(conn)));
+        }
+        shared.act();
     }
 }
 
-async fn connection(site: Rc<Site>, stream: TcpStream, peer: SocketAddr, conn: Conn) {
-    let shared = site.shared.clone();
-    let bell = Rc::new(Bell::default());
-    shared.bells.borrow_mut().insert(conn, bell.clone());
-    shared.hub.borrow_mut().connected(conn, peer, Instant::now());
-    // Only what is more than a peer that has hung up is worth a word.
-    if let Err(why) = serve(&site, stream, &bell, conn).await {
-        shared.report.info(format_args!("{peer}: {why}"));
-    }
-    shared.bells.borrow_mut().remove(&conn);
-    shared.door.borrow_mut().left(conn);
-    shared.hub.borrow_mut().disconnected(conn, Instant::now());
-    shared.distribute();
-    shared.left.ring();
+async fn connection(site: Rc<Site>, stream: TcpStream, conn: Conn, client: Rc<Client>) {
+    let end = serve(&site, stream, &client, conn).await;
+    site.shared.end(conn, end.err());
 }
 
-/// Answers until one side hangs up (Ok) or something goes wrong.
-async fn serve(site: &Rc<Site>, stream: TcpStream, bell: &Bell, conn: Conn) -> Result<(), String> {
+/// Answers until one side closes the connection (Ok) or something goes wrong.
+async fn serve(
+    site: &Rc<Site>,
+    stream: TcpStream,
+    client: &Client,
+    conn: Conn,
+) -> Result<(), String> {
     let shared = &site.shared;
     tcp::tune(&stream).map_err(|error| crate::error::reason(&error))?;
     let traffic = Rc::new(Traffic::default());
@@ -151,33 +152,31 @@ async fn serve(site: &Rc<Site>, stream: TcpStream, bell: &Bell, conn: Conn) -> R
     // The request's head has to fit, and no more than that is kept of a reply.
     http.max_buf_size(MAX_HTTP_BYTES);
     let mut http = pin!(http.serve_connection(Socket::new(stream, traffic.clone()), service));
+    let mut news = pin!(client.news());
     let mut before = None;
     poll_fn(|cx| {
-        // What is rung for is looked at here in any case.
-        while bell.poll(cx).is_ready() {}
-        if shared.leaving.get() {
+        // What there is news of is looked at here in any case.
+        while news.as_mut().poll(cx).is_ready() {
+            news.set(client.news());
+        }
+        if client.has_to_close() {
+            return Poll::Ready(Ok(()));
+        }
+        if shared.engine.borrow().server().is_stopping() {
             // What is being sent is sent to its end, and nothing else is.
             http.as_mut().graceful_shutdown();
         }
         let polled = http.as_mut().poll(cx);
-        let progress = traffic.progress();
+        let progress = Some(traffic.progress());
         let waits = match (traffic.is_blocked(), traffic.is_answering()) {
             (true, _) => Some(Wait::Taking),
             (false, true) => None,
             (false, false) => Some(Wait::Request),
         };
-        let mut door = shared.door.borrow_mut();
-        door.observe(conn, before != Some(progress), waits, Instant::now());
-        let refusal = door.refusal(conn);
-        drop(door);
-        before = Some(progress);
-        shared.distribute();
-        match (refusal, polled) {
-            (Some(refusal), _) => Poll::Ready(Err(refusal.to_string())),
-            (None, Poll::Ready(Err(error))) => Poll::Ready(Err(error.to_string())),
-            (None, Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            (None, Poll::Pending) => Poll::Pending,
-        }
+        let active = std::mem::replace(&mut before, progress) != progress;
+        shared.engine.borrow_mut().server_mut().observe_http(conn, active, waits, Instant::now());
+        shared.act();
+        polled.map_err(|error| error.to_string())
     })
     .await
 }

@@ -1,25 +1,27 @@
-//! The async driver: one task a connection on one thread, all over the same hub.
+//! The async driver of a master: one task a connection, all on one thread and with the same [`Engine`].
 //!
-//! A task holds its session and little else; the buffer that bytes are read into is shared, so that
-//! an idle connection costs about two kilobytes.
+//! A task holds its socket and little else; the buffer that bytes are read into is shared, so that an idle
+//! connection costs about two kilobytes.
 //!
 //! SIGHUP has the whole tree looked at, SIGTERM and SIGINT let every client have what it is being sent.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IsTerminal};
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc as std_mpsc};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::diff::Change;
@@ -27,18 +29,20 @@ use super::files::ServedFiles;
 use super::http;
 use super::watch::{News, State, Watcher};
 use crate::cli;
-use crate::error::Error;
+use crate::conn::Conn;
+use crate::engine::{Action, Engine, Event};
+use crate::error::{Error, reason};
 use crate::image::manifest::Content;
 use crate::limits::MASTER_CONNECTIONS;
 use crate::net::adler32;
-use crate::net::send::{Files, Progress, Sending};
+use crate::net::send::{Files, Outgoing, Progress};
 use crate::net::tcp;
-use crate::p9::errno::Errno;
 use crate::process::notify::{self, Manager};
 use crate::process::report::Reporter;
-use crate::serve::admission::Door;
+use crate::serve::admission::Admission;
 use crate::serve::hub::Hub;
-use crate::serve::session::{At, Conn, Host, Session, Wait};
+use crate::serve::server;
+use crate::serve::session::Host as _;
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 use crate::sys::process;
@@ -77,23 +81,23 @@ pub(super) fn run(
         .map_err(Error::system("start a thread"))?;
     let slots = options.max_fed.get();
     let mut hub = Hub::master(tree, slots, Rules::default(), process::seed());
-    options.max_upload.into_iter().for_each(|most| hub.limit_upload(most));
+    if let Some(most) = options.max_upload {
+        hub.limit_upload(most);
+    }
     hub.sign(signature);
     http::equip(&mut hub);
+    let admission = Admission::new(MASTER_CONNECTIONS, options.allowed.clone());
     let shared = Rc::new(Shared {
-        hub: RefCell::new(hub),
+        engine: RefCell::new(Engine::master(hub, admission, report.traces())),
         files: RefCell::new(files),
         slots,
-        door: RefCell::new(Door::new(MASTER_CONNECTIONS, options.allowed.clone())),
-        bells: RefCell::new(HashMap::new()),
-        ticker: Bell::default(),
+        clients: RefCell::new(HashMap::new()),
+        earlier: Notify::new(),
         asleep_until: Cell::new(None),
-        sums: Bell::default(),
+        checksums: Notify::new(),
         buffer: RefCell::new(vec![0; READ_BYTES]),
-        last_conn: Cell::new(0),
-        leaving: Cell::new(false),
-        left: Bell::default(),
-        nodes: Bell::default(),
+        ended: Notify::new(),
+        nodes: Notify::new(),
         manager,
         report,
     });
@@ -111,16 +115,16 @@ pub(super) fn run(
         let signals = UnixStream::from_std(signals.into_stream())
             .map_err(Error::system("wait for signals"))?;
         spawn_local(hear(shared.clone(), news));
-        spawn_local(tick(shared.clone()));
+        spawn_local(keep_time(shared.clone()));
         spawn_local(find_checksums(shared.clone()));
         spawn_local(tell_manager(shared.clone()));
         spawn_local(feed_watchdog(shared.clone()));
-        let enter = |listener| spawn_local(accept(shared.clone(), listener));
-        let mut entrances: Vec<JoinHandle<()>> = listeners.into_iter().map(enter).collect();
-        entrances.extend(http.open(&shared)?);
+        let accept = |listener| spawn_local(accept(shared.clone(), listener));
+        let mut acceptors: Vec<JoinHandle<()>> = listeners.into_iter().map(accept).collect();
+        acceptors.extend(http.open(&shared)?);
         shared.manager.ready(&shared.status());
         serve_until_the_end(&shared, &signals, &rescan).await;
-        leave(&shared, &signals, &entrances).await;
+        stop(&shared, &signals, &acceptors).await;
         Ok(())
     });
     // Nobody waits for a checksum any more.
@@ -130,96 +134,118 @@ pub(super) fn run(
 
 /// What all tasks share.
 pub(super) struct Shared {
-    pub(super) hub: RefCell<Hub>,
+    pub(super) engine: RefCell<Engine>,
     pub(super) files: RefCell<ServedFiles>,
     slots: usize,
-    pub(super) door: RefCell<Door>,
-    last_conn: Cell<u64>,
-    pub(super) bells: RefCell<HashMap<Conn, Rc<Bell>>>,
-    ticker: Bell,
-    /// Until when the ticker sleeps; None is for good.
+    clients: RefCell<HashMap<Conn, Rc<Client>>>,
+    /// Something is due earlier than what [`keep_time`] sleeps for.
+    earlier: Notify,
+    /// Until when it sleeps; None is for good.
     asleep_until: Cell<Option<Instant>>,
-    /// Rung when classic clients wait for checksums.
-    sums: Bell,
+    /// Clients of 2009 wait for checksums.
+    checksums: Notify,
     buffer: RefCell<Vec<u8>>,
-    /// Requests are not taken any more.
-    pub(super) leaving: Cell<bool>,
-    /// Rung when a connection has ended.
-    pub(super) left: Bell,
-    /// Rung when there are other nodes, or other files.
-    nodes: Bell,
+    /// A connection has ended.
+    ended: Notify,
+    /// There are other nodes, or other files.
+    nodes: Notify,
     manager: Manager,
     pub(super) report: Reporter,
 }
 
+/// What the task of a connection is told.
+#[derive(Default)]
+pub(super) struct Client {
+    order: Cell<Order>,
+    news: Notify,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Order {
+    #[default]
+    Send,
+    Finish,
+    Close,
+}
+
+impl Client {
+    fn tell(&self, order: Order) {
+        self.order.set(order);
+        self.news.notify_one();
+    }
+
+    pub(super) fn has_to_close(&self) -> bool {
+        self.order.get() == Order::Close
+    }
+
+    /// Ready once the engine has said anything about this connection.
+    pub(super) fn news(&self) -> Notified<'_> {
+        self.news.notified()
+    }
+}
+
 impl Shared {
-    /// Wakes whom the hub wants woken.
-    pub(super) fn distribute(&self) {
-        let (wakes, log, joined) = {
-            let mut hub = self.hub.borrow_mut();
-            (hub.take_wakes(), hub.take_log(), hub.take_joined())
-        };
-        let bells = self.bells.borrow();
-        wakes.iter().filter_map(|conn| bells.get(conn)).for_each(|bell| bell.ring());
-        log.iter()
-            .for_each(|(peer, line)| self.report.warning(format_args!("{peer} reports: {line}")));
-        if !joined.is_empty() {
-            self.nodes.ring();
+    /// Does what the engine says.
+    pub(super) fn act(&self) {
+        loop {
+            let Some(action) = self.engine.borrow_mut().poll(Instant::now()) else { break };
+            match action {
+                Action::Send(conn) => self.tell(conn, Order::Send),
+                Action::Finish(conn) => self.tell(conn, Order::Finish),
+                Action::Close(conn) => self.tell(conn, Order::Close),
+                Action::Report(event) => {
+                    if let Event::Serve(server::Event::Joined(_)) = event {
+                        self.nodes.notify_one();
+                    }
+                    self.report.say(event.level(), &event);
+                }
+                // A master asks nobody.
+                Action::Dial(..) | Action::Resolve => {}
+            }
         }
-        joined.iter().for_each(|node| self.report.info(format_args!("{node} joined")));
+        let engine = self.engine.borrow();
         let asleep = self.asleep_until.get();
-        if self.deadline().is_some_and(|due| asleep.is_none_or(|until| due < until)) {
-            self.ticker.ring();
+        let due = engine.next_timeout(Instant::now());
+        if due.is_some_and(|due| asleep.is_none_or(|until| due < until)) {
+            self.earlier.notify_one();
         }
-        if self.hub.borrow().wants_checksum() {
-            self.sums.ring();
+        if engine.hub().wants_checksum() {
+            self.checksums.notify_one();
         }
     }
 
-    /// When something is due by the clock.
-    fn deadline(&self) -> Option<Instant> {
-        let hub = self.hub.borrow().deadline(Instant::now());
-        [hub, self.door.borrow().deadline()].into_iter().flatten().min()
+    fn tell(&self, conn: Conn, order: Order) {
+        if let Some(client) = self.clients.borrow().get(&conn) {
+            client.tell(order);
+        }
+    }
+
+    /// A connection that the engine has taken.
+    pub(super) fn add(&self, conn: Conn) -> Rc<Client> {
+        let client = Rc::new(Client::default());
+        self.clients.borrow_mut().insert(conn, client.clone());
+        client
+    }
+
+    /// A connection has ended; the error is None if the other side has closed it.
+    pub(super) fn end(&self, conn: Conn, error: Option<String>) {
+        self.clients.borrow_mut().remove(&conn);
+        self.engine.borrow_mut().closed(conn, error.as_deref(), Instant::now());
+        self.act();
+        self.ended.notify_one();
+        self.nodes.notify_one();
     }
 
     /// What is served, and to how many, in a line.
     fn status(&self) -> String {
-        let hub = self.hub.borrow();
+        let engine = self.engine.borrow();
+        let hub = engine.hub();
         let files = hub.tree().manifest().listing().entries().iter();
         let files = files.filter(|e| matches!(e.content, Content::File { .. })).count();
         let files = quantity(files as u64, "file");
         let (size, nodes) =
             (bytes(hub.layout().image_bytes()), quantity(hub.members().serving() as u64, "node"));
         format!("serving {files}, {size}; {nodes} serving others")
-    }
-
-    fn ring(&self, conn: Conn) {
-        self.bells.borrow().get(&conn).into_iter().for_each(|bell| bell.ring());
-    }
-}
-
-/// Wakes one task, and remembers it if the task is busy.
-#[derive(Default)]
-pub(super) struct Bell {
-    rung: Cell<bool>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Bell {
-    pub(super) fn ring(&self) {
-        self.rung.set(true);
-        if let Some(waker) = self.waker.borrow_mut().take() {
-            waker.wake();
-        }
-    }
-
-    /// Ready if it was rung since the last time it was ready.
-    pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.rung.take() {
-            return Poll::Ready(());
-        }
-        *self.waker.borrow_mut() = Some(cx.waker().clone());
-        Poll::Pending
     }
 }
 
@@ -254,12 +280,13 @@ async fn next_signal(signals: &UnixStream) -> Signal {
     .await
 }
 
-/// Takes nobody in and no request from now on. Every client gets what it is being sent, as far as there
+/// Accepts no connection and no request from now on. Every client gets what it is being sent, as far as there
 /// is time and no further signal.
-async fn leave(shared: &Shared, signals: &UnixStream, entrances: &[JoinHandle<()>]) {
-    entrances.iter().for_each(JoinHandle::abort);
-    shared.leaving.set(true);
-    let n = shared.bells.borrow().len();
+async fn stop(shared: &Shared, signals: &UnixStream, acceptors: &[JoinHandle<()>]) {
+    for acceptor in acceptors {
+        acceptor.abort();
+    }
+    let n = shared.clients.borrow().len();
     let text = format!(
         "stopping: finishing the replies of {} for at most {} s",
         quantity(n as u64, "connection"),
@@ -267,24 +294,26 @@ async fn leave(shared: &Shared, signals: &UnixStream, entrances: &[JoinHandle<()
     );
     shared.report.notice(&text);
     shared.manager.stopping(&text);
-    shared.bells.borrow().values().for_each(|bell| bell.ring());
-    let mut signal = std::pin::pin!(next_signal(signals));
-    let all_have_left = poll_fn(|cx| {
-        // Each time it is rung another one is gone.
-        while shared.left.poll(cx).is_ready() {}
-        match shared.bells.borrow().is_empty() || signal.as_mut().poll(cx).is_ready() {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
+    shared.engine.borrow_mut().stop();
+    shared.act();
+    let mut all_have_ended = pin!(async {
+        while !shared.clients.borrow().is_empty() {
+            shared.ended.notified().await;
         }
     });
+    let mut signal = pin!(next_signal(signals));
+    let end = poll_fn(|cx| {
+        let ended = all_have_ended.as_mut().poll(cx).is_ready();
+        if ended || signal.as_mut().poll(cx).is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    });
     // What is not sent by then is not sent.
-    let _ = tokio::time::timeout(LEAVE, all_have_left).await;
+    let _ = tokio::time::timeout(LEAVE, end).await;
 }
 
 /// Tells the service manager how many nodes there are, when that changes.
 async fn tell_manager(shared: Rc<Shared>) {
     loop {
-        poll_fn(|cx| shared.nodes.poll(cx)).await;
+        shared.nodes.notified().await;
         shared.manager.status(&shared.status());
         tokio::time::sleep(STATUS_PAUSE).await;
     }
@@ -300,42 +329,44 @@ async fn feed_watchdog(shared: Rc<Shared>) {
 }
 
 async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener) {
+    let mut acceptor = Acceptor::new(listener);
     loop {
-        let (stream, peer, conn) = next_guest(&shared, &listener).await;
-        spawn_local(connection(shared.clone(), stream, peer, conn));
+        let (stream, peer) = acceptor.next(&shared).await;
+        let conn = shared.engine.borrow_mut().accept(peer, Instant::now());
+        if let Some(conn) = conn {
+            spawn_local(connection(shared.clone(), stream, conn, shared.add(conn)));
+        }
+        shared.act();
     }
 }
 
-/// The next connection that is let in.
-pub(super) async fn next_guest(
-    shared: &Shared,
-    listener: &tokio::net::TcpListener,
-) -> (TcpStream, SocketAddr, Conn) {
-    let mut fails = false;
-    loop {
-        let (stream, peer) = match listener.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Once: it is tried again and again.
-                if !std::mem::replace(&mut fails, true) {
-                    let why = crate::error::reason(&error);
-                    shared.report.warning(format_args!("cannot accept connections: {why}"));
+/// Takes connections from a listening socket.
+pub(super) struct Acceptor {
+    listener: tokio::net::TcpListener,
+    fails: bool,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: tokio::net::TcpListener) -> Acceptor {
+        Acceptor { listener, fails: false }
+    }
+
+    pub(super) async fn next(&mut self, shared: &Shared) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, peer)) => {
+                    self.fails = false;
+                    return (stream, tcp::canonical(peer));
                 }
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+                Err(error) => {
+                    // Once: it is tried again and again.
+                    if !std::mem::replace(&mut self.fails, true) {
+                        let why = reason(&error);
+                        shared.report.warning(format_args!("cannot accept connections: {why}"));
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
-        };
-        fails = false;
-        let last = shared.last_conn.get() + 1;
-        shared.last_conn.set(last);
-        let (peer, conn) = (tcp::canonical(peer), Conn(last));
-        let knocked = shared.door.borrow_mut().knock(conn, peer.ip(), Instant::now());
-        match knocked {
-            Ok(gives_way) => {
-                gives_way.into_iter().for_each(|conn| shared.ring(conn));
-                return (stream, peer, conn);
-            }
-            Err(refusal) => shared.report.info(format_args!("{peer}: {refusal}")),
         }
     }
 }
@@ -356,10 +387,10 @@ async fn hear(shared: Rc<Shared>, mut news: mpsc::UnboundedReceiver<News>) {
 }
 
 fn publish(shared: &Shared, State { manifest, signature, scan }: State) {
-    let served = shared.hub.borrow().tree().clone();
+    let served = shared.engine.borrow().hub().tree().clone();
     if manifest.generation() == served.manifest().generation() {
         shared.files.borrow_mut().publish(served, scan);
-        shared.hub.borrow_mut().sign(signature);
+        shared.engine.borrow_mut().hub_mut().sign(signature);
         return;
     }
     let (generation, change) =
@@ -368,41 +399,37 @@ fn publish(shared: &Shared, State { manifest, signature, scan }: State) {
     let tree = Arc::new(Tree::new(manifest));
     shared.files.borrow_mut().publish(tree.clone(), scan);
     let seed = process::seed();
-    let mut hub = shared.hub.borrow_mut();
-    hub.publish(tree, shared.slots, seed, Instant::now());
-    hub.sign(signature);
-    drop(hub);
-    shared.distribute();
-    shared.nodes.ring();
+    let mut engine = shared.engine.borrow_mut();
+    engine.hub_mut().publish(tree, shared.slots, seed, Instant::now());
+    engine.hub_mut().sign(signature);
+    drop(engine);
+    shared.act();
+    shared.nodes.notify_one();
 }
 
 /// Does what is due by the clock. Sleeps for good while nobody waits for anything; is woken when
 /// something is due earlier than what it sleeps for.
-async fn tick(shared: Rc<Shared>) {
+async fn keep_time(shared: Rc<Shared>) {
     loop {
-        let deadline = shared.deadline();
-        shared.asleep_until.set(deadline);
-        let rung = poll_fn(|cx| shared.ticker.poll(cx));
-        match deadline {
-            None => rung.await,
-            Some(due) => _ = tokio::time::timeout_at(due.into(), rung).await,
+        let due = shared.engine.borrow().next_timeout(Instant::now());
+        shared.asleep_until.set(due);
+        let earlier = shared.earlier.notified();
+        match due {
+            None => earlier.await,
+            Some(due) => _ = tokio::time::timeout_at(due.into(), earlier).await,
         }
-        let now = Instant::now();
         // Awake: what comes of this is looked at before it sleeps again.
-        shared.asleep_until.set(Some(now));
-        shared.hub.borrow_mut().tick(now);
-        let late = shared.door.borrow_mut().late(now);
-        late.into_iter().for_each(|conn| shared.ring(conn));
-        shared.distribute();
+        shared.asleep_until.set(Some(Instant::now()));
+        shared.act();
     }
 }
 
 /// Finds out the checksums that classic clients wait for, one at a time and on another thread.
 async fn find_checksums(shared: Rc<Shared>) {
     loop {
-        poll_fn(|cx| shared.sums.poll(cx)).await;
+        shared.checksums.notified().await;
         loop {
-            let next = shared.hub.borrow_mut().next_checksum();
+            let next = shared.engine.borrow_mut().hub_mut().next_checksum();
             let Some((tree, segment)) = next else { break };
             let source = |shared: &Shared| shared.files.borrow_mut().source(&tree, &segment);
             let sum = match source(&shared) {
@@ -414,97 +441,76 @@ async fn find_checksums(shared: Rc<Shared>) {
             };
             // The file is still what was read, or the sum is of no use.
             let sum = sum.filter(|_| source(&shared).is_ok());
-            shared.hub.borrow_mut().checksum_found(&tree, segment.entry, sum);
-            shared.distribute();
+            shared.engine.borrow_mut().hub_mut().checksum_found(&tree, segment.entry, sum);
+            shared.act();
         }
     }
 }
 
-async fn connection(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr, conn: Conn) {
-    let bell = Rc::new(Bell::default());
-    shared.bells.borrow_mut().insert(conn, bell.clone());
-    shared.hub.borrow_mut().connected(conn, peer, Instant::now());
-    let mut connection = Connection {
-        session: Session::new(conn, shared.report.traces()),
-        conn,
-        peer,
-        sending: None,
-    };
-    let chunk_bytes = shared.hub.borrow().layout().chunk_bytes();
+async fn connection(shared: Rc<Shared>, stream: TcpStream, conn: Conn, client: Rc<Client>) {
+    let chunk_bytes = shared.engine.borrow().hub().layout().chunk_bytes();
     let tuned = tcp::tune(&stream).and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
     let end = match tuned {
-        Ok(()) => connection.serve(&shared, &stream, &bell).await,
+        Ok(()) => Connection { conn, outgoing: None }.serve(&shared, &stream, &client).await,
         Err(error) => Err(error),
     };
-    match end {
-        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-            shared.report.info(format_args!("{peer}: {}", crate::error::reason(&error)));
-        }
-        _ => {}
-    }
-    shared.bells.borrow_mut().remove(&conn);
-    shared.door.borrow_mut().left(conn);
-    connection.end(&shared);
-    shared.distribute();
-    shared.left.ring();
-    shared.nodes.ring();
+    shared.end(conn, end.err().map(|error| reason(&error)));
 }
 
 /// One client.
 struct Connection {
-    session: Session,
     conn: Conn,
-    peer: SocketAddr,
-    sending: Option<Sending>,
+    /// What the socket has not taken as a whole.
+    outgoing: Option<Outgoing>,
 }
 
 impl Connection {
-    /// Answers until the other side hangs up (Ok) or something goes wrong.
-    async fn serve(&mut self, shared: &Shared, stream: &TcpStream, bell: &Bell) -> io::Result<()> {
+    /// Answers until either side closes the connection (Ok) or something goes wrong.
+    async fn serve(
+        &mut self,
+        shared: &Shared,
+        stream: &TcpStream,
+        client: &Client,
+    ) -> io::Result<()> {
         loop {
-            let before = self.progress();
-            let blocked = self.advance(shared, stream)?;
-            let waits = if blocked { Some(Wait::Taking) } else { self.session.waits() };
-            {
-                let mut door = shared.door.borrow_mut();
-                door.observe(self.conn, self.progress() != before, waits, Instant::now());
-                door.refusal(self.conn).map_or(Ok(()), |why| Err(io::Error::other(why)))?;
-            }
-            shared.distribute();
-            if shared.leaving.get() && !blocked {
-                return say_goodbye(stream).await;
-            }
-            let reads = self.session.wants_input();
-            let (woken, readable) = poll_fn(|cx| {
-                let woken = bell.poll(cx).is_ready();
+            let reads = shared.engine.borrow().wants_input(self.conn);
+            let mut news = pin!(client.news());
+            let (sends, readable) = poll_fn(|cx| {
+                let told = news.as_mut().poll(cx).is_ready();
                 let readable = reads && stream.poll_read_ready(cx).is_ready();
+                let blocked = self.outgoing.is_some();
                 let writable = blocked && stream.poll_write_ready(cx).is_ready();
-                match woken || readable || writable {
-                    true => Poll::Ready((woken, readable)),
-                    false => Poll::Pending,
+                if told || readable || writable {
+                    Poll::Ready((writable || told && !blocked, readable))
+                } else {
+                    Poll::Pending
                 }
             })
             .await;
-            if woken {
-                self.session.resume(&mut *shared.hub.borrow_mut(), Instant::now());
+            match client.order.get() {
+                Order::Close => return Ok(()),
+                Order::Finish if self.outgoing.is_none() => return drain(stream).await,
+                Order::Send | Order::Finish => {}
+            }
+            if sends {
+                self.send(shared, stream)?;
             }
             if readable && self.read(shared, stream)? == 0 {
                 return Ok(());
             }
+            shared.act();
         }
     }
 
-    /// Changes with every request that comes and every byte that leaves.
-    fn progress(&self) -> (u64, Option<u64>) {
-        (self.session.requests_so_far(), self.sending.as_ref().map(Sending::sent))
-    }
-
-    /// Reads what there is; 0 when the other side has hung up.
-    fn read(&mut self, shared: &Shared, stream: &TcpStream) -> io::Result<usize> {
+    /// Reads what there is; 0 when the other side has closed the connection.
+    fn read(&self, shared: &Shared, stream: &TcpStream) -> io::Result<usize> {
         let mut buffer = shared.buffer.borrow_mut();
         match stream.try_read(&mut buffer) {
             Ok(n) => {
-                self.session.receive(buffer.get(..n).unwrap_or_default());
+                let mut bytes = buffer.get(..n).unwrap_or_default();
+                // A client sends requests alone, of which nothing is to be stored.
+                let now = Instant::now();
+                while shared.engine.borrow_mut().receive(self.conn, &mut bytes, now).is_some() {}
                 Ok(n)
             }
             // Ready it seemed, and was not: as good as one byte more of nothing.
@@ -513,81 +519,54 @@ impl Connection {
         }
     }
 
-    /// Answers requests and sends replies until neither is possible; true if the socket is full.
-    fn advance(&mut self, shared: &Shared, stream: &TcpStream) -> io::Result<bool> {
+    /// Sends what there is until there is nothing more or the socket is full.
+    fn send(&mut self, shared: &Shared, stream: &TcpStream) -> io::Result<()> {
+        let mut engine = shared.engine.borrow_mut();
+        let mut files = shared.files.borrow_mut();
         loop {
             let now = Instant::now();
-            let result = self.session.process(&mut *shared.hub.borrow_mut(), now);
-            for line in self.session.take_trace() {
-                shared.report.trace(self.peer, &line);
-            }
-            result.map_err(io::Error::other)?;
-            let mut files = shared.files.borrow_mut();
-            let mut sending = match self.sending.take() {
-                Some(sending) => sending,
+            let mut outgoing = match self.outgoing.take() {
+                Some(outgoing) => outgoing,
                 None => {
-                    let Some(output) = self.session.next_output() else { return Ok(false) };
-                    match Sending::new(output, &mut *files) {
-                        Ok(sending) => sending,
-                        Err((data, error)) => {
-                            // Not ESTALE: the tree may well turn out to be the same.
-                            self.session.refuse(&data, Errno::EIO);
-                            shared.report.info(format_args!(
-                                "{}: cannot send a file: {}",
-                                self.peer,
-                                crate::error::reason(&error)
-                            ));
-                            if data.paced {
-                                let at = At { conn: self.conn, now };
-                                shared.hub.borrow_mut().sent(at, &data.range);
-                            }
+                    let Some(output) = engine.next_output(self.conn, now) else { return Ok(()) };
+                    match Outgoing::new(output, &mut *files) {
+                        Ok(outgoing) => outgoing,
+                        Err(error) => {
+                            engine.output_is_unreadable(self.conn, reason(&error), now);
                             continue;
                         }
                     }
                 }
             };
-            let progress = stream.try_io(Interest::WRITABLE, || {
-                match sending.advance(&SockRef::from(stream), &mut *files)? {
-                    Progress::Done(range) => Ok(range),
+            let before = outgoing.sent();
+            let sent = stream.try_io(Interest::WRITABLE, || {
+                match outgoing.advance(&SockRef::from(stream), &mut *files)? {
+                    Progress::Done => Ok(()),
                     Progress::Blocked => Err(io::ErrorKind::WouldBlock.into()),
                 }
             });
-            match progress {
-                Ok(Some(range)) => {
-                    shared.hub.borrow_mut().sent(At { conn: self.conn, now }, &range);
-                }
-                Ok(None) => {}
+            match sent {
+                Ok(()) => engine.output_left(self.conn, now),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.sending = Some(sending);
-                    return Ok(true);
+                    let progress = outgoing.sent() != before;
+                    self.outgoing = Some(outgoing);
+                    engine.output_is_blocked(self.conn, progress, now);
+                    return Ok(());
                 }
-                Err(error) => {
-                    self.sending = Some(sending);
-                    return Err(error);
-                }
+                Err(error) => return Err(error),
             }
         }
-    }
-
-    fn end(&mut self, shared: &Shared) {
-        let now = Instant::now();
-        let mut hub = shared.hub.borrow_mut();
-        if let Some(range) = self.sending.take().and_then(|sending| sending.paced_range()) {
-            hub.sent(At { conn: self.conn, now }, &range);
-        }
-        self.session.close(&mut *hub, now);
-        hub.disconnected(self.conn, now);
     }
 }
 
 /// Ends a connection on this side, and waits for the other. What still comes is read all the same, or
 /// the end of the connection would take what was sent last with it.
-async fn say_goodbye(stream: &TcpStream) -> io::Result<()> {
+async fn drain(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).shutdown(Shutdown::Write)?;
-    let mut unheard = [0; 512];
+    let mut unread = [0; 512];
     loop {
         stream.readable().await?;
-        match stream.try_read(&mut unheard) {
+        match stream.try_read(&mut unread) {
             Ok(0) => return Ok(()),
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
             _ => {}

@@ -8,6 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::connection::{Connection, ROOT_FID, Token};
+use crate::control::Control;
 use crate::error::reason;
 use crate::limits::MAX_FIRST_LINE_BYTES;
 use crate::net::transport::Transport;
@@ -15,7 +16,6 @@ use crate::p9::client::{Broken, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::Blob;
-use crate::serve::tree::Control;
 
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;

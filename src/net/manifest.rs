@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, CallError};
 use super::transport::Transport;
-use crate::fetch::parse_address;
+use crate::control::{Control, SourceAddress};
 use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES, NODE_SILENCE, SILENCE};
 use crate::p9::errno::Errno;
 use crate::random::next_random;
-use crate::serve::tree::Control;
 
 /// First and longest wait before the server is asked again.
 const AGAIN_FIRST: Duration = Duration::from_millis(10);
@@ -81,7 +80,8 @@ fn read_text(
         }
         let redir = server.read(Control::Redir, MAX_MANIFEST_BYTES, &mut |_| {})?;
         let redir = String::from_utf8_lossy(&redir);
-        let mut nodes: Vec<SocketAddr> = redir.lines().filter_map(parse_address).collect();
+        let sources = redir.lines().filter_map(SourceAddress::parse);
+        let mut nodes: Vec<SocketAddr> = sources.map(|source| source.0).collect();
         let generation = match nodes.is_empty() {
             true => String::new(),
             false => server.first_line(Control::Have)?,
@@ -107,9 +107,10 @@ fn read_text(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conn::Conn;
     use crate::net::testing::{master, mute, serves, takes};
     use crate::serve::hub::Hub;
-    use crate::serve::session::{At, Conn, Host};
+    use crate::serve::session::{At, Host};
     use crate::swarm::rules::Rules;
 
     fn signature_of(bytes: u64) -> Result<Option<Vec<u8>>, CallError> {

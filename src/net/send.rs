@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::sync::Arc;
 
 use socket2::SockRef;
@@ -23,15 +22,15 @@ pub trait Files {
 /// How far sending has come.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// The output has left. For paced data: the part of the image that it was.
-    Done(Option<Range<u64>>),
+    /// The output has left as a whole.
+    Done,
     /// The socket takes no more at present.
     Blocked,
 }
 
 /// One output on its way.
 #[derive(Debug)]
-pub struct Sending {
+pub struct Outgoing {
     head: Vec<u8>,
     head_sent: usize,
     data: Option<Data>,
@@ -43,31 +42,24 @@ pub struct Sending {
 
 type Stretch = (Arc<File>, u64, u64);
 
-impl Sending {
-    /// Begins to send an output. Data whose file cannot be opened, or is not what it was, comes
-    /// back at once, while it can still be answered with an error.
-    pub fn new(output: Output, files: &mut impl Files) -> Result<Sending, (Data, io::Error)> {
+impl Outgoing {
+    /// Begins to send an output. An error means that its file cannot be opened, or is not what it was; that can
+    /// still be answered.
+    pub fn new(output: Output, files: &mut impl Files) -> io::Result<Outgoing> {
         let data = match output {
             Output::Reply(head) => {
-                return Ok(Sending { head, head_sent: 0, data: None, at: 0, open: None });
+                return Ok(Outgoing { head, head_sent: 0, data: None, at: 0, open: None });
             }
             Output::Data(data) => data,
         };
-        match next_stretch(&data, data.range.start, files) {
-            Err(error) => Err((data, error)),
-            Ok(stretch) => Ok(Sending {
-                head: data.header().to_vec(),
-                head_sent: 0,
-                at: data.range.start,
-                open: Some(stretch),
-                data: Some(data),
-            }),
-        }
-    }
-
-    /// The paced part of the image that is on its way, if it is that.
-    pub fn paced_range(&self) -> Option<Range<u64>> {
-        self.data.as_ref().filter(|data| data.paced).map(|data| data.range.clone())
+        let stretch = next_stretch(&data, data.range.start, files)?;
+        Ok(Outgoing {
+            head: data.header().to_vec(),
+            head_sent: 0,
+            at: data.range.start,
+            open: Some(stretch),
+            data: Some(data),
+        })
     }
 
     /// Grows with every byte that has left.
@@ -92,7 +84,7 @@ impl Sending {
                 Err(error) => return blocked(error),
             }
         }
-        let Some(data) = &self.data else { return Ok(Progress::Done(None)) };
+        let Some(data) = &self.data else { return Ok(Progress::Done) };
         while self.at < data.range.end {
             let (file, offset, left) = match self.open.take() {
                 Some(open) => open,
@@ -113,7 +105,7 @@ impl Sending {
                 }
             }
         }
-        Ok(Progress::Done(self.paced_range()))
+        Ok(Progress::Done)
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use crate::conn::Conn;
 use crate::image::manifest::Manifest;
 use crate::serve::hub::Hub;
-use crate::serve::session::{Conn, Output, Session};
+use crate::serve::session::{Output, Session};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 

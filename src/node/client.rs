@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 use blake3::Hash;
 
 use crate::cli::{self, Retries, ServeOn};
+use crate::control::Control;
 use crate::error::Error;
+use crate::fetch::{self, Outcome};
 use crate::image::manifest::{Manifest, ManifestError};
 use crate::image::path::{TreePath, shown};
 use crate::image::trust::Trust;
@@ -32,14 +34,12 @@ use crate::node::resident::Resident;
 use crate::node::store::{Store, StoreOptions};
 use crate::process::background;
 use crate::process::report::{Pace, Reporter};
-use crate::serve::tree::{Control, Tree};
+use crate::serve::tree::Tree;
 use crate::sys::process::{self, Detach};
 use crate::units::{bytes, quantity, rate};
 
 /// First wait before the server is called again; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// After so many failures in a row to reach the server its name is looked up at each further one.
-const MAY_HAVE_MOVED: u32 = 2;
 /// How long a server may take to hear that something has gone wrong here, and how many are told.
 const COMPLAINT: Duration = Duration::from_secs(2);
 const MOST_TOLD: usize = 2;
@@ -293,7 +293,7 @@ struct Get<'a> {
 }
 
 /// How far one generation has come.
-enum Outcome {
+enum Fetched {
     Whole(Box<Node>),
     /// The server serves another generation; the listening socket is kept for it.
     Stale(Option<Listener>),
@@ -322,7 +322,7 @@ impl Get<'_> {
             let asked = server.ask("manifest", &patience, &self.report, |address, progress| {
                 read_manifest(&server.transport, address, process::seed(), progress)
             });
-            let (Signed { text, signature }, home) = match asked {
+            let (Signed { text, signature }, origin) = match asked {
                 Err(Error::NotXget { .. }) => {
                     return self.fetch_unverified(&server, &sources, &patience);
                 }
@@ -343,15 +343,15 @@ impl Get<'_> {
             }
             let signature = signature.map(Arc::from);
             let fetched =
-                self.fetch(&server, manifest, signature, plan, home.clone(), listener.take());
+                self.fetch(&server, manifest, signature, plan, origin.clone(), listener.take());
             // Who cannot be reached cannot be told either.
             if let Err(error) = &fetched
                 && !matches!(error, Error::Connect { .. })
             {
-                server.complain(&home, error);
+                server.complain(&origin, error);
             }
             match fetched? {
-                Outcome::Whole(node) => {
+                Fetched::Whole(node) => {
                     let (options, arguments) = (self.options, env::args_os().skip(1).collect());
                     let resident =
                         Resident::new(*node, options, arguments, Instant::now(), self.report);
@@ -359,7 +359,7 @@ impl Get<'_> {
                     resident.serve();
                     return Ok(());
                 }
-                Outcome::Stale(kept) => {
+                Fetched::Stale(kept) => {
                     listener = kept;
                     let (since, wait) = (Instant::now(), CHANGE_FIRST);
                     changed = changed.or(Some(Changed { generation, since, wait }));
@@ -453,9 +453,9 @@ impl Get<'_> {
         manifest: Arc<Manifest>,
         signature: Option<Arc<[u8]>>,
         plan: Plan,
-        home: Vec<SocketAddr>,
+        origin: Vec<SocketAddr>,
         listener: Option<Listener>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<Fetched, Error> {
         let report = self.report;
         report.info(format_args!("generation {}", manifest.generation().to_hex()));
         let stays = matches!(self.options.serve_on, ServeOn::WhileWanted | ServeOn::Forever);
@@ -477,13 +477,19 @@ impl Get<'_> {
         let (seed, max_upload) = (process::seed(), self.options.max_upload);
         let transport = self.transport.clone();
         let allowed = self.options.allowed.clone();
+        let retries = match self.options.retries {
+            Retries::Times(most) => Some(most),
+            Retries::Forever => None,
+        };
+        let patience = fetch::Patience { retries, end: self.end };
         let start = Start {
             manifest,
             signature,
             tree,
             store,
             held,
-            home,
+            origin,
+            patience,
             transport,
             listener,
             seed,
@@ -492,45 +498,45 @@ impl Get<'_> {
             serves_files,
         };
         let mut node = Node::new(start, report);
-        server.late.take().iter().for_each(|why| node.trouble(why));
-        let mut looked_up = 0;
+        if let Some(why) = server.late.take() {
+            node.trouble(&why);
+        }
         let mut pace = Pace::new(&report, Instant::now());
-        while !node.fetch().is_whole() {
-            node.turn(pace.deadline().into_iter().chain(self.end).min(), &[])?;
-            if node.is_stale() {
-                node.close();
-                return Ok(Outcome::Stale(node.into_listener()));
-            }
-            if node.fetch().is_deceived() {
-                let why = "it sends chunks with wrong hashes, and no other source has them".into();
-                return Err(Error::Peer { host: server.name.clone(), why });
-            }
-            let stranded = node.fetch().stranded(Instant::now());
-            if stranded >= MAY_HAVE_MOVED && stranded > looked_up {
-                let (found, _) = server.addresses().unwrap_or_default();
-                node.found_home(found, Instant::now());
-            }
-            looked_up = stranded;
-            let given_up = match self.options.retries {
-                Retries::Times(most) if stranded > most => {
+        loop {
+            let given_up = match node.outcome() {
+                Outcome::Whole => break,
+                Outcome::Stale => {
+                    node.close();
+                    return Ok(Fetched::Stale(node.into_listener()));
+                }
+                Outcome::Deceived => {
+                    let why = "it sends chunks with wrong hashes, and no other source has them";
+                    return Err(Error::Peer { host: server.name.clone(), why: why.into() });
+                }
+                Outcome::Unreachable => {
                     Some("it does not answer, and no other source has the missing chunks")
                 }
-                _ if self.end.is_some_and(|end| end <= Instant::now()) => Some("timed out"),
-                _ => None,
+                Outcome::TimedOut => Some("timed out"),
+                Outcome::Going => None,
             };
             if let Some(why) = given_up {
                 let (here, wanted) = (bytes(meter.here(&node)), bytes(meter.wanted));
                 let why = format!("{why}; {here} of {wanted} are kept for the next attempt");
                 return Err(Error::Connect { host: server.name.clone(), why });
             }
+            if node.wants_origin() {
+                let (found, _) = server.addresses().unwrap_or_default();
+                node.set_origin(found);
+            }
             if pace.is_due(Instant::now()) {
                 report.progress(meter.line(&node));
             }
+            node.turn(pace.deadline(), &[])?;
         }
         node.store().finish()?;
         report.end_progress();
         meter.summary(&node, &report);
-        Ok(Outcome::Whole(Box::new(node)))
+        Ok(Fetched::Whole(Box::new(node)))
     }
 
     #[cfg(feature = "master")]
@@ -612,18 +618,17 @@ impl Meter {
 
     fn summary(&self, node: &Node, report: &Reporter) {
         let time = self.started.elapsed();
-        let (mut home, mut nodes, mut others) = (0, 0, 0u32);
+        let (mut origin, mut nodes, mut others) = (0, 0, 0u32);
         for (address, share) in node.fetch().shares() {
             report.info(format_args!("{} from {address}", bytes(share.bytes)));
-            match node.fetch().is_home(address) {
-                true => home += share.bytes,
-                false => {
-                    nodes += share.bytes;
-                    others += u32::from(share.bytes > 0);
-                }
+            if node.fetch().origin().contains(address) {
+                origin += share.bytes;
+            } else {
+                nodes += share.bytes;
+                others += u32::from(share.bytes > 0);
             }
         }
-        let fetched = home + nodes;
+        let fetched = origin + nodes;
         let reused = match self.before {
             0 => String::new(),
             n => format!(", {} already here", bytes(n)),
@@ -634,7 +639,7 @@ impl Meter {
             bytes(fetched),
             time.as_secs_f64(),
             rate(fetched, time),
-            bytes(home),
+            bytes(origin),
             bytes(nodes),
             quantity(others.into(), "node"),
         ));

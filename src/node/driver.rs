@@ -1,13 +1,12 @@
-//! The blocking driver of a node: fetches, and serves what it has to others. Only the writing of
-//! what comes fast is another thread's.
+//! The blocking driver of a node: fetches, and serves what it has to others. Only the writing of what comes fast is
+//! another thread's.
 //!
-//! It waits in poll(2) for all of its sockets, hands bytes to the pure half ([`Fetch`] for what it
-//! asks of others, [`Hub`] and [`Session`] for what others ask of it) and does what that says.
+//! It waits in poll(2) for all of its sockets, hands bytes to the [`Engine`] and does what that says.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::num::NonZeroU64;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -17,21 +16,20 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::conn::Conn;
+use crate::engine::{Action, Engine};
 use crate::error::{Error, reason};
-use crate::fetch::scheduler::SourceId;
-use crate::fetch::{Fetch, Incoming, Output};
+use crate::fetch::{self, Fetch, Incoming, Outcome, Patience};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Manifest, Segment};
-use crate::limits::{CONNECTING, NODE_CONNECTIONS};
+use crate::limits::NODE_CONNECTIONS;
 use crate::net::adler32;
-use crate::net::send::{Files, Progress, Sending};
+use crate::net::send::{Files, Outgoing, Progress};
 use crate::net::transport::{Listener, Transport};
 use crate::node::store::Store;
-use crate::p9::errno::Errno;
 use crate::process::report::Reporter;
-use crate::serve::admission::{Allowed, Door};
+use crate::serve::admission::{Admission, Allowed};
 use crate::serve::hub::Hub;
-use crate::serve::session::{At, Conn, Host, Session, Wait};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 use crate::sys::poll::{self, PollFd};
@@ -50,22 +48,18 @@ const CHECKSUM_PAUSE: Duration = Duration::from_millis(10);
 /// One fetch of one generation, and the serving that goes with it.
 #[derive(Debug)]
 pub struct Node {
-    fetch: Fetch,
-    hub: Hub,
+    engine: Engine,
     files: StoredFiles,
     transport: Transport,
     listener: Option<Listener>,
-    door: Door,
-    clients: BTreeMap<Conn, Peer>,
-    sources: BTreeMap<SourceId, Upstream>,
-    last_conn: u64,
+    sockets: BTreeMap<Conn, Socket>,
     buffers: Vec<Arc<Vec<u8>>>,
     requests: Vec<u8>,
     /// Verified chunks that may not be in their files yet, each with the store's ticket for that.
     unwritten: VecDeque<(u64, ChunkId)>,
-    stale: bool,
-    leaving: bool,
-    /// The Adler-32 that is being found out, on a thread.
+    /// The origin's name should be looked up again.
+    wants_origin: bool,
+    /// The Adler-32 that is being computed, on a thread.
     checksum: Option<(Arc<Tree>, Segment, JoinHandle<io::Result<u32>>)>,
     report: Reporter,
 }
@@ -81,31 +75,23 @@ impl Files for StoredFiles {
     }
 }
 
-/// Somebody who fetches from here.
+/// A connection, accepted or dialed.
 #[derive(Debug)]
-struct Peer {
+struct Socket {
     stream: TcpStream,
-    address: SocketAddr,
-    session: Session,
-    sending: Option<Sending>,
+    state: State,
+    outgoing: Option<Outgoing>,
+    /// The socket takes no more at present.
     blocked: bool,
 }
 
-/// Somebody to fetch from.
-#[derive(Debug)]
-struct Upstream {
-    stream: TcpStream,
-    address: SocketAddr,
-    /// Until when the connection has to be made; None once it is.
-    connecting: Option<Instant>,
-    blocked: bool,
-}
-
-/// Whose turn it is.
-struct Ready {
-    sources: Vec<(SourceId, PollFd)>,
-    clients: Vec<(Conn, PollFd)>,
-    newcomers: bool,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// It is being made.
+    Connecting,
+    Open,
+    /// Nothing is sent any more.
+    Finished,
 }
 
 /// What a node starts with.
@@ -122,7 +108,9 @@ pub struct Start {
     /// What is there and verified already.
     pub held: ChunkSet,
     /// Addresses of the server that was named.
-    pub home: Vec<SocketAddr>,
+    pub origin: Vec<SocketAddr>,
+    /// How long the fetch goes on without success.
+    pub patience: Patience,
     /// Whose network it is.
     pub transport: Transport,
     /// Where others are served; None serves nobody.
@@ -140,48 +128,34 @@ pub struct Start {
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let Start {
-            manifest,
-            signature,
-            tree,
-            store,
-            held,
-            home,
-            transport,
-            listener,
-            seed,
-            max_upload,
-            allowed,
-            serves_files,
-        } = start;
-        let wanted = store.wanted().clone();
-        let rules = Rules::default();
-        let port = listener.as_ref().map_or(0, Listener::port);
-        let mut fetch = Fetch::new(manifest, wanted.clone(), &held, home, port, rules, seed);
-        if report.traces() {
-            fetch.trace();
+        let admission = Admission::new(NODE_CONNECTIONS, start.allowed);
+        let fetch = fetch::Start {
+            manifest: start.manifest,
+            wanted: start.store.wanted().clone(),
+            held: start.held,
+            origin: start.origin,
+            port: start.listener.as_ref().map_or(0, Listener::port),
+            serves_files: start.serves_files,
+            rules: Rules::default(),
+            patience: start.patience,
+            seed: start.seed,
+            traces: report.traces(),
+        };
+        let mut engine = Engine::node(Arc::new(start.tree), admission, fetch);
+        if let Some(most) = start.max_upload {
+            engine.hub_mut().limit_upload(most);
         }
-        if serves_files {
-            fetch.serve_files();
-        }
-        let mut hub = Hub::node(Arc::new(tree), wanted, held, rules, seed);
-        max_upload.into_iter().for_each(|most| hub.limit_upload(most));
-        hub.sign(signature);
+        engine.hub_mut().sign(start.signature);
         Node {
-            fetch,
-            hub,
-            files: StoredFiles(store),
-            transport,
-            listener,
-            door: Door::new(NODE_CONNECTIONS, allowed),
-            clients: BTreeMap::new(),
-            sources: BTreeMap::new(),
-            last_conn: 0,
+            engine,
+            files: StoredFiles(start.store),
+            transport: start.transport,
+            listener: start.listener,
+            sockets: BTreeMap::new(),
             buffers: (0..BUFFERS).map(|_| Arc::new(vec![0; READ_BYTES])).collect(),
             requests: vec![0; REQUEST_BYTES],
             unwritten: VecDeque::new(),
-            stale: false,
-            leaving: false,
+            wants_origin: false,
             checksum: None,
             report,
         }
@@ -189,32 +163,37 @@ impl Node {
 
     /// What is fetched, and from whom.
     pub fn fetch(&self) -> &Fetch {
-        &self.fetch
+        self.engine.fetch()
     }
 
-    /// The named server was looked up again ([`Fetch::found_home`]).
-    pub fn found_home(&mut self, home: Vec<SocketAddr>, now: Instant) {
-        self.fetch.found_home(home, now);
+    /// How far the fetch is.
+    pub fn outcome(&self) -> Outcome {
+        self.fetch().outcome(Instant::now())
+    }
+
+    /// Whether the name of the origin should be looked up again ([`Node::set_origin`]), once each time.
+    pub fn wants_origin(&mut self) -> bool {
+        std::mem::take(&mut self.wants_origin)
+    }
+
+    /// The origin was looked up again.
+    pub fn set_origin(&mut self, addresses: Vec<SocketAddr>) {
+        self.engine.set_origin(addresses, Instant::now());
     }
 
     /// Who fetches from here.
     pub fn hub(&self) -> &Hub {
-        &self.hub
+        self.engine.hub()
     }
 
-    /// Something has gone wrong here that the server's log should have; see [`Fetch::trouble`].
+    /// Something has gone wrong here that the origin's log should have; see [`Fetch::trouble`].
     pub fn trouble(&mut self, line: &str) {
-        self.fetch.trouble(line);
+        self.engine.trouble(line);
     }
 
     /// Where it is kept.
     pub fn store(&mut self) -> &mut Store {
         &mut self.files.0
-    }
-
-    /// Whether the server that was named serves another generation by now.
-    pub fn is_stale(&self) -> bool {
-        self.stale
     }
 
     /// The listening socket, for a node of the next generation.
@@ -227,27 +206,23 @@ impl Node {
         self.listener.as_ref()
     }
 
-    /// Takes no newcomers from now on.
+    /// Accepts no more connections.
     pub fn stop_listening(&mut self) {
         self.listener = None;
     }
 
-    /// Takes no requests from now on. Every client gets what is being sent to it, and then the end of
-    /// the connection.
-    pub fn leave(&mut self) {
-        self.leaving = true;
-        for peer in self.clients.values() {
-            peer.leave_if_done();
-        }
+    /// Takes no requests from now on. Every client gets what is being sent to it, and then the end of the connection.
+    pub fn stop(&mut self) {
+        self.engine.stop();
     }
 
     /// Whether anybody is connected who fetches from here, or did.
     pub fn has_clients(&self) -> bool {
-        !self.clients.is_empty()
+        self.engine.server().has_clients()
     }
 
-    /// Does all that can be done, waits once, at most until `deadline` or until there is something to
-    /// read from one of `others`, and does what came of it.
+    /// Does all that can be done, waits once, at most until `deadline` or until there is something to read from one of
+    /// `others`, and does what came of it.
     ///
     /// An error is one of the store; those of the network are dealt with.
     pub fn turn(
@@ -256,173 +231,142 @@ impl Node {
         others: &[BorrowedFd<'_>],
     ) -> Result<(), Error> {
         let now = Instant::now();
-        self.fetch.has_sent(self.hub.sent_bytes(), now);
-        self.follow_orders(now);
-        self.hub.tick(now);
-        for conn in self.door.late(now) {
-            self.dismiss(conn, now);
-        }
         self.find_checksums();
-        self.serve_the_woken(now);
-        self.send_requests(now);
-        self.tell();
-
-        let deadlines = [
-            deadline,
-            self.fetch.deadline(),
-            self.hub.deadline(now),
-            self.door.deadline(),
-            self.sources.values().filter_map(|source| source.connecting).min(),
-            self.checksum.as_ref().map(|_| now + CHECKSUM_PAUSE),
-        ];
+        self.act(now);
+        let checksum = self.checksum.as_ref().map(|_| now + CHECKSUM_PAUSE);
+        let deadlines = [deadline, self.engine.next_timeout(now), checksum];
         let timeout = deadlines.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         // What is to be written is waited for only while there is nothing else to do.
         let timeout = if self.unwritten.is_empty() { timeout } else { Some(Duration::ZERO) };
-        let ready = self.wait(timeout, others)?;
+        let Ready { sockets, listener } = self.wait(timeout, others)?;
 
         let now = Instant::now();
-        if ready.sources.is_empty() && ready.clients.is_empty() {
+        if sockets.is_empty() {
             self.pass_on(true, now)?;
         }
-        for (id, fd) in ready.sources {
-            self.source_ready(id, &fd, now)?;
+        for (conn, fd) in sockets {
+            self.ready(conn, &fd, now)?;
         }
-        for (conn, fd) in ready.clients {
-            self.client_ready(conn, &fd, now);
-        }
-        if ready.newcomers {
+        if listener {
             self.accept(now);
         }
-        self.pass_on(self.fetch.is_whole(), now)
+        self.pass_on(self.fetch().is_whole(), now)?;
+        self.act(now);
+        Ok(())
     }
 
     /// Ends all connections, in order that the other sides learn of it at once.
     pub fn close(&mut self) {
         let now = Instant::now();
-        self.sources.clear();
-        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.disconnect(conn, now);
+        for conn in std::mem::take(&mut self.sockets).into_keys() {
+            self.engine.closed(conn, None, now);
         }
+    }
+
+    /// Does what the engine says.
+    fn act(&mut self, now: Instant) {
+        while let Some(action) = self.engine.poll(now) {
+            match action {
+                Action::Dial(conn, address) => match self.transport.connect(address) {
+                    Ok(stream) => self.add(conn, stream, State::Connecting),
+                    Err(error) => self.engine.closed(conn, Some(&reason(&error)), now),
+                },
+                Action::Send(conn) => self.send(conn, now),
+                Action::Close(conn) => drop(self.sockets.remove(&conn)),
+                Action::Finish(conn) => self.finish(conn),
+                Action::Resolve => self.wants_origin = true,
+                Action::Report(event) => self.report.say(event.level(), &event),
+            }
+        }
+    }
+
+    fn add(&mut self, conn: Conn, stream: TcpStream, state: State) {
+        self.sockets.insert(conn, Socket { stream, state, outgoing: None, blocked: false });
     }
 
     fn wait(&self, timeout: Option<Duration>, others: &[BorrowedFd<'_>]) -> Result<Ready, Error> {
         let listener = self.listener.iter().map(|l| PollFd::new(l.as_fd(), true, false));
-        let sources = self.sources.values().map(|source| match source.connecting {
-            Some(_) => self.transport.awaits(&source.stream),
-            None => PollFd::new(source.stream.as_fd(), true, source.blocked),
+        let sockets = self.sockets.iter().map(|(conn, socket)| match socket.state {
+            State::Connecting => self.transport.awaits(&socket.stream),
+            State::Open | State::Finished => {
+                let reads = self.engine.wants_input(*conn);
+                PollFd::new(socket.stream.as_fd(), reads, socket.blocked)
+            }
         });
-        let clients = self
-            .clients
-            .values()
-            .map(|peer| PollFd::new(peer.stream.as_fd(), peer.session.wants_input(), peer.blocked));
         let others = others.iter().map(|other| PollFd::new(*other, true, false));
-        let mut fds: Vec<PollFd> = listener.chain(sources).chain(clients).chain(others).collect();
+        let mut fds: Vec<PollFd> = listener.chain(sockets).chain(others).collect();
         poll::wait(&mut fds, timeout).map_err(Error::system("wait for the network"))?;
         let mut fds = fds.into_iter();
-        let newcomers = self.listener.is_some() && fds.next().is_some_and(|fd| fd.readable());
-        let sources = self.sources.keys().copied().zip(fds.by_ref().take(self.sources.len()));
-        let sources = sources.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
-        let clients = self.clients.keys().copied().zip(fds);
-        let clients = clients.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
-        Ok(Ready { sources, clients, newcomers })
+        let listener = self.listener.is_some() && fds.next().is_some_and(|fd| fd.readable());
+        let sockets = self.sockets.keys().copied().zip(fds);
+        let sockets = sockets.filter(|(_, fd)| fd.readable() || fd.writable()).collect();
+        Ok(Ready { sockets, listener })
     }
 
-    /// Dials and hangs up as the fetch says.
-    fn follow_orders(&mut self, now: Instant) {
-        let overdue = |source: &Upstream| source.connecting.is_some_and(|until| until <= now);
-        let late: Vec<SourceId> =
-            self.sources.iter().filter(|(_, s)| overdue(s)).map(|(id, _)| *id).collect();
-        for id in late {
-            self.lose(id, "connection timed out", now);
-        }
-        for address in self.hub.take_joined() {
-            self.report.info(format_args!("{address} fetches from this node"));
-            self.fetch.called_by(address);
-        }
-        while let Some(order) = self.fetch.poll(now) {
-            match order {
-                Output::Dial { source, address } => match self.transport.connect(address) {
-                    Ok(stream) => {
-                        let connecting = Some(now + CONNECTING);
-                        let upstream = Upstream { stream, address, connecting, blocked: false };
-                        self.sources.insert(source, upstream);
-                    }
-                    Err(error) => {
-                        self.report.info(format_args!("{address}: {}", reason(&error)));
-                        self.fetch.closed(source, now);
-                    }
-                },
-                Output::Close { source } => drop(self.sources.remove(&source)),
-            }
-        }
-    }
-
-    /// Finds out the checksums that classic clients wait for, one at a time.
-    fn find_checksums(&mut self) {
-        if let Some((tree, segment, thread)) =
-            self.checksum.take_if(|(.., thread)| thread.is_finished())
-        {
-            let sum = thread.join().ok().and_then(Result::ok);
-            self.hub.checksum_found(&tree, segment.entry, sum);
-        }
-        while self.checksum.is_none()
-            && let Some((tree, segment)) = self.hub.next_checksum()
-        {
-            let reading = self.files.source(&tree, &segment).and_then(|(file, offset)| {
-                let read = move || adler32::of_file(&file, offset, segment.len);
-                thread::Builder::new().name("checksum".into()).spawn(read)
-            });
-            match reading {
-                Ok(thread) => self.checksum = Some((tree, segment, thread)),
-                Err(_) => self.hub.checksum_found(&tree, segment.entry, None),
-            }
-        }
-    }
-
-    fn source_ready(&mut self, id: SourceId, fd: &PollFd, now: Instant) -> Result<(), Error> {
-        let Some(source) = self.sources.get_mut(&id) else { return Ok(()) };
-        if source.connecting.is_some() {
-            match self.transport.made(&source.stream) {
+    fn ready(&mut self, conn: Conn, fd: &PollFd, now: Instant) -> Result<(), Error> {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return Ok(()) };
+        if socket.state == State::Connecting {
+            match self.transport.made(&socket.stream) {
                 Ok(own) => {
-                    source.connecting = None;
-                    self.fetch.connected(id, own, now);
+                    socket.state = State::Open;
+                    self.engine.connected(conn, own, now);
                 }
-                Err(error) => self.lose(id, &reason(&error), now),
+                Err(error) => self.lose(conn, Some(&reason(&error)), now),
             }
             return Ok(());
         }
         if fd.writable() {
-            source.blocked = false;
+            socket.blocked = false;
+            self.send(conn, now);
         }
-        match fd.readable() {
-            true => self.read_source(id, now),
-            false => Ok(()),
+        if fd.readable() {
+            if conn.is_dialed() {
+                return self.read_source(conn, now);
+            }
+            self.read_client(conn, now);
+        }
+        Ok(())
+    }
+
+    fn read_client(&mut self, conn: Conn, now: Instant) {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        if !self.engine.wants_input(conn) {
+            return;
+        }
+        match socket.stream.read(&mut self.requests) {
+            Ok(0) => self.lose(conn, None, now),
+            Ok(n) => {
+                let mut bytes = self.requests.get(..n).unwrap_or_default();
+                // A client sends requests alone, of which nothing is to be stored.
+                while self.engine.receive(conn, &mut bytes, now).is_some() {}
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(error) => self.lose(conn, Some(&reason(&error)), now),
         }
     }
 
-    fn read_source(&mut self, id: SourceId, now: Instant) -> Result<(), Error> {
+    fn read_source(&mut self, conn: Conn, now: Instant) -> Result<(), Error> {
         for _ in 0..READS_A_TURN {
             let free = self.free_buffer();
             let space = self.buffers.get_mut(free).and_then(Arc::get_mut);
-            let Some((source, space)) = self.sources.get_mut(&id).zip(space) else { return Ok(()) };
-            let read = source.stream.read(space);
+            let Some((socket, space)) = self.sockets.get_mut(&conn).zip(space) else {
+                return Ok(());
+            };
+            let read = socket.stream.read(space);
             if let Ok(n @ 1..) = read {
-                self.take_in(id, free, n, now)?;
+                self.store_from(conn, free, n, now)?;
             }
             match read {
                 Ok(READ_BYTES) => {}
                 Ok(0) => {
-                    self.lose(id, "connection closed by the other side", now);
+                    self.lose(conn, None, now);
                     return Ok(());
                 }
                 Ok(_) => return Ok(()),
                 Err(error) => {
-                    if !matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) {
-                        self.lose(id, &reason(&error), now);
+                    if !is_passing(&error) {
+                        self.lose(conn, Some(&reason(&error)), now);
                     }
                     return Ok(());
                 }
@@ -442,11 +386,11 @@ impl Node {
         }
     }
 
-    /// Takes the first `n` bytes of a buffer, which came from a source.
-    fn take_in(&mut self, id: SourceId, from: usize, n: usize, now: Instant) -> Result<(), Error> {
+    /// Stores what is to be stored of the first `n` bytes of a buffer, which came from a source.
+    fn store_from(&mut self, conn: Conn, from: usize, n: usize, now: Instant) -> Result<(), Error> {
         let Some(buffer) = self.buffers.get(from) else { return Ok(()) };
         let mut rest = buffer.get(..n).unwrap_or_default();
-        while let Some(incoming) = self.fetch.receive(id, &mut rest, now) {
+        while let Some(incoming) = self.engine.receive(conn, &mut rest, now) {
             match incoming {
                 Incoming::Bytes { image_offset, bytes: Cow::Borrowed(bytes) } => {
                     // They are what was taken off last.
@@ -460,25 +404,19 @@ impl Node {
                 Incoming::Verified(chunk) => {
                     self.unwritten.push_back((self.files.0.ticket(), chunk));
                 }
-                Incoming::Wrong { address, chunk } => {
-                    let text = format!("{address} sent chunk {chunk} with a wrong hash");
-                    self.fetch.trouble(&text);
-                    self.report.warning(format_args!("{text}; fetching it from another source"));
-                }
-                Incoming::Stale => self.stale = true,
             }
         }
         Ok(())
     }
 
-    /// Tells the others of the verified chunks that are in their files by now; if it has to, it
-    /// waits until all of them are.
+    /// Tells the others of the verified chunks that are in their files by now; if it has to, it waits until all of them
+    /// are.
     fn pass_on(&mut self, all: bool, now: Instant) -> Result<(), Error> {
         while let Some(&(ticket, chunk)) = self.unwritten.front() {
             if self.files.0.is_written(ticket)? {
                 self.unwritten.pop_front();
                 self.files.0.verified(chunk)?;
-                self.hub.holds(chunk, now);
+                self.engine.stored(chunk, now);
             } else if all {
                 self.files.0.wait_for_writing();
             } else {
@@ -488,189 +426,99 @@ impl Node {
         Ok(())
     }
 
-    fn send_requests(&mut self, now: Instant) {
-        let mut lost = Vec::new();
-        for (&id, source) in &mut self.sources {
-            let Some(out) = self.fetch.output(id) else { continue };
-            if source.connecting.is_some() || source.blocked || out.is_empty() {
-                continue;
-            }
-            match source.stream.write(out) {
-                Ok(n) => {
-                    out.drain(..n);
-                    source.blocked = !out.is_empty();
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => source.blocked = true,
-                Err(error) => lost.push((id, reason(&error))),
-            }
+    /// Sends what there is for a connection, until there is nothing more or its socket is full.
+    fn send(&mut self, conn: Conn, now: Instant) {
+        let Some(socket) = self.sockets.get_mut(&conn) else { return };
+        if socket.blocked || socket.state == State::Connecting {
+            return;
         }
-        for (id, why) in lost {
-            self.lose(id, &why, now);
-        }
-    }
-
-    fn lose(&mut self, id: SourceId, why: &str, now: Instant) {
-        if let Some(source) = self.sources.remove(&id) {
-            self.report.info(format_args!("{}: {why}", source.address));
-            self.fetch.closed(id, now);
-        }
-    }
-
-    fn accept(&mut self, now: Instant) {
         loop {
-            let chunk_bytes = self.hub.layout().chunk_bytes();
-            let next = self.listener.as_ref().and_then(|listener| listener.accept(chunk_bytes));
-            let Some(accepted) = next else { return };
-            let Ok((stream, address)) = accepted else { continue };
-            self.last_conn += 1;
-            let conn = Conn(self.last_conn);
-            match self.door.knock(conn, address.ip(), now) {
-                Ok(gives_way) => gives_way.into_iter().for_each(|conn| self.dismiss(conn, now)),
-                Err(refusal) => {
-                    self.report.info(format_args!("{address}: {refusal}"));
-                    continue;
-                }
-            }
-            let session = Session::new(conn, self.report.traces());
-            let peer = Peer { stream, address, session, sending: None, blocked: false };
-            self.clients.insert(conn, peer);
-            self.hub.connected(conn, address, now);
-        }
-    }
-
-    fn client_ready(&mut self, conn: Conn, fd: &PollFd, now: Instant) {
-        let Some(peer) = self.clients.get_mut(&conn) else { return };
-        if fd.writable() {
-            peer.blocked = false;
-        }
-        if fd.readable() && peer.session.wants_input() {
-            match peer.stream.read(&mut self.requests) {
-                Ok(0) => return self.disconnect(conn, now),
-                // It is read all the same, or the end of the connection would take what was sent
-                // last with it.
-                Ok(_) if self.leaving => {}
-                Ok(n) => peer.session.receive(self.requests.get(..n).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return self.disconnect(conn, now),
-            }
-        }
-        self.serve(conn, now);
-        self.serve_the_woken(now);
-    }
-
-    fn serve_the_woken(&mut self, now: Instant) {
-        loop {
-            let wakes = self.hub.take_wakes();
-            if wakes.is_empty() {
-                return;
-            }
-            for conn in wakes {
-                if let Some(peer) = self.clients.get_mut(&conn) {
-                    peer.session.resume(&mut self.hub, now);
-                    self.serve(conn, now);
-                }
-            }
-        }
-    }
-
-    /// Answers a client's requests and sends replies until neither is possible.
-    fn serve(&mut self, conn: Conn, now: Instant) {
-        let Some(peer) = self.clients.get_mut(&conn) else { return };
-        let before = peer.progress();
-        let result = peer.advance(&mut self.hub, &mut self.files, At { conn, now });
-        let waits = if peer.blocked { Some(Wait::Taking) } else { peer.session.waits() };
-        self.door.observe(conn, peer.progress() != before, waits, now);
-        for line in peer.session.take_trace() {
-            self.report.trace(peer.address, &line);
-        }
-        if let Err(error) = result {
-            self.report.info(format_args!("{}: {}", peer.address, reason(&error)));
-            self.disconnect(conn, now);
-        } else if self.leaving {
-            peer.leave_if_done();
-        }
-    }
-
-    /// Ends a connection that the door wants to be ended.
-    fn dismiss(&mut self, conn: Conn, now: Instant) {
-        if let Some((peer, refusal)) = self.clients.get(&conn).zip(self.door.refusal(conn)) {
-            self.report.info(format_args!("{}: {refusal}", peer.address));
-        }
-        self.disconnect(conn, now);
-    }
-
-    fn disconnect(&mut self, conn: Conn, now: Instant) {
-        self.door.left(conn);
-        let Some(mut peer) = self.clients.remove(&conn) else { return };
-        if let Some(range) = peer.sending.take().and_then(|sending| sending.paced_range()) {
-            self.hub.sent(At { conn, now }, &range);
-        }
-        peer.session.close(&mut self.hub, now);
-        self.hub.disconnected(conn, now);
-    }
-
-    /// Passes on what the pure half has to say.
-    fn tell(&mut self) {
-        for (address, fault) in self.fetch.take_faults() {
-            self.report.info(format_args!("{address}: {fault}; no longer used as a source"));
-        }
-        for (peer, line) in self.hub.take_log() {
-            self.report.notice(format_args!("{peer} reports: {line}"));
-        }
-        if self.report.traces() {
-            for (address, line) in self.fetch.take_trace() {
-                self.report.trace(address, &line);
-            }
-        }
-    }
-}
-
-impl Peer {
-    /// Changes with every request that comes and every byte that leaves.
-    fn progress(&self) -> (u64, Option<u64>) {
-        (self.session.requests_so_far(), self.sending.as_ref().map(Sending::sent))
-    }
-
-    /// Ends the connection on this side if nothing is being sent.
-    fn leave_if_done(&self) {
-        if self.sending.is_none() {
-            // Where that fails there is no connection any more.
-            let _ = self.stream.shutdown(Shutdown::Write);
-        }
-    }
-
-    fn advance(&mut self, hub: &mut Hub, files: &mut StoredFiles, at: At) -> io::Result<()> {
-        loop {
-            self.session.process(hub, at.now).map_err(io::Error::other)?;
-            let mut sending = match self.sending.take() {
-                Some(sending) => sending,
+            let mut outgoing = match socket.outgoing.take() {
+                Some(outgoing) => outgoing,
                 None => {
-                    let Some(output) = self.session.next_output() else { return Ok(()) };
-                    match Sending::new(output, files) {
-                        Ok(sending) => sending,
-                        Err((data, _)) => {
-                            self.session.refuse(&data, Errno::EIO);
-                            if data.paced {
-                                hub.sent(at, &data.range);
-                            }
+                    let Some(output) = self.engine.next_output(conn, now) else { return };
+                    match Outgoing::new(output, &mut self.files) {
+                        Ok(outgoing) => outgoing,
+                        Err(error) => {
+                            self.engine.output_is_unreadable(conn, reason(&error), now);
                             continue;
                         }
                     }
                 }
             };
-            match sending.advance(&SockRef::from(&self.stream), files) {
-                Ok(Progress::Done(None)) => {}
-                Ok(Progress::Done(Some(range))) => hub.sent(at, &range),
+            let before = outgoing.sent();
+            match outgoing.advance(&SockRef::from(&socket.stream), &mut self.files) {
+                Ok(Progress::Done) => self.engine.output_left(conn, now),
                 Ok(Progress::Blocked) => {
-                    self.blocked = true;
-                    self.sending = Some(sending);
-                    return Ok(());
+                    socket.blocked = true;
+                    let progress = outgoing.sent() != before;
+                    socket.outgoing = Some(outgoing);
+                    self.engine.output_is_blocked(conn, progress, now);
+                    return;
                 }
-                Err(error) => {
-                    self.sending = Some(sending);
-                    return Err(error);
-                }
+                Err(error) => return self.lose(conn, Some(&reason(&error)), now),
             }
         }
     }
+
+    fn finish(&mut self, conn: Conn) {
+        if let Some(socket) = self.sockets.get_mut(&conn)
+            && socket.state == State::Open
+        {
+            socket.state = State::Finished;
+            // Where that fails there is no connection any more.
+            let _ = socket.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn lose(&mut self, conn: Conn, why: Option<&str>, now: Instant) {
+        if self.sockets.remove(&conn).is_some() {
+            self.engine.closed(conn, why, now);
+        }
+    }
+
+    fn accept(&mut self, now: Instant) {
+        loop {
+            let chunk_bytes = self.hub().layout().chunk_bytes();
+            let next = self.listener.as_ref().and_then(|listener| listener.accept(chunk_bytes));
+            let Some(accepted) = next else { return };
+            let Ok((stream, address)) = accepted else { continue };
+            if let Some(conn) = self.engine.accept(address, now) {
+                self.add(conn, stream, State::Open);
+            }
+        }
+    }
+
+    /// Computes the checksums that 2009 clients wait for, one at a time.
+    fn find_checksums(&mut self) {
+        if let Some((tree, segment, thread)) =
+            self.checksum.take_if(|(.., thread)| thread.is_finished())
+        {
+            let sum = thread.join().ok().and_then(Result::ok);
+            self.engine.hub_mut().checksum_found(&tree, segment.entry, sum);
+        }
+        while self.checksum.is_none()
+            && let Some((tree, segment)) = self.engine.hub_mut().next_checksum()
+        {
+            let reading = self.files.source(&tree, &segment).and_then(|(file, offset)| {
+                let read = move || adler32::of_file(&file, offset, segment.len);
+                thread::Builder::new().name("checksum".into()).spawn(read)
+            });
+            match reading {
+                Ok(thread) => self.checksum = Some((tree, segment, thread)),
+                Err(_) => self.engine.hub_mut().checksum_found(&tree, segment.entry, None),
+            }
+        }
+    }
+}
+
+/// Which sockets there is something to do on.
+struct Ready {
+    sockets: Vec<(Conn, PollFd)>,
+    listener: bool,
+}
+
+/// Whether the same may succeed later.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

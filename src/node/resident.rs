@@ -150,7 +150,7 @@ impl Resident<'_> {
         // What this process left in the directory is removed before the other leaves its own there.
         self.directory = None;
         self.serve_clients_for(ANSWER);
-        self.node.leave();
+        self.node.stop();
         self.serve_clients_for(LEAVE);
     }
 
@@ -164,7 +164,7 @@ impl Resident<'_> {
         self.manager.stopping(text);
         self.node.stop_listening();
         self.directory = None;
-        self.node.leave();
+        self.node.stop();
         self.serve_clients_for(LEAVE_WHEN_TOLD);
     }
 

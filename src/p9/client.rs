@@ -104,6 +104,8 @@ pub struct Client<T> {
     msize: u32,
     pending: heapless::Vec<Option<Pending<T>>, { 2 * MAX_IN_FLIGHT }>,
     out: Vec<u8>,
+    /// Something was queued since [`Client::take_has_news`] was last asked.
+    news: bool,
     partial: Vec<u8>,
     /// `partial` holds a message that was handed out already.
     used: bool,
@@ -118,6 +120,7 @@ impl<T: Copy> Client<T> {
             msize: 0,
             pending: heapless::Vec::new(),
             out: Vec::new(),
+            news: false,
             partial: Vec::new(),
             used: false,
             stream: None,
@@ -195,6 +198,16 @@ impl<T: Copy> Client<T> {
         &mut self.out
     }
 
+    /// Whether something was queued since this was last asked.
+    pub fn take_has_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// The same, and it may be asked again.
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
     /// The trace lines since the last call.
     pub fn take_trace(&mut self) -> Vec<String> {
         self.trace.as_mut().map(std::mem::take).unwrap_or_default()
@@ -249,6 +262,7 @@ impl<T: Copy> Client<T> {
             trace.push(format!("-> tag {tag} {message}"));
         }
         message.encode(tag, Dialect::Linux, &mut self.out);
+        self.news = true;
         Some(slot as u16)
     }
 

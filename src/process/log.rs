@@ -4,26 +4,13 @@
 
 use std::fmt::Display;
 
+pub use crate::level::Level;
+
 /// Longest record that every kernel takes whole, in bytes: `LOG_LINE_MAX` of its printk is 1024 less
 /// what it puts before the text, up to 48.
 const MAX_KMSG_BYTES: usize = 976;
 /// What ends a record that was cut.
 const CUT: &str = "...";
-
-/// How much a message matters; the numbers are those of syslog(3), where less matters more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// What was asked for is not done.
-    Error = 3,
-    /// It is done, but something is wrong that somebody should see to.
-    Warning = 4,
-    /// What an administrator wants to know of a run in which all goes well.
-    Notice = 5,
-    /// Who comes, who goes, what is tried again.
-    Info = 6,
-    /// Every 9P message.
-    Debug = 7,
-}
 
 impl Level {
     /// The next level that says more.

@@ -6,7 +6,6 @@
 use std::fmt::Display;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
@@ -81,12 +80,8 @@ impl Reporter {
         self.level >= Level::Debug
     }
 
-    /// A traced message.
-    pub fn trace(&self, peer: SocketAddr, line: &str) {
-        self.say(Level::Debug, &format_args!("{peer} {line}"));
-    }
-
-    fn say(&self, level: Level, text: &dyn Display) {
+    /// Something that matters so much.
+    pub fn say(&self, level: Level, text: &dyn Display) {
         if level > self.level {
             return;
         }

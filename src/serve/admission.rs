@@ -1,12 +1,9 @@
-//! Who may come in, and who has to leave: connections in all, fairness between hosts, and patience with
-//! those who keep a server waiting.
+//! Which connections are taken, and which have to end: connections in all, fairness between hosts, and time
+//! limits for those that keep a server waiting.
 //!
-//! Pure: it is told who knocks and what connections do, and says what to do. The master and the node
-//! serve through the same door.
-//!
-//! Silence is no offence, as a kernel's mount may be silent for days: dead peers are found by TCP's
-//! keepalive. But who says nothing at first, leaves a message unfinished, or takes nothing of what it
-//! has asked for, has to leave after a while. Where all places are taken, a newcomer gets one of the
+//! A connection may be silent between two requests for as long as it likes, as a kernel's mount is for days: dead
+//! peers are found by TCP's keepalive. But one that says nothing at first, leaves a message unfinished, or reads
+//! none of its replies, is closed after a while. Where all places are taken, a new connection displaces one of the
 //! host that has most of them, so that no host can shut out the others.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,34 +11,49 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use crate::conn::Conn;
 use crate::limits::{GREETING, MESSAGE, REQUEST, TAKING};
 use crate::network::IpNetwork;
-use crate::serve::session::{Conn, Wait};
 
-/// How often those who keep the server waiting are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the connections that keep the server waiting are looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 
-/// How long it may last.
-fn patience(wait: Wait) -> Duration {
-    match wait {
-        Wait::Greeting => GREETING,
-        Wait::Message => MESSAGE,
-        Wait::Taking => TAKING,
-        Wait::Request => REQUEST,
+/// What a connection keeps the server waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// The first 9P message.
+    Greeting,
+    /// The rest of a message.
+    Message,
+    /// That it reads its replies.
+    Taking,
+    /// An HTTP request.
+    Request,
+}
+
+impl Wait {
+    /// How long it may last.
+    fn limit(self) -> Duration {
+        match self {
+            Wait::Greeting => GREETING,
+            Wait::Message => MESSAGE,
+            Wait::Taking => TAKING,
+            Wait::Request => REQUEST,
+        }
     }
 }
 
-/// Why a connection is ended, or not let in.
+/// Why a connection is not taken, or is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No network that is allowed has its address.
+    /// No allowed network contains its address.
     NotAllowed,
     /// All places are taken, and its host has as many as any other.
     Full,
-    /// Its place is another host's turn.
-    GivesWay,
+    /// Another host gets its place.
+    Displaced,
     /// It has kept the server waiting.
-    Late(Wait),
+    Overdue(Wait),
 }
 
 impl fmt::Display for Refusal {
@@ -51,11 +63,11 @@ impl fmt::Display for Refusal {
                 write!(f, "refused: its address is not in any network of --allow")
             }
             Refusal::Full => write!(f, "refused: too many connections"),
-            Refusal::GivesWay => {
+            Refusal::Displaced => {
                 write!(f, "closed: too many connections, and this host has the most")
             }
-            Refusal::Late(wait) => {
-                let secs = patience(*wait).as_secs();
+            Refusal::Overdue(wait) => {
+                let secs = wait.limit().as_secs();
                 match wait {
                     Wait::Greeting => write!(f, "closed: sent no 9P message for {secs} s"),
                     Wait::Message => write!(f, "closed: sent only part of a message for {secs} s"),
@@ -69,9 +81,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl std::error::Error for Refusal {}
-
-/// The networks whose hosts may connect; without any, all may.
+/// The networks whose hosts may connect; if there are none, all may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allowed(pub Vec<IpNetwork>);
 
@@ -82,81 +92,79 @@ impl Allowed {
 }
 
 #[derive(Debug)]
-struct Guest {
+struct Client {
     host: IpAddr,
     /// When it last did something.
     active: Instant,
 }
 
-/// The connections that there are.
+/// The places for connections, and who has them.
 #[derive(Debug)]
-pub struct Door {
+pub struct Admission {
     most: usize,
     allowed: Allowed,
-    guests: BTreeMap<Conn, Guest>,
-    /// How many of the guests each host has.
+    clients: BTreeMap<Conn, Client>,
+    /// How many connections each host has.
     hosts: HashMap<IpAddr, usize>,
-    /// Who keeps the server waiting, how, and since when.
+    /// Those that keep the server waiting, how, and since when.
     waiting: BTreeMap<Conn, (Wait, Instant)>,
-    /// Who is no guest any more, though the connection has not ended yet.
-    dismissed: BTreeMap<Conn, Refusal>,
-    next_look: Option<Instant>,
+    next_check: Option<Instant>,
 }
 
-impl Door {
+impl Admission {
     /// At most `most` connections at a time.
-    pub fn new(most: usize, allowed: Allowed) -> Door {
-        Door {
+    pub fn new(most: usize, allowed: Allowed) -> Admission {
+        Admission {
             most,
             allowed,
-            guests: BTreeMap::new(),
+            clients: BTreeMap::new(),
             hosts: HashMap::new(),
             waiting: BTreeMap::new(),
-            dismissed: BTreeMap::new(),
-            next_look: None,
+            next_check: None,
         }
     }
 
-    /// Somebody knocks. Who is let in may take the place of another, who is named then and has to
-    /// leave ([`Door::refusal`] says why).
-    pub fn knock(&mut self, conn: Conn, ip: IpAddr, now: Instant) -> Result<Option<Conn>, Refusal> {
+    /// Takes a new connection, or says why not. It may displace another, which is named and has to be closed.
+    pub fn admit(&mut self, conn: Conn, ip: IpAddr, now: Instant) -> Result<Option<Conn>, Refusal> {
         let ip = ip.to_canonical();
         if !self.allowed.allows(ip) {
             return Err(Refusal::NotAllowed);
         }
         let host = host_of(ip);
-        let gives_way = match self.guests.len() < self.most {
-            true => None,
-            false => Some(self.who_gives_way(host).ok_or(Refusal::Full)?),
+        let displaced = if self.clients.len() < self.most {
+            None
+        } else {
+            Some(self.displaced_by(host).ok_or(Refusal::Full)?)
         };
-        gives_way.into_iter().for_each(|conn| self.dismiss(conn, Refusal::GivesWay));
+        if let Some(conn) = displaced {
+            self.release(conn);
+        }
         *self.hosts.entry(host).or_default() += 1;
-        self.guests.insert(conn, Guest { host, active: now });
+        self.clients.insert(conn, Client { host, active: now });
         self.observe(conn, true, Some(Wait::Greeting), now);
-        Ok(gives_way)
+        Ok(displaced)
     }
 
-    /// A connection has done something, if it is `active`, and keeps the server waiting like this.
+    /// What a connection keeps the server waiting for; `active` if it has done something since.
     pub fn observe(&mut self, conn: Conn, active: bool, waits: Option<Wait>, now: Instant) {
-        let Some(guest) = self.guests.get_mut(&conn) else { return };
+        let Some(client) = self.clients.get_mut(&conn) else { return };
         if active {
-            guest.active = now;
+            client.active = now;
         }
         match (waits, self.waiting.get(&conn)) {
             (None, _) => _ = self.waiting.remove(&conn),
             (Some(wait), Some((same, _))) if wait == *same && !active => {}
             (Some(wait), _) => {
                 self.waiting.insert(conn, (wait, now));
-                self.next_look.get_or_insert(now + LOOK_EVERY);
+                self.next_check.get_or_insert(now + CHECK_EVERY);
             }
         }
     }
 
     /// A connection has ended.
-    pub fn left(&mut self, conn: Conn) {
+    pub fn release(&mut self, conn: Conn) {
         self.waiting.remove(&conn);
-        self.dismissed.remove(&conn);
-        let Some(Guest { host, .. }) = self.guests.remove(&conn) else { return };
+        let Some(Client { host, .. }) = self.clients.remove(&conn) else { return };
         if let Some(count) = self.hosts.get_mut(&host) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -165,49 +173,41 @@ impl Door {
         }
     }
 
-    /// Why a connection has to end, if it has to.
-    pub fn refusal(&self, conn: Conn) -> Option<Refusal> {
-        self.dismissed.get(&conn).copied()
-    }
-
-    /// Who has kept the server waiting for too long, and has to leave now.
-    pub fn late(&mut self, now: Instant) -> Vec<Conn> {
-        if self.next_look.is_none_or(|at| now < at) {
+    /// The connections that have kept the server waiting for too long: each has to be closed now.
+    pub fn overdue(&mut self, now: Instant) -> Vec<(Conn, Wait)> {
+        if self.next_check.is_none_or(|at| now < at) {
             return Vec::new();
         }
-        let late: Vec<(Conn, Wait)> = self
+        let is_overdue =
+            |wait: Wait, since: Instant| now.saturating_duration_since(since) >= wait.limit();
+        let overdue: Vec<(Conn, Wait)> = self
             .waiting
             .iter()
-            .filter(|(_, (wait, since))| now.saturating_duration_since(*since) >= patience(*wait))
+            .filter(|(_, (wait, since))| is_overdue(*wait, *since))
             .map(|(&conn, &(wait, _))| (conn, wait))
             .collect();
-        for &(conn, wait) in &late {
-            self.dismiss(conn, Refusal::Late(wait));
+        for &(conn, _) in &overdue {
+            self.release(conn);
         }
-        self.next_look = (!self.waiting.is_empty()).then(|| now + LOOK_EVERY);
-        late.into_iter().map(|(conn, _)| conn).collect()
+        self.next_check = (!self.waiting.is_empty()).then(|| now + CHECK_EVERY);
+        overdue
     }
 
-    /// When to ask [`Door::late`] next; None while nobody keeps the server waiting.
+    /// When to ask [`Admission::overdue`] next; None while nobody keeps the server waiting.
     pub fn deadline(&self) -> Option<Instant> {
-        self.next_look
+        self.next_check
     }
 
-    /// Of the host with the most places, if it has more than the newcomer's would have, the guest
-    /// that has been silent for the longest time.
-    fn who_gives_way(&self, newcomer: IpAddr) -> Option<Conn> {
+    /// Of the host with the most places, if it has more than the newcomer's would have, the connection
+    /// that has been inactive for the longest time.
+    fn displaced_by(&self, newcomer: IpAddr) -> Option<Conn> {
         let (host, most) = self.hosts.iter().max_by_key(|&(host, count)| (count, host))?;
         let own = self.hosts.get(&newcomer).copied().unwrap_or(0);
         if *most <= own + 1 {
             return None;
         }
-        let its = self.guests.iter().filter(|(_, guest)| guest.host == *host);
-        its.min_by_key(|(conn, guest)| (guest.active, **conn)).map(|(conn, _)| *conn)
-    }
-
-    fn dismiss(&mut self, conn: Conn, refusal: Refusal) {
-        self.left(conn);
-        self.dismissed.insert(conn, refusal);
+        let its = self.clients.iter().filter(|(_, client)| client.host == *host);
+        its.min_by_key(|(conn, client)| (client.active, **conn)).map(|(conn, _)| *conn)
     }
 }
 
@@ -227,114 +227,111 @@ mod tests {
         [10, 0, 0, last].into()
     }
 
-    /// A door with connections 1, 2, ... from these hosts, a second apart.
-    fn door(most: usize, hosts: &[u8]) -> (Door, Instant) {
-        let mut door = Door::new(most, Allowed::default());
+    /// Connections 1, 2, ... from these hosts, a second apart.
+    fn admission(most: usize, hosts: &[u8]) -> (Admission, Instant) {
+        let mut admission = Admission::new(most, Allowed::default());
         let mut now = Instant::now();
         for (conn, &host) in (1..).zip(hosts) {
-            door.knock(Conn(conn), ip(host), now).unwrap();
-            door.observe(Conn(conn), true, None, now);
+            admission.admit(Conn(conn), ip(host), now).unwrap();
+            admission.observe(Conn(conn), true, None, now);
             now += Duration::from_secs(1);
         }
-        (door, now)
+        (admission, now)
     }
 
     #[test]
-    fn only_hosts_of_an_allowed_network_come_in() {
+    fn only_hosts_of_an_allowed_network_are_admitted() {
         let networks = ["10.0.0.0/30", "fd00::/64"].map(|network| network.parse().unwrap());
-        let mut door = Door::new(9, Allowed(networks.to_vec()));
+        let mut admission = Admission::new(9, Allowed(networks.to_vec()));
         let now = Instant::now();
-        assert_eq!(door.knock(Conn(1), ip(3), now), Ok(None));
-        assert_eq!(door.knock(Conn(2), ip(4), now), Err(Refusal::NotAllowed));
-        assert_eq!(door.knock(Conn(3), "fd00::7".parse().unwrap(), now), Ok(None));
+        assert_eq!(admission.admit(Conn(1), ip(3), now), Ok(None));
+        assert_eq!(admission.admit(Conn(2), ip(4), now), Err(Refusal::NotAllowed));
+        assert_eq!(admission.admit(Conn(3), "fd00::7".parse().unwrap(), now), Ok(None));
         // As an IPv6 socket tells of an IPv4 peer.
-        assert_eq!(door.knock(Conn(4), "::ffff:10.0.0.1".parse().unwrap(), now), Ok(None));
+        assert_eq!(admission.admit(Conn(4), "::ffff:10.0.0.1".parse().unwrap(), now), Ok(None));
     }
 
     #[test]
     fn one_host_alone_may_take_all_places_but_no_more() {
-        let (mut door, now) = door(3, &[1, 1, 1]);
-        assert_eq!(door.knock(Conn(4), ip(1), now), Err(Refusal::Full));
+        let (mut admission, now) = admission(3, &[1, 1, 1]);
+        assert_eq!(admission.admit(Conn(4), ip(1), now), Err(Refusal::Full));
     }
 
     #[test]
-    fn a_newcomer_gets_a_place_of_the_host_that_has_most_of_them() {
-        let (mut door, now) = door(4, &[2, 1, 1, 1]);
-        door.observe(Conn(2), true, None, now);
+    fn a_new_connection_displaces_one_of_the_host_that_has_most() {
+        let (mut admission, now) = admission(4, &[2, 1, 1, 1]);
+        admission.observe(Conn(2), true, None, now);
         // Of host 1 the one that was silent for the longest time.
-        assert_eq!(door.knock(Conn(5), ip(3), now), Ok(Some(Conn(3))));
-        assert_eq!(door.refusal(Conn(3)), Some(Refusal::GivesWay));
-        assert_eq!(door.refusal(Conn(2)), None);
+        assert_eq!(admission.admit(Conn(5), ip(3), now), Ok(Some(Conn(3))));
     }
 
     #[test]
-    fn hosts_that_have_as_many_places_keep_them() {
-        let (mut door, now) = door(4, &[1, 1, 2, 2]);
-        assert_eq!(door.knock(Conn(5), ip(1), now), Err(Refusal::Full));
+    fn hosts_with_equally_many_connections_keep_them() {
+        let (mut admission, now) = admission(4, &[1, 1, 2, 2]);
+        assert_eq!(admission.admit(Conn(5), ip(1), now), Err(Refusal::Full));
         // A new host gets its first, for another's second.
-        assert!(door.knock(Conn(6), ip(3), now).unwrap().is_some());
-        assert_eq!(door.knock(Conn(7), ip(3), now), Err(Refusal::Full));
+        assert!(admission.admit(Conn(6), ip(3), now).unwrap().is_some());
+        assert_eq!(admission.admit(Conn(7), ip(3), now), Err(Refusal::Full));
     }
 
     #[test]
     fn addresses_of_one_ipv6_subnet_are_one_host() {
-        let mut door = Door::new(2, Allowed::default());
+        let mut admission = Admission::new(2, Allowed::default());
         let now = Instant::now();
         for (conn, text) in [(1, "fd00::1"), (2, "fd00::2")] {
-            assert_eq!(door.knock(Conn(conn), text.parse().unwrap(), now), Ok(None));
+            assert_eq!(admission.admit(Conn(conn), text.parse().unwrap(), now), Ok(None));
         }
-        assert_eq!(door.knock(Conn(3), "fd00::3".parse().unwrap(), now), Err(Refusal::Full));
-        assert!(door.knock(Conn(4), "fd00:1::1".parse().unwrap(), now).unwrap().is_some());
+        assert_eq!(admission.admit(Conn(3), "fd00::3".parse().unwrap(), now), Err(Refusal::Full));
+        assert!(admission.admit(Conn(4), "fd00:1::1".parse().unwrap(), now).unwrap().is_some());
     }
 
     #[test]
-    fn a_place_is_free_again_when_its_connection_has_ended() {
-        let (mut door, now) = door(1, &[1]);
-        door.left(Conn(1));
-        assert_eq!(door.knock(Conn(2), ip(1), now), Ok(None));
+    fn a_place_is_free_when_its_connection_has_ended() {
+        let (mut admission, now) = admission(1, &[1]);
+        admission.release(Conn(1));
+        assert_eq!(admission.admit(Conn(2), ip(1), now), Ok(None));
     }
 
     #[test]
-    fn who_does_not_greet_has_to_leave() {
-        let mut door = Door::new(9, Allowed::default());
+    fn a_connection_without_a_first_message_is_overdue() {
+        let mut admission = Admission::new(9, Allowed::default());
         let now = Instant::now();
-        door.knock(Conn(1), ip(1), now).unwrap();
-        assert!(door.late(now + GREETING - Duration::from_millis(1)).is_empty());
-        assert_eq!(door.late(now + 2 * GREETING), [Conn(1)]);
-        assert_eq!(door.refusal(Conn(1)), Some(Refusal::Late(Wait::Greeting)));
+        admission.admit(Conn(1), ip(1), now).unwrap();
+        assert!(admission.overdue(now + GREETING - Duration::from_millis(1)).is_empty());
+        assert_eq!(admission.overdue(now + 2 * GREETING), [(Conn(1), Wait::Greeting)]);
     }
 
     #[test]
-    fn who_trickles_a_message_has_to_leave() {
-        let (mut door, mut now) = door(9, &[1]);
-        let until = now + MESSAGE + 2 * LOOK_EVERY;
+    fn a_connection_that_trickles_a_message_is_overdue() {
+        let (mut admission, mut now) = admission(9, &[1]);
+        let until = now + MESSAGE + 2 * CHECK_EVERY;
         let mut late = Vec::new();
         while late.is_empty() && now < until {
             // A byte came; no message has become whole.
-            door.observe(Conn(1), false, Some(Wait::Message), now);
+            admission.observe(Conn(1), false, Some(Wait::Message), now);
             now += Duration::from_secs(1);
-            late = door.late(now);
+            late = admission.overdue(now);
         }
-        assert_eq!(late, [Conn(1)]);
+        assert_eq!(late, [(Conn(1), Wait::Message)]);
     }
 
     #[test]
-    fn who_takes_what_is_sent_stays_however_long_it_takes() {
-        let (mut door, mut now) = door(9, &[1]);
+    fn a_connection_that_reads_slowly_is_not_overdue() {
+        let (mut admission, mut now) = admission(9, &[1]);
         for _ in 0..10 {
-            door.observe(Conn(1), true, Some(Wait::Taking), now);
+            admission.observe(Conn(1), true, Some(Wait::Taking), now);
             now += TAKING / 2;
-            assert!(door.late(now).is_empty());
+            assert!(admission.overdue(now).is_empty());
         }
-        assert_eq!(door.late(now + TAKING), [Conn(1)]);
+        assert_eq!(admission.overdue(now + TAKING), [(Conn(1), Wait::Taking)]);
     }
 
     #[test]
-    fn who_is_silent_in_between_stays_and_nobody_wakes_up_for_that() {
-        let (mut door, now) = door(9, &[1]);
+    fn a_connection_that_is_silent_between_requests_is_never_overdue() {
+        let (mut admission, now) = admission(9, &[1]);
         let day = Duration::from_secs(86_400);
-        assert!(door.late(now + day).is_empty());
-        assert_eq!(door.deadline(), None);
-        assert!(door.late(now + 2 * day).is_empty());
+        assert!(admission.overdue(now + day).is_empty());
+        assert_eq!(admission.deadline(), None);
+        assert!(admission.overdue(now + 2 * day).is_empty());
     }
 }

@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hub::Hub;
+use crate::conn::Conn;
+use crate::control::SourceAddress;
 use crate::image::manifest::{Entry, Segment};
 use crate::p9::errno::Errno;
-use crate::serve::session::{Answer, At, ClassicHost, Conn};
+use crate::serve::session::{Answer, At, ClassicHost};
 use crate::serve::tree::{Node, Tree};
 use crate::units::seconds;
 
@@ -214,7 +216,7 @@ impl ClassicHost for Hub {
             Some(address) => {
                 let named = self.classic.named.entry(address).or_default();
                 *named = named.saturating_add(1);
-                format!("{}!{}", address.ip(), address.port())
+                SourceAddress(address).to_string()
             }
             None => {
                 self.classic.kept = self.classic.kept.saturating_add(1);
@@ -238,7 +240,7 @@ impl ClassicHost for Hub {
         }
         classic.burden(address);
         let offers = classic.offers.entry(entry).or_default();
-        let source = crate::fetch::parse_address(source.trim());
+        let source = SourceAddress::parse(source.trim()).map(|source| source.0);
         let above = offers.iter().find(|offer| Some(offer.address) == source);
         let depth = above.map_or(0, |offer| offer.depth).saturating_add(1);
         offers.push(Offer { conn: at.conn, address, depth });

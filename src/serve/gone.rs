@@ -58,9 +58,9 @@ impl Gone {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::conn::Conn;
     use crate::image::chunks::Layout;
     use crate::serve::members::Members;
-    use crate::serve::session::Conn;
     use crate::swarm::rules::Rules;
 
     #[test]

@@ -11,8 +11,8 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use super::members::{Member, Members};
+use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::serve::session::Conn;
 use crate::swarm::meter::smooth;
 use crate::swarm::rules::Rules;
 
@@ -135,6 +135,8 @@ pub struct Grants {
     leaving: Times,
     /// How long it takes until it is held.
     arriving: Times,
+    /// When [`Grants::assign`] was last called.
+    assigned_at: Option<Instant>,
 }
 
 impl Grants {
@@ -153,6 +155,7 @@ impl Grants {
             single: ChunkSet::empty(&layout),
             leaving: Times::default(),
             arriving: Times::default(),
+            assigned_at: None,
         }
     }
 
@@ -228,6 +231,7 @@ impl Grants {
 
     /// Hands out what can be handed out; returns whom to wake.
     pub fn assign(&mut self, members: &Members, now: Instant) -> Vec<Conn> {
+        self.assigned_at = Some(now);
         self.take_back_the_overdue(now);
         let mut woken = Vec::new();
         while let Some((conn, chunk)) = self.best(members, now) {
@@ -248,9 +252,9 @@ impl Grants {
     }
 
     /// When [`Grants::assign`] should be called again though nothing has happened.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let idle = self.line.is_empty() && self.passed_over.is_empty() && self.unsent.is_empty();
-        (!idle).then(|| now + self.rules.starved_after / 2)
+        self.assigned_at.filter(|_| !idle).map(|at| at + self.rules.starved_after / 2)
     }
 
     /// Whom to grant what.
@@ -652,7 +656,7 @@ mod tests {
     #[test]
     fn nodes_that_lack_nothing_keep_nobody_awake() {
         let mut master = Master::new(1, 1, 4);
-        let is_due = |master: &Master| master.grants.deadline(master.now).is_some();
+        let is_due = |master: &Master| master.grants.deadline().is_some();
         assert_eq!(master.serve(0), Some(0));
         assert_eq!(master.ask(0), None);
         assert!(is_due(&master), "it may starve");

@@ -13,8 +13,6 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
-use blake3::Hash;
-
 use super::classic::Classics;
 use super::grants::Grants;
 use super::members::{Member, Members};
@@ -22,19 +20,16 @@ use super::rate_limit::RateLimit;
 use super::readers::{Readers, Turn};
 use super::reports::Reports;
 use super::uploads::Uploads;
-use crate::image::chunks::{ChunkId, ChunkSet, Layout, parse_run};
+use crate::conn::Conn;
+use crate::control::{Control, HaveHeader, Join, Report, Role, SourceAddress};
+use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::p9::errno::Errno;
-use crate::serve::session::{Answer, At, Budget, Conn, Host};
-use crate::serve::tree::{Control, Tree};
+use crate::serve::session::{Answer, At, Budget, Host};
+use crate::serve::tree::Tree;
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;
 use crate::units::seconds;
-
-/// In the first line of `have`: this server grants chunks through `next`.
-pub const HAVE_MASTER: &str = "master";
-/// In the first line of `have`: the reader chooses chunks for itself.
-pub const HAVE_NODE: &str = "node";
 
 /// The serving side of the master or of a node.
 #[derive(Debug)]
@@ -251,7 +246,7 @@ impl Hub {
 
     /// When [`Hub::tick`] has something to do, if it ever has.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let grants = self.grants.as_ref().and_then(|grants| grants.deadline(now));
+        let grants = self.grants.as_ref().and_then(Grants::deadline);
         let have = [self.have_due, self.all_due].into_iter().flatten().min();
         let have = have.filter(|_| !self.have_readers.is_empty());
         let rate_limit = self.rate_limit.as_ref().filter(|_| !self.throttled.is_empty());
@@ -325,16 +320,9 @@ impl Hub {
         self.wakes.extend(self.manifest_readers.next(at.now));
     }
 
-    /// `PORT GENERATION`: the node serves that generation on that port. A third word, `files`: and
-    /// all of its files, and stays while a classic client reads them.
+    /// A node serves others from now on.
     fn join(&mut self, conn: Conn, text: &str) -> Result<(), Errno> {
-        let (port, rest) = text.trim_end().split_once(' ').ok_or(Errno::EINVAL)?;
-        let (generation, files) = match rest.strip_suffix(" files") {
-            Some(generation) => (generation, true),
-            None => (rest, false),
-        };
-        let port = port.parse().ok().filter(|port| *port != 0).ok_or(Errno::EINVAL)?;
-        let generation = Hash::from_hex(generation).map_err(|_| Errno::EINVAL)?;
+        let Join { port, generation, all_files } = Join::parse(text).ok_or(Errno::EINVAL)?;
         if generation != self.tree.manifest().generation() {
             return Err(Errno::ESTALE);
         }
@@ -342,35 +330,27 @@ impl Hub {
             return Err(Errno::EBUSY);
         }
         let address = self.members.joined(conn, port).ok_or(Errno::EIO)?;
-        self.members.serves_files(conn, files);
+        self.members.serves_files(conn, all_files);
         if self.joined.len() < MAX_LOG_LINES {
             self.joined.push(address);
         }
         Ok(())
     }
 
-    /// Lines `want RUNS` and `held RUNS`: what the writer lacks, and what it holds by now. `sent BYTES
-    /// SOURCES`: it has sent so much to others, and fetches from so many.
+    /// Lines of `next`: what the writer lacks, what it holds, and what it has sent.
     fn report(&mut self, at: At, text: &str) -> Result<(), Errno> {
         for line in text.lines() {
-            let (word, runs) = line.split_once(' ').unwrap_or((line, ""));
-            if word == "sent" {
-                let (bytes, sources) = runs.split_once(' ').ok_or(Errno::EINVAL)?;
-                let bytes = bytes.parse().map_err(|_| Errno::EINVAL)?;
-                let sources = sources.parse().map_err(|_| Errno::EINVAL)?;
-                self.members.passes_on(at.conn, bytes, sources, at.now);
-                continue;
-            }
-            let chunks = parse_runs(runs, self.layout()).ok_or(Errno::EINVAL)?;
-            match word {
-                "want" => self.members.wants(at.conn, chunks.iter()),
-                "held" => {
+            match Report::parse(line, self.layout()).ok_or(Errno::EINVAL)? {
+                Report::Want(chunks) => self.members.wants(at.conn, chunks.iter()),
+                Report::Held(chunks) => {
                     let new = self.members.has(at.conn, chunks.iter(), at.now);
                     if let Some(grants) = &mut self.grants {
                         grants.held(at.conn, &new, at.now);
                     }
                 }
-                _ => return Err(Errno::EINVAL),
+                Report::Sent { bytes, sources } => {
+                    self.members.passes_on(at.conn, bytes, sources, at.now);
+                }
             }
         }
         if let Some(grants) = &mut self.grants {
@@ -390,7 +370,7 @@ impl Hub {
     fn redir(&mut self, conn: Conn) -> String {
         let mut text = String::new();
         for source in self.members.sources(conn) {
-            let _ = writeln!(text, "{}!{}", source.ip(), source.port());
+            let _ = writeln!(text, "{}", SourceAddress(source));
         }
         text
     }
@@ -470,8 +450,8 @@ impl Hub {
 }
 
 fn first_have(tree: &Tree, grants: bool, held: &ChunkSet) -> Vec<u8> {
-    let role = if grants { HAVE_MASTER } else { HAVE_NODE };
-    let mut text = format!("{} {role}\n", tree.manifest().generation().to_hex());
+    let role = if grants { Role::Master } else { Role::Node };
+    let mut text = format!("{}\n", HaveHeader { generation: tree.manifest().generation(), role });
     for run in held.runs().split(' ').filter(|run| !run.is_empty()) {
         text += run;
         text.push('\n');
@@ -481,23 +461,6 @@ fn first_have(tree: &Tree, grants: bool, held: &ChunkSet) -> Vec<u8> {
 
 fn lack(members: &Members, conn: Conn) -> u32 {
     members.get(conn).map_or(0, |member| member.lack_permille())
-}
-
-/// Reads a line of runs; None if one is malformed. No chunk is counted twice, so that a short text
-/// cannot ask for much work.
-fn parse_runs(text: &str, layout: &Layout) -> Option<ChunkSet> {
-    let mut set = ChunkSet::empty(layout);
-    let mut work = 0u64;
-    for run in text.split(' ').filter(|run| !run.is_empty()) {
-        for chunk in parse_run(run, layout)? {
-            set.insert(chunk);
-            work += 1;
-        }
-        if work > 2 * u64::from(layout.count()) {
-            return None;
-        }
-    }
-    Some(set)
 }
 
 /// Lets `write!` append to bytes.

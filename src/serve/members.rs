@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::gone::Gone;
+use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::network::{Subnet, subnet};
 use crate::random::next_random;
-use crate::serve::session::Conn;
 use crate::swarm::meter::Meter;
 use crate::swarm::ring::{Place, place_of};
 use crate::swarm::rules::Rules;

@@ -9,6 +9,7 @@ pub mod members;
 pub mod rate_limit;
 pub mod readers;
 mod reports;
+pub mod server;
 pub mod session;
 pub mod tree;
 pub mod uploads;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::serve::session::Conn;
+use crate::conn::Conn;
 use crate::swarm::rules::Rules;
 
 /// What becomes of a wish to read.

@@ -20,6 +20,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::conn::Conn;
+use crate::control::Control;
 use crate::image::manifest::Content;
 use crate::limits::{
     FID_BYTES, MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
@@ -28,26 +30,14 @@ use crate::limits::{
 use crate::p9::errno::Errno;
 use crate::p9::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
 use crate::p9::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
-use crate::serve::tree::{Classic, Control, Node, ROOT, Tree};
+use crate::serve::tree::{Classic, Node, ROOT, Tree};
 
+use super::admission::Wait;
 use access::Access;
 pub use budget::Budget;
 pub use classic::ClassicHost;
-pub use host::{Answer, At, Conn, Host};
+pub use host::{Answer, At, Host};
 pub use output::{Data, Output};
-
-/// What a connection keeps the server waiting for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    /// The first message.
-    Greeting,
-    /// The rest of a message.
-    Message,
-    /// The other side takes nothing of what is sent to it.
-    Taking,
-    /// The next request, of one who speaks HTTP.
-    Request,
-}
 
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +61,6 @@ impl std::fmt::Display for Hangup {
         }
     }
 }
-
-impl std::error::Error for Hangup {}
 
 #[derive(Debug)]
 struct Fid {

@@ -4,6 +4,7 @@ mod classic;
 
 use std::sync::Arc;
 
+use crate::control::Control;
 use crate::image::manifest::{Content, Entry, Manifest, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::p9::wire::Qid;
@@ -19,69 +20,6 @@ pub const S_IFDIR: u32 = 0o040_000;
 pub const S_IFREG: u32 = 0o100_000;
 /// A symbolic link.
 pub const S_IFLNK: u32 = 0o120_000;
-
-/// The files below `.xget`; `docs/protocol.md` says what each reads and takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Control {
-    /// The manifest's text.
-    Manifest,
-    /// The manifest's signature; it is absent where there is none.
-    Signature,
-    /// The bytes of the image; a read of what is still on its way waits.
-    Image,
-    /// The chunks held here, in the order in which they came; a read at its end waits.
-    Have,
-    /// "I serve on this port": who writes it has joined, until the fid goes.
-    Avail,
-    /// Where to fetch.
-    Redir,
-    /// Which chunk to fetch next; takes what the reader holds.
-    Next,
-    /// One line a node.
-    Status,
-    /// The same as OpenMetrics; it is absent where nobody makes it.
-    Metrics,
-    /// Takes a node's messages; empty to readers, but kernel clients that cache open it for both.
-    Log,
-}
-
-impl Control {
-    const ALL: [(Control, &'static str, u32); 10] = [
-        (Control::Manifest, "manifest", 0o444),
-        (Control::Signature, "manifest.minisig", 0o444),
-        (Control::Image, "image", 0o444),
-        (Control::Have, "have", 0o444),
-        (Control::Avail, "avail", 0o222),
-        (Control::Redir, "redir", 0o444),
-        (Control::Next, "next", 0o666),
-        (Control::Status, "status", 0o444),
-        (Control::Metrics, "metrics", 0o444),
-        (Control::Log, "log", 0o666),
-    ];
-
-    fn named(name: &[u8]) -> Option<Control> {
-        Control::ALL.iter().find(|(_, n, _)| n.as_bytes() == name).map(|(control, ..)| *control)
-    }
-
-    /// The file's name in the control directory.
-    pub fn name(self) -> &'static str {
-        Control::ALL.iter().find(|(c, ..)| *c == self).map_or("", |(_, name, _)| name)
-    }
-
-    fn mode(self) -> u32 {
-        Control::ALL.iter().find(|(c, ..)| *c == self).map_or(0, |(.., mode)| *mode)
-    }
-
-    /// May it be opened for reading?
-    pub fn readable(self) -> bool {
-        self.mode() & 0o444 != 0
-    }
-
-    /// May it be opened for writing?
-    pub fn writable(self) -> bool {
-        self.mode() & 0o222 != 0
-    }
-}
 
 /// A place in a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

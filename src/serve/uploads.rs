@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::serve::session::Conn;
+use crate::conn::Conn;
 use crate::swarm::rules::Rules;
 
 /// The turns of one node's uploads.

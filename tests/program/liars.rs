@@ -11,6 +11,8 @@ use crate::common::files::{Temp, assert_same_tree, noise};
 use crate::common::road::Road;
 use crate::common::{Master, Running, client, wait_for, xget};
 use socket2::{Domain, SockAddr, Socket, Type};
+use xget::conn::Conn;
+use xget::control::Control;
 use xget::image::chunks::ChunkSet;
 use xget::image::manifest::Manifest;
 use xget::limits::CONNECTING;
@@ -19,8 +21,8 @@ use xget::p9::errno::Errno;
 use xget::p9::message::Message;
 use xget::p9::wire::Blob;
 use xget::serve::hub::Hub;
-use xget::serve::session::{At, Conn, Data, Host, Output, Session};
-use xget::serve::tree::{Control, Tree};
+use xget::serve::session::{At, Data, Host, Output, Session};
+use xget::serve::tree::Tree;
 use xget::swarm::rules::Rules;
 
 const KIB: u64 = 1 << 10;
@@ -129,7 +131,10 @@ impl Served {
             session.receive(&buffer[..n]);
             loop {
                 let now = Instant::now();
-                session.process(&mut hub, now).map_err(std::io::Error::other)?;
+                session
+                    .process(&mut hub, now)
+                    .map_err(|hangup| hangup.to_string())
+                    .map_err(std::io::Error::other)?;
                 match session.next_output() {
                     None => break,
                     Some(Output::Reply(reply)) => stream.write_all(&self.reply(reply))?,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::serve::hub::Hub;
-use crate::serve::session::{Conn, Output as Sent, Session};
+use crate::serve::session::{Output, Session};
 use crate::serve::tree::Tree;
 
 fn address(n: u8) -> SocketAddr {
@@ -17,7 +17,7 @@ struct Node {
     now: Instant,
 }
 
-const MASTER: Conn = Conn(1);
+const MASTER: Conn = Conn(2);
 
 impl Node {
     fn new() -> Node {
@@ -28,50 +28,49 @@ impl Node {
         Node { fetch, master, session: Session::new(MASTER, false), now }
     }
 
-    fn orders(&mut self) -> Vec<Output> {
-        std::iter::from_fn(|| self.fetch.poll(self.now)).collect()
+    fn actions(&mut self) -> Vec<Action> {
+        actions(&mut self.fetch, self.now)
     }
 
-    /// Whom it calls, each of whom takes the call.
-    fn calls(&mut self) -> Vec<(SourceId, SocketAddr)> {
-        let calls = self.orders().into_iter().filter_map(|order| match order {
-            Output::Dial { source, address } => Some((source, address)),
-            Output::Close { .. } => None,
-        });
-        let calls: Vec<_> = calls.collect();
-        let own = address(9).ip();
-        calls.iter().for_each(|(source, _)| self.fetch.connected(*source, own, self.now));
-        calls
+    /// The connections that it dials, all of which are made.
+    fn dials(&mut self) -> Vec<(Conn, SocketAddr)> {
+        let dialed = dials(&mut self.fetch, self.now);
+        for (conn, _) in &dialed {
+            self.fetch.connected(*conn, address(9).ip(), self.now);
+        }
+        dialed
     }
 
-    /// It calls its master, and hangs up after this time.
+    /// It dials its master, and closes the connection after this time.
     fn hears_nothing_for(&mut self, patience: Duration) {
-        let [(source, _)] = self.calls()[..] else { panic!() };
+        let [(conn, _)] = self.dials()[..] else { panic!() };
         self.now += patience;
-        assert_eq!(self.orders(), [Output::Close { source }]);
+        assert!(self.closes(conn));
     }
 
-    /// It calls its master as soon as it may.
-    fn calls_again(&mut self) -> SourceId {
-        self.now = self.fetch.deadline().unwrap();
-        let [(source, _)] = self.calls()[..] else { panic!() };
-        source
+    fn closes(&mut self, conn: Conn) -> bool {
+        self.actions().contains(&Action::Close(conn))
+    }
+
+    /// It dials its master as soon as it may.
+    fn dials_again(&mut self) -> Conn {
+        self.actions();
+        self.now = self.fetch.next_timeout().unwrap();
+        let [(conn, _)] = self.dials()[..] else { panic!() };
+        conn
     }
 
     /// The master answers all that it is asked on this connection, but sends nothing of the image.
-    fn is_answered(&mut self, source: SourceId) {
+    fn is_answered(&mut self, conn: Conn) {
         loop {
-            self.orders();
-            let requests = std::mem::take(self.fetch.output(source).unwrap());
-            if requests.is_empty() {
-                return;
-            }
+            self.actions();
+            let Some(requests) = self.fetch.next_output(conn) else { return };
             self.session.receive(&requests);
             self.session.process(&mut self.master, self.now).unwrap();
             while let Some(sent) = self.session.next_output() {
-                let Sent::Reply(reply) = sent else { continue };
+                let Output::Reply(reply) = sent else { continue };
                 let mut rest = &reply[..];
-                while self.fetch.receive(source, &mut rest, self.now).is_some() {}
+                while self.fetch.receive(conn, &mut rest, self.now).is_some() {}
             }
         }
     }
@@ -81,7 +80,7 @@ impl Node {
 fn trouble_is_told_to_the_server_once_it_can_be_reached() {
     let mut node = Node::new();
     node.fetch.trouble("cannot write /x:\n\x1b[2Jno space left");
-    let [(master, _)] = node.calls()[..] else { panic!() };
+    let [(master, _)] = node.dials()[..] else { panic!() };
     assert!(node.master.take_log().is_empty());
     node.is_answered(master);
     let told = [(address(9), "cannot write /x:  [2Jno space left".to_owned())];
@@ -94,54 +93,59 @@ fn trouble_is_told_to_the_server_once_it_can_be_reached() {
 fn so_much_trouble_waits_for_the_server_and_no_more() {
     let mut node = Node::new();
     let lines: Vec<String> = (0..2 * MAX_TROUBLES).map(|n| format!("trouble {n}")).collect();
-    lines.iter().for_each(|line| node.fetch.trouble(line));
-    let [(master, _)] = node.calls()[..] else { panic!() };
+    for line in &lines {
+        node.fetch.trouble(line);
+    }
+    let [(master, _)] = node.dials()[..] else { panic!() };
     node.is_answered(master);
     let told: Vec<String> = node.master.take_log().into_iter().map(|(_, line)| line).collect();
     assert_eq!(told, lines[..MAX_TROUBLES]);
 }
 
 #[test]
-fn who_takes_a_call_and_says_nothing_gives_its_place_to_another() {
+fn a_source_that_says_nothing_is_dropped_for_another() {
     let mut node = Node::new();
     node.fetch.learn(address(2));
-    let calls = node.calls();
-    let mute = calls.iter().find(|(_, called)| *called == address(2)).unwrap().0;
-    assert!(node.fetch.deadline().is_some_and(|at| at <= node.now + MUTE));
+    let dialed = node.dials();
+    let mute = dialed.iter().find(|(_, dialed)| *dialed == address(2)).unwrap().0;
+    node.actions();
+    assert!(node.fetch.next_timeout().is_some_and(|at| at <= node.now + MUTE));
     node.now += MUTE;
-    assert!(node.orders().contains(&Output::Close { source: mute }));
-    assert_eq!(node.fetch.take_faults(), [(address(2), Fault::Silent)]);
+    let actions = node.actions();
+    assert!(actions.contains(&Action::Close(mute)));
+    let dropped = Event::Dropped(address(2), Fault::Silent);
+    assert!(actions.contains(&Action::Report(dropped)));
 }
 
 #[test]
-fn while_nobody_says_anything_more_time_is_given() {
+fn while_no_source_says_anything_more_time_is_given() {
     let mut node = Node::new();
     node.hears_nothing_for(MUTE_HOME);
-    let again = node.calls_again();
+    let again = node.dials_again();
     node.now += MUTE_HOME;
-    assert_eq!(node.orders(), []);
+    assert!(!node.closes(again));
     node.now += MUTE_HOME;
-    assert_eq!(node.orders(), [Output::Close { source: again }]);
+    assert!(node.closes(again));
 }
 
 #[test]
-fn once_somebody_has_spoken_no_more_time_is_given_than_before() {
+fn once_a_source_has_answered_no_more_time_is_given_than_before() {
     let mut node = Node::new();
     node.hears_nothing_for(MUTE_HOME);
-    let again = node.calls_again();
+    let again = node.dials_again();
     node.is_answered(again);
-    node.fetch.closed(again, node.now);
-    let third = node.calls_again();
+    node.fetch.closed(again, None, node.now);
+    let third = node.dials_again();
     node.now += MUTE_HOME;
-    assert!(node.orders().contains(&Output::Close { source: third }));
+    assert!(node.closes(third));
 }
 
 #[test]
-fn a_source_that_names_its_chunks_over_and_over_is_not_listened_to() {
+fn a_source_that_names_its_chunks_over_and_over_is_at_fault() {
     let mut node = Node::new();
-    let [(master, _)] = node.calls()[..] else { panic!() };
+    let [(master, _)] = node.dials()[..] else { panic!() };
     node.is_answered(master);
     let mut says = || node.fetch.text(master, Control::Have, b"0-15\n", node.now);
     assert_eq!(says(), Ok(()));
-    assert_eq!(says(), Err(Fault::Nonsense(Control::Have)));
+    assert_eq!(says(), Err(Fault::Malformed(Control::Have)));
 }

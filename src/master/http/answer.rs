@@ -16,9 +16,10 @@ use super::body::{Content, FilePart, Source};
 use super::index::LAST_SECOND;
 use super::request::{Part, Validators, Verdict, elements, encode, find, part, verdict};
 use super::socket::Traffic;
+use crate::conn::Conn;
 use crate::image::manifest::{Entry, Manifest};
 use crate::master::server::Shared;
-use crate::serve::session::{Conn, Host as _};
+use crate::serve::session::Host as _;
 use crate::serve::tree::{Node, ROOT, Tree};
 use crate::status::history::History;
 use crate::status::{metrics, to_json};
@@ -119,7 +120,7 @@ impl Site {
     }
 
     fn status(&self) -> Rc<str> {
-        lately(&self.status, |now| self.shared.hub.borrow().status(now).into())
+        lately(&self.status, |now| self.shared.engine.borrow().hub().status(now).into())
     }
 
     fn json(&self) -> Bytes {
@@ -127,7 +128,7 @@ impl Site {
     }
 
     fn file(&self, conn: Conn, request: &Request<Incoming>, elements: &[Vec<u8>]) -> Reply {
-        let tree = self.shared.hub.borrow().tree().clone();
+        let tree = self.shared.engine.borrow().hub().tree().clone();
         let Some(index) = find(&tree, elements) else { return Reply::not_found() };
         let node = Node::Entry(index);
         let Some(entry) = tree.entry(node) else { return Reply::not_found() };

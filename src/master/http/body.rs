@@ -13,12 +13,13 @@ use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::index;
 use super::socket::Answering;
+use crate::conn::Conn;
 use crate::image::manifest::Segment;
 use crate::limits::MAX_HTTP_BYTES;
 use crate::master::server::Shared;
 use crate::net::send::Files as _;
 use crate::p9::errno::Errno;
-use crate::serve::session::{Answer, At, Conn, Host as _};
+use crate::serve::session::{Answer, At, Host as _};
 use crate::serve::tree::{Node, Tree};
 
 /// The body of an answer.
@@ -60,7 +61,7 @@ impl FilePart {
         let start = entry.map_or(0, |entry| entry.image_range().start).saturating_add(offset);
         let at = At { conn: self.conn, now: Instant::now() };
         let range = start..start.saturating_add(len);
-        match self.shared.hub.borrow_mut().image(at, &self.tree, &range, false) {
+        match self.shared.engine.borrow_mut().hub_mut().image(at, &self.tree, &range, false) {
             Answer::Now(()) => {}
             Answer::Wait => return Poll::Pending,
             Answer::Error(Errno(errno)) => {

@@ -35,7 +35,7 @@ pub(super) struct Offer {
     /// Since the files were whole.
     pub(super) served: Duration,
     pub(super) generation: Hash,
-    pub(super) home: Vec<SocketAddr>,
+    pub(super) origin: Vec<SocketAddr>,
     pub(super) arguments: Vec<OsString>,
 }
 
@@ -54,7 +54,7 @@ impl Offer {
         let offer = Offer {
             served,
             generation,
-            home: fetch.home().to_vec(),
+            origin: fetch.origin().to_vec(),
             arguments: arguments.to_vec(),
         };
         match offer.to_bytes().len() {
@@ -109,9 +109,9 @@ impl Offer {
 
     fn to_bytes(&self) -> Vec<u8> {
         let served = self.served.as_secs().to_string();
-        let home: Vec<String> = self.home.iter().map(SocketAddr::to_string).collect();
+        let origin: Vec<String> = self.origin.iter().map(SocketAddr::to_string).collect();
         let generation = self.generation.to_hex();
-        let fields = [HEADING, &served, &generation, &home.join(",")];
+        let fields = [HEADING, &served, &generation, &origin.join(",")];
         let mut bytes = fields.join("\0").into_bytes();
         for argument in &self.arguments {
             bytes.push(0);
@@ -128,10 +128,11 @@ impl Offer {
         }
         let served = Duration::from_secs(text()?.parse::<u32>().ok()?.into());
         let generation = Hash::from_hex(text()?).ok()?;
-        let home = text()?.split(',').filter(|address| !address.is_empty());
-        let home = home.map(|address| address.parse().ok()).collect::<Option<Vec<SocketAddr>>>()?;
+        let origin = text()?.split(',').filter(|address| !address.is_empty());
+        let origin =
+            origin.map(|address| address.parse().ok()).collect::<Option<Vec<SocketAddr>>>()?;
         let arguments = fields.map(|argument| OsStr::from_bytes(argument).to_owned()).collect();
-        Some(Offer { served, generation, home, arguments })
+        Some(Offer { served, generation, origin, arguments })
     }
 }
 
@@ -174,11 +175,11 @@ mod tests {
         let offer = Offer {
             served: Duration::from_secs(7),
             generation: blake3::hash(b"any"),
-            home: vec!["10.0.0.1:20004".parse().unwrap(), "[fd00::1]:1".parse().unwrap()],
+            origin: vec!["10.0.0.1:20004".parse().unwrap(), "[fd00::1]:1".parse().unwrap()],
             arguments: vec!["-n".into(), "head".into(), OsString::from_vec(odd), "".into()],
         };
         assert_eq!(Offer::parse(&offer.to_bytes()), Some(offer.clone()));
-        let nobody = Offer { home: Vec::new(), arguments: Vec::new(), ..offer };
+        let nobody = Offer { origin: Vec::new(), arguments: Vec::new(), ..offer };
         assert_eq!(Offer::parse(&nobody.to_bytes()), Some(nobody));
     }
 

@@ -15,6 +15,7 @@ use super::directory::{SOCKET, TAKEN};
 use super::offer::{Handed, Offer};
 use crate::cli::{self, Command};
 use crate::error::Error;
+use crate::fetch::Patience;
 use crate::net::transport::{Listener, Transport};
 use crate::node::driver::{Node, Start};
 use crate::node::plan::{DestIs, plan, source_paths};
@@ -122,7 +123,8 @@ fn node(
         tree,
         store,
         held,
-        home: offer.home,
+        origin: offer.origin,
+        patience: Patience::default(),
         transport: Transport::Kernel,
         listener: Some(Listener::Kernel(handed.listener)),
         seed: process::seed(),

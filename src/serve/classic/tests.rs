@@ -1,10 +1,10 @@
 //! Whom classic clients are sent to, told from the side of their connections.
 
 use super::*;
+use crate::control::Control;
 use crate::image::manifest::tests::sample;
 use crate::image::manifest::{Listing, Manifest};
 use crate::serve::session::Host;
-use crate::serve::tree::Control;
 use crate::swarm::rules::Rules;
 
 struct Cluster {

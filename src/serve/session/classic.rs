@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use super::host::{Answer, At};
 use super::stat::DMDIR;
+use crate::control::Control;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::{Dialect, Qid, Stat};
-use crate::serve::tree::{Control, Node, ROOT, Tree};
+use crate::serve::tree::{Node, ROOT, Tree};
 
 /// What `log` reads: the level of debugging that clients are asked for.
 pub(super) const DEBUG_LEVEL: &[u8] = b"0";

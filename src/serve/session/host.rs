@@ -6,12 +6,10 @@ use std::time::Instant;
 
 use super::budget::Budget;
 use super::classic::ClassicHost;
+use crate::conn::Conn;
+use crate::control::Control;
 use crate::p9::errno::Errno;
-use crate::serve::tree::{Control, Tree};
-
-/// Names a connection for the host; the driver numbers them and never reuses a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Conn(pub u64);
+use crate::serve::tree::Tree;
 
 /// Who asks, and when.
 #[derive(Clone, Copy, Debug)]

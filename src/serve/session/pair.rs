@@ -6,8 +6,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::Session;
 use super::testing::{Random, TestHost, image_bytes, sent_bytes, tree};
-use super::{Conn, Session};
+use crate::conn::Conn;
 use crate::p9::client::{Client, Event};
 use crate::p9::message::Message;
 use crate::testing::for_seeds;

@@ -5,14 +5,16 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::{Answer, At, Budget, ClassicHost, Conn, Data, Hangup, Host, Output, Session};
+use super::{Answer, At, Budget, ClassicHost, Data, Hangup, Host, Output, Session};
+use crate::conn::Conn;
+use crate::control::Control;
 use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::limits::MASTER_HELD_BYTES;
 use crate::p9::errno::Errno;
 use crate::p9::message::{Frame, Message, NOFID};
 use crate::p9::wire::{Dialect, List, NumericId, Text};
-use crate::serve::tree::{Control, Tree};
+use crate::serve::tree::Tree;
 
 pub(crate) const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Unix, Dialect::Linux];
 pub(crate) const MSIZE: u32 = 8192;

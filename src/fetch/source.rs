@@ -4,14 +4,13 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::fetch::scheduler::Kind;
-use crate::image::chunks::{ChunkId, ChunkSet};
-use crate::limits::{MAX_LINE_BYTES, MAX_REPORT_BYTES};
+use crate::control::{Control, Role};
+use crate::image::chunks::ChunkId;
+use crate::limits::MAX_LINE_BYTES;
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::Blob;
-use crate::serve::tree::Control;
 
 /// How much of `have` or `redir` is read at a time, in bytes.
 const TEXT_BYTES: u32 = 64 << 10;
@@ -39,12 +38,13 @@ pub(super) enum Token {
 
 /// One connection to a source.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct Source {
     pub(super) address: SocketAddr,
-    pub(super) home: bool,
+    /// It is the server that was named.
+    pub(super) is_origin: bool,
     pub(super) client: Box<Client<Token>>,
     /// Known once the first line of `have` has come.
-    pub(super) kind: Option<Kind>,
+    pub(super) role: Option<Role>,
     pub(super) have: Lines,
     /// Chunks that lines of `have` have named.
     pub(super) named: u64,
@@ -54,24 +54,25 @@ pub(super) struct Link {
     /// How many of the verified chunks it has been told of.
     pub(super) reported: usize,
     pub(super) reported_at: Instant,
-    pub(super) redir_due: Option<Instant>,
+    /// The wait before `redir` is read again.
     pub(super) redir_wait: Duration,
+    /// Chunks with wrong hashes that it sent on this connection.
     pub(super) wrong: u32,
     /// Chunks that it has refused since it last brought one.
     pub(super) refused: u32,
     pub(super) since: Instant,
-    /// Chunks that it has brought since sources were last weighed.
+    /// Chunks that it has brought since sources were last compared.
     pub(super) brought: u32,
 }
 
-impl Link {
-    /// A connection on which nothing was said yet; with `trace` it keeps a line for every message.
-    pub(super) fn new(address: SocketAddr, home: bool, trace: bool, now: Instant) -> Link {
-        Link {
+impl Source {
+    /// A connection that is being made; with `traces` it keeps a line for every message.
+    pub(super) fn new(address: SocketAddr, is_origin: bool, traces: bool, now: Instant) -> Source {
+        Source {
             address,
-            home,
-            client: Box::new(Client::new(trace)),
-            kind: None,
+            is_origin,
+            client: Box::new(Client::new(traces)),
+            role: None,
             have: Lines::default(),
             named: 0,
             redir: Lines::default(),
@@ -79,7 +80,6 @@ impl Link {
             transfers: Vec::new(),
             reported: 0,
             reported_at: now,
-            redir_due: None,
             redir_wait: Duration::ZERO,
             wrong: 0,
             refused: 0,
@@ -151,7 +151,9 @@ impl Link {
             let piece = (offset - range.start) as u32;
             let read = Message::Tread { fid: fid(Control::Image), offset, count };
             let Some(tag) = self.client.send(Token::Chunk { chunk, offset: piece }, &read) else {
-                tags.into_iter().for_each(|(_, tag)| self.client.flush(tag));
+                for (_, tag) in tags {
+                    self.client.flush(tag);
+                }
                 return false;
             };
             tags.push((piece, tag));
@@ -167,8 +169,9 @@ impl Link {
     pub(super) fn abandon(&mut self, chunk: ChunkId, answered: Option<u32>) {
         if let Some(i) = self.transfers.iter().position(|transfer| transfer.chunk == chunk) {
             let tags = self.transfers.swap_remove(i).tags;
-            let others = tags.iter().filter(|(piece, _)| Some(*piece) != answered);
-            others.for_each(|(_, tag)| self.client.flush(*tag));
+            for (_, tag) in tags.iter().filter(|(piece, _)| Some(*piece) != answered) {
+                self.client.flush(*tag);
+            }
         }
     }
 }
@@ -248,24 +251,6 @@ fn fid(file: Control) -> u32 {
 
 fn path(file: Control) -> [&'static str; 2] {
     [".xget", file.name()]
-}
-
-/// `ADDRESS!PORT`, as `redir` writes it.
-pub(crate) fn parse_address(line: &str) -> Option<SocketAddr> {
-    let (ip, port) = line.rsplit_once('!')?;
-    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok().filter(|port| *port != 0)?))
-}
-
-/// A set as lines `WORD RUNS`, none of them too long for one write.
-pub(super) fn runs_lines(word: &str, set: &ChunkSet) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for run in set.runs().split(' ').filter(|run| !run.is_empty()) {
-        match lines.last_mut().filter(|line| line.len() + run.len() < MAX_REPORT_BYTES) {
-            Some(line) => *line += &format!(" {run}"),
-            None => lines.push(format!("{word} {run}")),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

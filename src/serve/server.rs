@@ -1,0 +1,406 @@
+//! The answering side of one process: everybody who is connected to it.
+//!
+//! A [`Server`] joins the sessions, the [`Hub`] that they share, and [`Admission`]. It is told of connections
+//! and of bytes that arrive, and says by [`Server::poll`] what its driver has to do. The driver owns the
+//! sockets and decides nothing: the master's, the node's and the simulator's are three of a kind.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::admission::{Admission, Refusal, Wait};
+use super::hub::Hub;
+use super::session::{At, Data, Hangup, Host as _, Output, Session};
+use crate::conn::Conn;
+use crate::level::Level;
+use crate::p9::errno::Errno;
+
+/// What the driver has to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action {
+    /// There may be something to send on this connection: see [`Server::next_output`]. One that speaks HTTP
+    /// may go on with what it waited for.
+    Send(Conn),
+    /// Close the connection, which is forgotten here.
+    Close(Conn),
+    /// Nothing more will be sent on this connection. Shut down its sending half, and read until the other
+    /// side closes it: what is unread when a socket is closed takes sent bytes with it (RFC 1122, 4.2.2.13).
+    Finish(Conn),
+    /// Tell whoever reads the log.
+    Report(Event),
+}
+
+/// Something that an administrator may want to know.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A connection was not taken.
+    Refused(SocketAddr, Refusal),
+    /// A connection was ended by this side.
+    Closed(SocketAddr, Reason),
+    /// A connection broke.
+    Broken(SocketAddr, String),
+    /// A file cannot be read, or is not what it was.
+    Unreadable(SocketAddr, String),
+    /// A node has written this into the log.
+    Reported(SocketAddr, String),
+    /// A node serves others, at this address.
+    Joined(SocketAddr),
+    /// A 9P message, both ways.
+    Message(SocketAddr, String),
+}
+
+/// Why a connection was ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Another needs its place, or it kept this side waiting.
+    Refused(Refusal),
+    /// It broke the protocol, or cannot be answered otherwise.
+    Hangup(Hangup),
+}
+
+impl Event {
+    /// How much it matters.
+    pub fn level(&self) -> Level {
+        match self {
+            Event::Reported(..) => Level::Warning,
+            Event::Message(..) => Level::Debug,
+            _ => Level::Info,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Refused(peer, refusal) | Event::Closed(peer, Reason::Refused(refusal)) => {
+                write!(f, "{peer}: {refusal}")
+            }
+            Event::Closed(peer, Reason::Hangup(hangup)) => write!(f, "{peer}: {hangup}"),
+            Event::Broken(peer, why) => write!(f, "{peer}: {why}"),
+            Event::Unreadable(peer, error) => write!(f, "{peer}: cannot send a file: {error}"),
+            Event::Reported(peer, line) => write!(f, "{peer} reports: {line}"),
+            Event::Joined(node) => write!(f, "{node} joined"),
+            Event::Message(peer, line) => write!(f, "{peer} {line}"),
+        }
+    }
+}
+
+/// What a client speaks.
+#[derive(Debug)]
+enum Protocol {
+    NineP(Box<Session>),
+    /// The driver parses it, and asks for turns by [`Server::hub`].
+    Http,
+}
+
+/// The output that the driver is sending on a connection.
+#[derive(Debug)]
+enum Sending {
+    Nothing,
+    Reply,
+    /// A part of the image; paced ones hold a turn until they have left.
+    Image(Data),
+}
+
+#[derive(Debug)]
+struct Client {
+    address: SocketAddr,
+    protocol: Protocol,
+    sending: Sending,
+    /// The socket takes no more at present.
+    blocked: bool,
+    /// Requests that had come when it was last looked at.
+    requests: u64,
+    /// It waits for [`Action::Send`] already.
+    queued: bool,
+}
+
+/// Everybody who is connected, and what they are told.
+#[derive(Debug)]
+pub struct Server {
+    hub: Hub,
+    admission: Admission,
+    clients: BTreeMap<Conn, Client>,
+    /// The last connection that was accepted.
+    last: Conn,
+    /// Connections that may have something to send, in the order in which they came to.
+    sendable: VecDeque<Conn>,
+    actions: VecDeque<Action>,
+    traces: bool,
+    stopping: bool,
+}
+
+impl Server {
+    /// Nobody is connected yet. With `traces` every message is reported.
+    pub fn new(hub: Hub, admission: Admission, traces: bool) -> Server {
+        Server {
+            hub,
+            admission,
+            clients: BTreeMap::new(),
+            last: Conn::ACCEPTED,
+            sendable: VecDeque::new(),
+            actions: VecDeque::new(),
+            traces,
+            stopping: false,
+        }
+    }
+
+    /// What is served, and who takes part.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The same, to be changed. [`Server::poll`] afterwards says what comes of it.
+    pub fn hub_mut(&mut self) -> &mut Hub {
+        &mut self.hub
+    }
+
+    /// Whether anybody is connected.
+    pub fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
+    }
+
+    /// How many are connected.
+    pub fn clients(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Whether [`Server::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// A connection came in, on which 9P is spoken. Its number, or None if it is not taken: close it.
+    pub fn accept(&mut self, address: SocketAddr, now: Instant) -> Option<Conn> {
+        let conn = self.admit(address, now)?;
+        let session = Box::new(Session::new(conn, self.traces));
+        self.add(conn, address, Protocol::NineP(session), now);
+        Some(conn)
+    }
+
+    /// The same of one on which HTTP is spoken.
+    pub fn accept_http(&mut self, address: SocketAddr, now: Instant) -> Option<Conn> {
+        let conn = self.admit(address, now)?;
+        self.add(conn, address, Protocol::Http, now);
+        Some(conn)
+    }
+
+    fn admit(&mut self, address: SocketAddr, now: Instant) -> Option<Conn> {
+        let conn = self.last.next();
+        match self.admission.admit(conn, address.ip(), now) {
+            Ok(displaced) => {
+                self.last = conn;
+                if let Some(displaced) = displaced {
+                    self.end(displaced, Reason::Refused(Refusal::Displaced), now);
+                }
+                Some(conn)
+            }
+            Err(refusal) => {
+                self.actions.push_back(Action::Report(Event::Refused(address, refusal)));
+                None
+            }
+        }
+    }
+
+    fn add(&mut self, conn: Conn, address: SocketAddr, protocol: Protocol, now: Instant) {
+        let client = Client {
+            address,
+            protocol,
+            sending: Sending::Nothing,
+            blocked: false,
+            requests: 0,
+            queued: false,
+        };
+        self.clients.insert(conn, client);
+        self.hub.connected(conn, address, now);
+    }
+
+    /// Whether bytes of this connection should be read at present.
+    pub fn wants_input(&self, conn: Conn) -> bool {
+        self.clients.get(&conn).is_some_and(|client| match &client.protocol {
+            Protocol::NineP(session) => session.wants_input(),
+            Protocol::Http => true,
+        })
+    }
+
+    /// Bytes came on a connection.
+    pub fn receive(&mut self, conn: Conn, bytes: &[u8]) {
+        if self.stopping {
+            return;
+        }
+        if let Some(Client { protocol: Protocol::NineP(session), .. }) = self.clients.get_mut(&conn)
+        {
+            session.receive(bytes);
+            self.may_send(conn);
+        }
+    }
+
+    /// The next thing to send on a connection, once the one before has left ([`Server::output_left`]); None
+    /// until [`Action::Send`] names it again.
+    pub fn next_output(&mut self, conn: Conn, now: Instant) -> Option<Output> {
+        let client = self.clients.get_mut(&conn)?;
+        let Protocol::NineP(session) = &mut client.protocol else { return None };
+        if !matches!(client.sending, Sending::Nothing) {
+            return None;
+        }
+        let processed = if self.stopping { Ok(()) } else { session.process(&mut self.hub, now) };
+        let address = client.address;
+        for line in session.take_trace() {
+            self.actions.push_back(Action::Report(Event::Message(address, line)));
+        }
+        if let Err(hangup) = processed {
+            self.end(conn, Reason::Hangup(hangup), now);
+            return None;
+        }
+        let output = session.next_output();
+        match &output {
+            Some(Output::Reply(_)) => client.sending = Sending::Reply,
+            Some(Output::Data(data)) => client.sending = Sending::Image(data.clone()),
+            None if self.stopping => self.actions.push_back(Action::Finish(conn)),
+            None => {}
+        }
+        self.observe(conn, false, now);
+        output
+    }
+
+    /// The last output has left as a whole.
+    pub fn output_left(&mut self, conn: Conn, now: Instant) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        client.blocked = false;
+        if let Sending::Image(data) = std::mem::replace(&mut client.sending, Sending::Nothing)
+            && data.paced
+        {
+            self.hub.sent(At { conn, now }, &data.range);
+        }
+        self.observe(conn, true, now);
+    }
+
+    /// The last output cannot be sent, since its file cannot be read: an error takes its place. Nothing of it
+    /// may have been sent.
+    pub fn output_is_unreadable(&mut self, conn: Conn, why: String, now: Instant) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        self.actions.push_back(Action::Report(Event::Unreadable(client.address, why)));
+        if let (Protocol::NineP(session), Sending::Image(data)) =
+            (&mut client.protocol, std::mem::replace(&mut client.sending, Sending::Nothing))
+        {
+            // Not ESTALE: the tree may well turn out to be the same.
+            session.refuse(&data, Errno::EIO);
+            if data.paced {
+                self.hub.sent(At { conn, now }, &data.range);
+            }
+        }
+    }
+
+    /// The socket takes no more of the last output at present; with `progress` it has taken some bytes since
+    /// this was last said.
+    pub fn output_is_blocked(&mut self, conn: Conn, progress: bool, now: Instant) {
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.blocked = true;
+            self.observe(conn, progress, now);
+        }
+    }
+
+    /// What a connection that speaks HTTP keeps this side waiting for, and whether it did anything.
+    pub fn observe_http(&mut self, conn: Conn, active: bool, waits: Option<Wait>, now: Instant) {
+        self.admission.observe(conn, active, waits, now);
+    }
+
+    /// A connection has ended. Without a reason the other side has closed it.
+    pub fn closed(&mut self, conn: Conn, why: Option<&str>, now: Instant) {
+        if let Some((client, why)) = self.clients.get(&conn).zip(why) {
+            let event = Event::Broken(client.address, why.to_owned());
+            self.actions.push_back(Action::Report(event));
+        }
+        self.forget(conn, now);
+    }
+
+    fn forget(&mut self, conn: Conn, now: Instant) {
+        self.admission.release(conn);
+        let Some(client) = self.clients.remove(&conn) else { return };
+        if let Sending::Image(data) = client.sending
+            && data.paced
+        {
+            self.hub.sent(At { conn, now }, &data.range);
+        }
+        if let Protocol::NineP(mut session) = client.protocol {
+            session.close(&mut self.hub, now);
+        }
+        self.hub.disconnected(conn, now);
+    }
+
+    /// Takes no requests from now on. Every client gets the replies that are made, then [`Action::Finish`].
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            self.may_send(conn);
+        }
+    }
+
+    /// Does what is due by now.
+    pub fn timeout(&mut self, now: Instant) {
+        self.hub.tick(now);
+        for (conn, wait) in self.admission.overdue(now) {
+            self.end(conn, Reason::Refused(Refusal::Overdue(wait)), now);
+        }
+    }
+
+    /// When to call [`Server::timeout`], though nothing happens until then.
+    pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
+        [self.hub.deadline(now), self.admission.deadline()].into_iter().flatten().min()
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+        for conn in self.hub.take_wakes() {
+            if let Some(client) = self.clients.get_mut(&conn) {
+                if let Protocol::NineP(session) = &mut client.protocol {
+                    session.resume(&mut self.hub, now);
+                }
+                self.may_send(conn);
+            }
+        }
+        for node in self.hub.take_joined() {
+            self.actions.push_back(Action::Report(Event::Joined(node)));
+        }
+        for (peer, line) in self.hub.take_log() {
+            self.actions.push_back(Action::Report(Event::Reported(peer, line)));
+        }
+        if let Some(action) = self.actions.pop_front() {
+            return Some(action);
+        }
+        while let Some(conn) = self.sendable.pop_front() {
+            if let Some(client) = self.clients.get_mut(&conn) {
+                client.queued = false;
+                return Some(Action::Send(conn));
+            }
+        }
+        None
+    }
+
+    fn may_send(&mut self, conn: Conn) {
+        if let Some(client) = self.clients.get_mut(&conn)
+            && !std::mem::replace(&mut client.queued, true)
+        {
+            self.sendable.push_back(conn);
+        }
+    }
+
+    /// Tells admission what the connection keeps this side waiting for; `sent` says that bytes have left.
+    fn observe(&mut self, conn: Conn, sent: bool, now: Instant) {
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Protocol::NineP(session) = &client.protocol else { return };
+        let requests = session.requests_so_far();
+        let active = sent || std::mem::replace(&mut client.requests, requests) != requests;
+        let waits = if client.blocked { Some(Wait::Taking) } else { session.waits() };
+        self.admission.observe(conn, active, waits, now);
+    }
+
+    fn end(&mut self, conn: Conn, reason: Reason, now: Instant) {
+        if let Some(client) = self.clients.get(&conn) {
+            self.actions.push_back(Action::Report(Event::Closed(client.address, reason)));
+            self.actions.push_back(Action::Close(conn));
+        }
+        self.forget(conn, now);
+    }
+}
