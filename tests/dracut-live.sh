@@ -11,7 +11,7 @@ need_machines dracut:dracut-core /usr/lib/dracut/modules.d/90livenet:dracut-netw
 
 # ---- the initramfs
 
-live="base bash udev-rules kernel-modules fs-lib network-legacy livenet xget"
+live="base bash udev-rules network-legacy livenet xget"
 check "dracut makes an initramfs for live images without systemd" dracut_initramfs live.img "$live"
 check "and one with systemd" dracut_initramfs live-systemd.img "$live $dracut_systemd"
 

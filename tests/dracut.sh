@@ -10,7 +10,7 @@ need_machines dracut:dracut-core unshare:util-linux make:make
 
 # ---- the initramfs
 
-own="base bash udev-rules kernel-modules fs-lib xget"
+own="base bash udev-rules xget"
 if ! in_full; then
     check "dracut makes an initramfs with systemd" dracut_initramfs systemd.img "$own $dracut_systemd"
     boot_server && boots systemd 2 "root=xget:///$image"

@@ -128,7 +128,7 @@ add_program() {
 
 # ---- the machines
 
-own="base bash udev-rules kernel-modules fs-lib xget"
+own="base bash udev-rules xget"
 
 # machine NAME N INITRAMFS WORDS
 machine() {
