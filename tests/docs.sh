@@ -44,6 +44,9 @@ world() {
     cp "$kernels/root/boot"/{vmlinuz,config}-"$version" "$root/boot/"
     head -c 2M /dev/urandom | tee "$root/srv/boot/initrd.img" > "$root/boot/initrd.img-$version"
     cp -a "$kernels/root/lib/modules/$version" "$root/lib/modules/"
+    # An initramfs that is made quickly may be large.
+    echo 'compress="zstd -q -1"' > "$root/etc/dracut.conf.d/quickly.conf" &&
+        echo COMPRESSLEVEL=1 > "$root/etc/initramfs-tools/conf.d/quickly" || return 1
     stand_in apt-get <<'STUB'
 case " $* " in *" update "*) exit ;; esac
 for word; do
