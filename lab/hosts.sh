@@ -62,12 +62,13 @@ need_xget() {
 
 now() { date +%s.%N; }
 
-# wait_for SECONDS COMMAND...: until it succeeds
+# wait_for SECONDS COMMAND...: until it succeeds; looks every $pause seconds
+pause=0.05
 wait_for() {
     local end=$((SECONDS + $1 * ${XGET_PATIENCE:-1})); shift
     until "$@" > /dev/null 2>&1; do
         [ $SECONDS -lt $end ] || return 1
-        sleep 0.05
+        sleep "$pause"
     done
 }
 

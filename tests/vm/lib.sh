@@ -105,6 +105,8 @@ vm_printed() { grep -aqE "$2" "$(console "$1")"; }
 
 # vm_prints SECONDS NAME REGEX: waits for the line; false if there is none by then, or by its end
 vm_prints() {
+    # A machine takes long, and processes that look at it take time from it.
+    local pause=0.3
     wait_for "$1" vm_printed_or_over "$2" "$3"
     vm_printed "$2" "$3"
 }
