@@ -16,15 +16,18 @@ python_client() {
     } > "$work/pip.log" 2>&1
 }
 
+# Compiled in little time: their speed is not what is tested.
+plainly=(env CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16)
+
 # rust_peers: the programs of interop/peers, which use crates, in $peers/build/release
 rust_peers() {
-    timeout 400 cargo build --locked --release --manifest-path "$interop/peers/Cargo.toml" \
+    timeout 600 "${plainly[@]}" cargo build --locked --release --manifest-path "$interop/peers/Cargo.toml" \
         --target-dir "$peers/build" > "$work/peers.log" 2>&1
 }
 
 # rust_program NAME VERSION: a program of crates.io, as $peers/bin/NAME
 rust_program() {
-    timeout 400 cargo install "$1" --version "$2" --locked --root "$peers" --target-dir "$peers/build" \
+    timeout 600 "${plainly[@]}" cargo install "$1" --version "$2" --locked --root "$peers" --target-dir "$peers/build" \
         > "$work/install.log" 2>&1
 }
 
