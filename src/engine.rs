@@ -38,6 +38,18 @@ pub enum Action {
     Report(Event),
 }
 
+impl From<fetch::Action> for Action {
+    fn from(action: fetch::Action) -> Action {
+        match action {
+            fetch::Action::Dial(conn, address) => Action::Dial(conn, address),
+            fetch::Action::Send(conn) => Action::Send(conn),
+            fetch::Action::Close(conn) => Action::Close(conn),
+            fetch::Action::Resolve => Action::Resolve,
+            fetch::Action::Report(event) => Action::Report(Event::Fetch(event)),
+        }
+    }
+}
+
 /// Something that an administrator may want to know.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
@@ -219,13 +231,7 @@ impl Engine {
             });
         }
         self.fetch.has_sent(self.server.hub().sent_bytes(), now);
-        self.fetch.poll(now).map(|action| match action {
-            fetch::Action::Dial(conn, address) => Action::Dial(conn, address),
-            fetch::Action::Send(conn) => Action::Send(conn),
-            fetch::Action::Close(conn) => Action::Close(conn),
-            fetch::Action::Resolve => Action::Resolve,
-            fetch::Action::Report(event) => Action::Report(Event::Fetch(event)),
-        })
+        self.fetch.poll(now).map(Action::from)
     }
 
     /// When to call [`Engine::poll`], though nothing happens until then.

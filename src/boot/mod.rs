@@ -23,8 +23,8 @@ use crate::cli;
 use crate::error::Error;
 use crate::image::trust::{self, Key};
 use crate::net::host_port::HostPort;
-use crate::node::client;
 use crate::node::keys::key_file;
+use crate::node::server;
 use crate::process::log::{Level, Logging};
 use crate::process::report::Reporter;
 use crate::sys::mount::{MountFlags, mount};
@@ -217,7 +217,7 @@ impl Boot {
         if self.network.own.is_none()
             && let Ok(server) = self.server(host)
         {
-            client::complain(&server, error);
+            server::complain(&server, error);
         }
     }
 

@@ -5,9 +5,13 @@
 //! and only a chunk with the right hash is reported as verified.
 //!
 //! [`scheduler`] chooses which chunk is asked of whom, `candidates` which nodes are dialed, `source` is one
-//! connection; `timers` names all that happens because time has passed.
+//! connection; `timers` names all that happens because time has passed. Before all that, [`manifest`] gets the
+//! manifest.
 
 mod candidates;
+pub mod control_client;
+pub mod manifest;
+pub mod retry;
 pub mod scheduler;
 mod source;
 mod timers;
@@ -33,6 +37,7 @@ use crate::p9::errno::Errno;
 use crate::random::next_random;
 use crate::swarm::rules::Rules;
 use candidates::{Candidate, Candidates, backoff};
+use control_client::CallError;
 use scheduler::{Command, Scheduler};
 use source::{Arrived, Source, Token};
 use timers::{Timer, Timers};
@@ -81,15 +86,21 @@ pub enum Event {
     WrongChunk(SocketAddr, ChunkId),
     /// A 9P message, both ways.
     Message(SocketAddr, String),
+    /// An address of the origin has not sent the manifest.
+    Unanswered(SocketAddr, CallError),
+    /// Likewise, and another is asked.
+    TryingNext(SocketAddr, CallError, SocketAddr),
+    /// The manifest could not be had from anybody, which is tried again after this time.
+    Retrying(String, Duration),
 }
 
 impl Event {
     /// How much it matters.
     pub fn level(&self) -> Level {
         match self {
-            Event::WrongChunk(..) => Level::Warning,
+            Event::WrongChunk(..) | Event::TryingNext(..) | Event::Retrying(..) => Level::Warning,
             Event::Message(..) => Level::Debug,
-            Event::Closed(..) | Event::Dropped(..) => Level::Info,
+            Event::Closed(..) | Event::Dropped(..) | Event::Unanswered(..) => Level::Info,
         }
     }
 }
@@ -108,6 +119,13 @@ impl fmt::Display for Event {
                 )
             }
             Event::Message(address, line) => write!(f, "{address} {line}"),
+            Event::Unanswered(address, error) => write!(f, "{address}: {error}"),
+            Event::TryingNext(address, error, next) => {
+                write!(f, "{address}: {error}; trying {next}")
+            }
+            Event::Retrying(error, wait) => {
+                write!(f, "{error}; retrying in {:.1} s", wait.as_secs_f64())
+            }
         }
     }
 }

@@ -1,18 +1,15 @@
 //! One question to a server, waited for: reads a control file over a connection of its own, or writes
 //! into its log.
 
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::connection::{Connection, ROOT_FID, Token};
 use crate::control::Control;
-use crate::error::reason;
-use crate::limits::MAX_FIRST_LINE_BYTES;
+use crate::fetch::control_client::CallError;
 use crate::net::transport::Transport;
-use crate::p9::client::{Broken, Event};
+use crate::p9::client::Event;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
 use crate::p9::wire::Blob;
@@ -24,52 +21,6 @@ const FILE_FID: u32 = 1;
 /// Of open(2), as 9P2000.L has it.
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
-
-/// Why a call failed.
-#[derive(Debug)]
-pub enum CallError {
-    /// Nobody answered, or the connection broke.
-    Network(io::Error),
-    /// The other side is no 9P2000.L server that can be understood.
-    Broken(Broken),
-    /// A 9P server without this control file, and so hardly xget's.
-    NotXget,
-    /// The server refused.
-    Refused(Errno),
-    /// There is nothing to attach to, or not for us.
-    NoTree(Errno),
-    /// The file is longer than it may be, in bytes.
-    TooLong(u64),
-}
-
-impl fmt::Display for CallError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CallError::Network(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    write!(f, "timed out")
-                }
-                io::ErrorKind::UnexpectedEof => write!(f, "the connection was closed"),
-                _ => write!(f, "{}", reason(error)),
-            },
-            CallError::Broken(broken) => write!(f, "it {broken}"),
-            CallError::NotXget => write!(f, "it is a 9P server, but not an xget master"),
-            CallError::Refused(errno) => write!(f, "{errno}"),
-            CallError::NoTree(errno) => write!(
-                f,
-                "attach refused ({errno}); a 9P server other than xget may require --aname=DIR, \
-                 the directory that it exports"
-            ),
-            CallError::TooLong(most) => write!(f, "the reply is larger than {most} bytes"),
-        }
-    }
-}
-
-impl From<io::Error> for CallError {
-    fn from(error: io::Error) -> CallError {
-        CallError::Network(error)
-    }
-}
 
 /// The token of a question.
 const QUESTION: Token = 0;
@@ -102,14 +53,6 @@ impl Call {
         content
     }
 
-    /// The first line of `.xget/FILE`, without its end.
-    pub fn first_line(&mut self, file: Control) -> Result<String, CallError> {
-        self.open(file, O_RDONLY);
-        let line = self.read_line();
-        self.close();
-        line
-    }
-
     /// Writes lines into the server's log.
     pub fn log(&mut self, lines: &str) -> Result<(), CallError> {
         self.open(Control::Log, O_WRONLY);
@@ -124,19 +67,6 @@ impl Call {
         let mut content = Vec::new();
         while self.read_on(&mut content, most, progress)? > 0 {}
         Ok(content)
-    }
-
-    fn read_line(&mut self) -> Result<String, CallError> {
-        let mut content = Vec::new();
-        loop {
-            if let Some(end) = content.iter().position(|&b| b == b'\n') {
-                let line = content.get(..end).unwrap_or_default();
-                return Ok(String::from_utf8_lossy(line).into_owned());
-            }
-            if self.read_on(&mut content, MAX_FIRST_LINE_BYTES, &mut |_| {})? == 0 {
-                return Err(CallError::Broken(Broken::Count(0)));
-            }
-        }
     }
 
     /// Queues it; the first read goes out with it.

@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::call::CallError;
 use super::transport::Transport;
+use crate::error::reason;
+use crate::fetch::control_client::CallError;
 use crate::limits::{CONNECTING, SILENCE};
 use crate::p9::client::{Client, Event};
 use crate::p9::errno::Errno;
@@ -28,6 +29,16 @@ pub struct Connection {
     stream: TcpStream,
     client: Client<Token>,
     buffer: Arc<Vec<u8>>,
+}
+
+impl From<io::Error> for CallError {
+    fn from(error: io::Error) -> CallError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::TimedOut,
+            io::ErrorKind::UnexpectedEof => CallError::Closed,
+            _ => CallError::Network(reason(&error)),
+        }
+    }
 }
 
 /// An event's data, in the buffer in which it arrived; it may be kept.

@@ -4,7 +4,6 @@ pub mod adler32;
 pub mod call;
 pub mod connection;
 pub(crate) mod host_port;
-pub mod manifest;
 pub mod own;
 pub mod resolve;
 pub mod send;

@@ -6,12 +6,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::content::{Image, Misuse, Record};
 use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
 use crate::conn::Conn;
 use crate::engine::{Action, Engine, Event};
+use crate::fetch::manifest::{ManifestFetch, ManifestStart, Resolved};
+use crate::fetch::retry::Retry;
 use crate::fetch::{self, Fault, Fetch, Incoming, Patience};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
@@ -24,12 +26,16 @@ use crate::serve::session::Output;
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 
+/// The longest wait of a node between two attempts to get the manifest.
+const LONGEST_RETRY_WAIT: Duration = Duration::from_secs(8);
 /// A node never has more requests than this waiting for one connection, in bytes.
 const MOST_UNSENT_BYTES: usize = 256 << 10;
 
 /// What the pure half must never do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrong {
+    /// It does not get the manifest, or gets another.
+    Manifest(String),
     /// It misuses what it stores.
     Store(ChunkId, Misuse),
     /// Requests pile up for one connection: this many bytes.
@@ -66,7 +72,7 @@ pub(super) trait Keep: fmt::Debug {
 pub(super) struct Host {
     id: HostId,
     served: Served,
-    engine: Engine,
+    phase: Phase,
     links: BTreeMap<Conn, Link>,
     conns: BTreeMap<(LinkId, End), Conn>,
     /// What a node has fetched; None for the master, which has all.
@@ -77,6 +83,16 @@ pub(super) struct Host {
     /// What has happened of late.
     ready: Vec<Ready>,
     faults: Vec<(SocketAddr, String)>,
+}
+
+/// How far a program is.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a host has one")]
+enum Phase {
+    /// It gets the manifest from the origin; what it begins with then.
+    Manifest(ManifestFetch, Option<fetch::Start>),
+    /// It fetches and serves.
+    Swarm(Engine),
 }
 
 /// What travels, and the rules by which it does.
@@ -116,7 +132,8 @@ impl Host {
         let tree = Arc::new(Tree::new(served.manifest.clone()));
         let hub = Hub::master(tree, slots, served.rules, seed);
         let admission = Admission::new(MASTER_CONNECTIONS, Allowed::default());
-        Host::new(HostId::MASTER, served, Engine::master(hub, admission, false), None)
+        let engine = Engine::master(hub, admission, false);
+        Host::new(HostId::MASTER, served, Phase::Swarm(engine), None)
     }
 
     /// A node that fetches from `origin`.
@@ -129,13 +146,11 @@ impl Host {
         seed: u64,
     ) -> Host {
         let Served { manifest, image, rules } = served;
-        let tree = Arc::new(Tree::new(manifest.clone()));
         let (wanted, held) = match &keeps {
             Some(keeps) => (keeps.wanted().clone(), keeps.held().clone()),
             None => (ChunkSet::full(manifest.layout()), ChunkSet::empty(manifest.layout())),
         };
         let record = Record::new(manifest, *image).holding(held.clone());
-        let admission = Admission::new(NODE_CONNECTIONS, Allowed::default());
         let start = fetch::Start {
             manifest: manifest.clone(),
             wanted,
@@ -149,15 +164,17 @@ impl Host {
             traces: false,
         };
         let store = Store { record, keeps, finished: false };
-        let engine = Engine::node(tree, admission, start);
-        Host { lies, ..Host::new(id, served, engine, Some(store)) }
+        let retry = Retry { times: None, longest_wait: LONGEST_RETRY_WAIT, end: None };
+        let named = ManifestStart { name: "master".to_owned(), several: false, retry, seed };
+        let phase = Phase::Manifest(ManifestFetch::new(named), Some(start));
+        Host { lies, ..Host::new(id, served, phase, Some(store)) }
     }
 
-    fn new(id: HostId, served: &Served, engine: Engine, store: Option<Store>) -> Host {
+    fn new(id: HostId, served: &Served, phase: Phase, store: Option<Store>) -> Host {
         Host {
             id,
             served: served.clone(),
-            engine,
+            phase,
             links: BTreeMap::new(),
             conns: BTreeMap::new(),
             store,
@@ -169,8 +186,16 @@ impl Host {
         }
     }
 
-    pub(super) fn hub(&self) -> &Hub {
-        self.engine.hub()
+    /// Image bytes that it has sent.
+    pub(super) fn sent_bytes(&self) -> u64 {
+        self.engine().map_or(0, |engine| engine.hub().sent_bytes())
+    }
+
+    fn engine(&self) -> Option<&Engine> {
+        match &self.phase {
+            Phase::Swarm(engine) => Some(engine),
+            Phase::Manifest(..) => None,
+        }
     }
 
     /// Requests that it has read.
@@ -178,9 +203,22 @@ impl Host {
         self.messages
     }
 
-    /// A node's fetch.
+    /// The fetch of a node that has the manifest.
     pub(super) fn fetch(&self) -> Option<&Fetch> {
-        self.store.as_ref().map(|_| self.engine.fetch())
+        self.store.as_ref().and(self.engine()).map(Engine::fetch)
+    }
+
+    /// What a node wants and has not verified yet.
+    pub(super) fn missing(&self) -> Option<&ChunkSet> {
+        match &self.phase {
+            Phase::Manifest(_, start) => start.as_ref().map(|start| &start.wanted),
+            Phase::Swarm(_) => self.fetch().map(Fetch::missing),
+        }
+    }
+
+    /// Whether it has the manifest, without which it can ask nobody but the master.
+    pub(super) fn has_manifest(&self) -> bool {
+        self.engine().is_some()
     }
 
     /// Verified chunks; None for the master, which has all.
@@ -189,7 +227,7 @@ impl Host {
     }
 
     pub(super) fn is_whole(&self) -> bool {
-        self.engine.fetch().is_whole()
+        self.engine().is_some_and(|engine| engine.fetch().is_whole())
     }
 
     /// Sources that it has given up since the last call, and why.
@@ -208,22 +246,34 @@ impl Host {
         self.ready = ready;
         self.act(net, now)?;
         self.finish()?;
-        Ok(self.engine.next_timeout(now))
+        Ok(match &self.phase {
+            Phase::Manifest(search, _) => search.next_timeout(),
+            Phase::Swarm(engine) => engine.next_timeout(now),
+        })
     }
 
     fn react(&mut self, ready: Ready, net: &mut Network, now: Instant) -> Result<(), Wrong> {
         let conn_of = |link, end| self.conns.get(&(link, end)).copied();
         match ready {
-            Ready::Accepted(link, address) => match self.engine.accept(address, now) {
-                Some(conn) => self.add(conn, link, End::Server),
-                None => net.close(link, End::Server),
-            },
+            Ready::Accepted(link, address) => {
+                let conn = match &mut self.phase {
+                    Phase::Manifest(..) => None,
+                    Phase::Swarm(engine) => engine.accept(address, now),
+                };
+                match conn {
+                    Some(conn) => self.add(conn, link, End::Server),
+                    None => net.close(link, End::Server),
+                }
+            }
             Ready::Connected(link) => {
                 let Some(conn) = conn_of(link, End::Client) else { return Ok(()) };
                 if let Some(link) = self.links.get_mut(&conn) {
                     link.open = true;
                 }
-                self.engine.connected(conn, net.racks().ip(self.id), now);
+                match &mut self.phase {
+                    Phase::Manifest(search, _) => search.connected(conn, now),
+                    Phase::Swarm(engine) => engine.connected(conn, net.racks().ip(self.id), now),
+                }
             }
             Ready::Readable(link, end) => {
                 let Some(conn) = conn_of(link, end) else { return Ok(()) };
@@ -243,7 +293,7 @@ impl Host {
                 net.close(link, end);
                 if let Some(conn) = self.conns.remove(&(link, end)) {
                     self.links.remove(&conn);
-                    self.engine.closed(conn, None, now);
+                    self.closed(conn, None, now);
                 }
             }
         }
@@ -255,13 +305,37 @@ impl Host {
         self.links.insert(conn, Link { id, end, open: end == End::Server, outgoing: None });
     }
 
-    /// Does what the engine says.
+    fn closed(&mut self, conn: Conn, why: Option<&str>, now: Instant) {
+        match &mut self.phase {
+            Phase::Manifest(search, _) => search.closed(conn, why, now),
+            Phase::Swarm(engine) => engine.closed(conn, why, now),
+        }
+    }
+
+    fn close(&mut self, conn: Conn, net: &mut Network) {
+        if let Some(link) = self.links.remove(&conn) {
+            self.conns.remove(&(link.id, link.end));
+            net.close(link.id, link.end);
+        }
+    }
+
+    /// Does what the pure half says.
     fn act(&mut self, net: &mut Network, now: Instant) -> Result<(), Wrong> {
-        while let Some(action) = self.engine.poll(now) {
+        loop {
+            let action = match &mut self.phase {
+                Phase::Manifest(search, _) => search.poll(now).map(Action::from),
+                Phase::Swarm(engine) => engine.poll(now),
+            };
+            let Some(action) = action else {
+                if self.begin(net)? {
+                    continue;
+                }
+                return Ok(());
+            };
             match action {
                 Action::Dial(conn, address) => match net.dial(self.id, address) {
                     Some(link) => self.add(conn, link, End::Client),
-                    None => self.engine.closed(conn, Some("no such host"), now),
+                    None => self.closed(conn, Some("no such host"), now),
                 },
                 Action::Send(conn) => {
                     self.send(conn, net, now)?;
@@ -269,18 +343,38 @@ impl Host {
                         self.read_client(conn, net, now)?;
                     }
                 }
-                Action::Close(conn) => {
-                    if let Some(link) = self.links.remove(&conn) {
-                        self.conns.remove(&(link.id, link.end));
-                        net.close(link.id, link.end);
+                Action::Close(conn) => self.close(conn, net),
+                Action::Resolve => {
+                    // Addresses stay what they are.
+                    if let Phase::Manifest(search, _) = &mut self.phase {
+                        let master = net.racks().address(HostId::MASTER);
+                        let resolved = Resolved { addresses: vec![master], ..Resolved::default() };
+                        search.resolved(Ok(resolved), now);
                     }
                 }
-                // Nobody stops in an orderly way, and addresses stay what they are.
-                Action::Finish(_) | Action::Resolve => {}
+                // Nobody stops in an orderly way.
+                Action::Finish(_) => {}
                 Action::Report(event) => self.report(event)?,
             }
         }
-        Ok(())
+    }
+
+    /// Begins to fetch the image once the manifest is here; whether it did.
+    fn begin(&mut self, net: &mut Network) -> Result<bool, Wrong> {
+        let Phase::Manifest(search, start) = &mut self.phase else { return Ok(false) };
+        let Some(result) = search.take_result() else { return Ok(false) };
+        let found = result.map_err(|error| Wrong::Manifest(error.to_string()))?;
+        let Some(start) = start.take() else { return Ok(false) };
+        if found.text[..] != self.served.manifest.text()[..] {
+            return Err(Wrong::Manifest("it is another".to_owned()));
+        }
+        for conn in self.links.keys().copied().collect::<Vec<_>>() {
+            self.close(conn, net);
+        }
+        let tree = Arc::new(Tree::new(start.manifest.clone()));
+        let admission = Admission::new(NODE_CONNECTIONS, Allowed::default());
+        self.phase = Phase::Swarm(Engine::node(tree, admission, start));
+        Ok(true)
     }
 
     fn report(&mut self, event: Event) -> Result<(), Wrong> {
@@ -309,14 +403,21 @@ impl Host {
                     image.bytes(range.clone(), *spoilt, &mut self.buffer)
                 }
             };
-            while let Some(incoming) = self.engine.receive(conn, &mut bytes, now) {
+            let engine = match &mut self.phase {
+                Phase::Manifest(search, _) => {
+                    search.receive(conn, bytes, now);
+                    continue;
+                }
+                Phase::Swarm(engine) => engine,
+            };
+            while let Some(incoming) = engine.receive(conn, &mut bytes, now) {
                 match incoming {
                     Incoming::Bytes { image_offset, bytes } => {
                         store.write(manifest, image_offset, &bytes)?;
                     }
                     Incoming::Verified(chunk) => {
                         store.verified(manifest, chunk)?;
-                        self.engine.stored(chunk, now);
+                        engine.stored(chunk, now);
                     }
                 }
             }
@@ -325,13 +426,14 @@ impl Host {
     }
 
     fn read_client(&mut self, conn: Conn, net: &mut Network, now: Instant) -> Result<(), Wrong> {
-        while self.engine.wants_input(conn)
+        while let Phase::Swarm(engine) = &mut self.phase
+            && engine.wants_input(conn)
             && let Some(link) = self.links.get(&conn)
             // A client sends nothing but requests.
             && let Some(Piece::Bytes(bytes)) = net.read(link.id, link.end)
         {
             self.messages += frames(&bytes);
-            self.engine.receive(conn, &mut bytes.as_slice(), now);
+            engine.receive(conn, &mut bytes.as_slice(), now);
             self.send(conn, net, now)?;
         }
         Ok(())
@@ -345,20 +447,31 @@ impl Host {
             let mut outgoing = match link.outgoing.take() {
                 Some(outgoing) => outgoing,
                 None => {
-                    let Some(output) = self.engine.next_output(conn, now) else { return Ok(()) };
+                    let output = match &mut self.phase {
+                        Phase::Manifest(search, _) => search.next_output(conn).map(Output::Reply),
+                        Phase::Swarm(engine) => engine.next_output(conn, now),
+                    };
+                    let Some(output) = output else { return Ok(()) };
                     let Some(outgoing) = self.outgoing(conn, output, now)? else { continue };
                     outgoing
                 }
             };
             let Some(link) = self.links.get_mut(&conn) else { return Ok(()) };
-            if !net.write(link.id, link.end, &mut outgoing.head)
-                || !net.write(link.id, link.end, &mut outgoing.body)
-            {
+            let done = net.write(link.id, link.end, &mut outgoing.head)
+                && net.write(link.id, link.end, &mut outgoing.body);
+            if !done {
                 link.outgoing = Some(outgoing);
-                self.engine.output_is_blocked(conn, true, now);
+            }
+            if let Phase::Swarm(engine) = &mut self.phase {
+                if done {
+                    engine.output_left(conn, now);
+                } else {
+                    engine.output_is_blocked(conn, true, now);
+                }
+            }
+            if !done {
                 return Ok(());
             }
-            self.engine.output_left(conn, now);
         }
         Ok(())
     }
@@ -380,11 +493,11 @@ impl Host {
             Output::Data(data) => data,
         };
         let keeps = self.store.as_mut().and_then(|store| store.keeps.as_mut());
-        let body = match keeps {
-            Some(keeps) if !self.lies => match keeps.read(&data.range)? {
+        let body = match (keeps, &mut self.phase) {
+            (Some(keeps), Phase::Swarm(engine)) if !self.lies => match keeps.read(&data.range)? {
                 Some(bytes) => Piece::Bytes(bytes),
                 None => {
-                    self.engine.output_is_unreadable(conn, "unreadable".to_owned(), now);
+                    engine.output_is_unreadable(conn, "unreadable".to_owned(), now);
                     return Ok(None);
                 }
             },

@@ -439,7 +439,7 @@ impl<'s> Cluster<'s> {
         }
         let leaves = id == HostId::MASTER
             && self.scenario.master_leaves
-            && host.hub().sent_bytes() >= self.scenario.image_bytes;
+            && host.sent_bytes() >= self.scenario.image_bytes;
         if place.whole.is_none() && host.is_whole() {
             place.whole = Some(at);
         }
@@ -474,8 +474,9 @@ impl<'s> Cluster<'s> {
         let master = self.places.first().is_some_and(|place| place.host.is_some());
         let reachable = if master { all } else { self.reachable() };
         let running = (0..).map(HostId).zip(&self.places);
+        let able = |host: &&Host| master || host.has_manifest();
         let missing: Vec<(HostId, u32)> = running
-            .filter_map(|(id, place)| Some((id, place.host.as_ref()?.fetch()?.missing())))
+            .filter_map(|(id, place)| Some((id, place.host.as_ref().filter(able)?.missing()?)))
             .filter(|(_, missing)| missing.common(&reachable).next().is_some())
             .map(|(id, missing)| (id, missing.len()))
             .collect();
@@ -509,7 +510,7 @@ impl<'s> Cluster<'s> {
 
     /// Adds up what a host has done, when it ends.
     fn count(&mut self, id: HostId, host: &Host) {
-        let sent = host.hub().sent_bytes();
+        let sent = host.sent_bytes();
         self.outcome.sent_bytes += sent;
         if id == HostId::MASTER {
             self.outcome.master_bytes += sent;

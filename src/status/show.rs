@@ -8,7 +8,7 @@ use super::table::{Room, table};
 use super::to_json;
 use crate::cli;
 use crate::error::Error;
-use crate::node::client;
+use crate::node::server;
 use crate::sys::terminal;
 
 /// How often it is asked while somebody watches.
@@ -20,7 +20,7 @@ const USUAL_ROOM: Room = Room { lines: 24, columns: 80 };
 pub fn show(options: &cli::StatusOptions) -> Result<(), Error> {
     let mut out = io::stdout();
     if !options.watch {
-        return print(&mut out, &written(&client::status(options)?, options.format, None));
+        return print(&mut out, &written(&server::status(options)?, options.format, None));
     }
     let on_terminal = out.is_terminal() && options.format == cli::StatusFormat::Table;
     if on_terminal {
@@ -28,7 +28,7 @@ pub fn show(options: &cli::StatusOptions) -> Result<(), Error> {
     }
     loop {
         // Asked anew each time, as the server may be another one by now.
-        let asked = client::status(options);
+        let asked = server::status(options);
         let room = on_terminal.then(|| room(&out));
         let text = match asked {
             Ok(text) => written(&text, options.format, room),

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use crate::common::files::{
     Mount, Temp, assert_same_tree, mode, names, noise, set_mode, set_mtime,
@@ -16,7 +17,8 @@ use crate::common::road::Road;
 use crate::common::{
     MASTER, Master, Running, address_in, client, node, program, skipped, wait_for, xget,
 };
-use xget::net::manifest::read_manifest;
+use xget::control::Control;
+use xget::net::call::Call;
 use xget::net::transport::Transport;
 
 const MIB: usize = 1 << 20;
@@ -303,7 +305,9 @@ fn the_manifest_is_what_the_master_serves() {
     let served = temp.tree();
     let printed = manifest(&served);
     let master = Master::of(&served);
-    let read = read_manifest(&Transport::Kernel, master.address, 1, &mut |_| ()).unwrap().text;
+    let patience = Duration::from_secs(10);
+    let mut call = Call::connect(&Transport::Kernel, master.address, patience).unwrap();
+    let read = call.read(Control::Manifest, 1 << 20, &mut |_| ()).unwrap();
     assert!(printed == read, "printed and served manifests differ");
 }
 

@@ -9,19 +9,23 @@ mod reads;
 mod remote;
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Instant;
 
 use blake3::Hash;
 
-use super::{Get, Patience, Server, sleep_about};
+use super::Get;
 use crate::error::Error;
+use crate::fetch::retry::{Retry, jittered};
 use crate::image::manifest::{Content, Entry, Listing, Manifest, Problem};
 use crate::image::path::TreePath;
 use crate::node::plan::{DestIs, plan, refuse_collisions};
+use crate::node::server::Server;
 use crate::node::store::{Store, StoreOptions};
 use crate::process::background;
 use crate::process::notify::Manager;
 use crate::process::report::Pace;
+use crate::sys::process;
 use crate::units::{bytes, quantity, rate};
 use reads::{Reads, Unread};
 use remote::{MOST_AT_ONCE, Remote};
@@ -34,7 +38,7 @@ pub(super) fn fetch(
     get: &mut Get<'_>,
     server: &Server,
     sources: &[TreePath],
-    patience: &Patience,
+    retry: &Retry,
 ) -> Result<(), Error> {
     let (options, report) = (get.options, get.report);
     refuse_collisions(sources, &options.dest)?;
@@ -43,7 +47,7 @@ pub(super) fn fetch(
         "{host} is a 9P server, but not an xget master: its files are fetched without \
          verification and not served to others"
     ));
-    let mut line = Line { get, server, patience, failures: 0, came: 0 };
+    let mut line = Line { get, server, retry, failures: 0, came: 0 };
     let mut remote = line.open()?;
     let began = Instant::now();
     let mut pace = Pace::new(&report, began);
@@ -128,7 +132,7 @@ pub(super) fn fetch(
 struct Line<'a, 'g> {
     get: &'a Get<'g>,
     server: &'a Server,
-    patience: &'a Patience,
+    retry: &'a Retry,
     /// How often it was lost since anything came.
     failures: u32,
     /// How many bytes of files had come when it was lost last.
@@ -139,10 +143,9 @@ impl Line<'_, '_> {
     fn open(&self) -> Result<Remote, Error> {
         let (get, server) = (self.get, self.server);
         let aname = get.options.aname.as_deref().unwrap_or_default().as_bytes();
-        let (remote, _) = server.ask("tree", self.patience, &get.report, |address, _| {
+        server.ask("tree", self.retry, &get.report, |address, _| {
             Remote::open(&server.transport, address, aname, &server.name)
-        })?;
-        Ok(remote)
+        })
     }
 
     /// Another connection after `error`, if that was the loss of one, and was not one too many without
@@ -156,12 +159,12 @@ impl Line<'_, '_> {
         let got_on = came > self.came;
         self.came = came;
         self.failures = if got_on { 1 } else { self.failures.saturating_add(1) };
-        if self.patience.is_over(self.failures) {
+        let Some(wait) = self.retry.wait(self.failures, Instant::now()) else {
             return Err(error);
-        }
+        };
         self.get.report.warning(format_args!("{error}; continuing with the missing files"));
         if !got_on {
-            sleep_about(self.patience.wait(self.failures));
+            thread::sleep(jittered(wait, process::seed()));
         }
         self.open()
     }
