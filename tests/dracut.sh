@@ -52,6 +52,6 @@ end TERM master
 check "plain: with the master gone it serves its image" fetches_from 1
 check "systemd: with the master gone it serves its image" fetches_from 2
 # Who is named first is the master, which is not there any more.
-ln "$work/plain.img" "$work/later.img"
+ln "$work/systemd.img" "$work/later.img"
 boots later 3 "root=xget:///$image rd.xget.server=$(ip_of 0),$(address_of 1),$(address_of 2)"
 finish
