@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
-use xget::swarm::rules::{Order, Rules};
+use xget::swarm::rules::Rules;
 
 pub(crate) const HELP: &str = "\
 Simulates clusters that fetch an image, and prints how long it took.
@@ -32,13 +32,12 @@ The simulation
   --seed SEED             the first seed (1)
   --seeds COUNT           how many seeds (1)
   --varied                an image of which no two blocks are alike: slower, and every byte is checked
-  --rule NAME=VALUE       another value for one of the rules: order (rarest, random, inorder),
-                          peer_window, enough_in_flight, master_window, max_dialled, max_peers,
-                          ask_twice (0 or 1), upload_slots, neediest_first (0 or 1), max_fetchers,
-                          told_at_once, all_told_after_ms, have_delay_ms, once_each (0 or 1),
-                          grants_a_slot, starved_after_ms, slow_factor, max_sources, near_sources,
-                          far_factor, import_patience_factor, far_kept,
-                          report_every_ms, redir_most_ms, redraw_chunks, redraw_every_ms
+  --rule NAME=VALUE       another value for one of the rules: peer_window, enough_in_flight,
+                          master_window, max_dialled, max_peers, upload_slots, max_fetchers,
+                          told_at_once, all_told_after_ms, have_delay_ms, grants_a_slot,
+                          starved_after_ms, slow_factor, max_sources, near_sources, far_factor,
+                          import_patience_factor, far_kept, report_every_ms, redir_most_ms,
+                          redraw_chunks, redraw_every_ms
   --bar RATIO             fail if the last node takes longer than this times S/B
   --svg FILE              draw the results over the number of nodes
 Presets, which other options may follow
@@ -192,19 +191,12 @@ fn preset(name: &str) -> Result<Options, lexopt::Error> {
 /// Changes one rule.
 fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
     let (name, value) = text.split_once('=').ok_or("--rule wants NAME=VALUE")?;
-    let order = match value {
-        "random" => Order::Random,
-        "inorder" => Order::InOrder,
-        _ => Order::Rarest,
-    };
-    let value = if name == "order" { 0 } else { number(value, 1000)? };
+    let value = number(value, 1000)?;
     let (count, time) = (value as usize, Duration::from_millis(value));
     match name {
-        "order" => rules.order = order,
         "peer_window" => rules.peer_window = count,
         "master_window" => rules.master_window = count,
         "max_peers" => rules.max_peers = count,
-        "ask_twice" => rules.ask_twice = value != 0,
         "upload_slots" => rules.upload_slots = count,
         "enough_in_flight" => rules.enough_in_flight = count,
         "told_at_once" => rules.told_at_once = count,
@@ -213,8 +205,6 @@ fn rule(rules: &mut Rules, text: &str) -> Result<(), lexopt::Error> {
         "grants_a_slot" => rules.grants_a_slot = count,
         "max_sources" => rules.max_sources = count,
         "max_fetchers" => rules.max_fetchers = count,
-        "neediest_first" => rules.neediest_first = value != 0,
-        "once_each" => rules.once_each = value != 0,
         "slow_factor" => rules.slow_factor = value as u32,
         "near_sources" => rules.near_sources = count,
         "import_patience_factor" => rules.import_patience_factor = value as u32,

@@ -12,7 +12,7 @@ use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::random::next_random;
 use crate::swarm::meter::smooth;
 use crate::swarm::ring::Ring;
-use crate::swarm::rules::{Order, Rules};
+use crate::swarm::rules::Rules;
 
 /// So many chunks have to come from near before it is said whether others come as fast.
 const FEW_MEASURED: u32 = 8;
@@ -410,8 +410,8 @@ impl Scheduler {
         if self.asked_of_peers.max(peers) >= enough { 1 } else { self.rules.peer_window }
     }
 
-    /// The chunk in order, as a rule the rarest, that `id` has and nobody was asked for; near the end, one that somebody
-    /// else was asked for and does not bring.
+    /// The rarest chunk that `id` has and nobody was asked for, so that no chunk stays with a few nodes that all others
+    /// have to wait for; near the end, one that somebody else was asked for and does not bring.
     fn choose(&self, id: Conn, now: Instant) -> Option<Command> {
         let source = self.sources.get(&id)?;
         let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
@@ -421,11 +421,7 @@ impl Scheduler {
         let here = here.filter(|chunk| !choosy || self.imports(*chunk, now));
         let first = here.min_by_key(|chunk| {
             let mixed = u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread);
-            match self.rules.order {
-                Order::Rarest => (self.copies.get(chunk.index()).copied().unwrap_or(0), mixed),
-                Order::Random => (0, mixed),
-                Order::InOrder => (chunk.get(), 0),
-            }
+            (self.copies.get(chunk.index()).copied().unwrap_or(0), mixed)
         });
         if let Some(chunk) = first {
             return Some(Command::Fetch { source: id, chunk });
@@ -486,8 +482,7 @@ impl Scheduler {
 
     /// How long a chunk may be on its way near the end before it is asked of another as well.
     fn doubling(&self) -> Option<Duration> {
-        let usual = self.usual.filter(|_| self.rules.ask_twice);
-        usual.map(|usual| usual.max(self.rules.min_patience / 4))
+        self.usual.map(|usual| usual.max(self.rules.min_patience / 4))
     }
 
     fn forget(&mut self, source: Conn, chunk: ChunkId) {

@@ -5,7 +5,6 @@
 //! holder may be slow, lie, or be gone. Any other goes only to a node that has starved for a while,
 //! since whoever is fed by others can wait for them.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -30,8 +29,6 @@ struct Asker {
     fed: Option<Instant>,
     /// How long it takes until it holds what it was granted.
     usual: Option<Duration>,
-    /// How much of what it wants it lacks, in thousandths.
-    lack: u32,
     /// A grant was taken back from it, and nothing was heard of it since.
     silent: bool,
     stand: Stand,
@@ -49,9 +46,8 @@ enum Stand {
     PassedOver(Instant),
 }
 
-/// Who was granted least that it does not hold comes first, then who lacks most, then who has waited
-/// longest.
-type Place = (usize, Reverse<u32>, Option<Instant>, Conn);
+/// Who was granted least that it does not hold comes first, then who has waited longest.
+type Place = (usize, Option<Instant>, Conn);
 
 impl Asker {
     fn waits(&self) -> bool {
@@ -59,7 +55,7 @@ impl Asker {
     }
 
     fn place(&self, conn: Conn) -> Place {
-        (self.granted.len(), Reverse(self.lack), self.since, conn)
+        (self.granted.len(), self.since, conn)
     }
 
     /// How many of its grants have not left.
@@ -209,10 +205,9 @@ impl Grants {
         self.line_up(conn);
     }
 
-    /// How much `conn` lacks of what it wants, in thousandths.
-    pub fn lacks(&mut self, conn: Conn, permille: u32) {
-        let lack = if self.rules.neediest_first { permille } else { 0 };
-        self.askers.entry(conn).or_default().lack = lack;
+    /// `conn` has reported what it lacks, holds or has sent, so that there may be something for it.
+    pub fn reported(&mut self, conn: Conn) {
+        self.askers.entry(conn).or_default();
         self.line_up(conn);
     }
 
@@ -289,7 +284,7 @@ impl Grants {
             let feeds_alone = members.serving() == usize::from(member.serves.is_some());
             let fed = asker.fed.unwrap_or(now);
             let hungry = alone || starves || !self.is_slow(asker, now);
-            match self.chunk_for(conn, asker, member, hungry, starves || feeds_alone) {
+            match self.chunk_for(asker, member, hungry, starves || feeds_alone) {
                 Some(chunk) => return Some((conn, chunk)),
                 None => self.pass_over(conn, (!starves).then_some(fed)),
             }
@@ -301,18 +296,12 @@ impl Grants {
     /// anything.
     fn chunk_for(
         &self,
-        conn: Conn,
         asker: &Asker,
         member: &Member,
         hungry: bool,
         nobody_else: bool,
     ) -> Option<ChunkId> {
         let lacks = |chunk: &ChunkId| !asker.was_granted(*chunk);
-        if !self.rules.once_each {
-            let spread = (conn.0 << 1 | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            let mixed = |chunk: &ChunkId| spread.wrapping_mul(u64::from(chunk.get()) + 1);
-            return member.lacks.iter().filter(lacks).min_by_key(mixed);
-        }
         // Once all is out, nobody waits for the only copy: its holder may be slow, or gone.
         let scarce = if self.fresh.is_empty() { &self.single } else { &self.fresh };
         let scarce = if hungry { member.lacks.common(scarce).find(lacks) } else { None };
@@ -469,12 +458,7 @@ mod tests {
             self.members.connected(Conn(n), address, self.now);
             self.members.joined(Conn(n), 20_004);
             self.members.wants(Conn(n), wants);
-            self.reports(n);
-        }
-
-        fn reports(&mut self, n: u64) {
-            let lack = self.members.get(Conn(n)).unwrap().lack_permille();
-            self.grants.lacks(Conn(n), lack);
+            self.grants.reported(Conn(n));
         }
 
         fn ask(&mut self, conn: u64) -> Option<u32> {
@@ -488,7 +472,7 @@ mod tests {
         fn holds(&mut self, conn: u64, chunk: u32) {
             let new = self.members.has(Conn(conn), self.layout.chunk(chunk).into_iter(), self.now);
             self.grants.held(Conn(conn), &new, self.now);
-            self.reports(conn);
+            self.grants.reported(Conn(conn));
         }
 
         /// A read that waits, and is tried again once something was handed out.
@@ -520,16 +504,6 @@ mod tests {
         assert_eq!((master.serve(0), master.serve(1)), (Some(0), Some(1)));
         assert_eq!((master.serve(2), master.serve(2)), (Some(0), Some(1)));
         assert_eq!(master.serve(0), None, "of each there are two copies to draw from");
-    }
-
-    #[test]
-    fn by_that_rule_a_node_that_lacks_more_goes_first() {
-        let mut master = Master::new(2, 8, 1);
-        master.grants.rules.neediest_first = true;
-        master.reports(1);
-        master.holds(0, 5);
-        assert_eq!((master.ask(0), master.ask(1)), (None, None));
-        assert_eq!(master.assign(), [1]);
     }
 
     #[test]

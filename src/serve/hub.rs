@@ -82,12 +82,12 @@ impl Hub {
         let layout = *tree.manifest().layout();
         let full = ChunkSet::full(&layout);
         let grants = Grants::new(layout, slots, rules);
-        Hub::new(tree, Uploads::new(slots, rules), Some(grants), full.clone(), full, rules, seed)
+        Hub::new(tree, Uploads::new(slots), Some(grants), full.clone(), full, rules, seed)
     }
 
     /// A node that wants some chunks and holds part of them already.
     pub fn node(tree: Arc<Tree>, wanted: ChunkSet, held: ChunkSet, rules: Rules, seed: u64) -> Hub {
-        let uploads = Uploads::new(rules.upload_slots, rules);
+        let uploads = Uploads::new(rules.upload_slots);
         Hub::new(tree, uploads, None, wanted, held, rules, seed)
     }
 
@@ -172,8 +172,8 @@ impl Hub {
         if let Some(grants) = &mut self.grants {
             grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
         }
-        self.uploads.cancel(conn, |_| 0);
-        let next = self.uploads.done(conn, |conn| lack(&self.members, conn));
+        self.uploads.cancel(conn);
+        let next = self.uploads.done(conn);
         self.wakes.extend(next);
         self.assign(now);
     }
@@ -354,7 +354,7 @@ impl Hub {
             }
         }
         if let Some(grants) = &mut self.grants {
-            grants.lacks(at.conn, lack(&self.members, at.conn));
+            grants.reported(at.conn);
         }
         self.assign(at.now);
         Ok(())
@@ -457,10 +457,6 @@ fn first_have(tree: &Tree, grants: bool, held: &ChunkSet) -> Vec<u8> {
         text.push('\n');
     }
     text.into_bytes()
-}
-
-fn lack(members: &Members, conn: Conn) -> u32 {
-    members.get(conn).map_or(0, |member| member.lack_permille())
 }
 
 /// Lets `write!` append to bytes.
@@ -589,7 +585,7 @@ impl Host for Hub {
         if let Some((grants, chunk)) = self.grants.as_mut().zip(whole) {
             grants.sent(at.conn, chunk, at.now);
         }
-        let next = self.uploads.done(at.conn, |conn| lack(&self.members, conn));
+        let next = self.uploads.done(at.conn);
         self.wakes.extend(next);
         self.assign(at.now);
     }
@@ -604,7 +600,7 @@ impl Host for Hub {
             (Control::Image, _) => {
                 self.data_readers.remove(&at.conn);
                 self.throttled.remove(&at.conn);
-                let next = self.uploads.cancel(at.conn, |conn| lack(&self.members, conn));
+                let next = self.uploads.cancel(at.conn);
                 self.wakes.extend(next);
             }
             _ => {}

@@ -56,12 +56,6 @@ pub struct PassesOn {
 type Turn = (u32, u64, Conn);
 
 impl Member {
-    /// How much of what it wants it lacks, in thousandths.
-    pub fn lack_permille(&self) -> u32 {
-        let (lacks, held) = (u64::from(self.lacks.len()), u64::from(self.held.len()));
-        (lacks * 1000).div_ceil((lacks + held).max(1)) as u32
-    }
-
     /// Whether news of these chunks are of use to it: it lacks one, or does not say what it lacks.
     pub fn lacks_any(&self, chunks: &[ChunkId]) -> bool {
         let silent = self.lacks.is_empty() && self.held.is_empty();
@@ -476,15 +470,5 @@ mod tests {
         let serves = members.joined(Conn(99), 20_004).unwrap();
         let named = (0..20).filter(|n| members.sources(Conn(*n)).contains(&serves)).count();
         assert!(named <= 11, "to {named} of 20, though there are 33 others for 16 places");
-    }
-
-    #[test]
-    fn lack_is_a_share_of_what_is_wanted() {
-        let mut members = members(&["10.0.0.1"]);
-        let layout = Layout::for_image(1 << 20);
-        members.wants(Conn(0), layout.iter());
-        assert_eq!(members.get(Conn(0)).unwrap().lack_permille(), 1000);
-        members.has(Conn(0), layout.iter().take(4), Instant::now());
-        assert_eq!(members.get(Conn(0)).unwrap().lack_permille(), 750);
     }
 }

@@ -3,17 +3,14 @@
 //! Few uploads at a time, each at a high rate, bring whole chunks into the swarm sooner than many
 //! slow ones. A free slot goes to whoever has waited longest, each connection in its turn.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::conn::Conn;
-use crate::swarm::rules::Rules;
 
 /// The turns of one node's uploads.
 #[derive(Debug)]
 pub struct Uploads {
     slots: usize,
-    rules: Rules,
     /// Who is being sent a chunk.
     active: BTreeMap<Conn, Turn>,
     /// Who waits, in the order of asking, each at most once.
@@ -30,8 +27,8 @@ enum Turn {
 
 impl Uploads {
     /// Turns for this many uploads at a time.
-    pub fn new(slots: usize, rules: Rules) -> Uploads {
-        Uploads { slots, rules, active: BTreeMap::new(), waiting: VecDeque::new() }
+    pub fn new(slots: usize) -> Uploads {
+        Uploads { slots, active: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
     /// May `conn` send a chunk at once? If not, it waits in line.
@@ -53,18 +50,16 @@ impl Uploads {
     }
 
     /// A turn ended, or `conn` gave up what it was offered. Returns who is to be woken.
-    ///
-    /// `lack` says how much a connection still lacks, for [`Rules::neediest_first`].
-    pub fn done(&mut self, conn: Conn, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
+    pub fn done(&mut self, conn: Conn) -> Option<Conn> {
         self.active.remove(&conn);
-        self.offer(lack)
+        self.offer()
     }
 
     /// `conn` no longer waits. Returns who is to be woken.
-    pub fn cancel(&mut self, conn: Conn, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
+    pub fn cancel(&mut self, conn: Conn) -> Option<Conn> {
         self.waiting.retain(|waiting| *waiting != conn);
         match self.active.get(&conn) {
-            Some(Turn::Offered) => self.done(conn, lack),
+            Some(Turn::Offered) => self.done(conn),
             _ => None,
         }
     }
@@ -74,16 +69,12 @@ impl Uploads {
         self.active.len()
     }
 
-    fn offer(&mut self, lack: impl Fn(Conn) -> u32) -> Option<Conn> {
+    fn offer(&mut self) -> Option<Conn> {
         if self.active.len() >= self.slots {
             return None;
         }
-        let idle = self.waiting.iter().enumerate().filter(|(_, c)| !self.active.contains_key(c));
-        let need = |conn: Conn| if self.rules.neediest_first { lack(conn) } else { 0 };
-        // Of those that lack as much, the one that has waited longest.
-        let (place, conn) = idle.min_by_key(|(place, conn)| (Reverse(need(**conn)), *place))?;
-        let conn = *conn;
-        self.waiting.remove(place);
+        let index = self.waiting.iter().position(|conn| !self.active.contains_key(conn))?;
+        let conn = self.waiting.remove(index)?;
         self.active.insert(conn, Turn::Offered);
         Some(conn)
     }
@@ -93,53 +84,48 @@ impl Uploads {
 mod tests {
     use super::*;
 
-    fn lack(conn: Conn) -> u32 {
-        conn.0 as u32 * 10
-    }
-
     #[test]
     fn slots_are_given_until_they_are_used_up() {
-        let mut uploads = Uploads::new(2, Rules::default());
+        let mut uploads = Uploads::new(2);
         assert!(uploads.ask(Conn(1)));
         assert!(uploads.ask(Conn(2)));
         assert!(!uploads.ask(Conn(3)));
     }
 
     #[test]
-    fn by_that_rule_a_free_slot_goes_to_who_lacks_most() {
-        let rules = Rules { neediest_first: true, ..Rules::default() };
-        let mut uploads = Uploads::new(1, rules);
+    fn a_free_slot_goes_to_the_connection_that_has_waited_longest() {
+        let mut uploads = Uploads::new(1);
         assert!(uploads.ask(Conn(1)));
-        assert!(!uploads.ask(Conn(2)));
         assert!(!uploads.ask(Conn(9)));
-        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(9)));
+        assert!(!uploads.ask(Conn(2)));
+        assert_eq!(uploads.done(Conn(1)), Some(Conn(9)));
         assert!(!uploads.ask(Conn(2)), "the slot is reserved for the one that was woken");
         assert!(uploads.ask(Conn(9)));
     }
 
     #[test]
     fn one_connection_is_sent_one_chunk_at_a_time() {
-        let mut uploads = Uploads::new(4, Rules::default());
+        let mut uploads = Uploads::new(4);
         assert!(uploads.ask(Conn(1)));
         assert!(!uploads.ask(Conn(1)));
-        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(1)), "its queued request goes next");
+        assert_eq!(uploads.done(Conn(1)), Some(Conn(1)), "its queued request goes next");
     }
 
     #[test]
     fn an_offer_that_is_given_up_passes_to_the_next() {
-        let mut uploads = Uploads::new(1, Rules::default());
+        let mut uploads = Uploads::new(1);
         assert!(uploads.ask(Conn(1)));
         uploads.ask(Conn(2));
         uploads.ask(Conn(3));
-        assert_eq!(uploads.done(Conn(1), lack), Some(Conn(2)));
-        assert_eq!(uploads.cancel(Conn(2), lack), Some(Conn(3)));
+        assert_eq!(uploads.done(Conn(1)), Some(Conn(2)));
+        assert_eq!(uploads.cancel(Conn(2)), Some(Conn(3)));
     }
 
     #[test]
     fn a_connection_that_ends_frees_its_slot() {
-        let mut uploads = Uploads::new(1, Rules::default());
+        let mut uploads = Uploads::new(1);
         assert!(uploads.ask(Conn(1)));
-        assert_eq!(uploads.done(Conn(1), lack), None);
+        assert_eq!(uploads.done(Conn(1)), None);
         assert!(uploads.ask(Conn(2)));
     }
 }

@@ -10,9 +10,6 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
     // A node that asks: `scheduler` and `fetch`.
-    /// Which chunk of those that a peer has is asked for. The rarest, so that no chunk stays with a
-    /// few nodes that all others have to wait for.
-    pub order: Order,
     /// A chunk from outside of a node's subnet is late if it takes so many times as long as those from
     /// within usually do. Once more of them are late than not, as over a rack's narrow uplink, distance
     /// matters: what nobody near has is brought in by one, and the others wait for it. 0: it never does.
@@ -35,8 +32,6 @@ pub struct Rules {
     /// Nodes that are dialled in all: who fetches from here is dialled back up to this number.
     /// Otherwise nobody draws from a node that came last, and its link is wasted.
     pub max_peers: usize,
-    /// Near the end, what does not come in the usual time is asked of a second node as well.
-    pub ask_twice: bool,
     /// How many times the usual time of a chunk a request may go without progress, before it is made
     /// elsewhere.
     pub patience_factor: u32,
@@ -62,10 +57,6 @@ pub struct Rules {
     /// Chunks that a node sends at a time. Few at a high rate bring whole chunks into the swarm
     /// sooner than many slow ones.
     pub upload_slots: usize,
-    /// A free slot, and at the master a chunk, goes to the one that lacks most; else to the one that
-    /// asked first. Where nodes start at different times, those that came early would have to wait
-    /// until all later ones have as much as they; where all start at once it makes no difference.
-    pub neediest_first: bool,
     /// Who may read the manifest at a time, from the master or a node. Sent to everybody by the
     /// master it would be 7 % of an image of 64 MiB for 64 nodes.
     pub manifest_readers: usize,
@@ -85,8 +76,6 @@ pub struct Rules {
     pub all_told_after: Duration,
 
     // The master: `grants` and `members`.
-    /// No chunk goes out a second time before all are out once, as long as nobody starves.
-    pub once_each: bool,
     /// Grants on their way for each chunk that the master sends at a time: while one is sent, the
     /// requests for the next ones come, from nodes whose own links are busy.
     pub grants_a_slot: usize,
@@ -107,21 +96,9 @@ pub struct Rules {
     pub near_sources: usize,
 }
 
-/// Which chunk is asked for, of those that a peer has and that are missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// The one that the fewest peers have; among equals any.
-    Rarest,
-    /// Any.
-    Random,
-    /// The first in the image.
-    InOrder,
-}
-
 impl Default for Rules {
     fn default() -> Rules {
         Rules {
-            order: Order::Rarest,
             far_factor: 3,
             import_patience_factor: 128,
             far_kept: 4,
@@ -130,7 +107,6 @@ impl Default for Rules {
             master_window: 6,
             max_dialled: 8,
             max_peers: 12,
-            ask_twice: true,
             patience_factor: 4,
             min_patience: Duration::from_millis(250),
             first_patience: Duration::from_secs(2),
@@ -141,7 +117,6 @@ impl Default for Rules {
             redraw_chunks: 64,
             redraw_every: Duration::from_millis(500),
             upload_slots: 4,
-            neediest_first: false,
             manifest_readers: 3,
             manifest_line: 6,
             manifest_turn: Duration::from_secs(1),
@@ -149,7 +124,6 @@ impl Default for Rules {
             have_delay: Duration::from_millis(5),
             told_at_once: 4,
             all_told_after: Duration::from_millis(50),
-            once_each: true,
             grants_a_slot: 3,
             shared_window: 2,
             lone_window: 6,
