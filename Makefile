@@ -95,9 +95,9 @@ test-all: ## run every test
 bench: build ## measure it beside other tools, as root (QUICK=1: about two minutes); see docs/benchmarks.md
 	bench/run $(if $(QUICK),--quick)
 
-lint: ## check the format and run clippy
+lint: ## check the format and run clippy, for the simulator too
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --features simulator -- -D warnings
 
 lint-node: ## run clippy for the node's set of features
 	$(CARGO) clippy --locked --all-targets --no-default-features -- -D warnings

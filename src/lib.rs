@@ -41,7 +41,7 @@
 //! 7. `master`: the same sessions and the same hub for thousands of connections.
 //! 8. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and
 //!    kexec or a root to go on with.
-//! 9. [`sim`]: all of the pure half, a whole cluster of it, under a virtual clock.
+//! 9. `sim`: all of the pure half, a whole cluster of it, under a virtual clock.
 //!
 //! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
 //! through the code.
@@ -50,6 +50,9 @@
 //!
 //! `master` (on by default) adds the module `master` and with it the only async code. A build
 //! without it is the node that an initramfs holds.
+//!
+//! `simulator` adds the module `sim` for the example `cluster-sim`; tests have it anyway, and the
+//! programs do not.
 #![deny(unsafe_code)]
 
 pub mod boot;
@@ -73,6 +76,7 @@ pub mod p9;
 pub mod process;
 pub mod random;
 pub mod serve;
+#[cfg(any(test, feature = "simulator"))]
 pub mod sim;
 pub mod status;
 pub mod swarm;

@@ -1,5 +1,5 @@
-//! Simulates clusters and prints how long they took: `cargo run --release --example cluster-sim --
-//! --preset flat`. With `--help` it says what else there is.
+//! Simulates clusters and prints how long they took: `cargo run --release --features simulator
+//! --example cluster-sim -- --preset flat`. `--help` lists the options.
 
 mod chart;
 mod options;

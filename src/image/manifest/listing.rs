@@ -89,6 +89,7 @@ pub struct Listing {
 
 impl Listing {
     /// Sorts entries, lays their files end to end and chooses the size of chunks.
+    #[cfg(any(test, feature = "master", feature = "simulator"))]
     pub(crate) fn new(entries: Vec<Entry>) -> Result<Listing, Problem> {
         Listing::with_chunk_bytes(entries, None)
     }
