@@ -5,17 +5,20 @@
 //! these are two, and the receiver's own downlink. As with `TCP_NOTSENT_LOWAT`, a sender may write
 //! only so far ahead of what has left.
 
+mod pipe;
+mod topology;
+
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::Range;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
 use crate::random::next_random;
+pub(super) use pipe::Piece;
+use pipe::Pipe;
+pub(super) use topology::PORT;
+pub use topology::{HostId, Link, Racks};
 
-/// Bytes of one connection that an uplink carries before the others have their turn: this much of the
-/// image, or of the rest.
-const SEGMENT_BYTES: usize = 16 << 10;
 /// Bytes that may be written and not have left, as `net/tcp.rs` sets it for the
 /// smallest chunks.
 const UNSENT_BYTES: usize = 32 << 10;
@@ -23,64 +26,6 @@ const UNSENT_BYTES: usize = 32 << 10;
 const WINDOW_BYTES: usize = 512 << 10;
 /// After this time a connection to a host that has vanished breaks, as `net/tcp.rs` sets it.
 const BREAKS_AFTER: Duration = Duration::from_secs(30);
-/// The port that everybody serves on.
-pub(super) const PORT: u16 = 20_004;
-
-/// Names a host: 0 is the master, and the nodes follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostId(pub usize);
-
-impl HostId {
-    /// The master.
-    pub const MASTER: HostId = HostId(0);
-}
-
-/// How a host is connected to the switch.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// What leaves, in bytes a second.
-    pub up_bytes_per_s: u64,
-    /// What arrives, in bytes a second.
-    pub down_bytes_per_s: u64,
-    /// From the host to the switch, and from there to the host.
-    pub delay: Duration,
-}
-
-/// Where the nodes stand. The master stands in no rack.
-#[derive(Clone, Copy, Debug)]
-pub struct Racks {
-    /// This many nodes, in the order of their numbers, stand in a rack, and share a /24: at most 250.
-    pub nodes: usize,
-    /// What a rack's switch carries to the others, and from them, in bytes a second; None: whatever
-    /// comes.
-    pub uplink_bytes_per_s: Option<u64>,
-}
-
-impl Racks {
-    fn rack(&self, host: HostId) -> Option<usize> {
-        Some(host.0.checked_sub(1)? / self.nodes)
-    }
-
-    pub(super) fn ip(&self, host: HostId) -> IpAddr {
-        let Some(rack) = self.rack(host) else { return Ipv4Addr::new(10, 255, 255, 1).into() };
-        let place = (host.0 - 1) % self.nodes + 1;
-        Ipv4Addr::new(10, (rack >> 8) as u8, rack as u8, place as u8).into()
-    }
-
-    pub(super) fn address(&self, host: HostId) -> SocketAddr {
-        SocketAddr::new(self.ip(host), PORT)
-    }
-
-    pub(super) fn host(&self, address: SocketAddr) -> Option<HostId> {
-        let IpAddr::V4(ip) = address.ip() else { return None };
-        let [_, high, low, place] = ip.octets();
-        let rack = usize::from(high) << 8 | usize::from(low);
-        match rack {
-            0xFFFF => Some(HostId::MASTER),
-            _ => Some(HostId(rack * self.nodes + usize::from(place))),
-        }
-    }
-}
 
 /// Names a connection, in the order in which they were made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -120,103 +65,6 @@ pub(super) enum Ready {
     Writable(LinkId, End),
     /// The connection is over.
     Closed(LinkId, End),
-}
-
-/// Bytes on their way. Those of the image are made where they arrive.
-#[derive(Clone, Debug)]
-pub(super) enum Piece {
-    Bytes(Vec<u8>),
-    Image { range: Range<u64>, spoilt: bool },
-}
-
-impl Piece {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Piece::Bytes(bytes) => bytes.len(),
-            Piece::Image { range, .. } => (range.end - range.start) as usize,
-        }
-    }
-
-    /// Takes the first `count` bytes off, which must be fewer than there are.
-    fn split_front(&mut self, count: usize) -> Piece {
-        match self {
-            Piece::Bytes(bytes) => {
-                let rest = bytes.split_off(count);
-                Piece::Bytes(std::mem::replace(bytes, rest))
-            }
-            Piece::Image { range, spoilt } => {
-                let front = range.start..range.start + count as u64;
-                range.start = front.end;
-                Piece::Image { range: front, spoilt: *spoilt }
-            }
-        }
-    }
-}
-
-/// What one side of a connection sends.
-#[derive(Debug)]
-struct Pipe {
-    from: HostId,
-    to: HostId,
-    /// Whether the sender still has it.
-    open: bool,
-    /// What was written and has not left.
-    unsent: VecDeque<Piece>,
-    unsent_bytes: usize,
-    /// What has left and is not read: first what has arrived, then what is under way.
-    sent: VecDeque<Piece>,
-    arrived_bytes: usize,
-    under_way_bytes: usize,
-    /// It stands in its uplink's queue.
-    in_line: bool,
-    /// Its writer found no room.
-    blocked: bool,
-}
-
-impl Pipe {
-    fn new(from: HostId, to: HostId) -> Pipe {
-        Pipe {
-            from,
-            to,
-            open: true,
-            unsent: VecDeque::new(),
-            unsent_bytes: 0,
-            sent: VecDeque::new(),
-            arrived_bytes: 0,
-            under_way_bytes: 0,
-            in_line: false,
-            blocked: false,
-        }
-    }
-
-    fn push(&mut self, piece: Piece) {
-        self.unsent_bytes += piece.len();
-        self.unsent.push_back(piece);
-    }
-
-    /// Lets a segment leave; its size. It ends with a part of the image, so that a chunk is cut into
-    /// equal parts, which are hashed in less time.
-    fn send(&mut self) -> usize {
-        let mut sent = 0;
-        while let Some(first) = self.unsent.front_mut()
-            && sent < SEGMENT_BYTES
-        {
-            let is_image = matches!(first, Piece::Image { .. });
-            let room = if is_image { SEGMENT_BYTES } else { SEGMENT_BYTES - sent };
-            let part = match first.len() <= room {
-                true => self.unsent.pop_front(),
-                false => Some(first.split_front(room)),
-            };
-            sent += part.as_ref().map_or(0, Piece::len);
-            self.sent.extend(part);
-            if is_image {
-                break;
-            }
-        }
-        self.unsent_bytes -= sent;
-        self.under_way_bytes += sent;
-        sent
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod faults;
 mod rules;
 
 use super::*;
+use crate::random::next_random;
 use crate::testing::for_seeds;
 
 const MIB: u64 = 1 << 20;

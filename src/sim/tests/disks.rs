@@ -19,6 +19,7 @@ use crate::image::path::{PARTIAL_PREFIX, TreePath};
 use crate::node::plan::{DestIs, plan};
 use crate::node::store::faults::{Disk, with};
 use crate::node::store::{Store, StoreOptions};
+use crate::sim::host::{Keep, Served};
 
 /// Pieces of this size are written by the thread that runs the cluster.
 const PIECE_BYTES: usize = 16 << 10;

@@ -5,6 +5,8 @@
 
 use super::disks::Disks;
 use super::*;
+use crate::sim::cluster::Cluster;
+use crate::sim::host::Served;
 
 #[test]
 fn whatever_goes_wrong_nothing_unverified_is_kept_and_nothing_verified_is_lost() {
