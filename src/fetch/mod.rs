@@ -4,7 +4,7 @@
 //! do: dial, send, close. Chunks are hashed here as their bytes come, so that none is ever held in memory as a whole,
 //! and only a chunk with the right hash is reported as verified.
 //!
-//! [`scheduler`] chooses which chunk is asked of whom, `candidates` which nodes are dialed, `source` is one
+//! `scheduler` chooses which chunk is asked of whom, `candidates` which nodes are dialed, `source` is one
 //! connection; `timers` names all that happens because time has passed. Before all that, [`manifest`] gets the
 //! manifest.
 
@@ -12,7 +12,7 @@ mod candidates;
 pub mod control_client;
 pub mod manifest;
 pub mod retry;
-pub mod scheduler;
+mod scheduler;
 mod source;
 mod timers;
 
@@ -462,7 +462,7 @@ impl Fetch {
     pub fn connected(&mut self, conn: Conn, own: IpAddr, now: Instant) {
         self.changed = true;
         if self.candidates.add_own(own) {
-            self.scheduler.ring().stand_at(SocketAddr::new(own, self.port));
+            self.scheduler.ring().set_own(SocketAddr::new(own, self.port));
         }
         if let Some(source) = self.sources.get_mut(&conn) {
             self.timers.stop(Timer::Connect(conn));
@@ -947,7 +947,7 @@ impl Fetch {
     fn ask_for_sources(&mut self, conn: Conn, now: Instant) {
         // Where distance matters, each has to know the one before it of those near.
         let enough = self.is_whole()
-            || self.peers() >= self.rules.max_dialled && !self.scheduler.far_is_dear();
+            || self.peers() >= self.rules.max_dialled && !self.scheduler.far_is_slow();
         let Some(source) = self.sources.get_mut(&conn) else { return };
         // If it is asked, it is asked again only after it has answered: where answers come late, as in a storm, more
         // questions would only make them later.
@@ -988,7 +988,7 @@ impl Fetch {
         let is_near = |source: &Source| self.candidates.is_near(source.address);
         let far = peers.clone().filter(|(_, source)| !is_near(source)).count();
         let spared = |source: &Source| {
-            self.scheduler.far_is_dear() && far <= self.rules.far_kept && !is_near(source)
+            self.scheduler.far_is_slow() && far <= self.rules.far_kept && !is_near(source)
         };
         // Those that have had the time to bring something.
         let old = peers.filter(|(_, source)| source.since <= last && !spared(source));
@@ -1004,7 +1004,7 @@ impl Fetch {
     /// Where distance matters, sources that are not near give way to near ones at once: nearly all has to come from
     /// those.
     fn prefer_near(&mut self, now: Instant) {
-        while self.scheduler.far_is_dear() && !self.is_whole() {
+        while self.scheduler.far_is_slow() && !self.is_whole() {
             let far: Vec<(&Conn, &Source)> =
                 self.sources.iter().filter(|(_, source)| self.is_far(source)).collect();
             if far.len() <= self.rules.far_kept {
@@ -1054,7 +1054,7 @@ impl Fetch {
     fn choose(&mut self, now: Instant, wanted: impl Fn(&Candidate) -> bool) -> Option<SocketAddr> {
         let random = next_random(&mut self.random);
         let far = self.sources.values().filter(|source| self.is_far(source));
-        let near_first = self.scheduler.far_is_dear() && far.count() >= self.rules.far_kept;
+        let near_first = self.scheduler.far_is_slow() && far.count() >= self.rules.far_kept;
         self.candidates.choose(now, random, near_first, wanted)
     }
 

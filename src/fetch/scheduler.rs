@@ -1,7 +1,16 @@
-//! A node's side: which chunk to ask of whom, and until when to wait for it.
+//! Which chunk to request from which source, and when to give a request up.
 //!
-//! The scheduler is told what happened and answers [`Scheduler::poll`] with what to ask next. It
-//! knows nothing of connections, messages or files, so that a simulator runs the very same lines.
+//! The scheduler is told what happened, and [`Scheduler::poll`] says what to do next. It knows nothing
+//! of connections, messages or files.
+//!
+//! A chunk that a master grants is requested at once. From peers, the least busy one first, each is
+//! requested that the fewest peers hold ([`Scheduler::rarest_chunk`]); once every missing chunk is
+//! requested, a late one is requested a second time ([`Scheduler::late_chunk`]).
+
+mod locality;
+#[cfg(test)]
+mod tests;
+mod timeouts;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,24 +19,15 @@ use crate::conn::Conn;
 use crate::control::Role;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::random::next_random;
-use crate::swarm::meter::smooth;
 use crate::swarm::ring::Ring;
 use crate::swarm::rules::Rules;
-
-/// So many chunks have to come from near before it is said whether others come as fast.
-const FEW_MEASURED: u32 = 8;
-/// Distance matters once so many more far chunks were late than not.
-const LATE_ENOUGH: i32 = 3;
-/// What was in time counts up to so many.
-const MOST_IN_TIME: i32 = 16;
-/// Patience doubles at most so often.
-const MOST_SETBACKS: u32 = 6;
+use locality::Locality;
+use timeouts::Timeouts;
 
 /// What to do.
-#[allow(missing_docs, reason = "each field is the source or the chunk that the text names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Ask `source` for `chunk`.
+pub(crate) enum Command {
+    /// Request a chunk.
     Fetch { source: Conn, chunk: ChunkId },
     /// Ask a master for another grant.
     AskNext { source: Conn },
@@ -37,336 +37,264 @@ pub enum Command {
     Drop { source: Conn },
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    chunk: ChunkId,
-    since: Instant,
-    /// When bytes of it last came.
-    progress: Instant,
+/// The choice of chunks and sources of one node.
+#[derive(Debug)]
+pub(crate) struct Scheduler {
+    rules: Rules,
+    layout: Layout,
+    /// Wanted, not verified.
+    missing: ChunkSet,
+    /// Missing, and requested from nobody.
+    unrequested: ChunkSet,
+    /// Requests in flight for each chunk.
+    in_flight: Vec<u8>,
+    /// Requests in flight to peers.
+    in_flight_to_peers: usize,
+    sources: BTreeMap<Conn, SourceState>,
+    /// How many peers hold each chunk.
+    copies: Vec<u32>,
+    locality: Locality,
+    timeouts: Timeouts,
+    random: u64,
+    /// Something has happened since the last poll that may change what to do.
+    changed: bool,
+    /// When there may be something to do though nothing happens.
+    deadline: Option<Instant>,
+    /// The last poll that found nothing to do.
+    idle_at: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct View {
+struct SourceState {
     role: Role,
-    /// It is of this node's subnet.
+    /// It is in this node's subnet.
     near: bool,
-    has: ChunkSet,
-    asked: Vec<Asked>,
-    /// Granted and not asked for yet.
+    held: ChunkSet,
+    requests: Vec<ChunkRequest>,
+    /// Granted, not requested yet.
     granted: Vec<ChunkId>,
-    /// Reads of `next` that wait.
-    asking: usize,
-    /// Nothing more is asked of it before then.
-    rest_until: Option<Instant>,
+    /// Requests for a grant that the master has not answered.
+    grant_requests: usize,
+    /// Nothing more is requested from it before then.
+    paused_until: Option<Instant>,
     last_heard: Instant,
 }
 
-/// The choice of chunks and sources of one node.
-#[derive(Debug)]
-pub struct Scheduler {
-    rules: Rules,
-    /// Wanted, not verified.
-    missing: ChunkSet,
-    /// Missing, and asked of nobody.
-    unasked: ChunkSet,
-    /// How many requests are out for each chunk.
-    in_flight: Vec<u8>,
-    /// How many requests are out to peers.
-    asked_of_peers: usize,
-    sources: BTreeMap<Conn, View>,
-    /// How many peers hold each chunk, and how many of those that are near.
-    copies: Vec<u32>,
-    near_copies: Vec<u32>,
-    /// Since when each is known to be with a peer that is not near.
-    far_since: Vec<Option<Instant>>,
-    /// What this node is to bring into its subnet.
-    ring: Ring,
-    /// How long a chunk usually takes from a peer that is near, and how many that was learned from.
-    usual_near: (Option<Duration>, u32),
-    /// How many more chunks from peers that are not near were late than were not.
-    far_late: i32,
-    /// What is not near has been found to come slowly.
-    far_is_dear: bool,
-    layout: Layout,
-    /// How long a chunk usually takes from request to end.
-    usual: Option<Duration>,
-    /// How often in a row nothing came for as long as this node was patient.
-    setbacks: u32,
-    set_back: Option<Instant>,
-    random: u64,
-    /// Something has happened that may change what to ask.
-    changed: bool,
-    /// When there may be something to ask though nothing happens.
-    due: Option<Instant>,
-    /// When it was last found that nothing is to be done.
-    looked: Option<Instant>,
+#[derive(Clone, Copy, Debug)]
+struct ChunkRequest {
+    chunk: ChunkId,
+    sent_at: Instant,
+    /// When bytes of the chunk last arrived; at first, when it was requested.
+    progress_at: Instant,
 }
 
 impl Scheduler {
     /// Fetches the chunks in `missing`; `seed` drives the choice among equals.
-    pub fn new(layout: Layout, missing: ChunkSet, rules: Rules, seed: u64) -> Scheduler {
+    pub(crate) fn new(layout: Layout, missing: ChunkSet, rules: Rules, seed: u64) -> Scheduler {
         Scheduler {
             rules,
-            unasked: missing.clone(),
+            layout,
+            unrequested: missing.clone(),
             missing,
             in_flight: vec![0; layout.count() as usize],
-            asked_of_peers: 0,
+            in_flight_to_peers: 0,
             sources: BTreeMap::new(),
             copies: vec![0; layout.count() as usize],
-            near_copies: vec![0; layout.count() as usize],
-            far_since: vec![None; layout.count() as usize],
-            ring: Ring::default(),
-            usual_near: (None, 0),
-            far_late: 0,
-            far_is_dear: false,
-            layout,
-            usual: None,
-            setbacks: 0,
-            set_back: None,
+            locality: Locality::new(&layout, rules),
+            timeouts: Timeouts::new(rules),
             random: seed | 1,
             changed: true,
-            due: None,
-            looked: None,
+            deadline: None,
+            idle_at: None,
         }
     }
 
     /// What is wanted and not verified yet.
-    pub fn missing(&self) -> &ChunkSet {
+    pub(crate) fn missing(&self) -> &ChunkSet {
         &self.missing
     }
 
-    /// A source can be asked from now on.
-    pub fn add(&mut self, source: Conn, role: Role, near: bool, now: Instant) {
+    /// A source is connected.
+    pub(crate) fn add(&mut self, source: Conn, role: Role, near: bool, now: Instant) {
         self.changed = true;
-        let source_state = View {
+        let source_state = SourceState {
             role,
             near,
-            has: ChunkSet::empty(&self.layout),
-            asked: Vec::new(),
+            held: ChunkSet::empty(&self.layout),
+            requests: Vec::new(),
             granted: Vec::new(),
-            asking: 0,
-            rest_until: None,
+            grant_requests: 0,
+            paused_until: None,
             last_heard: now,
         };
         self.sources.insert(source, source_state);
     }
 
-    /// A source is gone; what was asked of it is to be had elsewhere.
-    pub fn remove(&mut self, source: Conn) {
+    /// A source has disconnected; what was requested from it can be requested from others.
+    pub(crate) fn remove(&mut self, source: Conn) {
         self.changed = true;
-        let Some(gone) = self.sources.remove(&source) else { return };
-        if gone.role == Role::Node {
-            self.asked_of_peers = self.asked_of_peers.saturating_sub(gone.asked.len());
+        let Some(removed) = self.sources.remove(&source) else { return };
+        if removed.role == Role::Node {
+            self.in_flight_to_peers =
+                self.in_flight_to_peers.saturating_sub(removed.requests.len());
         }
-        for asked in &gone.asked {
-            self.count_in_flight(asked.chunk, false);
+        for request in &removed.requests {
+            self.count_in_flight(request.chunk, false);
         }
-        for chunk in gone.has.iter() {
-            let near = self.near_copies.get_mut(chunk.index()).filter(|_| gone.near);
-            for copies in self.copies.get_mut(chunk.index()).into_iter().chain(near) {
+        for chunk in removed.held.iter() {
+            if let Some(copies) = self.copies.get_mut(chunk.index()) {
                 *copies = copies.saturating_sub(1);
             }
+            self.locality.remove_copy(chunk, removed.near);
         }
     }
 
-    /// Whether what comes from outside of the subnet comes slowly, as over a rack's narrow uplink.
-    pub fn far_is_dear(&self) -> bool {
-        self.far_is_dear
+    /// Whether chunks from outside of the subnet arrive slowly, as over a rack's narrow uplink.
+    pub(crate) fn far_is_slow(&self) -> bool {
+        self.locality.far_is_slow()
     }
 
-    /// Who is near, this node among them.
-    pub fn ring(&mut self) -> &mut Ring {
-        &mut self.ring
+    /// The nodes of the subnet, this one among them.
+    pub(crate) fn ring(&mut self) -> &mut Ring {
+        self.locality.ring()
     }
 
     /// A peer has said that it holds a chunk.
-    pub fn has(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
+    pub(crate) fn has(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let window = self.peer_window();
         let Some(peer) = self.sources.get_mut(&source) else { return };
-        if peer.has.insert(chunk) {
-            let near = self.near_copies.get_mut(chunk.index()).filter(|_| peer.near);
-            for copies in self.copies.get_mut(chunk.index()).into_iter().chain(near) {
-                *copies = copies.saturating_add(1);
-            }
-            if let Some(since) = self.far_since.get_mut(chunk.index()).filter(|_| !peer.near) {
-                since.get_or_insert(now);
-            }
-            // Whoever is busy is looked at when it no longer is; and nobody is asked for what is on
-            // its way, unless all is.
-            let of_use = self.unasked.contains(chunk)
-                || self.unasked.is_empty() && self.missing.contains(chunk);
-            if of_use && peer.asked.len() < window {
-                self.changed = true;
-            }
+        if !peer.held.insert(chunk) {
+            return;
         }
+        if let Some(copies) = self.copies.get_mut(chunk.index()) {
+            *copies = copies.saturating_add(1);
+        }
+        self.locality.add_copy(chunk, peer.near, now);
+        // A busy peer is looked at again when a request to it ends. A chunk in flight is of use only
+        // when all others are, too.
+        let useful = self.unrequested.contains(chunk)
+            || self.unrequested.is_empty() && self.missing.contains(chunk);
+        self.changed |= useful && peer.requests.len() < window;
     }
 
     /// A master has granted a chunk.
-    pub fn granted(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
+    pub(crate) fn granted(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let Some(master) = self.sources.get_mut(&source) else { return };
-        master.asking = master.asking.saturating_sub(1);
+        master.grant_requests = master.grant_requests.saturating_sub(1);
         master.last_heard = now;
         master.granted.push(chunk);
         self.changed = true;
     }
 
-    /// Bytes of a chunk have come.
-    pub fn progressed(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
+    /// Bytes of a chunk have arrived.
+    pub(crate) fn progressed(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let Some(source) = self.sources.get_mut(&source) else { return };
         source.last_heard = now;
-        if let Some(asked) = source.asked.iter_mut().find(|asked| asked.chunk == chunk) {
-            asked.progress = now;
+        if let Some(request) = source.requests.iter_mut().find(|request| request.chunk == chunk) {
+            request.progress_at = now;
         }
     }
 
     /// A request ended: with a verified chunk, or with none.
-    pub fn ended(&mut self, source: Conn, chunk: ChunkId, verified: bool, now: Instant) {
+    pub(crate) fn ended(&mut self, source: Conn, chunk: ChunkId, verified: bool, now: Instant) {
         self.changed = true;
-        self.forget(source, chunk);
+        self.forget_request(source, chunk);
         let Some(source) = self.sources.get_mut(&source) else { return };
         source.last_heard = now;
         if verified {
             self.missing.remove(chunk);
-            self.unasked.remove(chunk);
-            self.setbacks = 0;
+            self.unrequested.remove(chunk);
+            self.timeouts.reset_backoff();
         } else {
-            source.rest_until = Some(now + self.usual.unwrap_or(self.rules.min_patience));
+            source.paused_until = Some(now + self.timeouts.chunk_time());
         }
     }
 
-    /// A chunk came whole from a source after this time.
-    pub fn measured(&mut self, source: Conn, took: Duration) {
-        smooth(&mut self.usual, took);
-        // What a master sends says nothing of the way: it comes when it is the node's turn.
+    /// A whole chunk took this long, from its request to its last byte.
+    pub(crate) fn measured(&mut self, source: Conn, took: Duration) {
+        self.timeouts.measured(took);
+        // A master's chunks say nothing of the way: they come when it is the node's turn.
         let peer = self.sources.get(&source).filter(|source| source.role == Role::Node);
-        let Some(near) = peer.map(|source| source.near) else { return };
-        if near {
-            smooth(&mut self.usual_near.0, took);
-            self.usual_near.1 = self.usual_near.1.saturating_add(1);
-            return;
+        if let Some(peer) = peer {
+            self.locality.measured(peer.near, took);
         }
-        let (Some(usual), FEW_MEASURED..) = self.usual_near else { return };
-        // Any chunk may be late; over a narrow uplink most are.
-        let factor = self.rules.far_factor;
-        let late = factor > 0 && took > usual.saturating_mul(factor);
-        self.far_late = (self.far_late + if late { 1 } else { -1 }).max(-MOST_IN_TIME);
-        self.far_is_dear |= self.far_late >= LATE_ENOUGH;
     }
 
-    /// When a chunk was asked of a source.
-    pub fn asked_since(&self, source: Conn, chunk: ChunkId) -> Option<Instant> {
+    /// When a chunk was requested from a source.
+    pub(crate) fn asked_since(&self, source: Conn, chunk: ChunkId) -> Option<Instant> {
         let source = self.sources.get(&source)?;
-        source.asked.iter().find(|asked| asked.chunk == chunk).map(|asked| asked.since)
+        let request = source.requests.iter().find(|request| request.chunk == chunk)?;
+        Some(request.sent_at)
     }
 
     /// The next thing to do, or None until something happens or [`Scheduler::deadline`] comes.
-    pub fn poll(&mut self, now: Instant) -> Option<Command> {
+    pub(crate) fn poll(&mut self, now: Instant) -> Option<Command> {
         if self.is_idle(now) {
             return None;
         }
-        let Some(command) = self.give_up(now).or_else(|| self.ask(now)) else {
-            self.looked = Some(now);
+        let Some(command) = self.give_up(now).or_else(|| self.request(now)) else {
+            self.idle_at = Some(now);
             self.changed = false;
-            self.due = self.next_due();
+            self.deadline = self.next_deadline();
             return None;
         };
+        self.record(command, now);
+        Some(command)
+    }
+
+    /// Whether [`Scheduler::poll`] has nothing to do at present.
+    pub(crate) fn is_idle(&self, now: Instant) -> bool {
+        !self.changed && self.deadline.is_none_or(|deadline| now < deadline)
+    }
+
+    /// When [`Scheduler::poll`] may have something to do though nothing happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    fn record(&mut self, command: Command, now: Instant) {
         match command {
             Command::Fetch { source, chunk } => {
                 self.count_in_flight(chunk, true);
                 if let Some(source) = self.sources.get_mut(&source) {
                     source.granted.retain(|granted| *granted != chunk);
-                    if source.asked.is_empty() {
+                    if source.requests.is_empty() {
                         source.last_heard = now;
                     }
-                    let asked = Asked { chunk, since: now, progress: now };
-                    source.asked.push(asked);
-                    self.asked_of_peers += usize::from(source.role == Role::Node);
+                    source.requests.push(ChunkRequest { chunk, sent_at: now, progress_at: now });
+                    self.in_flight_to_peers += usize::from(source.role == Role::Node);
                 }
             }
             Command::AskNext { source } => {
                 if let Some(source) = self.sources.get_mut(&source) {
-                    source.asking += 1;
+                    source.grant_requests += 1;
                 }
             }
-            Command::Abandon { source, chunk } => self.forget(source, chunk),
+            Command::Abandon { source, chunk } => self.forget_request(source, chunk),
             Command::Drop { source } => self.remove(source),
         }
-        Some(command)
     }
 
-    /// Whether [`Scheduler::poll`] has nothing to do at present.
-    pub fn is_idle(&self, now: Instant) -> bool {
-        !self.changed && self.due.is_none_or(|due| now < due)
-    }
-
-    /// When [`Scheduler::poll`] may have something new to say by itself.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.due
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        let (patience, silence) = (self.patience(), self.silence());
-        let requests = self.sources.values().flat_map(|source| {
-            let silent = source.asked.first().map(|_| source.last_heard + silence);
-            let impatient = source.asked.iter().map(move |asked| asked.progress + patience);
-            let rested = source.rest_until.filter(|_| !self.missing.is_empty());
-            let doubled = self.unasked.is_empty().then_some(self.doubling()).flatten();
-            let doubled = doubled
-                .into_iter()
-                .flat_map(move |after| source.asked.iter().map(move |asked| asked.since + after));
-            impatient.chain(silent).chain(rested).chain(doubled)
-        });
-        let imports = self.next_import();
-        let requests = requests.chain(imports);
-        // What was due at the last look and did not lead to anything is not due again.
-        let looked = self.looked;
-        requests.filter(|at| looked.is_none_or(|looked| *at > looked)).min()
-    }
-
-    /// How long a request may go without progress.
-    fn patience(&self) -> Duration {
-        let rules = &self.rules;
-        let patience = self.usual.map_or(rules.first_patience, |usual| {
-            usual.saturating_mul(rules.patience_factor).max(rules.min_patience)
-        });
-        patience.saturating_mul(1 << self.setbacks)
-    }
-
-    /// How long a source may be silent.
-    fn silence(&self) -> Duration {
-        self.rules.silence.saturating_mul(1 << self.setbacks).max(self.patience())
-    }
-
-    /// Something was given up. Twice the time is waited from now on, until a chunk comes: where a link is
-    /// so slow that each of many sources seems silent, giving up would else be all that ever happens.
-    fn set_back(&mut self, now: Instant) {
-        let patience = self.patience();
-        if self.set_back.is_none_or(|last| now.saturating_duration_since(last) >= patience) {
-            self.set_back = Some(now);
-            self.setbacks = (self.setbacks + 1).min(MOST_SETBACKS);
-        }
-    }
-
-    /// Ends what takes too long, and what another source has brought meanwhile.
+    /// Ends requests that take too long, and those for chunks that another source has brought meanwhile.
     fn give_up(&mut self, now: Instant) -> Option<Command> {
-        let (patience, silence) = (self.patience(), self.silence());
+        let (stall, silence) = (self.timeouts.stall(), self.timeouts.silence());
         for (&id, source) in &mut self.sources {
-            if !source.asked.is_empty()
+            if !source.requests.is_empty()
                 && now.saturating_duration_since(source.last_heard) >= silence
             {
-                self.set_back(now);
+                self.timeouts.back_off(now);
                 return Some(Command::Drop { source: id });
             }
-            for asked in &source.asked {
-                let late = now.saturating_duration_since(asked.progress) >= patience;
-                if !self.missing.contains(asked.chunk) {
-                    return Some(Command::Abandon { source: id, chunk: asked.chunk });
+            for request in &source.requests {
+                let chunk = request.chunk;
+                if !self.missing.contains(chunk) {
+                    return Some(Command::Abandon { source: id, chunk });
                 }
-                // A master's grant is kept: it goes on until the silence is too long.
-                if late && source.role == Role::Node {
-                    source.rest_until = Some(now + patience);
-                    let chunk = asked.chunk;
-                    self.set_back(now);
+                let stalled = now.saturating_duration_since(request.progress_at) >= stall;
+                // A granted chunk is kept until its master is silent for too long: nobody else has it.
+                if stalled && source.role == Role::Node {
+                    source.paused_until = Some(now + stall);
+                    self.timeouts.back_off(now);
                     return Some(Command::Abandon { source: id, chunk });
                 }
             }
@@ -374,123 +302,117 @@ impl Scheduler {
         None
     }
 
-    fn ask(&mut self, now: Instant) -> Option<Command> {
+    fn request(&mut self, now: Instant) -> Option<Command> {
         if self.missing.is_empty() {
             return None;
         }
-        // What was granted is fetched without delay, since nobody else gets it meanwhile.
+        if let Some(command) = self.request_from_masters() {
+            return Some(command);
+        }
+        let random = next_random(&mut self.random);
+        let window = self.peer_window();
+        let mut free: Vec<(usize, u64, Conn)> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| source.role == Role::Node && source.requests.len() < window)
+            .filter(|(_, source)| source.paused_until.is_none_or(|until| until <= now))
+            .map(|(id, source)| (source.requests.len(), id.0.wrapping_mul(random), *id))
+            .collect();
+        free.sort_unstable();
+        free.iter().find_map(|&(_, _, id)| {
+            let source = self.sources.get(&id)?;
+            let chunk = self.rarest_chunk(source, now).or_else(|| self.late_chunk(source, now))?;
+            Some(Command::Fetch { source: id, chunk })
+        })
+    }
+
+    /// Requests what was granted without delay, since nobody else gets it meanwhile.
+    fn request_from_masters(&mut self) -> Option<Command> {
         for (&id, source) in &mut self.sources {
             while let Some(&chunk) = source.granted.first() {
-                if self.missing.contains(chunk) && source.asked.iter().all(|a| a.chunk != chunk) {
+                let requested = source.requests.iter().any(|request| request.chunk == chunk);
+                if self.missing.contains(chunk) && !requested {
                     return Some(Command::Fetch { source: id, chunk });
                 }
                 source.granted.remove(0);
             }
-            let busy = source.asked.len() + source.asking;
+            let busy = source.requests.len() + source.grant_requests;
             if source.role == Role::Master && busy < self.rules.master_window {
                 return Some(Command::AskNext { source: id });
             }
         }
-        let random = next_random(&mut self.random);
-        let peers = self.sources.iter().filter(|(_, s)| s.role == Role::Node);
-        let window = self.peer_window();
-        let mut idle: Vec<(usize, u64, Conn)> = peers
-            .filter(|(_, s)| s.asked.len() < window)
-            .filter(|(_, s)| s.rest_until.is_none_or(|until| until <= now))
-            .map(|(id, s)| (s.asked.len(), id.0.wrapping_mul(random), *id))
-            .collect();
-        idle.sort_unstable();
-        idle.iter().find_map(|&(_, _, id)| self.choose(id, now))
+        None
     }
 
-    /// How many requests may be out to one peer.
+    /// How many requests may be in flight to one peer.
     fn peer_window(&self) -> usize {
         let peers = self.sources.values().filter(|source| source.role == Role::Node).count();
         let enough = self.rules.enough_in_flight;
-        if self.asked_of_peers.max(peers) >= enough { 1 } else { self.rules.peer_window }
+        if self.in_flight_to_peers.max(peers) >= enough { 1 } else { self.rules.peer_window }
     }
 
-    /// The rarest chunk that `id` has and nobody was asked for, so that no chunk stays with a few nodes that all others
-    /// have to wait for; near the end, one that somebody else was asked for and does not bring.
-    fn choose(&self, id: Conn, now: Instant) -> Option<Command> {
-        let source = self.sources.get(&id)?;
-        let requests = |chunk: ChunkId| self.in_flight.get(chunk.index()).copied().unwrap_or(0);
-        let spread = self.random;
-        let choosy = !source.near && self.is_choosy();
-        let here = source.has.common(&self.unasked);
-        let here = here.filter(|chunk| !choosy || self.imports(*chunk, now));
-        let first = here.min_by_key(|chunk| {
-            let mixed = u64::from(chunk.get()).wrapping_add(1).wrapping_mul(spread);
+    /// Of the chunks that are requested from nobody, the one that the fewest peers hold, so that no chunk
+    /// stays with a few nodes that all others have to wait for. Among equals any.
+    fn rarest_chunk(&self, source: &SourceState, now: Instant) -> Option<ChunkId> {
+        let chunks = source.held.common(&self.unrequested);
+        chunks.filter(|chunk| self.may_come_from(source, *chunk, now)).min_by_key(|chunk| {
+            let mixed = u64::from(chunk.get()).wrapping_add(1).wrapping_mul(self.random);
             (self.copies.get(chunk.index()).copied().unwrap_or(0), mixed)
-        });
-        if let Some(chunk) = first {
-            return Some(Command::Fetch { source: id, chunk });
-        }
-        if !source.asked.is_empty() || !self.unasked.is_empty() {
+        })
+    }
+
+    /// Once every missing chunk is requested, one that does not come in the usual time is requested a
+    /// second time, from an idle peer: the node waits for nothing else, and the first source may be
+    /// gone.
+    fn late_chunk(&self, source: &SourceState, now: Instant) -> Option<ChunkId> {
+        if !source.requests.is_empty() || !self.unrequested.is_empty() {
             return None;
         }
-        let overdue = now.checked_sub(self.doubling()?)?;
-        let useful = source.has.common(&self.missing);
-        let useful = useful.filter(|chunk| !choosy || self.imports(*chunk, now));
-        let doubled = useful.filter(|chunk| requests(*chunk) == 1).find(|chunk| {
-            let others = self.sources.values().flat_map(|source| &source.asked);
-            others.filter(|asked| asked.chunk == *chunk).all(|asked| asked.since <= overdue)
-        })?;
-        Some(Command::Fetch { source: id, chunk: doubled })
+        let late = now.checked_sub(self.timeouts.late()?)?;
+        let all_late = |chunk: ChunkId| {
+            let requests = self.sources.values().flat_map(|source| &source.requests);
+            requests.filter(|request| request.chunk == chunk).all(|request| request.sent_at <= late)
+        };
+        let mut chunks = source.held.common(&self.missing);
+        chunks.find(|chunk| {
+            self.in_flight.get(chunk.index()) == Some(&1)
+                && self.may_come_from(source, *chunk, now)
+                && all_late(*chunk)
+        })
     }
 
-    /// Whether this node may take a chunk from a peer that is not near, where that is dear.
-    fn imports(&self, chunk: ChunkId, now: Instant) -> bool {
-        if self.near_copies.get(chunk.index()).is_some_and(|copies| *copies > 0) {
-            return false;
-        }
-        let since = self.far_since.get(chunk.index()).copied().flatten();
-        let waited = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        let doublings = waited.div_duration_f64(self.import_patience()) as u32;
-        let turns = 1usize.checked_shl(doublings).unwrap_or(usize::MAX);
-        self.ring.before(chunk) < turns
+    fn may_come_from(&self, source: &SourceState, chunk: ChunkId, now: Instant) -> bool {
+        source.near || self.locality.may_import(chunk, self.timeouts.chunk_time(), now)
     }
 
-    /// When the next chunk may be taken from a peer that is not near.
-    fn next_import(&self) -> Option<Instant> {
-        let idle = |source: &View| !source.near && source.asked.is_empty();
-        if !self.is_choosy() || !self.sources.values().any(idle) {
-            return None;
-        }
-        let looked = self.looked?;
-        let patience = self.import_patience();
-        let elsewhere =
-            self.unasked.iter().filter(|chunk| self.near_copies.get(chunk.index()) == Some(&0));
-        let since =
-            elsewhere.filter_map(|chunk| self.far_since.get(chunk.index()).copied().flatten());
-        let doubles = since.map(|since| {
-            let waited = looked.saturating_duration_since(since).div_duration_f64(patience);
-            since + patience * (waited as u32).saturating_add(1)
+    fn next_deadline(&self) -> Option<Instant> {
+        let (stall, silence) = (self.timeouts.stall(), self.timeouts.silence());
+        let late = self.timeouts.late().filter(|_| self.unrequested.is_empty());
+        let of_sources = self.sources.values().flat_map(|source| {
+            let silent = source.requests.first().map(|_| source.last_heard + silence);
+            let stalled = source.requests.iter().map(move |request| request.progress_at + stall);
+            let resumed = source.paused_until.filter(|_| !self.missing.is_empty());
+            let late = late.into_iter().flat_map(move |late| {
+                source.requests.iter().map(move |request| request.sent_at + late)
+            });
+            stalled.chain(silent).chain(resumed).chain(late)
         });
-        doubles.min()
+        let idle_far = |source: &SourceState| !source.near && source.requests.is_empty();
+        let polled = self.idle_at.filter(|_| self.sources.values().any(idle_far));
+        let import = polled.and_then(|polled| {
+            self.locality.next_import(&self.unrequested, self.timeouts.chunk_time(), polled)
+        });
+        // What was due at the last idle poll, and led to nothing, is not due again.
+        let past = |at: &Instant| self.idle_at.is_none_or(|idle_at| *at > idle_at);
+        of_sources.chain(import).filter(past).min()
     }
 
-    fn import_patience(&self) -> Duration {
-        let usual = self.usual.unwrap_or(self.rules.min_patience);
-        usual.saturating_mul(self.rules.import_patience_factor).max(self.rules.min_patience)
-    }
-
-    /// Whether it matters who is near, and somebody is.
-    fn is_choosy(&self) -> bool {
-        self.far_is_dear && self.ring.others() > 0
-    }
-
-    /// How long a chunk may be on its way near the end before it is asked of another as well.
-    fn doubling(&self) -> Option<Duration> {
-        self.usual.map(|usual| usual.max(self.rules.min_patience / 4))
-    }
-
-    fn forget(&mut self, source: Conn, chunk: ChunkId) {
+    fn forget_request(&mut self, source: Conn, chunk: ChunkId) {
         let Some(source) = self.sources.get_mut(&source) else { return };
-        let before = source.asked.len();
-        source.asked.retain(|asked| asked.chunk != chunk);
-        if source.asked.len() < before {
-            self.asked_of_peers -= usize::from(source.role == Role::Node);
+        let before = source.requests.len();
+        source.requests.retain(|request| request.chunk != chunk);
+        if source.requests.len() < before {
+            self.in_flight_to_peers -= usize::from(source.role == Role::Node);
             self.count_in_flight(chunk, false);
         }
     }
@@ -498,13 +420,11 @@ impl Scheduler {
     fn count_in_flight(&mut self, chunk: ChunkId, more: bool) {
         if let Some(count) = self.in_flight.get_mut(chunk.index()) {
             *count = if more { count.saturating_add(1) } else { count.saturating_sub(1) };
-            match *count {
-                0 if self.missing.contains(chunk) => self.unasked.insert(chunk),
-                _ => self.unasked.remove(chunk),
-            };
+            if *count == 0 && self.missing.contains(chunk) {
+                self.unrequested.insert(chunk);
+            } else {
+                self.unrequested.remove(chunk);
+            }
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

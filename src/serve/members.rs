@@ -10,7 +10,7 @@ use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::network::{Subnet, subnet};
 use crate::random::next_random;
 use crate::swarm::meter::Meter;
-use crate::swarm::ring::{Place, place_of};
+use crate::swarm::ring::{Position, position_of};
 use crate::swarm::rules::Rules;
 
 /// A connection that takes part.
@@ -31,7 +31,7 @@ pub struct Member {
     /// Image bytes sent to it from here.
     pub sent_bytes: u64,
     /// How fast `held` grows, in bytes.
-    pub income: Meter,
+    pub(crate) income: Meter,
     /// What it says of its own sending.
     pub passes_on: PassesOn,
     /// It shows all files and stays while a classic client reads one.
@@ -46,7 +46,7 @@ pub struct PassesOn {
     /// Image bytes that it has sent to others.
     pub bytes: u64,
     /// How fast that grows.
-    pub rate: Meter,
+    pub(crate) rate: Meter,
     /// How many it fetches from, this server included.
     pub sources: u32,
 }
@@ -74,7 +74,7 @@ pub struct Members {
     /// The same for each subnet, so that nobody has to look for those near to it.
     near: BTreeMap<Subnet, BTreeSet<Turn>>,
     /// Those who serve by their places on the ring of their subnet.
-    rings: BTreeMap<Subnet, BTreeMap<Place, Conn>>,
+    rings: BTreeMap<Subnet, BTreeMap<Position, Conn>>,
     /// Those who went away before they were whole.
     gone: Gone,
     /// Image bytes that came to nodes while they were connected, as they say.
@@ -130,7 +130,7 @@ impl Members {
         let address = SocketAddr::new(member.peer.ip(), port);
         member.serves = Some(address);
         let ring = self.rings.entry(subnet(address.ip())).or_default();
-        ring.insert(place_of(address), conn);
+        ring.insert(position_of(address), conn);
         self.gone.is_back(address);
         // As often as the others, or everybody would be sent to those who have come last.
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
@@ -166,10 +166,10 @@ impl Members {
         self.step_out(conn);
         let address = self.members.get_mut(&conn)?.serves.take()?;
         let ring = self.rings.get_mut(&subnet(address.ip()))?;
-        if *ring.get(&place_of(address))? != conn {
+        if *ring.get(&position_of(address))? != conn {
             return None;
         }
-        ring.remove(&place_of(address));
+        ring.remove(&position_of(address));
         if ring.is_empty() {
             self.rings.remove(&subnet(address.ip()));
         }
@@ -314,7 +314,7 @@ impl Members {
     fn before(&self, address: SocketAddr) -> Option<SocketAddr> {
         let ring = self.rings.get(&subnet(address.ip()))?;
         let before =
-            ring.range(..place_of(address)).next_back().or_else(|| ring.iter().next_back());
+            ring.range(..position_of(address)).next_back().or_else(|| ring.iter().next_back());
         let (_, conn) = before?;
         self.members.get(conn)?.serves.filter(|before| *before != address)
     }
@@ -406,7 +406,7 @@ mod tests {
         let serves = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 20_004);
         let near = addresses.iter().skip(1).step_by(2);
         let mut ring: Vec<SocketAddr> = near.map(|ip| serves(ip)).collect();
-        ring.sort_unstable_by_key(|address| place_of(*address));
+        ring.sort_unstable_by_key(|address| position_of(*address));
         for (before, own) in ring.iter().zip(ring.iter().cycle().skip(1)) {
             let conn = addresses.iter().position(|ip| serves(ip) == *own).unwrap();
             assert!(members.sources(Conn(conn as u64)).contains(before));

@@ -1,56 +1,57 @@
-//! How fast something goes: bytes of the last few seconds.
+//! Rates over the last few seconds, and moving averages.
 
 use std::time::{Duration, Instant};
 
-/// Bytes are counted in stretches of this length; a rate is that of the last one to two of them.
-const STRETCH: Duration = Duration::from_secs(3);
-/// What came in less than this is not called a rate yet.
-const LEAST: Duration = Duration::from_millis(500);
+/// Bytes are counted in windows of this length; a rate is that of the last one to two of them.
+const WINDOW: Duration = Duration::from_secs(3);
+/// Shortest time over which a rate is computed.
+const MIN_TIME: Duration = Duration::from_millis(500);
 
-/// Counts bytes, and says how many a second came lately.
+/// Counts bytes, and computes how many a second came lately.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Meter {
-    /// The last two stretches; none before there was anything to count.
-    stretches: Option<(Stretch, Stretch)>,
+pub(crate) struct Meter {
+    /// The last two; None before the first bytes.
+    windows: Option<(Window, Window)>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Stretch {
+struct Window {
     began: Instant,
     bytes: u64,
 }
 
 impl Meter {
-    /// So many bytes more.
-    pub fn add(&mut self, bytes: u64, now: Instant) {
-        let fresh = Stretch { began: now, bytes: 0 };
-        let (before, mut last) = self.at(now).unwrap_or((fresh, fresh));
+    pub(crate) fn add(&mut self, bytes: u64, now: Instant) {
+        let fresh = Window { began: now, bytes: 0 };
+        let (before, mut last) = self.windows_at(now).unwrap_or((fresh, fresh));
         last.bytes = last.bytes.saturating_add(bytes);
-        self.stretches = Some((before, last));
+        self.windows = Some((before, last));
     }
 
-    /// Bytes a second.
-    pub fn rate(&self, now: Instant) -> u64 {
-        let Some((before, last)) = self.at(now) else { return 0 };
-        let time = now.saturating_duration_since(before.began).max(LEAST);
+    /// In bytes a second.
+    pub(crate) fn rate(&self, now: Instant) -> u64 {
+        let Some((before, last)) = self.windows_at(now) else { return 0 };
+        let time = now.saturating_duration_since(before.began).max(MIN_TIME);
         let bytes = u128::from(before.bytes) + u128::from(last.bytes);
         u64::try_from(bytes * 1000 / time.as_millis().max(1)).unwrap_or(u64::MAX)
     }
 
-    /// The stretches as they are by `now`; None if nothing came in either.
-    fn at(&self, now: Instant) -> Option<(Stretch, Stretch)> {
-        let (before, last) = self.stretches?;
+    /// The windows at `now`; None if nothing came in either.
+    fn windows_at(&self, now: Instant) -> Option<(Window, Window)> {
+        let (before, last) = self.windows?;
         let age = now.saturating_duration_since(last.began);
-        match age {
-            _ if age < STRETCH => Some((before, last)),
-            _ if age < STRETCH * 2 => Some((last, Stretch { began: now, bytes: 0 })),
-            _ => None,
+        if age < WINDOW {
+            Some((before, last))
+        } else if age < WINDOW * 2 {
+            Some((last, Window { began: now, bytes: 0 }))
+        } else {
+            None
         }
     }
 }
 
 /// Folds a measurement into a running mean that forgets (weight 1/8, as TCP's round-trip time).
-pub fn smooth(mean: &mut Option<Duration>, measured: Duration) {
+pub(crate) fn smooth(mean: &mut Option<Duration>, measured: Duration) {
     *mean = Some(match *mean {
         None => measured,
         Some(mean) => mean.saturating_mul(7).saturating_add(measured) / 8,
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_flow_has_its_rate_from_the_first_second_on() {
+    fn the_rate_of_a_steady_flow_is_right_after_a_second() {
         for secs in [1, 4, 60] {
             let (meter, now) = steady(1000, secs);
             let rate = meter.rate(now);
@@ -82,14 +83,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_has_no_rate_a_few_seconds_later() {
+    fn the_rate_is_zero_a_few_seconds_after_the_last_bytes() {
         let (meter, now) = steady(1000, 60);
-        assert!(meter.rate(now + STRETCH) < 10_000);
-        assert_eq!(meter.rate(now + 2 * STRETCH), 0);
+        assert!(meter.rate(now + WINDOW) < 10_000);
+        assert_eq!(meter.rate(now + 2 * WINDOW), 0);
     }
 
     #[test]
-    fn a_single_burst_is_no_rate_without_end() {
+    fn the_rate_of_a_single_burst_is_bounded() {
         let now = Instant::now();
         let mut meter = Meter::default();
         meter.add(1 << 20, now);

@@ -3,24 +3,21 @@
 //! The lower bound for S bytes onto N nodes with equal links of rate B is S/B, however many nodes:
 //! each chunk has to leave the master once, and nodes can trade from there. These rules come close:
 //!
-//! - The master hands out first what nobody else holds ([`grants`]). A second copy goes only to a
-//!   node that starves.
-//! - A node asks its peers for their rarest chunk, one at a time and one queued behind it, and the
-//!   least busy peer first ([`scheduler`]).
-//! - Whoever uploads has few slots, and gives a free one to whoever has waited longest ([`uploads`]).
-//!   Slow nodes get nothing from the master that is scarce ([`grants`]).
-//! - A node trades the source that brings least for another, again and again ([`crate::fetch`]).
-//! - Few read the manifest at a time, and have it to send soon ([`readers`]).
-//! - A newcomer is sent to nodes half of which are near it, the least named first ([`members`]).
-//! - Where what comes from other subnets comes slowly, each chunk is brought into a subnet by one of its
-//!   nodes ([`ring`]).
-//! - A request that takes several times as long as usual is made elsewhere, and near the end the
-//!   last chunks are asked of two.
+//! - The master hands out first what nobody else holds. A second copy goes only to a node that starves,
+//!   and slow nodes get nothing that is scarce (`serve::grants`).
+//! - A node requests from each peer the rarest chunk that it has, the least busy peer first, and near
+//!   the end late chunks from two (`fetch::scheduler`).
+//! - A node sends a few chunks at a time. A free slot goes to the client that has waited longest
+//!   (`serve::uploads`).
+//! - A node replaces the source that brings least by another, again and again (`fetch`).
+//! - Few clients read the manifest at a time, and soon have it to pass on.
+//! - A new node is sent to nodes half of which are near it, the least named first.
+//! - Where chunks from other subnets arrive slowly, each is imported into a subnet by one of its nodes
+//!   ([`ring`], `fetch::scheduler`).
 //!
-//! How fast all of it goes is counted in [`meter`]. Clients of the 2009 xget are apart from it, in
-//! `classic`, and what nodes complain of is in `log`. [`rules`] has all of their numbers. [`hub`] is the
-//! side that is asked, for the master and for nodes; [`crate::fetch`] the side that asks.
+//! This module holds what both sides share: the numbers of all of these rules ([`rules`]), the ring of a subnet,
+//! and rates ([`meter`]).
 
-pub mod meter;
-pub mod ring;
+pub(crate) mod meter;
+pub(crate) mod ring;
 pub mod rules;

@@ -1,75 +1,70 @@
-//! Who of a subnet brings a chunk into it, without a word between its nodes.
+//! Which node of a subnet imports a chunk into it, agreed on without a message between its nodes.
 //!
-//! The nodes of a subnet stand on a ring, each at a place drawn from its address, and so do the chunks.
-//! A chunk is brought in by the node that comes next after its place; whoever knows the node before
-//! its own place knows all that is its own to bring. The master names that one.
+//! This is consistent hashing: nodes and chunks have positions on a ring, and a chunk belongs to the next
+//! node after it. A node that knows its predecessor knows which chunks are its own; the master names
+//! the predecessor.
 
 use std::net::{IpAddr, SocketAddr};
 
 use crate::image::chunks::ChunkId;
 use crate::random::next_random;
 
-/// A place on the ring. After the last comes the first.
-pub type Place = u64;
+/// A position on the ring. After the last comes the first.
+pub(crate) type Position = u64;
 
-/// Where a node stands that serves at `address`.
-pub fn place_of(address: SocketAddr) -> Place {
+/// The position of the node that serves at `address`.
+pub(crate) fn position_of(address: SocketAddr) -> Position {
     let ip = match address.ip() {
         IpAddr::V4(ip) => u64::from(ip.to_bits()),
         IpAddr::V6(ip) => (ip.to_bits() >> 64) as u64 ^ ip.to_bits() as u64,
     };
-    drawn(ip.rotate_left(16) ^ u64::from(address.port()))
+    hash(ip.rotate_left(16) ^ u64::from(address.port()))
 }
 
-fn drawn(from: u64) -> Place {
+fn hash(from: u64) -> Position {
     let mut state = from.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     next_random(&mut state);
     next_random(&mut state)
 }
 
-/// A node's place among those of its subnet that it knows.
+/// The nodes of a subnet, as one of them knows them.
 #[derive(Debug, Default)]
-pub struct Ring {
-    own: Place,
-    /// In order.
-    others: Vec<Place>,
+pub(crate) struct Ring {
+    own: Position,
+    /// Sorted.
+    others: Vec<Position>,
 }
 
 impl Ring {
     /// This node serves at `address`.
-    pub fn stand_at(&mut self, address: SocketAddr) {
-        self.own = place_of(address);
+    pub(crate) fn set_own(&mut self, address: SocketAddr) {
+        self.own = position_of(address);
     }
 
-    /// Another node of the subnet serves at `address`.
-    pub fn add(&mut self, address: SocketAddr) {
-        let place = place_of(address);
-        if let Err(index) = self.others.binary_search(&place) {
-            self.others.insert(index, place);
+    pub(crate) fn add(&mut self, address: SocketAddr) {
+        let position = position_of(address);
+        if let Err(index) = self.others.binary_search(&position) {
+            self.others.insert(index, position);
         }
     }
 
-    /// That node is gone.
-    pub fn remove(&mut self, address: SocketAddr) {
-        if let Ok(index) = self.others.binary_search(&place_of(address)) {
+    pub(crate) fn remove(&mut self, address: SocketAddr) {
+        if let Ok(index) = self.others.binary_search(&position_of(address)) {
             self.others.remove(index);
         }
     }
 
-    /// How many others are known.
-    pub fn others(&self) -> usize {
+    /// How many other nodes are known.
+    pub(crate) fn others(&self) -> usize {
         self.others.len()
     }
 
-    /// How many of them come after the chunk and before this node: 0 if it is this node's to bring.
-    pub fn before(&self, chunk: ChunkId) -> usize {
-        let index = |place| self.others.partition_point(|other| *other < place);
-        let place = drawn(u64::from(chunk.get()) << 32);
-        let (first, own) = (index(place), index(self.own));
-        match place <= self.own {
-            true => own - first,
-            false => self.others.len() - first + own,
-        }
+    /// How many nodes come after the chunk and before this one; 0 if the chunk is this node's own.
+    pub(crate) fn nodes_before(&self, chunk: ChunkId) -> usize {
+        let index = |position| self.others.partition_point(|other| *other < position);
+        let position = hash(u64::from(chunk.get()) << 32);
+        let (first, own) = (index(position), index(self.own));
+        if position <= self.own { own - first } else { self.others.len() - first + own }
     }
 }
 
@@ -82,44 +77,49 @@ mod tests {
         SocketAddr::new([10, 0, 0, n].into(), 20_004)
     }
 
-    /// The ring as the node at place `n` of 50 sees it.
+    /// The ring as node `n` of 50 sees it, if it knows those that are `known`.
     fn ring(n: u8, known: impl Fn(u8) -> bool) -> Ring {
         let mut ring = Ring::default();
-        ring.stand_at(address(n));
-        (1..=50).filter(|other| *other != n && known(*other)).for_each(|n| ring.add(address(n)));
+        ring.set_own(address(n));
+        for other in (1..=50).filter(|other| *other != n && known(*other)) {
+            ring.add(address(other));
+        }
         ring
     }
 
     #[test]
-    fn each_chunk_is_one_nodes_to_bring() {
+    fn each_chunk_belongs_to_one_node() {
         let rings: Vec<Ring> = (1..=50).map(|n| ring(n, |_| true)).collect();
         let layout = Layout::for_image(64 << 20);
         for chunk in layout.iter() {
-            let mut before: Vec<usize> = rings.iter().map(|ring| ring.before(chunk)).collect();
+            let mut before: Vec<usize> =
+                rings.iter().map(|ring| ring.nodes_before(chunk)).collect();
             before.sort_unstable();
-            assert_eq!(before, (0..50).collect::<Vec<usize>>(), "everybody has another turn");
+            assert_eq!(before, (0..50).collect::<Vec<usize>>(), "each node has another rank");
         }
     }
 
     #[test]
-    fn to_know_the_one_before_is_enough() {
+    fn a_node_that_knows_its_predecessor_knows_its_chunks() {
         let layout = Layout::for_image(64 << 20);
-        let mut by_place: Vec<u8> = (1..=50).collect();
-        by_place.sort_unstable_by_key(|n| place_of(address(*n)));
-        for pair in by_place.windows(2) {
+        let mut by_position: Vec<u8> = (1..=50).collect();
+        by_position.sort_unstable_by_key(|n| position_of(address(*n)));
+        for pair in by_position.windows(2) {
             let (all, one) = (ring(pair[1], |_| true), ring(pair[1], |n| n == pair[0]));
-            let own = |ring: &Ring| layout.iter().filter(|c| ring.before(*c) == 0).count();
+            let own = |ring: &Ring| layout.iter().filter(|c| ring.nodes_before(*c) == 0).count();
             assert_eq!(own(&one), own(&all));
         }
     }
 
     #[test]
-    fn what_was_of_one_that_is_gone_is_the_next_ones_to_bring() {
+    fn the_next_node_takes_over_the_chunks_of_one_that_has_gone() {
         let layout = Layout::for_image(64 << 20);
         let mut rings: Vec<Ring> = (1..50).map(|n| ring(n, |_| true)).collect();
-        rings.iter_mut().for_each(|ring| ring.remove(address(50)));
+        for ring in &mut rings {
+            ring.remove(address(50));
+        }
         for chunk in layout.iter() {
-            assert_eq!(rings.iter().filter(|ring| ring.before(chunk) == 0).count(), 1);
+            assert_eq!(rings.iter().filter(|ring| ring.nodes_before(chunk) == 0).count(), 1);
         }
     }
 }

@@ -1,3 +1,4 @@
+use super::locality::MIN_NEAR_SAMPLES;
 use super::*;
 
 const A: Conn = Conn(1);
@@ -47,15 +48,16 @@ impl Node {
         self.scheduler.ended(source, chunk, true, self.now);
     }
 
-    /// So many chunks took so many milliseconds each.
+    /// `count` chunks took `millis` milliseconds each.
     fn measured(&mut self, source: Conn, millis: u64, count: u32) {
-        let took = Duration::from_millis(millis);
-        (0..count).for_each(|_| self.scheduler.measured(source, took));
+        for _ in 0..count {
+            self.scheduler.measured(source, Duration::from_millis(millis));
+        }
     }
 }
 
 #[test]
-fn the_rarest_chunk_is_asked_for_first() {
+fn the_rarest_chunk_is_requested_first() {
     let mut node = Node::new(3);
     node.peer(A, [0, 1]);
     node.peer(B, [0, 1, 2]);
@@ -65,14 +67,14 @@ fn the_rarest_chunk_is_asked_for_first() {
 }
 
 #[test]
-fn one_chunk_comes_and_one_is_queued_behind_it() {
+fn one_request_is_queued_behind_the_chunk_that_arrives() {
     let mut node = Node::new(10);
     node.peer(A, 0..10);
     assert_eq!(node.fetches().len(), node.scheduler.rules.peer_window);
 }
 
 #[test]
-fn with_enough_in_flight_none_is_queued_behind_another() {
+fn with_enough_requests_in_flight_none_is_queued_behind_another() {
     let mut node = Node::new(100);
     for source in 1..=20 {
         node.peer(Conn(source), 0..100);
@@ -83,7 +85,7 @@ fn with_enough_in_flight_none_is_queued_behind_another() {
 }
 
 #[test]
-fn where_others_may_have_something_soon_none_is_queued_behind_another() {
+fn with_enough_peers_none_is_queued_behind_another() {
     let mut node = Node::new(100);
     node.peer(A, 0..100);
     for source in 2..=8 {
@@ -93,7 +95,7 @@ fn where_others_may_have_something_soon_none_is_queued_behind_another() {
 }
 
 #[test]
-fn no_chunk_is_asked_of_two_before_the_end() {
+fn no_chunk_is_requested_twice_before_all_are_requested() {
     let mut node = Node::new(8);
     node.peer(A, 0..8);
     node.peer(B, 0..8);
@@ -104,7 +106,7 @@ fn no_chunk_is_asked_of_two_before_the_end() {
 }
 
 #[test]
-fn near_the_end_a_late_chunk_is_asked_of_another() {
+fn near_the_end_a_late_chunk_is_requested_from_a_second_peer() {
     let mut node = Node::new(1);
     node.scheduler.measured(A, Duration::from_millis(100));
     node.peer(A, [0]);
@@ -116,7 +118,7 @@ fn near_the_end_a_late_chunk_is_asked_of_another() {
 }
 
 #[test]
-fn what_another_source_brought_is_abandoned() {
+fn a_request_is_abandoned_when_another_source_has_brought_the_chunk() {
     let mut node = Node::new(1);
     node.scheduler.measured(A, Duration::from_millis(100));
     node.peer(A, [0]);
@@ -129,7 +131,7 @@ fn what_another_source_brought_is_abandoned() {
 }
 
 #[test]
-fn a_stalled_request_is_made_elsewhere() {
+fn a_stalled_request_is_made_to_another_source() {
     let mut node = Node::new(1);
     node.scheduler.measured(A, Duration::from_millis(100));
     node.peer(A, [0]);
@@ -164,7 +166,7 @@ fn a_master_is_asked_for_grants_up_to_the_window() {
 }
 
 #[test]
-fn what_a_lost_source_owed_is_asked_of_another() {
+fn requests_to_a_source_that_disconnects_are_made_to_another() {
     let mut node = Node::new(1);
     node.peer(A, [0]);
     node.fetches();
@@ -174,16 +176,18 @@ fn what_a_lost_source_owed_is_asked_of_another() {
     assert_eq!(node.fetches(), [(B, 0)]);
 }
 
-/// One near source and one far one, which takes ten times as long, and 100 neighbours.
-fn node_with_a_dear_source(near_has: std::ops::Range<u32>) -> Node {
+/// One near source and one far one, which takes ten times as long, and 100 other nodes in the subnet.
+fn node_with_a_slow_far_source(near_has: std::ops::Range<u32>) -> Node {
     let mut node = Node::new(1000);
     node.scheduler.add(A, Role::Node, true, node.now);
     node.scheduler.add(B, Role::Node, false, node.now);
     let address = |n: u8| std::net::SocketAddr::new([10, 0, 0, n].into(), 20_004);
-    node.scheduler.ring().stand_at(address(0));
-    (1..=100).for_each(|n| node.scheduler.ring().add(address(n)));
-    node.measured(A, 10, FEW_MEASURED);
-    node.measured(B, 100, FEW_MEASURED);
+    node.scheduler.ring().set_own(address(0));
+    for n in 1..=100 {
+        node.scheduler.ring().add(address(n));
+    }
+    node.measured(A, 10, MIN_NEAR_SAMPLES);
+    node.measured(B, 100, MIN_NEAR_SAMPLES);
     for (source, chunks) in [(A, near_has), (B, 0..1000)] {
         for n in chunks {
             let chunk = node.chunk(n);
@@ -193,13 +197,15 @@ fn node_with_a_dear_source(near_has: std::ops::Range<u32>) -> Node {
     node
 }
 
-/// How many of the first 1,000 chunks the far source is asked for, if each comes at once.
-fn asked_of_far(node: &mut Node) -> usize {
+/// How many of 1,000 chunks are requested from the far source, if each arrives at once.
+fn requested_from_far(node: &mut Node) -> usize {
     let mut count = 0;
     loop {
         let fetches = node.fetches();
         count += fetches.iter().filter(|(source, _)| *source == B).count();
-        fetches.iter().for_each(|(source, n)| node.arrives(*source, *n));
+        for (source, n) in &fetches {
+            node.arrives(*source, *n);
+        }
         if fetches.is_empty() {
             return count;
         }
@@ -207,43 +213,43 @@ fn asked_of_far(node: &mut Node) -> usize {
 }
 
 #[test]
-fn what_is_near_is_not_taken_from_afar_where_that_is_dear() {
-    assert_eq!(asked_of_far(&mut node_with_a_dear_source(0..1000)), 0);
+fn chunks_that_near_peers_hold_are_not_requested_from_slow_far_ones() {
+    assert_eq!(requested_from_far(&mut node_with_a_slow_far_source(0..1000)), 0);
 }
 
 #[test]
-fn distance_does_not_matter_where_every_third_chunk_is_late() {
+fn far_peers_are_not_slow_if_every_third_chunk_is_late() {
     let mut node = Node::new(1000);
     node.scheduler.add(A, Role::Node, true, node.now);
     node.scheduler.add(B, Role::Node, false, node.now);
-    node.measured(A, 10, FEW_MEASURED);
+    node.measured(A, 10, MIN_NEAR_SAMPLES);
     for _ in 0..100 {
         node.measured(B, 10, 2);
         node.measured(B, 100, 1);
     }
-    assert!(!node.scheduler.far_is_dear());
+    assert!(!node.scheduler.far_is_slow());
     node.measured(B, 100, 20);
-    assert!(node.scheduler.far_is_dear(), "an uplink that fills up later is seen as well");
+    assert!(node.scheduler.far_is_slow(), "an uplink that fills up later is seen as well");
 }
 
 #[test]
-fn one_node_brings_in_what_nobody_near_has() {
-    let count = asked_of_far(&mut node_with_a_dear_source(0..0));
-    assert!((1..50).contains(&count), "{count} of 1,000, where 100 neighbours do the same");
+fn one_node_of_the_subnet_imports_a_chunk_that_no_near_peer_holds() {
+    let count = requested_from_far(&mut node_with_a_slow_far_source(0..0));
+    assert!((1..50).contains(&count), "{count} of 1,000, where 100 other nodes do the same");
 }
 
 #[test]
-fn what_does_not_come_near_is_brought_in_by_ever_more() {
-    let mut node = node_with_a_dear_source(0..0);
-    asked_of_far(&mut node);
+fn ever_more_nodes_may_import_a_chunk_that_does_not_arrive() {
+    let mut node = node_with_a_slow_far_source(0..0);
+    requested_from_far(&mut node);
     while !node.scheduler.missing().is_empty() {
-        node.now = node.scheduler.deadline().expect("there is more to have");
-        asked_of_far(&mut node);
+        node.now = node.scheduler.deadline().expect("chunks are missing");
+        requested_from_far(&mut node);
     }
 }
 
 #[test]
-fn a_source_that_sent_a_wrong_chunk_rests() {
+fn nothing_is_requested_for_a_while_from_a_source_that_sent_a_wrong_chunk() {
     let mut node = Node::new(2);
     node.peer(A, [0, 1]);
     node.fetches();
