@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use xget::random::next_random;
-use xget::sim::{Event, HostId, Link, NodePlan, Outcome, Racks, Scenario};
+use xget::sim::{HostId, HostLink, NodePlan, Outcome, Racks, Scenario, ScenarioEvent};
 
 use chart::Dot;
 use options::Options;
@@ -88,7 +88,7 @@ fn print(
 fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
     let mut random = seed | 1;
     let mut below = |n: f64| next_random(&mut random) as f64 / u64::MAX as f64 * n;
-    let link = |up: u64, down: u64| Link {
+    let link = |up: u64, down: u64| HostLink {
         up_bytes_per_s: up / 8,
         down_bytes_per_s: down / 8,
         delay: options.delay / 2,
@@ -101,11 +101,11 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
     };
     let spread = options.spread;
     let plans = (0..nodes).map(|n| plan(n, below(spread))).collect();
-    let stall = |host| Event::Stall(host, Duration::from_secs(5));
+    let stall = |host| ScenarioEvent::Stall(host, Duration::from_secs(5));
     let faults = (0..options.kill + options.stall).take(nodes as usize).map(|n| {
         let host = HostId((nodes - n) as usize);
         let at = options.at.unwrap_or_else(|| below(options.floor()));
-        let event = if n < options.kill { Event::PowerOff(host) } else { stall(host) };
+        let event = if n < options.kill { ScenarioEvent::PowerOff(host) } else { stall(host) };
         (Duration::from_secs_f64(at), event)
     });
     let events = faults.collect();

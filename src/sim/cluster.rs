@@ -5,28 +5,28 @@ use std::time::{Duration, Instant};
 use super::content::Image;
 use super::host::{Host, Keep, Served, Wrong};
 use super::network::{HostId, Network, Step};
-use super::{Event, Outcome, Scenario, Violation};
+use super::{Outcome, Scenario, ScenarioEvent, Violation};
 use crate::image::chunks::ChunkSet;
 use crate::random::next_random;
 
-/// Turns that a host may take without any time passing.
-const MOST_TURNS: u32 = 10_000;
-/// The longest time after which a program is started again that has ended by itself.
+/// Most calls of one host at one instant.
+const MAX_TURNS: u32 = 10_000;
+/// Longest time until a program that has ended by itself is started again.
 const RESTARTED_AFTER: Duration = Duration::from_secs(2);
 
-/// What a node that starts has on its disk.
-pub(super) type Disks<'s> = Box<dyn FnMut(HostId, &Served) -> Result<Box<dyn Keep>, Wrong> + 's>;
+/// Opens the disk of a node that starts.
+pub(super) type OpenDisk<'s> = Box<dyn FnMut(HostId, &Served) -> Result<Box<dyn Keep>, Wrong> + 's>;
 
-/// One host's place: what runs there, and when it wants a turn.
+/// A machine: the program that runs on it, if any, and when that wants to be called.
 #[derive(Debug, Default)]
-struct Place {
+struct Machine {
     host: Option<Host>,
-    /// It was killed, and has not started again.
-    ended: bool,
+    /// It was stopped, and has not started again.
+    stopped: bool,
     started: Duration,
     whole: Option<Duration>,
     deadline: Option<Instant>,
-    /// The earliest timer that is set.
+    /// The earliest timer that is set on the network for it.
     timer: Option<Instant>,
     stalled_until: Option<Instant>,
     last_turn: Option<Instant>,
@@ -39,32 +39,32 @@ pub(super) struct Cluster<'s> {
     pub(super) served: Served,
     origin: Instant,
     pub(super) net: Network,
-    disks: Option<Disks<'s>>,
-    places: Vec<Place>,
-    /// No place before this one keeps the run from being over.
+    open_disk: Option<OpenDisk<'s>>,
+    machines: Vec<Machine>,
+    /// The nodes before this one have finished or were stopped.
     first_unfinished: usize,
     random: u64,
     outcome: Outcome,
 }
 
-/// What a timer of the network stands for.
-enum Timer {
+/// A timer on the network, which knows only its number.
+enum ClusterTimer {
     Turn(HostId),
     Event(usize),
 }
 
-impl Timer {
+impl ClusterTimer {
     fn number(self) -> u64 {
         match self {
-            Timer::Turn(host) => host.0 as u64 * 2,
-            Timer::Event(index) => index as u64 * 2 + 1,
+            ClusterTimer::Turn(host) => host.0 as u64 * 2,
+            ClusterTimer::Event(index) => index as u64 * 2 + 1,
         }
     }
 
-    fn of(number: u64) -> Timer {
+    fn from_number(number: u64) -> ClusterTimer {
         match number % 2 {
-            0 => Timer::Turn(HostId((number / 2) as usize)),
-            _ => Timer::Event((number / 2) as usize),
+            0 => ClusterTimer::Turn(HostId((number / 2) as usize)),
+            _ => ClusterTimer::Event((number / 2) as usize),
         }
     }
 }
@@ -72,26 +72,26 @@ impl Timer {
 impl<'s> Cluster<'s> {
     pub(super) fn new(
         scenario: &'s Scenario,
-        disks: Option<Disks<'s>>,
+        open_disk: Option<OpenDisk<'s>>,
         origin: Instant,
     ) -> Result<Cluster<'s>, Violation> {
         let image = if scenario.blank { Image::Blank } else { Image::Varied };
         let links = scenario.nodes.iter().map(|node| node.link);
         let mut net =
             Network::new(std::iter::once(scenario.master).chain(links), scenario.racks, origin);
-        let mut places = vec![Place::default()];
+        let mut machines = vec![Machine::default()];
         for (index, (at, _)) in scenario.events.iter().enumerate() {
-            net.set_timer(origin + *at, Timer::Event(index).number());
+            net.set_timer(origin + *at, ClusterTimer::Event(index).number());
         }
         for (id, node) in (1..).map(HostId).zip(&scenario.nodes) {
             let starts = Some(origin + node.starts);
-            places.push(Place {
+            machines.push(Machine {
                 lies: node.lies,
                 deadline: starts,
                 timer: starts,
-                ..Place::default()
+                ..Machine::default()
             });
-            net.set_timer(origin + node.starts, Timer::Turn(id).number());
+            net.set_timer(origin + node.starts, ClusterTimer::Turn(id).number());
         }
         Ok(Cluster {
             scenario,
@@ -102,8 +102,8 @@ impl<'s> Cluster<'s> {
             },
             origin,
             net,
-            disks,
-            places,
+            open_disk,
+            machines,
             first_unfinished: 1,
             random: scenario.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             outcome: Outcome::default(),
@@ -117,10 +117,10 @@ impl<'s> Cluster<'s> {
             let step = self.net.step().filter(|_| self.net.now() <= limit);
             self.outcome.steps += 1;
             match step {
-                None => return self.late(),
-                Some(Step::Timer(timer)) => match Timer::of(timer) {
-                    Timer::Event(index) => self.happen(index)?,
-                    Timer::Turn(host) => self.time_has_come(host)?,
+                None => return self.timed_out(),
+                Some(Step::Timer(timer)) => match ClusterTimer::from_number(timer) {
+                    ClusterTimer::Event(index) => self.apply_event(index)?,
+                    ClusterTimer::Turn(host) => self.timer_fired(host)?,
                 },
                 Some(Step::Moved) => {}
             }
@@ -131,13 +131,15 @@ impl<'s> Cluster<'s> {
         self.outcome()
     }
 
-    /// Every node that has not been killed is whole, and nothing more is to happen to them.
+    /// Whether every node is whole or was stopped.
     fn is_over(&mut self) -> bool {
-        let whole = |place: &Place| place.ended || place.host.as_ref().is_some_and(Host::is_whole);
-        while self.places.get(self.first_unfinished).is_some_and(whole) {
+        let whole = |machine: &Machine| {
+            machine.stopped || machine.host.as_ref().is_some_and(Host::is_whole)
+        };
+        while self.machines.get(self.first_unfinished).is_some_and(whole) {
             self.first_unfinished += 1;
         }
-        self.first_unfinished >= self.places.len()
+        self.first_unfinished >= self.machines.len()
     }
 
     fn elapsed(&self) -> Duration {
@@ -147,63 +149,64 @@ impl<'s> Cluster<'s> {
     fn start(&mut self, id: HostId) -> Result<(), Violation> {
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
-        let disk = self.disks.as_mut().filter(|_| id != HostId::MASTER);
-        let keeps = match disk.map(|disk| disk(id, &self.served)).transpose() {
+        let open_disk = self.open_disk.as_mut().filter(|_| id != HostId::MASTER);
+        let keeps = match open_disk.map(|open| open(id, &self.served)).transpose() {
             Err(Wrong::Ended) => {
-                self.start_later(id);
+                self.restart_later(id);
                 return Ok(());
             }
             keeps => keeps.map_err(|wrong| Violation::Host { at: now, host: id, wrong })?,
         };
-        let Some(place) = self.places.get_mut(id.0) else { return Ok(()) };
-        let home = self.net.racks().address(HostId::MASTER);
-        place.host = Some(match id {
+        let Some(machine) = self.machines.get_mut(id.0) else { return Ok(()) };
+        let master = self.net.racks().address(HostId::MASTER);
+        machine.host = Some(match id {
             HostId::MASTER => Host::master(&self.served, self.scenario.master_slots, seed),
-            _ => Host::node(id, home, &self.served, place.lies, keeps, seed),
+            _ => Host::node(id, master, &self.served, machine.lies, keeps, seed),
         });
         self.first_unfinished = self.first_unfinished.min(id.0.max(1));
-        place.ended = false;
-        place.started = now;
-        place.whole = None;
-        place.stalled_until = None;
+        machine.stopped = false;
+        machine.started = now;
+        machine.whole = None;
+        machine.stalled_until = None;
         self.net.start(id);
         Ok(())
     }
 
-    /// A program that has come to its end by itself is started again soon.
-    fn start_later(&mut self, id: HostId) {
-        self.end(id, true);
+    /// A program has ended by itself, as one does whose disk is full: it starts again within
+    /// [`RESTARTED_AFTER`].
+    fn restart_later(&mut self, id: HostId) {
+        self.stop(id, true);
         let wait = RESTARTED_AFTER.mul_f64((next_random(&mut self.random) % 1024) as f64 / 1024.0);
         let at = self.net.now() + wait;
-        if let Some(place) = self.places.get_mut(id.0) {
-            place.ended = false;
-            place.whole = None;
-            place.deadline = Some(at);
+        if let Some(machine) = self.machines.get_mut(id.0) {
+            machine.stopped = false;
+            machine.whole = None;
+            machine.deadline = Some(at);
             self.first_unfinished = self.first_unfinished.min(id.0);
         }
         self.set_timer(id);
     }
 
-    fn happen(&mut self, index: usize) -> Result<(), Violation> {
+    fn apply_event(&mut self, index: usize) -> Result<(), Violation> {
         let Some((_, event)) = self.scenario.events.get(index) else { return Ok(()) };
         match *event {
-            Event::Kill(host) => self.end(host, true),
-            Event::PowerOff(host) => self.end(host, false),
-            Event::Start(host) => {
-                self.end(host, true);
+            ScenarioEvent::Kill(host) => self.stop(host, true),
+            ScenarioEvent::PowerOff(host) => self.stop(host, false),
+            ScenarioEvent::Start(host) => {
+                self.stop(host, true);
                 self.start(host)?;
                 self.turn(host)?;
             }
-            Event::Stall(host, time) => {
+            ScenarioEvent::Stall(host, time) => {
                 let until = self.net.now() + time;
-                if let Some(place) = self.places.get_mut(host.0) {
-                    place.stalled_until = Some(until);
-                    place.deadline = Some(until);
+                if let Some(machine) = self.machines.get_mut(host.0) {
+                    machine.stalled_until = Some(until);
+                    machine.deadline = Some(until);
                 }
                 self.set_timer(host);
             }
-            Event::DivideRate(host, by) => self.net.divide_rate(host, by),
-            Event::Cut(host) => {
+            ScenarioEvent::DivideRate(host, by) => self.net.divide_rate(host, by),
+            ScenarioEvent::Cut(host) => {
                 let random = next_random(&mut self.random);
                 self.net.cut(host, random);
             }
@@ -211,27 +214,27 @@ impl<'s> Cluster<'s> {
         Ok(())
     }
 
-    fn end(&mut self, id: HostId, notice: bool) {
+    fn stop(&mut self, id: HostId, notice: bool) {
         self.net.stop(id, notice);
-        let Some(place) = self.places.get_mut(id.0) else { return };
-        place.ended = true;
-        place.deadline = None;
-        if let Some(host) = place.host.take() {
+        let Some(machine) = self.machines.get_mut(id.0) else { return };
+        machine.stopped = true;
+        machine.deadline = None;
+        if let Some(host) = machine.host.take() {
             self.count(id, &host);
         }
     }
 
-    fn time_has_come(&mut self, id: HostId) -> Result<(), Violation> {
+    fn timer_fired(&mut self, id: HostId) -> Result<(), Violation> {
         let now = self.net.now();
-        let Some(place) = self.places.get_mut(id.0) else { return Ok(()) };
-        if place.timer.is_some_and(|timer| timer <= now) {
-            place.timer = None;
+        let Some(machine) = self.machines.get_mut(id.0) else { return Ok(()) };
+        if machine.timer.is_some_and(|timer| timer <= now) {
+            machine.timer = None;
         }
-        if place.deadline.is_none_or(|deadline| deadline > now) {
+        if machine.deadline.is_none_or(|deadline| deadline > now) {
             self.set_timer(id);
             return Ok(());
         }
-        if place.host.is_none() {
+        if machine.host.is_none() {
             self.start(id)?;
         }
         self.turn(id)
@@ -240,22 +243,23 @@ impl<'s> Cluster<'s> {
     fn turn(&mut self, id: HostId) -> Result<(), Violation> {
         let now = self.net.now();
         let at = self.elapsed();
-        let Some(place) = self.places.get_mut(id.0) else { return Ok(()) };
-        if place.stalled_until.is_some_and(|until| now < until) {
+        let Some(machine) = self.machines.get_mut(id.0) else { return Ok(()) };
+        if machine.stalled_until.is_some_and(|until| now < until) {
             return Ok(());
         }
-        let Some(host) = &mut place.host else { return Ok(()) };
+        let Some(host) = &mut machine.host else { return Ok(()) };
         let wrong = |wrong| Violation::Host { at, host: id, wrong };
         self.outcome.turns += 1;
-        place.turns_since = if place.last_turn == Some(now) { place.turns_since + 1 } else { 0 };
-        place.last_turn = Some(now);
-        if place.turns_since > MOST_TURNS {
+        machine.turns_since =
+            if machine.last_turn == Some(now) { machine.turns_since + 1 } else { 0 };
+        machine.last_turn = Some(now);
+        if machine.turns_since > MAX_TURNS {
             return Err(wrong(Wrong::Spins));
         }
         let before = host.messages();
-        place.deadline = match host.turn(&mut self.net) {
+        machine.deadline = match host.turn(&mut self.net) {
             Err(Wrong::Ended) => {
-                self.start_later(id);
+                self.restart_later(id);
                 return Ok(());
             }
             deadline => deadline.map_err(wrong)?,
@@ -270,19 +274,19 @@ impl<'s> Cluster<'s> {
         let leaves = id == HostId::MASTER
             && self.scenario.master_leaves
             && host.sent_bytes() >= self.scenario.image_bytes;
-        if place.whole.is_none() && host.is_whole() {
-            place.whole = Some(at);
+        if machine.whole.is_none() && host.is_whole() {
+            machine.whole = Some(at);
         }
         let faults = host.take_faults();
         self.set_timer(id);
         if leaves && self.reachable().len() == self.served.manifest.layout().count() {
-            self.end(HostId::MASTER, false);
+            self.stop(HostId::MASTER, false);
         }
         for (address, fault) in faults {
-            let lies = |(i, place): (usize, &Place)| {
-                place.lies && self.net.racks().host(address) == Some(HostId(i))
+            let lies = |(i, machine): (usize, &Machine)| {
+                machine.lies && self.net.racks().host(address) == Some(HostId(i))
             };
-            if !self.places.iter().enumerate().any(lies) {
+            if !self.machines.iter().enumerate().any(lies) {
                 return Err(wrong(Wrong::Accuses(address, fault)));
             }
         }
@@ -290,47 +294,49 @@ impl<'s> Cluster<'s> {
     }
 
     fn set_timer(&mut self, id: HostId) {
-        let Some(place) = self.places.get_mut(id.0) else { return };
-        let Some(deadline) = place.deadline.map(|at| at.max(self.net.now())) else { return };
-        if place.timer.is_none_or(|timer| deadline < timer) {
-            place.timer = Some(deadline);
-            self.net.set_timer(deadline, Timer::Turn(id).number());
+        let Some(machine) = self.machines.get_mut(id.0) else { return };
+        let Some(deadline) = machine.deadline.map(|at| at.max(self.net.now())) else { return };
+        if machine.timer.is_none_or(|timer| deadline < timer) {
+            machine.timer = Some(deadline);
+            self.net.set_timer(deadline, ClusterTimer::Turn(id).number());
         }
     }
 
-    /// Somebody is not whole: that is only right if nobody has what is missing.
-    fn late(self) -> Result<Outcome, Violation> {
+    /// The run is over and not every node is whole: a violation, unless nobody holds what is missing.
+    fn timed_out(self) -> Result<Outcome, Violation> {
         let all = ChunkSet::full(self.served.manifest.layout());
-        let master = self.places.first().is_some_and(|place| place.host.is_some());
+        let master = self.machines.first().is_some_and(|machine| machine.host.is_some());
         let reachable = if master { all } else { self.reachable() };
-        let running = (0..).map(HostId).zip(&self.places);
+        let running = (0..).map(HostId).zip(&self.machines);
         let able = |host: &&Host| master || host.has_manifest();
         let missing: Vec<(HostId, u32)> = running
-            .filter_map(|(id, place)| Some((id, place.host.as_ref().filter(able)?.missing()?)))
+            .filter_map(|(id, machine)| Some((id, machine.host.as_ref().filter(able)?.missing()?)))
             .filter(|(_, missing)| missing.common(&reachable).next().is_some())
             .map(|(id, missing)| (id, missing.len()))
             .collect();
-        match missing.is_empty() {
-            true => self.outcome(),
-            false => Err(Violation::Late { at: self.elapsed(), missing }),
+        if missing.is_empty() {
+            return self.outcome();
         }
+        Err(Violation::Late { at: self.elapsed(), missing })
     }
 
-    /// The chunks that nodes hold which do not lie.
+    /// The chunks that honest nodes hold.
     fn reachable(&self) -> ChunkSet {
         let mut reachable = ChunkSet::empty(self.served.manifest.layout());
-        let honest = self.places.iter().filter(|place| !place.lies);
-        let held = honest.filter_map(|place| place.host.as_ref()?.held());
-        held.for_each(|held| reachable.add_all(held));
+        let honest = self.machines.iter().filter(|machine| !machine.lies);
+        for held in honest.filter_map(|machine| machine.host.as_ref()?.held()) {
+            reachable.add_all(held);
+        }
         reachable
     }
 
     fn outcome(mut self) -> Result<Outcome, Violation> {
-        self.outcome.end = self.places.iter().filter_map(|p| p.whole).max().unwrap_or_default();
-        let time = |place: &Place| place.whole.map(|whole| whole.saturating_sub(place.started));
-        self.outcome.times = self.places.iter().skip(1).map(time).collect();
-        for (id, place) in (0..).map(HostId).zip(std::mem::take(&mut self.places)) {
-            if let Some(host) = &place.host {
+        self.outcome.end = self.machines.iter().filter_map(|p| p.whole).max().unwrap_or_default();
+        let time =
+            |machine: &Machine| machine.whole.map(|whole| whole.saturating_sub(machine.started));
+        self.outcome.times = self.machines.iter().skip(1).map(time).collect();
+        for (id, machine) in (0..).map(HostId).zip(std::mem::take(&mut self.machines)) {
+            if let Some(host) = &machine.host {
                 self.count(id, host);
             }
         }
@@ -338,7 +344,7 @@ impl<'s> Cluster<'s> {
         Ok(self.outcome)
     }
 
-    /// Adds up what a host has done, when it ends.
+    /// Adds what a host has done to the outcome, when the host stops.
     fn count(&mut self, id: HostId, host: &Host) {
         let sent = host.sent_bytes();
         self.outcome.sent_bytes += sent;

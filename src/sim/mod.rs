@@ -1,13 +1,12 @@
-//! A whole cluster in one thread, with a clock of its own: seeded, and the same every time.
+//! A whole cluster in one thread under a virtual clock. The same seed has the same outcome.
 //!
-//! Master and nodes are the pure half of the program as it is: [`crate::fetch`],
-//! [`crate::swarm`] and the sessions of [`crate::p9`], driven as the real drivers drive them. Only
-//! what is below them is imitated: links of a given rate and delay, connections that share them, and
-//! whatever goes wrong with hosts. Every byte travels and is hashed; what a node reports as verified
-//! is compared with what is true.
+//! Master and nodes run the program's own [`crate::engine`], driven as the real drivers drive it. Only
+//! what is below is simulated: links of a given rate and delay, connections that share them, and
+//! faults of hosts. Every byte travels and is hashed; what a node reports as verified is compared
+//! with what it should be.
 //!
-//! A [`Scenario`] says what there is and what happens; [`Scenario::run`] gives the [`Outcome`], or
-//! the [`Violation`] that was found.
+//! A [`Scenario`] describes a cluster and its faults; [`Scenario::run`] returns the [`Outcome`], or the
+//! [`Violation`] that was found.
 //!
 //! What it leaves out: the reading of the manifest before a fetch, the headers of TCP and its slow
 //! start, lost packets, and the time that programs take to compute.
@@ -27,106 +26,97 @@ use crate::swarm::rules::Rules;
 use cluster::Cluster;
 pub use content::Misuse;
 pub use host::Wrong;
-pub use network::{HostId, Link, Racks};
+pub use network::{HostId, HostLink, Racks};
 
-/// Hosts that a [`Violation`] names.
-const MOST_SHOWN: usize = 10;
+/// Most hosts that the text of a [`Violation`] names.
+const MAX_SHOWN: usize = 10;
 
-/// A cluster, and what happens to it.
+/// A cluster and its faults.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// Drives every choice; the same scenario with the same seed has the same outcome.
+    /// Drives every random choice.
     pub seed: u64,
-    /// Size of what is served.
+    /// Size of the image.
     pub image_bytes: u64,
-    /// It is all zeros. That takes less time to simulate, since its bytes need not be made, moved and
-    /// compared; they are hashed all the same. But nobody sees it if a node puts them into a wrong
-    /// place.
+    /// The image is all zeros. That takes less time to simulate, since its bytes need not be generated,
+    /// moved and compared; they are hashed all the same. Bytes that a node stores at a wrong offset go
+    /// unnoticed.
     pub blank: bool,
-    /// The rules that everybody follows.
+    /// The rules of the swarm.
     pub rules: Rules,
     /// How many nodes the master feeds at a time.
     pub master_slots: usize,
     /// The master's link.
-    pub master: Link,
-    /// It loses its power once every chunk is with some node that serves it rightly.
+    pub master: HostLink,
+    /// The master loses its power once every chunk is held by an honest node.
     pub master_leaves: bool,
     /// The nodes, [`HostId`] 1 and up.
     pub nodes: Vec<NodePlan>,
-    /// Where they stand.
+    /// The racks that they are in.
     pub racks: Racks,
-    /// What goes wrong, and when, counted from the beginning.
-    pub events: Vec<(Duration, Event)>,
-    /// By then everybody has to be whole.
+    /// Faults, each with the time from the beginning at which it happens.
+    pub events: Vec<(Duration, ScenarioEvent)>,
+    /// When all nodes have to be whole.
     pub limit: Duration,
 }
 
-/// A node to be.
+/// A node of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct NodePlan {
     /// Its link.
-    pub link: Link,
-    /// When it starts to fetch.
+    pub link: HostLink,
+    /// When its program starts, counted from the beginning.
     pub starts: Duration,
     /// It serves every chunk with a wrong byte.
     pub lies: bool,
 }
 
-/// Something that goes wrong.
+/// A fault, or a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ScenarioEvent {
     /// The program ends, and its connections with it.
     Kill(HostId),
-    /// The host loses its power: the others are told nothing.
+    /// The host loses its power: the other sides of its connections are told nothing.
     PowerOff(HostId),
-    /// The program starts again, with nothing (master: with everything).
+    /// The program starts again: a node with what is on its disk, if it has one, the master with all.
     Start(HostId),
     /// The program does nothing for this long, as under a debugger.
     Stall(HostId, Duration),
-    /// The link carries a fraction of what it did.
+    /// The rate of the host's link is divided by this.
     DivideRate(HostId, u64),
-    /// One of the host's connections is cut.
+    /// One of the host's connections breaks.
     Cut(HostId),
 }
 
-/// How it went.
+/// The result of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// From a node's start until it was whole; None if it was killed before.
+    /// For each node, from its start until it was whole; None if it was killed before.
     pub times: Vec<Option<Duration>>,
-    /// When the last of them was whole.
+    /// When the last node was whole, counted from the beginning.
     pub end: Duration,
     /// Image bytes that the master sent.
     pub master_bytes: u64,
     /// Requests that the master read, in each second from the beginning.
     pub master_requests: Vec<u64>,
-    /// For each rack, the bytes of the image that came into it from elsewhere.
+    /// For each rack, the bytes of the image that came from outside of it.
     pub image_bytes_into_racks: Vec<u64>,
-    /// Verified bytes by who sent them.
+    /// Verified bytes by the host that sent them.
     pub bytes_from: BTreeMap<HostId, u64>,
-    /// Image bytes that were sent by anybody.
+    /// Image bytes that all hosts sent.
     pub sent_bytes: u64,
-    /// Steps of the network, and turns that hosts took.
+    /// Events of the network.
     pub steps: u64,
-    /// See `steps`.
+    /// Calls of hosts.
     pub turns: u64,
-}
-
-impl Outcome {
-    /// The median of the nodes' times.
-    pub fn median(&self) -> Duration {
-        let mut times: Vec<Duration> = self.times.iter().flatten().copied().collect();
-        times.sort_unstable();
-        times.get(times.len() / 2).copied().unwrap_or_default()
-    }
 }
 
 /// Something that must not happen.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Violation {
-    /// The image cannot be described.
+    /// The image has no manifest.
     Image(Problem),
-    /// A host's pure half went wrong.
+    /// A host's engine did something wrong.
     Host {
         /// When.
         at: Duration,
@@ -135,11 +125,11 @@ pub enum Violation {
         /// What.
         wrong: Wrong,
     },
-    /// Not everybody was whole in time, though a whole copy was within reach.
+    /// Not all nodes were whole in time, though each chunk was held by somebody.
     Late {
-        /// When it was given up.
+        /// When the run ended.
         at: Duration,
-        /// Who was not whole, and how many chunks each missed.
+        /// The nodes that were not whole, and how many chunks each missed.
         missing: Vec<(HostId, u32)>,
     },
 }
@@ -154,7 +144,7 @@ impl fmt::Display for Violation {
             Violation::Late { at, missing } => {
                 let hosts = missing.len();
                 write!(f, "at {at:?} {hosts} hosts miss chunks, among them (host, how many):")?;
-                let mut shown = missing.iter().take(MOST_SHOWN);
+                let mut shown = missing.iter().take(MAX_SHOWN);
                 shown.try_for_each(|(host, count)| write!(f, " ({}, {count})", host.0))
             }
         }
@@ -170,7 +160,7 @@ impl From<Problem> for Violation {
 }
 
 impl Scenario {
-    /// Lets it happen. `origin` is any moment, to count virtual time from.
+    /// Runs the scenario. `origin` is any instant, from which virtual time is counted.
     pub fn run(&self, origin: Instant) -> Result<Outcome, Violation> {
         Cluster::new(self, None, origin)?.run()
     }

@@ -1,6 +1,6 @@
 mod disks;
 mod faults;
-// The rules are the same in both builds, and take minutes.
+// The rules are the same in both builds, and their comparisons take minutes.
 #[cfg(feature = "master")]
 mod rules;
 
@@ -12,9 +12,9 @@ const MIB: u64 = 1 << 20;
 /// 100 Mbit/s.
 const RATE: u64 = 12_500_000;
 
-fn link(rate: u64, delay_us: u64) -> Link {
+fn link(rate: u64, delay_us: u64) -> HostLink {
     let delay = Duration::from_micros(delay_us);
-    Link { up_bytes_per_s: rate, down_bytes_per_s: rate, delay }
+    HostLink { up_bytes_per_s: rate, down_bytes_per_s: rate, delay }
 }
 
 fn cluster(nodes: usize, mib: u64, seed: u64) -> Scenario {
@@ -47,7 +47,7 @@ fn run(scenario: &Scenario) -> Outcome {
     }
 }
 
-/// Nobody is killed, so everybody has a time: the last of them over the floor.
+/// The last node's time over S/B. All nodes must have finished.
 fn ratio(scenario: &Scenario, outcome: &Outcome) -> f64 {
     let last = outcome.times.iter().map(|time| time.unwrap()).max().unwrap();
     last.as_secs_f64() / floor(scenario).as_secs_f64()
@@ -68,7 +68,7 @@ fn one_node_is_as_fast_as_a_plain_download() {
 #[test]
 fn the_same_seed_has_the_same_outcome() {
     let mut scenario = cluster(9, 4, 7);
-    scenario.events.push((Duration::from_millis(200), Event::PowerOff(HostId(3))));
+    scenario.events.push((Duration::from_millis(200), ScenarioEvent::PowerOff(HostId(3))));
     let outcome = run(&scenario);
     assert_eq!(run(&scenario), outcome);
     scenario.seed = 8;
@@ -76,7 +76,7 @@ fn the_same_seed_has_the_same_outcome() {
 }
 
 #[test]
-fn many_nodes_take_hardly_longer_than_one() {
+fn many_nodes_take_little_longer_than_one() {
     for (nodes, mib, most) in [(2, 8, 1.1), (8, 8, 1.2), (32, 16, 1.3)] {
         let scenario = cluster(nodes, mib, 1);
         let outcome = run(&scenario);
@@ -86,7 +86,7 @@ fn many_nodes_take_hardly_longer_than_one() {
 }
 
 #[test]
-fn a_late_comer_draws_from_those_who_are_whole() {
+fn a_node_that_starts_late_fetches_from_nodes_that_are_whole() {
     let mut scenario = cluster(8, 8, 1);
     for (i, node) in scenario.nodes.iter_mut().enumerate() {
         node.starts = Duration::from_millis(i as u64 * 400);
@@ -97,10 +97,10 @@ fn a_late_comer_draws_from_those_who_are_whole() {
 }
 
 #[test]
-fn nodes_that_lose_their_power_do_not_hold_up_the_others() {
+fn nodes_that_lose_their_power_do_not_delay_the_others() {
     let mut scenario = cluster(10, 8, 1);
     for (host, at) in [(2, 150), (7, 400)] {
-        scenario.events.push((Duration::from_millis(at), Event::PowerOff(HostId(host))));
+        scenario.events.push((Duration::from_millis(at), ScenarioEvent::PowerOff(HostId(host))));
     }
     let outcome = run(&scenario);
     assert_eq!(outcome.times.iter().flatten().count(), 8);
@@ -108,8 +108,8 @@ fn nodes_that_lose_their_power_do_not_hold_up_the_others() {
 }
 
 #[test]
-fn nodes_finish_from_each_other_when_the_master_has_gone() {
-    for event in [Event::Kill(HostId::MASTER), Event::PowerOff(HostId::MASTER)] {
+fn nodes_finish_without_the_master_once_each_chunk_is_out() {
+    for event in [ScenarioEvent::Kill(HostId::MASTER), ScenarioEvent::PowerOff(HostId::MASTER)] {
         let mut scenario = cluster(6, 8, 1);
         scenario.nodes[5].starts = Duration::from_millis(500);
         // By then every chunk is out once.
@@ -120,16 +120,16 @@ fn nodes_finish_from_each_other_when_the_master_has_gone() {
 }
 
 #[test]
-fn a_master_that_comes_back_finds_its_nodes_again() {
+fn nodes_finish_when_the_master_restarts() {
     let mut scenario = cluster(4, 8, 1);
-    scenario.events.push((Duration::from_millis(200), Event::Kill(HostId::MASTER)));
-    scenario.events.push((Duration::from_millis(1500), Event::Start(HostId::MASTER)));
+    scenario.events.push((Duration::from_millis(200), ScenarioEvent::Kill(HostId::MASTER)));
+    scenario.events.push((Duration::from_millis(1500), ScenarioEvent::Start(HostId::MASTER)));
     let outcome = run(&scenario);
     assert_eq!(outcome.times.iter().flatten().count(), 4);
 }
 
 #[test]
-fn a_liar_is_found_out_and_nothing_of_it_is_kept() {
+fn nothing_is_kept_from_a_node_that_serves_wrong_bytes() {
     let mut scenario = cluster(8, 8, 1);
     scenario.nodes[2].lies = true;
     let outcome = run(&scenario);
@@ -138,9 +138,9 @@ fn a_liar_is_found_out_and_nothing_of_it_is_kept() {
 }
 
 #[test]
-fn a_source_that_stalls_is_passed_over() {
+fn a_source_that_stalls_is_replaced() {
     let mut scenario = cluster(4, 8, 1);
-    let stall = Event::Stall(HostId(2), Duration::from_secs(20));
+    let stall = ScenarioEvent::Stall(HostId(2), Duration::from_secs(20));
     scenario.events.push((Duration::from_millis(300), stall));
     let outcome = run(&scenario);
     let others = outcome.times.iter().flatten().filter(|time| **time < Duration::from_secs(8));
@@ -148,7 +148,7 @@ fn a_source_that_stalls_is_passed_over() {
 }
 
 #[test]
-fn a_slow_node_slows_nobody_else() {
+fn a_slow_node_does_not_slow_the_others() {
     let mut scenario = cluster(8, 8, 1);
     scenario.nodes[0].link = link(RATE / 10, 50);
     let outcome = run(&scenario);
@@ -156,9 +156,9 @@ fn a_slow_node_slows_nobody_else() {
     assert!(others < floor(&scenario).mul_f64(1.4), "{outcome:?}");
 }
 
-/// What comes slowly comes from many at once, so that each is silent for long.
+/// The node has many sources, each of which is silent for long.
 #[test]
-fn a_node_with_a_very_slow_link_gets_there_too() {
+fn a_node_with_a_very_slow_link_finishes() {
     let mut scenario = cluster(6, 1, 1);
     scenario.nodes[0].link = link(RATE / 2500, 50);
     scenario.limit = Duration::from_secs(600);
@@ -166,9 +166,9 @@ fn a_node_with_a_very_slow_link_gets_there_too() {
     assert_eq!(outcome.times.iter().flatten().count(), 6);
 }
 
-/// It takes minutes until anybody hears the first word: to hang up and call again would take for ever.
+/// The first reply takes minutes to arrive: nodes that reconnected meanwhile would never get it.
 #[test]
-fn a_master_with_a_very_slow_link_serves_everybody_in_the_end() {
+fn all_nodes_finish_behind_a_very_slow_link_of_the_master() {
     let mut scenario = cluster(8, 0, 1);
     scenario.image_bytes = 100;
     scenario.master.up_bytes_per_s = 10;
@@ -178,7 +178,7 @@ fn a_master_with_a_very_slow_link_serves_everybody_in_the_end() {
 }
 
 #[test]
-fn distance_costs_little() {
+fn a_long_delay_costs_little() {
     for (delay_us, most) in [(100, 1.2), (1000, 1.25), (5000, 1.5)] {
         let mut scenario = cluster(4, 8, 1);
         scenario.master.delay = Duration::from_micros(delay_us / 2);
@@ -191,17 +191,17 @@ fn distance_costs_little() {
 }
 
 #[test]
-fn whatever_happens_everybody_gets_the_right_bytes() {
+fn all_nodes_get_the_right_bytes_in_random_scenarios() {
     for_seeds(15, |seed| {
-        let scenario = adventure(seed);
+        let scenario = random_scenario(seed);
         if let Err(violation) = scenario.run(Instant::now()) {
             panic!("{violation}\n{scenario:#?}");
         }
     });
 }
 
-/// A small cluster to which all kinds of things happen.
-fn adventure(seed: u64) -> Scenario {
+/// A small cluster with random faults.
+fn random_scenario(seed: u64) -> Scenario {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut below = |n: u64| (next_random(&mut state) >> 16) % n;
     let nodes = 1 + below(6);
@@ -221,15 +221,19 @@ fn adventure(seed: u64) -> Scenario {
         let event = match (host, below(6)) {
             (HostId::MASTER, 0..3) => {
                 let back = millis(500 + below(8000));
-                scenario.events.push((back, Event::Start(HostId::MASTER)));
-                if below(2) == 0 { Event::Kill(host) } else { Event::PowerOff(host) }
+                scenario.events.push((back, ScenarioEvent::Start(HostId::MASTER)));
+                if below(2) == 0 {
+                    ScenarioEvent::Kill(host)
+                } else {
+                    ScenarioEvent::PowerOff(host)
+                }
             }
-            (_, 0) => Event::Kill(host),
-            (_, 1) => Event::PowerOff(host),
-            (_, 2) => Event::Stall(host, millis(below(6000))),
-            (_, 3) => Event::DivideRate(host, 2 + below(9)),
-            (_, 4) => Event::Start(host),
-            (_, _) => Event::Cut(host),
+            (_, 0) => ScenarioEvent::Kill(host),
+            (_, 1) => ScenarioEvent::PowerOff(host),
+            (_, 2) => ScenarioEvent::Stall(host, millis(below(6000))),
+            (_, 3) => ScenarioEvent::DivideRate(host, 2 + below(9)),
+            (_, 4) => ScenarioEvent::Start(host),
+            (_, _) => ScenarioEvent::Cut(host),
         };
         scenario.events.push((millis(below(400)), event));
     }

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use super::HostId;
+use super::topology::HostId;
 
-/// Bytes of one connection that an uplink carries before the others have their turn: this much of the
+/// Most bytes of one connection that an uplink carries before the others have their turn: this much of the
 /// image, or of the rest.
 const SEGMENT_BYTES: usize = 16 << 10;
 
-/// Bytes on their way. Those of the image are made where they arrive.
+/// Bytes in flight. Those of the image are generated where they arrive.
 #[derive(Clone, Debug)]
 pub(in crate::sim) enum Piece {
     Bytes(Vec<u8>),
@@ -24,7 +24,7 @@ impl Piece {
         }
     }
 
-    /// Takes the first `count` bytes off, which must be fewer than there are.
+    /// Removes the first `count` bytes, which must be fewer than there are.
     pub(super) fn split_front(&mut self, count: usize) -> Piece {
         match self {
             Piece::Bytes(bytes) => {
@@ -40,23 +40,23 @@ impl Piece {
     }
 }
 
-/// What one side of a connection sends.
+/// What one side of a connection sends to the other.
 #[derive(Debug)]
 pub(super) struct Pipe {
     pub(super) from: HostId,
     pub(super) to: HostId,
-    /// Whether the sender still has it.
+    /// The sender has not closed it.
     pub(super) open: bool,
-    /// What was written and has not left.
+    /// Written, not sent yet.
     pub(super) unsent: VecDeque<Piece>,
     pub(super) unsent_bytes: usize,
-    /// What has left and is not read: first what has arrived, then what is under way.
+    /// Sent, not read yet: first what has arrived, then what is in flight.
     pub(super) sent: VecDeque<Piece>,
     pub(super) arrived_bytes: usize,
-    pub(super) under_way_bytes: usize,
-    /// It stands in its uplink's queue.
-    pub(super) in_line: bool,
-    /// Its writer found no room.
+    pub(super) in_flight_bytes: usize,
+    /// It is in its uplink's queue.
+    pub(super) queued: bool,
+    /// A write found no room.
     pub(super) blocked: bool,
 }
 
@@ -70,8 +70,8 @@ impl Pipe {
             unsent_bytes: 0,
             sent: VecDeque::new(),
             arrived_bytes: 0,
-            under_way_bytes: 0,
-            in_line: false,
+            in_flight_bytes: 0,
+            queued: false,
             blocked: false,
         }
     }
@@ -81,8 +81,8 @@ impl Pipe {
         self.unsent.push_back(piece);
     }
 
-    /// Lets a segment leave; its size. It ends with a part of the image, so that a chunk is cut into
-    /// equal parts, which are hashed in less time.
+    /// Sends a segment; returns its size. A segment ends with a part of the image, so that a chunk is cut
+    /// into equal parts, which are hashed in less time.
     pub(super) fn send(&mut self) -> usize {
         let mut sent = 0;
         while let Some(first) = self.unsent.front_mut()
@@ -90,9 +90,10 @@ impl Pipe {
         {
             let is_image = matches!(first, Piece::Image { .. });
             let room = if is_image { SEGMENT_BYTES } else { SEGMENT_BYTES - sent };
-            let part = match first.len() <= room {
-                true => self.unsent.pop_front(),
-                false => Some(first.split_front(room)),
+            let part = if first.len() <= room {
+                self.unsent.pop_front()
+            } else {
+                Some(first.split_front(room))
             };
             sent += part.as_ref().map_or(0, Piece::len);
             self.sent.extend(part);
@@ -101,7 +102,7 @@ impl Pipe {
             }
         }
         self.unsent_bytes -= sent;
-        self.under_way_bytes += sent;
+        self.in_flight_bytes += sent;
         sent
     }
 }

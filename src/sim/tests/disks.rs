@@ -1,4 +1,4 @@
-//! Nodes with the real store, each in a directory of its own, whose disks and programs fail.
+//! Nodes with the real store, each in a directory of its own, with disks and programs that fail.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,38 +27,38 @@ const PIECE_BYTES: usize = 16 << 10;
 const MOST_ENDS: u32 = 4;
 const OPTIONS: StoreOptions = StoreOptions { keep_modes: true, keep_owners: false };
 
-/// The disks of all nodes. Gone when this goes.
+/// The disks of all nodes; dropping this deletes them.
 #[derive(Debug)]
 pub(super) struct Disks {
     dir: PathBuf,
     random: u64,
-    places: BTreeMap<HostId, Rc<RefCell<Place>>>,
+    nodes: BTreeMap<HostId, Rc<RefCell<NodeDisk>>>,
 }
 
-/// What outlives a node's program.
+/// A node's disk, and what its program promised, both of which outlive the program.
 #[derive(Debug)]
-struct Place {
+struct NodeDisk {
     dest: PathBuf,
     sources: Vec<TreePath>,
     random: u64,
-    /// What was there before, or was damaged by a power cut, by entry: such a file may keep its name
-    /// until there is a better one.
+    /// Files by entry that were there before, or were damaged by a power cut: such a file may keep its
+    /// name until it is replaced by a verified one.
     old: BTreeMap<usize, Vec<u8>>,
-    /// The files that were looked at, as they were.
+    /// Inode and time of change of the files that were checked.
     seen: BTreeMap<usize, (u64, i64, i64)>,
-    /// What the node has said that it has: once it starts again it has all of that. None where nothing
-    /// is promised: before the first start, after a power cut, and from a start on at which the disk
-    /// could not be read. What cannot be read is not held, is fetched again into a new file, and that
-    /// stands in the place of the old one from then on, even if the program is killed half-way.
-    said: Option<ChunkSet>,
+    /// What the node has reported as held, and must still hold after a restart. None where nothing is
+    /// promised: before the first start, after a power cut, and from a start on at which the disk could
+    /// not be read. What cannot be read is not held and is fetched again into a new file, which replaces
+    /// the old one even if the program is killed half-way.
+    reported: Option<ChunkSet>,
     ends_left: u32,
 }
 
-/// A program's files, from its start to its end.
+/// The store of a program, from its start to its end.
 #[derive(Debug)]
-struct Kept {
+struct FaultyStore {
     served: Served,
-    place: Rc<RefCell<Place>>,
+    node: Rc<RefCell<NodeDisk>>,
     disk: Disk,
     store: Store,
     held: ChunkSet,
@@ -72,26 +72,26 @@ impl Disks {
         let above = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let dir = above.join(format!("xget-sim-{}-{number}", std::process::id()));
         fs::create_dir(&dir).unwrap();
-        Disks { dir, random: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) | 1, places: BTreeMap::new() }
+        Disks { dir, random: seed.wrapping_mul(0x2545_F491_4F6C_DD1D) | 1, nodes: BTreeMap::new() }
     }
 
     /// A node's program starts.
     pub(super) fn start(&mut self, id: HostId, served: &Served) -> Result<Box<dyn Keep>, Wrong> {
         let (dir, random) = (&self.dir, &mut self.random);
-        let again = self.places.contains_key(&id);
-        let place = self.places.entry(id).or_insert_with(|| {
+        let again = self.nodes.contains_key(&id);
+        let node = self.nodes.entry(id).or_insert_with(|| {
             let dest = dir.join(id.0.to_string());
-            Rc::new(RefCell::new(Place::new(dest, served, next_random(random))))
+            Rc::new(RefCell::new(NodeDisk::new(dest, served, next_random(random))))
         });
         if again {
-            place.borrow_mut().suffer(served);
+            node.borrow_mut().maybe_cut_power(served);
         }
-        Ok(Box::new(Kept::open(place.clone(), served)?))
+        Ok(Box::new(FaultyStore::open(node.clone(), served)?))
     }
 
     /// What is wrong with the files of a node that was whole.
     pub(super) fn check_whole(&self, id: HostId, served: &Served) -> Result<(), String> {
-        self.places.get(&id).map_or(Ok(()), |place| place.borrow_mut().check_whole(served))
+        self.nodes.get(&id).map_or(Ok(()), |node| node.borrow_mut().check_whole(served))
     }
 }
 
@@ -106,54 +106,58 @@ fn truth(served: &Served, range: Range<u64>) -> Vec<u8> {
     served.image.bytes(range, false, &mut buffer).to_vec()
 }
 
-impl Place {
-    /// Some nodes fetch a part of the tree only, and some have files there of another time.
-    fn new(dest: PathBuf, served: &Served, random: u64) -> Place {
-        let mut place = Place {
+impl NodeDisk {
+    /// Some nodes fetch only a part of the tree, and some have older files there.
+    fn new(dest: PathBuf, served: &Served, random: u64) -> NodeDisk {
+        let mut node = NodeDisk {
             dest,
             sources: vec![TreePath::root()],
             random: random | 1,
             old: BTreeMap::new(),
             seen: BTreeMap::new(),
-            said: None,
+            reported: None,
             ends_left: MOST_ENDS,
         };
-        if place.below(3) == 0 {
+        if node.below(3) == 0 {
             let names: [&[u8]; 3] = [b"a", b"b", b"dir"];
-            place.sources = names.iter().map(|n| TreePath::from_manifest(n).unwrap()).collect();
-            let left_out = place.below(3) as usize;
-            place.sources.remove(left_out);
+            node.sources = names.iter().map(|n| TreePath::from_manifest(n).unwrap()).collect();
+            let left_out = node.below(3) as usize;
+            node.sources.remove(left_out);
         }
-        fs::create_dir_all(place.dest.join("dir")).unwrap();
-        let files: Vec<usize> = place.files(served).map(|(entry, _)| entry).collect();
+        fs::create_dir_all(node.dest.join("dir")).unwrap();
+        let files: Vec<usize> = node.files(served).map(|(entry, _)| entry).collect();
         for entry in files {
-            if place.below(3) == 0 {
+            if node.below(3) == 0 {
                 let mut bytes = truth(served, range(served, entry));
-                place.spoil(&mut bytes);
-                fs::write(place.path(served, entry), &bytes).unwrap();
-                place.old.insert(entry, bytes);
+                node.spoil(&mut bytes);
+                fs::write(node.path(served, entry), &bytes).unwrap();
+                node.old.insert(entry, bytes);
             }
         }
-        place
+        node
     }
 
-    /// Damage, of one kind or another, or none.
+    /// Random damage, or none.
     fn spoil(&mut self, bytes: &mut Vec<u8>) {
         let at = self.below(bytes.len() as u64 + 1) as usize;
         match self.below(4) {
             0 => {}
             1 => bytes.truncate(at),
             2 => bytes.get_mut(at..).unwrap_or_default().fill(0),
-            _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1),
+            _ => {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte ^= 1;
+                }
+            }
         }
     }
 
-    /// Before it starts again there may have been a power cut, which nothing on a disk is safe from.
-    fn suffer(&mut self, served: &Served) {
+    /// There may have been a power cut before a restart, which damages any file.
+    fn maybe_cut_power(&mut self, served: &Served) {
         if self.below(4) > 0 {
             return;
         }
-        self.said = None;
+        self.reported = None;
         self.seen.clear();
         for dir in [self.dest.clone(), self.dest.join("dir")] {
             let mut files: Vec<PathBuf> =
@@ -179,7 +183,7 @@ impl Place {
         }
     }
 
-    /// What will go wrong with the disk of a program that starts now.
+    /// The faults of the disk of a program that starts now.
     fn disk(&mut self) -> Disk {
         let mut disk = Disk { random: next_random(&mut self.random) | 1, ..Disk::default() };
         if self.ends_left > 0 {
@@ -206,16 +210,16 @@ impl Place {
         self.dest.join(std::str::from_utf8(path).unwrap())
     }
 
-    /// Under a final name is what was verified, or what was there before.
+    /// A file with its final name was verified, or was there before.
     fn check_names(&mut self, served: &Served) -> Result<(), Wrong> {
         let files: Vec<usize> = self.files(served).map(|(entry, _)| entry).collect();
         for entry in files {
             let path = self.path(served, entry);
             let Ok(found) = fs::metadata(&path) else {
-                match self.old.contains_key(&entry) || self.seen.contains_key(&entry) {
-                    true => return Err(Wrong::Disk(format!("{} is gone", path.display()))),
-                    false => continue,
+                if self.old.contains_key(&entry) || self.seen.contains_key(&entry) {
+                    return Err(Wrong::Disk(format!("{} is gone", path.display())));
                 }
+                continue;
             };
             let now = (found.ino(), found.ctime(), found.ctime_nsec());
             if self.seen.insert(entry, now) == Some(now) {
@@ -269,10 +273,10 @@ fn range(served: &Served, entry: usize) -> Range<u64> {
     served.manifest.listing().entry(entry).unwrap().image_range()
 }
 
-impl Kept {
-    fn open(place: Rc<RefCell<Place>>, served: &Served) -> Result<Kept, Wrong> {
+impl FaultyStore {
+    fn open(node: Rc<RefCell<NodeDisk>>, served: &Served) -> Result<FaultyStore, Wrong> {
         let manifest = served.manifest.clone();
-        let mut borrowed = place.borrow_mut();
+        let mut borrowed = node.borrow_mut();
         let mut disk = borrowed.disk();
         let dest = borrowed.dest.clone();
         let looked = DestIs::look(&dest).map_err(|error| Wrong::Disk(error.to_string()))?;
@@ -286,22 +290,26 @@ impl Kept {
         });
         borrowed.check_names(served)?;
         if disk.bad_reads > 0 {
-            borrowed.said = None;
+            borrowed.reported = None;
         }
-        let (store, held) = opened.map_err(|error| borrowed.ends(&error, &disk))?;
-        // Who fetches a part has lost what stood in the nameless file.
-        if let Some(said) = borrowed.said.take().filter(|_| all) {
-            let lost = said.iter().find(|chunk| !held.contains(*chunk));
-            lost.map_or(Ok(()), |chunk| Err(Wrong::Disk(format!("lost chunk {chunk}"))))?;
+        let (store, held) = opened.map_err(|error| borrowed.failed(&error, &disk))?;
+        // A node that fetches a part has lost what was in the file without a name.
+        if let Some(reported) = borrowed.reported.take().filter(|_| all) {
+            let lost = reported.iter().find(|chunk| !held.contains(*chunk));
+            if let Some(chunk) = lost {
+                return Err(Wrong::Disk(format!("lost chunk {chunk}")));
+            }
         }
-        borrowed.said = Some(held.clone());
+        borrowed.reported = Some(held.clone());
         drop(borrowed);
-        let mut kept = Kept { served: served.clone(), place, disk, store, held };
-        kept.held.clone().iter().try_for_each(|chunk| kept.check_chunk(chunk))?;
-        Ok(kept)
+        let mut opened = FaultyStore { served: served.clone(), node, disk, store, held };
+        for chunk in opened.held.clone().iter() {
+            opened.check_chunk(chunk)?;
+        }
+        Ok(opened)
     }
 
-    /// What it has said that it has, it has.
+    /// A chunk that is reported as held is correct.
     fn check_chunk(&mut self, chunk: ChunkId) -> Result<(), Wrong> {
         let range = self.served.manifest.layout().range(chunk);
         match self.bytes(&range) {
@@ -323,15 +331,19 @@ impl Kept {
         Ok(bytes)
     }
 
-    fn does(&mut self, work: impl FnOnce(&mut Store) -> Result<(), Error>) -> Result<(), Wrong> {
+    /// Changes the store with the faults of its disk.
+    fn with_faults(
+        &mut self,
+        work: impl FnOnce(&mut Store) -> Result<(), Error>,
+    ) -> Result<(), Wrong> {
         let result = with(&mut self.disk, || work(&mut self.store));
-        result.map_err(|error| self.place.borrow_mut().ends(&error, &self.disk))
+        result.map_err(|error| self.node.borrow_mut().failed(&error, &self.disk))
     }
 }
 
-impl Place {
-    /// An error that is the disk's fault ends the program; any other is the store's.
-    fn ends(&mut self, error: &Error, disk: &Disk) -> Wrong {
+impl NodeDisk {
+    /// An error of the disk ends the program; any other is an error of the store.
+    fn failed(&mut self, error: &Error, disk: &Disk) -> Wrong {
         let expected =
             |error: &io::Error| matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EIO));
         self.ends_left = self.ends_left.saturating_sub(1);
@@ -343,7 +355,7 @@ impl Place {
     }
 }
 
-impl Keep for Kept {
+impl Keep for FaultyStore {
     fn wanted(&self) -> &ChunkSet {
         self.store.wanted()
     }
@@ -354,7 +366,7 @@ impl Keep for Kept {
 
     fn write(&mut self, image_offset: u64, bytes: &[u8]) -> Result<(), Wrong> {
         let buffer = Arc::new(bytes.to_vec());
-        self.does(|store| {
+        self.with_faults(|store| {
             for start in (0..buffer.len()).step_by(PIECE_BYTES) {
                 let end = buffer.len().min(start + PIECE_BYTES);
                 store.write(image_offset + start as u64, &buffer, start..end)?;
@@ -364,18 +376,18 @@ impl Keep for Kept {
     }
 
     fn verified(&mut self, chunk: ChunkId) -> Result<(), Wrong> {
-        let result = self.does(|store| store.verified(chunk));
-        self.place.borrow_mut().check_names(&self.served)?;
+        let result = self.with_faults(|store| store.verified(chunk));
+        self.node.borrow_mut().check_names(&self.served)?;
         result?;
-        if let Some(said) = &mut self.place.borrow_mut().said {
-            said.insert(chunk);
+        if let Some(reported) = &mut self.node.borrow_mut().reported {
+            reported.insert(chunk);
         }
         self.check_chunk(chunk)
     }
 
     fn finish(&mut self) -> Result<(), Wrong> {
-        let result = self.does(Store::finish);
-        self.place.borrow_mut().check_names(&self.served)?;
+        let result = self.with_faults(Store::finish);
+        self.node.borrow_mut().check_names(&self.served)?;
         result
     }
 

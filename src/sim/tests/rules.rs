@@ -1,4 +1,4 @@
-//! What each of [`Rules`] is good for: the same small clusters with it and without.
+//! What each of [`Rules`] is good for: the same small clusters with it and without it.
 
 use super::*;
 
@@ -31,14 +31,14 @@ fn spread(mut scenario: Scenario) -> Scenario {
     scenario
 }
 
-/// Sources are kept as they were found.
+/// Sources are never replaced.
 fn never_redrawn() -> Rules {
     let redraw_every = Duration::from_secs(1000);
     Rules { redraw_chunks: usize::MAX, redraw_every, ..Rules::default() }
 }
 
 #[test]
-fn without_a_second_request_links_wait_for_each_other() {
+fn without_a_queued_request_links_are_idle_for_a_round_trip() {
     let mut scenario = blank(2, 16);
     for link in scenario.nodes.iter_mut().map(|node| &mut node.link).chain([&mut scenario.master]) {
         link.delay = Duration::from_millis(5);
@@ -49,7 +49,7 @@ fn without_a_second_request_links_wait_for_each_other() {
 }
 
 #[test]
-fn slow_nodes_hold_up_the_others_a_little_not_ten_times() {
+fn slow_nodes_delay_the_others_a_little_not_ten_times() {
     let mut scenario = blank(48, 16);
     for node in scenario.nodes.iter_mut().step_by(3) {
         node.link = link(RATE / 10, 50);
@@ -59,17 +59,17 @@ fn slow_nodes_hold_up_the_others_a_little_not_ten_times() {
 }
 
 #[test]
-fn who_keeps_the_sources_it_found_first_stays_with_few() {
+fn nodes_that_never_replace_sources_are_slower() {
     let scenario = spread(blank(32, 16));
     let (last, _) = mean(&scenario, Rules::default());
-    // Nor is anybody called back, which helps against the same.
+    // Nor do nodes connect back to those that fetch from them, which helps against the same.
     let never = Rules { max_peers: Rules::default().max_dialled, ..never_redrawn() };
     let (last_without, _) = mean(&scenario, never);
     assert!(last_without > last * 1.1, "{last} {last_without}");
 }
 
 #[test]
-fn who_is_not_called_back_leaves_its_link_unused() {
+fn without_connections_back_to_fetching_nodes_links_are_unused() {
     let scenario = spread(blank(32, 16));
     let (last, _) = mean(&scenario, Rules::default());
     let (last_without, _) =
@@ -78,7 +78,7 @@ fn who_is_not_called_back_leaves_its_link_unused() {
 }
 
 #[test]
-fn to_tell_everybody_at_once_brings_nothing() {
+fn telling_all_readers_of_have_at_once_is_no_faster() {
     let scenario = blank(32, 16);
     let (few, _) = mean(&scenario, Rules::default());
     let (all, _) = mean(&scenario, Rules { told_at_once: usize::MAX, ..Rules::default() });
@@ -86,7 +86,7 @@ fn to_tell_everybody_at_once_brings_nothing() {
 }
 
 #[test]
-fn near_sources_spare_the_links_between_racks() {
+fn near_sources_reduce_the_traffic_between_racks() {
     let racks = Racks { nodes: 16, uplink_bytes_per_s: None };
     let scenario = Scenario { racks, ..blank(96, 4) };
     let into_racks = |rules: Rules| {
@@ -98,13 +98,13 @@ fn near_sources_spare_the_links_between_racks() {
     assert!(without > with * 1.15, "{with} {without}");
 }
 
-/// Four racks whose uplinks carry a tenth of what their nodes do.
+/// Four racks with uplinks of a tenth of their nodes' rates together.
 fn narrow_racks() -> Scenario {
     let racks = Racks { nodes: 16, uplink_bytes_per_s: Some(16 * RATE / 10) };
     Scenario { racks, ..blank(64, 16) }
 }
 
-/// The last node's time in seconds, and the bytes that came into racks, in such racks.
+/// The last node's time in seconds, and the bytes that came into racks, in [`narrow_racks`].
 fn narrow(rules: Rules) -> (f64, f64) {
     let outcome = run(&Scenario { rules, ..narrow_racks() });
     let into_racks = outcome.image_bytes_into_racks.iter().sum::<u64>() as f64;
@@ -112,7 +112,7 @@ fn narrow(rules: Rules) -> (f64, f64) {
 }
 
 #[test]
-fn where_uplinks_are_narrow_few_nodes_bring_a_chunk_into_their_rack() {
+fn behind_narrow_uplinks_few_nodes_import_a_chunk_into_their_rack() {
     let (last, copies) = narrow(Rules::default());
     let (last_without, copies_without) = narrow(Rules { far_factor: 0, ..Rules::default() });
     assert!(last_without > last * 1.15, "{last} {last_without}");
@@ -120,7 +120,7 @@ fn where_uplinks_are_narrow_few_nodes_bring_a_chunk_into_their_rack() {
 }
 
 #[test]
-fn who_is_impatient_brings_in_what_is_anothers_to_bring() {
+fn with_little_patience_more_nodes_import_a_chunk() {
     let (_, copies) = narrow(Rules::default());
     let impatient = Rules { import_patience_factor: 8, ..Rules::default() };
     let (_, copies_without) = narrow(impatient);
@@ -128,8 +128,8 @@ fn who_is_impatient_brings_in_what_is_anothers_to_bring() {
 }
 
 #[test]
-fn who_dies_while_it_brings_chunks_into_its_rack_holds_the_others_up_a_little() {
-    let at = |host| (Duration::from_millis(700), Event::PowerOff(HostId(host)));
+fn nodes_that_die_while_they_import_chunks_delay_the_others_a_little() {
+    let at = |host| (Duration::from_millis(700), ScenarioEvent::PowerOff(HostId(host)));
     let events = [1, 5, 17, 21, 33, 37].map(at).to_vec();
     let scenario = Scenario { events, ..narrow_racks() };
     let (last, _) = narrow(Rules::default());
@@ -139,14 +139,14 @@ fn who_dies_while_it_brings_chunks_into_its_rack_holds_the_others_up_a_little() 
 }
 
 #[test]
-fn who_keeps_far_sources_where_those_are_slow_lacks_near_ones() {
+fn nodes_that_keep_slow_far_sources_are_slower() {
     let (last, _) = narrow(Rules::default());
     let (last_without, _) = narrow(Rules { far_kept: usize::MAX, ..Rules::default() });
     assert!(last_without > last * 1.1, "{last} {last_without}");
 }
 
 #[test]
-fn few_of_the_uploads_at_a_time_are_as_good_as_many() {
+fn few_uploads_at_a_time_are_as_fast_as_many() {
     let scenario = blank(16, 16);
     let (few, _) = mean(&scenario, Rules { upload_slots: 2, ..Rules::default() });
     let (many, _) = mean(&scenario, Rules { upload_slots: 32, ..Rules::default() });
