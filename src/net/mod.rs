@@ -1,6 +1,6 @@
 //! The network: names, sockets, and sending what a 9P session has to say.
 
-pub mod adler32;
+pub(crate) mod adler32;
 pub mod call;
 pub mod connection;
 pub(crate) mod host_port;
