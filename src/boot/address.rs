@@ -224,12 +224,12 @@ impl Hands<'_> {
                 if let Some(mtu) = config.mtu {
                     told(&format!("set the MTU of {name} to {mtu}"), kernel.set_mtu(link, mtu));
                 }
-                if config.address.is_ipv6() {
+                if config.address.addr().is_ipv6() {
                     // The link may have IPv6 turned off.
                     accept_advertisements(&name);
                 }
                 kernel.set_address(link, &config).map_err(|error| {
-                    let (address, why) = (config.address, reason(&error));
+                    let (address, why) = (config.address.addr(), reason(&error));
                     Error::Boot(format!("cannot set the address {address} on {name}: {why}"))
                 })?;
                 told(&format!("set all routes of {name}"), kernel.set_routes(link, &config));
@@ -316,7 +316,7 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
             network.name_servers.extend(&lease.name_servers);
             network.host_name = network.host_name.or_else(|| lease.host_name.clone());
             network.lease = lease.time;
-            (link, lease.address.into())
+            (link, lease.address.addr().into())
         }
     };
     network.link = Some(link.clone());
@@ -368,7 +368,7 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
                 Some(time) => format!(" for {} s", time.as_secs()),
                 None => String::new(),
             };
-            let (address, server) = (lease.address, lease.server);
+            let (address, server) = (lease.address.addr(), lease.server);
             let text = format!("{link} has the address {address}, from the DHCP server {server}");
             report.notice(format_args!("{text}{time}{whose}"));
         }

@@ -106,7 +106,7 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
 
 /// The own network is one link with an IPv4 address.
 fn refuse_beside_own_net(cmdline: &Cmdline) -> Result<(), Error> {
-    let is_v6 = |ip: &Ip| ip.method == Method::V6 || ip.address.is_some_and(|(ip, _)| ip.is_ipv6());
+    let is_v6 = |ip: &Ip| ip.method == Method::V6 || ip.address.is_some_and(|a| a.addr().is_ipv6());
     let what = match cmdline {
         Cmdline { net: Net::Auto | Net::Kernel, .. } => return Ok(()),
         Cmdline { network, .. } if !network.vlans.is_empty() => {

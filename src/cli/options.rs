@@ -10,8 +10,8 @@ use super::args::{
 };
 use super::command::{Command, Shell, StatusFormat};
 use super::value::{
-    cache, debug_level, hash, http_address, interval, log_format, parsed, rate, retries, seconds,
-    serve_on,
+    cache, debug_level, hash, http_address, interval, log_format, network, parsed, rate, retries,
+    seconds, serve_on,
 };
 use Kind::{Switch, Value};
 
@@ -432,7 +432,7 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
                     metavar: "NETWORK",
                     expected: "a network such as 10.1.0.0/16, or an IP address",
                     set: |args, v| {
-                        let network = parsed(v)?;
+                        let network = network(v)?;
                         args.serve.allowed.0.push(network);
                         args.fetch.allowed.0.push(network);
                         Some(())

@@ -8,8 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use blake3::Hash;
+use ipnet::IpNet;
 
 use super::command::{Cache, HttpAddress, Retries, ServeOn};
+use crate::network;
 use crate::process::log::{Level, LogFormat};
 
 pub(super) fn parsed<T: FromStr>(value: &OsStr) -> Option<T> {
@@ -26,6 +28,11 @@ pub(super) fn http_address(value: &OsStr) -> Option<HttpAddress> {
             Some(HttpAddress { ip: Some(address.ip()), port: address.port() })
         }
     }
+}
+
+/// `ADDRESS[/PREFIX]`
+pub(super) fn network(value: &OsStr) -> Option<IpNet> {
+    network::parse(value.to_str()?)
 }
 
 /// At most `u32::MAX`, so that a deadline made of it cannot overflow.

@@ -70,7 +70,7 @@ impl Stack {
     /// There is no such link, it is no Ethernet, or this process may not use packet sockets (it needs
     /// `CAP_NET_RAW`).
     pub fn start(config: &Config, seed: u64) -> Result<Stack, Error> {
-        let socket = FrameSocket::open(&config.link, config.address)
+        let socket = FrameSocket::open(&config.link, config.address.addr())
             .map_err(Error::file("open a packet socket on", &config.link))?;
         let link = Link::new(socket, config.mtu);
         let (bell, rings) = pair().map_err(Error::system("create a local socket"))?;
@@ -83,7 +83,7 @@ impl Stack {
 
     /// This node's address.
     pub fn address(&self) -> Ipv4Addr {
-        self.0.config.address
+        self.0.config.address.addr()
     }
 
     /// Whether there is a way to an address.

@@ -11,9 +11,10 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 use crate::conn::Conn;
 use crate::limits::{GREETING, MESSAGE, REQUEST, TAKING};
-use crate::network::IpNetwork;
 
 /// How often the connections that keep the server waiting are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -83,11 +84,11 @@ impl fmt::Display for Refusal {
 
 /// The networks whose hosts may connect; if there are none, all may.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allowed(pub Vec<IpNetwork>);
+pub struct Allowed(pub Vec<IpNet>);
 
 impl Allowed {
     fn allows(&self, ip: IpAddr) -> bool {
-        self.0.is_empty() || self.0.iter().any(|network| network.contains(ip))
+        self.0.is_empty() || self.0.iter().any(|network| network.contains(&ip))
     }
 }
 

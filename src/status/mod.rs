@@ -11,8 +11,9 @@ pub mod show;
 pub mod table;
 
 use std::fmt::Write as _;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
+use crate::network;
 use crate::serve::hub::totals::STALLED_AFTER;
 
 /// How the line begins that tells of a line in the server's log, and its last word.
@@ -131,16 +132,8 @@ impl<'t> Words<'t> {
 
     /// The network of which nodes count as near to each other: a /24, or a /64 of IPv6.
     fn subnet(self) -> Option<String> {
-        match self.address()?.parse().ok()? {
-            SocketAddr::V4(address) => {
-                let [a, b, c, _] = address.ip().octets();
-                Some(format!("{a}.{b}.{c}.0/24"))
-            }
-            SocketAddr::V6(address) => {
-                let network = address.ip().to_bits() >> 64 << 64;
-                Some(format!("{}/64", Ipv6Addr::from_bits(network)))
-            }
-        }
+        let address: SocketAddr = self.address()?.parse().ok()?;
+        Some(network::subnet(address.ip()).to_string())
     }
 }
 

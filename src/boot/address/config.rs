@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::boot::cmdline::Ip;
 use crate::net::own;
-use crate::network::is_within;
 
 use super::dhcp::Lease;
 use super::route::Route;
@@ -13,9 +14,8 @@ use super::route::Route;
 /// An address and what belongs to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Config {
-    pub(super) address: IpAddr,
-    /// In bits.
-    pub(super) prefix: u8,
+    /// With its network's prefix.
+    pub(super) address: IpNet,
     pub(super) routes: Vec<Route>,
     /// In bytes.
     pub(super) mtu: Option<u32>,
@@ -28,11 +28,11 @@ pub(super) struct Config {
 impl Config {
     /// What a static `ip=` says; None if it holds no address.
     pub(super) fn given(ip: &Ip) -> Option<Config> {
-        let (address, prefix) = ip.address?;
-        let gateway = ip.gateway.filter(|gateway| gateway.is_ipv4() == address.is_ipv4());
+        let address = ip.address?;
+        let is_v4 = address.addr().is_ipv4();
+        let gateway = ip.gateway.filter(|gateway| gateway.is_ipv4() == is_v4);
         Some(Config {
             address,
-            prefix,
             routes: gateway.map(Route::default).into_iter().collect(),
             mtu: ip.mtu,
             lifetime: None,
@@ -44,14 +44,13 @@ impl Config {
     pub(super) fn leased(lease: &Lease, ip: Option<&Ip>) -> Config {
         let mut config = Config {
             address: lease.address.into(),
-            prefix: lease.prefix,
             routes: lease.routes.clone(),
             mtu: ip.and_then(|ip| ip.mtu).or(lease.mtu),
             lifetime: lease.time,
             leased: true,
         };
         if let Some(gateway) = ip.and_then(|ip| ip.gateway).filter(IpAddr::is_ipv4) {
-            config.routes.retain(|route| route.prefix != 0);
+            config.routes.retain(|route| route.to.prefix_len() != 0);
             config.routes.push(Route::default(gateway));
         }
         config
@@ -59,18 +58,14 @@ impl Config {
 
     /// The same for the own network; None if it is not IPv4.
     pub(super) fn own(&self, link: &str) -> Option<own::Config> {
-        let v4 = |ip| match ip {
-            IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(_) => None,
-        };
-        let route = |route: &Route| {
-            let via = route.via.and_then(v4)?;
-            Some(own::Route { to: v4(route.to)?, prefix: route.prefix, via })
+        let IpNet::V4(address) = self.address else { return None };
+        let route = |route: &Route| match *route {
+            Route { to: IpNet::V4(to), via: Some(IpAddr::V4(via)) } => Some(own::Route { to, via }),
+            _ => None,
         };
         Some(own::Config {
             link: link.to_owned(),
-            address: v4(self.address)?,
-            prefix: self.prefix,
+            address,
             routes: self.routes.iter().filter_map(route).take(own::MOST_ROUTES).collect(),
             mtu: self.mtu,
         })
@@ -79,5 +74,5 @@ impl Config {
 
 /// Whether `ip` is in the address's own network.
 pub(super) fn is_on_link(config: &Config, ip: IpAddr) -> bool {
-    is_within(ip, config.address, config.prefix)
+    config.address.contains(&ip)
 }

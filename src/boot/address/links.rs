@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::boot::cmdline::{Ip, Method, NetworkWish, Vlan};
-use crate::network::is_within;
 
 /// What stands for the card that was booted from where `ip=` names a link.
 const BOOTIF: &str = "BOOTIF";
@@ -15,7 +16,8 @@ const LIKE_CARDS: [&str; 2] = ["veth", "macvlan"];
 pub(super) struct Snapshot {
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<Address>,
-    pub(super) routes: Vec<KnownRoute>,
+    /// The networks that routes in the main table lead to.
+    pub(super) routes: Vec<IpNet>,
 }
 
 /// A network link.
@@ -40,19 +42,10 @@ pub(super) struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) link: u32,
-    pub(super) ip: IpAddr,
-    /// Of its network, in bits.
-    pub(super) prefix: u8,
+    /// With its network's prefix.
+    pub(super) ip: IpNet,
     /// Others elsewhere can reach it, and nobody else was found to have it.
     pub(super) usable: bool,
-}
-
-/// A route in the main table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct KnownRoute {
-    pub(super) to: IpAddr,
-    /// In bits; 0 is everywhere.
-    pub(super) prefix: u8,
 }
 
 impl Snapshot {
@@ -64,7 +57,7 @@ impl Snapshot {
     pub(super) fn usable(&self) -> Vec<(&Link, IpAddr)> {
         let of_working = self.addresses.iter().filter(|address| address.usable).filter_map(|a| {
             let link = self.link(a.link).filter(|link| link.carrier && !link.loopback)?;
-            Some((link, a.ip))
+            Some((link, a.ip.addr()))
         });
         let mut usable: Vec<_> = of_working.collect();
         usable.sort_by_key(|(_, ip)| ip.is_ipv6());
@@ -73,7 +66,7 @@ impl Snapshot {
 
     /// Whether a route leads to `ip`.
     pub(super) fn reaches(&self, ip: IpAddr) -> bool {
-        self.routes.iter().any(|route| is_within(ip, route.to, route.prefix))
+        self.routes.iter().any(|network| network.contains(&ip))
     }
 }
 

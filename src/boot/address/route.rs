@@ -1,13 +1,13 @@
 //! A route, wherever it comes from.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A way to other networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Route {
-    pub(super) to: IpAddr,
-    /// In bits; 0 is everywhere.
-    pub(super) prefix: u8,
+    pub(super) to: IpNet,
     /// None: they are on the link itself.
     pub(super) via: Option<IpAddr>,
 }
@@ -16,9 +16,9 @@ impl Route {
     /// The way to everywhere.
     pub(super) fn default(via: IpAddr) -> Route {
         let to = match via {
-            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+            IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+            IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
         };
-        Route { to, prefix: 0, via: Some(via) }
+        Route { to, via: Some(via) }
     }
 }

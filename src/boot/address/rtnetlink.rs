@@ -83,12 +83,12 @@ impl Kernel {
     /// Lets an address stay for ever. It has to be there.
     pub(super) fn keep(&mut self, link: &str, address: IpAddr) -> io::Result<()> {
         let seen = self.look()?;
-        let is_it =
-            |a: &&Address| a.ip == address && seen.link(a.link).is_some_and(|its| its.name == link);
+        let is_it = |a: &&Address| {
+            a.ip.addr() == address && seen.link(a.link).is_some_and(|its| its.name == link)
+        };
         let known = seen.addresses.iter().find(is_it).ok_or(io::ErrorKind::AddrNotAvailable)?;
         let config = Config {
-            address,
-            prefix: known.prefix,
+            address: known.ip,
             routes: Vec::new(),
             mtu: None,
             lifetime: None,

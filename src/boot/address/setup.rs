@@ -270,7 +270,9 @@ impl Setup {
         let ips = self.choice.ips();
         let ipv6_will_do = self.only_waits()
             || is_first
-                && ips.iter().any(|ip| by_router(ip) || ip.address.is_some_and(|a| a.0.is_ipv6()));
+                && ips
+                    .iter()
+                    .any(|ip| by_router(ip) || ip.address.is_some_and(|a| a.addr().is_ipv6()));
         let mut servers = ips.iter().filter_map(|ip| ip.server);
         if !servers.all(|server| self.seen.reaches(server)) {
             return None;
@@ -326,7 +328,7 @@ impl Setup {
                 continue;
             }
             let name = link.name.clone();
-            self.given.insert(number, (name.clone(), config.address));
+            self.given.insert(number, (name.clone(), config.address.addr()));
             actions.push(Action::Program { link: link.index, name, config });
         }
     }

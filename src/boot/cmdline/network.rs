@@ -3,6 +3,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::{IpNet, ipv4_mask_to_prefix};
+
+use crate::network::class_prefix;
+
 /// What is said of the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkWish {
@@ -26,8 +30,8 @@ pub struct Ip {
     pub method: Method,
     /// The only link that is meant.
     pub link: Option<String>,
-    /// The address, and how long its network's prefix is, in bits.
-    pub address: Option<(IpAddr, u8)>,
+    /// The address and its network's prefix.
+    pub address: Option<IpNet>,
     /// Whom to boot from.
     pub server: Option<IpAddr>,
     /// The way to everywhere else.
@@ -101,11 +105,10 @@ impl Ip {
             None if client.is_some() => Method::Static,
             None => Method::Dhcp,
         };
-        let address = match (client, prefix) {
-            (Some(client), Some(prefix)) => Some((client, prefix)),
-            (Some(client), None) => Some((client, usual_prefix(client))),
-            (None, _) => None,
-        };
+        let address = client.and_then(|client| {
+            let prefix = prefix.unwrap_or_else(|| usual_prefix(client));
+            IpNet::new(client, prefix).ok()
+        });
         let method = match (method, address) {
             // `none` with an address means: this one, without asking anybody.
             (Method::Off, Some(_)) => Method::Static,
@@ -209,14 +212,7 @@ fn prefix(text: &str, client: Option<IpAddr>) -> Result<u8, String> {
     let most = if matches!(client, Some(IpAddr::V6(_))) { 128 } else { 32 };
     let wrong = || format!("{text} is not a netmask");
     match text.parse::<Ipv4Addr>() {
-        Ok(mask) => {
-            let bits = mask.to_bits();
-            let ones = bits.leading_ones();
-            match bits.count_ones() == ones {
-                true => Ok(ones as u8),
-                false => Err(wrong()),
-            }
-        }
+        Ok(mask) => ipv4_mask_to_prefix(mask).map_err(|_| wrong()),
         Err(_) => text.parse().ok().filter(|bits| *bits <= most).ok_or_else(wrong),
     }
 }
@@ -225,11 +221,7 @@ fn prefix(text: &str, client: Option<IpAddr>) -> Result<u8, String> {
 fn usual_prefix(client: IpAddr) -> u8 {
     match client {
         IpAddr::V6(_) => 64,
-        IpAddr::V4(ip) => match ip.octets()[0] {
-            0..=127 => 8,
-            128..=191 => 16,
-            _ => 24,
-        },
+        IpAddr::V4(ip) => class_prefix(ip),
     }
 }
 
@@ -249,8 +241,5 @@ fn fields(text: &str) -> Result<Vec<&str>, String> {
         }
     }
     fields.push(text.get(begin..).unwrap_or_default());
-    match inside {
-        true => Err("missing closing bracket".into()),
-        false => Ok(fields),
-    }
+    if inside { Err("missing closing bracket".into()) } else { Ok(fields) }
 }

@@ -127,7 +127,7 @@ fn ip_takes_the_kernels_seven_fields() {
     let expected = Ip {
         method: Method::Static,
         link: Some("eth0".into()),
-        address: Some(([10, 0, 0, 9].into(), 24)),
+        address: Some("10.0.0.9/24".parse().unwrap()),
         server: Some([10, 0, 0, 1].into()),
         gateway: Some([10, 0, 0, 254].into()),
         host_name: Some("n9".into()),
@@ -143,7 +143,7 @@ fn what_follows_the_method_is_name_servers_or_mtu_and_address() {
         first.name_servers,
         ["10.0.0.2", "10.0.0.3"].map(|ip| ip.parse::<std::net::IpAddr>().unwrap())
     );
-    assert_eq!(first.address, Some(([10, 0, 0, 9].into(), 8)), "as its class has it");
+    assert_eq!(first.address, Some("10.0.0.9/8".parse().unwrap()), "as its class has it");
     let second = ip("::::n9:eth0:dhcp:1400:02:00:00:00:00:01");
     assert_eq!((second.mtu, second.mac), (Some(1400), Some([2, 0, 0, 0, 0, 1])));
 }
@@ -181,7 +181,7 @@ fn ipv6_is_of_use_where_a_server_may_be_reached_by_it() {
 #[test]
 fn an_ipv6_address_stands_in_brackets() {
     let ip = ip("[2001:db8::9]::[2001:db8::1]:64:n9:eth0:none");
-    assert_eq!(ip.address, Some(("2001:db8::9".parse().unwrap(), 64)));
+    assert_eq!(ip.address, Some("2001:db8::9/64".parse().unwrap()));
     assert_eq!(ip.gateway, Some("2001:db8::1".parse().unwrap()));
 }
 

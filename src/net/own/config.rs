@@ -4,6 +4,10 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
+use ipnet::Ipv4Net;
+
+use crate::network::parse_ipv4;
+
 /// Most routes; those that follow are left out, since a DHCP server may name any number.
 pub const MOST_ROUTES: usize = 8;
 /// The least MTU: what every host must take (RFC 791).
@@ -14,10 +18,8 @@ const LEAST_MTU: u32 = 576;
 pub struct Config {
     /// The link's name.
     pub link: String,
-    /// This node's address.
-    pub address: Ipv4Addr,
-    /// Of the address's own network, in bits.
-    pub prefix: u8,
+    /// This node's address, with its network's prefix.
+    pub address: Ipv4Net,
     /// The ways to other networks.
     pub routes: Vec<Route>,
     /// In bytes; None: that of the link.
@@ -28,9 +30,7 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The network.
-    pub to: Ipv4Addr,
-    /// In bits; 0 is everywhere.
-    pub prefix: u8,
+    pub to: Ipv4Net,
     /// The router.
     pub via: Ipv4Addr,
 }
@@ -38,18 +38,12 @@ pub struct Route {
 impl Config {
     /// Whom a packet to `ip` is handed to on the link; None if there is no way.
     pub(super) fn next_hop(&self, ip: Ipv4Addr) -> Option<Ipv4Addr> {
-        let fits = |to, prefix| bits(ip, prefix) == bits(to, prefix);
-        if fits(self.address, self.prefix) {
+        if self.address.contains(&ip) {
             return Some(ip);
         }
-        let routes = self.routes.iter().filter(|route| fits(route.to, route.prefix));
-        routes.max_by_key(|route| route.prefix).map(|route| route.via)
+        let routes = self.routes.iter().filter(|route| route.to.contains(&ip));
+        routes.max_by_key(|route| route.to.prefix_len()).map(|route| route.via)
     }
-}
-
-/// The first `prefix` bits.
-fn bits(ip: Ipv4Addr, prefix: u8) -> u32 {
-    ip.to_bits().checked_shr(32_u32.saturating_sub(prefix.into())).unwrap_or(0)
 }
 
 impl FromStr for Config {
@@ -58,11 +52,11 @@ impl FromStr for Config {
     fn from_str(text: &str) -> Result<Config, ()> {
         let mut parts = text.split(',');
         let link = parts.next().filter(|link| !link.is_empty()).ok_or(())?.to_owned();
-        let (address, prefix) = network(parts.next().ok_or(())?)?;
-        if !is_host(address) || prefix == 0 {
+        let address = parse_ipv4(parts.next().ok_or(())?).ok_or(())?;
+        if !is_host(address.addr()) || address.prefix_len() == 0 {
             return Err(());
         }
-        let mut config = Config { link, address, prefix, routes: Vec::new(), mtu: None };
+        let mut config = Config { link, address, routes: Vec::new(), mtu: None };
         for part in parts {
             match part.split_once('=').ok_or(())? {
                 ("mtu", bytes) => {
@@ -70,9 +64,9 @@ impl FromStr for Config {
                     config.mtu = Some(mtu.ok_or(())?);
                 }
                 (to, via) => {
-                    let (to, prefix) = network(to)?;
+                    let to = parse_ipv4(to).ok_or(())?;
                     let via = via.parse().ok().filter(|&via| is_host(via)).ok_or(())?;
-                    config.routes.push(Route { to, prefix, via });
+                    config.routes.push(Route { to, via });
                 }
             }
         }
@@ -83,18 +77,12 @@ impl FromStr for Config {
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{},{}/{}", self.link, self.address, self.prefix)?;
-        for Route { to, prefix, via } in &self.routes {
-            write!(f, ",{to}/{prefix}={via}")?;
+        write!(f, "{},{}", self.link, self.address)?;
+        for Route { to, via } in &self.routes {
+            write!(f, ",{to}={via}")?;
         }
         self.mtu.map_or(Ok(()), |mtu| write!(f, ",mtu={mtu}"))
     }
-}
-
-fn network(text: &str) -> Result<(Ipv4Addr, u8), ()> {
-    let (address, prefix) = text.split_once('/').ok_or(())?;
-    let prefix = prefix.parse().ok().filter(|&prefix| prefix <= 32).ok_or(())?;
-    Ok((address.parse().map_err(drop)?, prefix))
 }
 
 /// Whether packets can be sent to it as to one machine on a network.

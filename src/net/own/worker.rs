@@ -70,12 +70,12 @@ impl Worker {
         let mut interface = Interface::new(settings, &mut link, smoltcp::time::Instant::ZERO);
         // All there is room for: one address, and as many routes as a configuration has.
         interface.update_ip_addrs(|addresses| {
-            let own = Ipv4Cidr::new(config.address, config.prefix);
+            let own = Ipv4Cidr::new(config.address.addr(), config.address.prefix_len());
             let _ = addresses.push(IpCidr::Ipv4(own));
         });
         interface.routes_mut().update(|routes| {
             for route in &config.routes {
-                let cidr = Ipv4Cidr::new(route.to, route.prefix);
+                let cidr = Ipv4Cidr::new(route.to.addr(), route.to.prefix_len());
                 let _ = routes.push(smoltcp::iface::Route {
                     cidr: cidr.into(),
                     via_router: route.via.into(),
@@ -163,7 +163,7 @@ impl Worker {
 
     fn ask_for(&mut self, to: SocketAddrV4) {
         if let Some(hop) = self.config.next_hop(*to.ip()) {
-            self.link.ask_for(hop, self.config.address);
+            self.link.ask_for(hop, self.config.address.addr());
         }
     }
 

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use ipnet::{Ipv4Net, ipv4_mask_to_prefix};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpPacket, DhcpRepr,
@@ -13,6 +14,7 @@ use smoltcp::wire::{
 };
 
 use crate::boot::address::route::Route;
+use crate::network::class_prefix;
 use crate::sys::packet::Checksum;
 
 /// Numbers of options (RFC 2132, section 3 and 9; RFC 3442).
@@ -57,9 +59,8 @@ const LONGEST_NAME: usize = 253;
 /// What a server gives, or offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::boot::address) struct Lease {
-    pub(in crate::boot::address) address: Ipv4Addr,
-    /// In bits.
-    pub(in crate::boot::address) prefix: u8,
+    /// With its network's prefix.
+    pub(in crate::boot::address) address: Ipv4Net,
     /// The server that gives it.
     pub(in crate::boot::address) server: Ipv4Addr,
     pub(in crate::boot::address) routes: Vec<Route>,
@@ -101,7 +102,7 @@ impl Asker {
     /// The IPv4 packet that takes an offer, which all servers are to hear of (DHCPREQUEST).
     pub(super) fn request(&self, secs: u16, offer: &Lease) -> Vec<u8> {
         let mut message = self.message(DhcpMessageType::Request, secs);
-        message.requested_ip = Some(offer.address);
+        message.requested_ip = Some(offer.address.addr());
         message.server_identifier = Some(offer.server);
         self.packet(&message)
     }
@@ -243,9 +244,9 @@ impl Options<'_> {
         let mut boot_servers: Vec<Ipv4Addr> =
             next.into_iter().chain(named.filter(|&ip| is_host(ip))).collect();
         boot_servers.dedup();
+        let prefix = self.prefix().unwrap_or_else(|| class_prefix(address));
         Some(Lease {
-            address,
-            prefix: self.prefix().unwrap_or_else(|| class_prefix(address)),
+            address: Ipv4Net::new(address, prefix).ok()?,
             server,
             routes: self.routes(),
             name_servers: self.addresses(NAME_SERVER).into_iter().map(IpAddr::from).collect(),
@@ -258,11 +259,9 @@ impl Options<'_> {
         })
     }
 
-    /// A mask is ones, then zeros.
     fn prefix(&self) -> Option<u8> {
-        let mask = self.number(SUBNET_MASK)?;
-        let ones = mask.leading_ones();
-        (mask.count_ones() == ones && ones > 0).then_some(ones as u8)
+        let mask = Ipv4Addr::from_bits(self.number(SUBNET_MASK)?);
+        ipv4_mask_to_prefix(mask).ok().filter(|&prefix| prefix > 0)
     }
 
     /// Classless routes make the router one of no account (RFC 3442).
@@ -294,11 +293,10 @@ fn classless_routes(mut bytes: &[u8]) -> Option<Vec<Route>> {
         bytes = rest;
         let mut octets = [0; 4];
         octets.get_mut(..network.len())?.copy_from_slice(network);
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        let to = Ipv4Addr::from_bits(Ipv4Addr::from(octets).to_bits() & mask);
+        let to = Ipv4Net::new(octets.into(), prefix).ok()?.trunc();
         let router = Ipv4Addr::from(router);
         let via = (!router.is_unspecified()).then_some(IpAddr::V4(router));
-        routes.push(Route { to: to.into(), prefix, via });
+        routes.push(Route { to: to.into(), via });
     }
     Some(routes)
 }
@@ -307,13 +305,4 @@ fn classless_routes(mut bytes: &[u8]) -> Option<Vec<Route>> {
 fn is_host(ip: Ipv4Addr) -> bool {
     let [first, ..] = ip.octets();
     (1..224).contains(&first) && !ip.is_loopback()
-}
-
-/// Where there is no mask (RFC 950).
-fn class_prefix(ip: Ipv4Addr) -> u8 {
-    match ip.octets() {
-        [0..=127, ..] => 8,
-        [128..=191, ..] => 16,
-        _ => 24,
-    }
 }

@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use ipnet::Ipv4Net;
+
 use super::*;
 use crate::boot::address::route::Route;
 
@@ -17,6 +19,10 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn v4(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn net(text: &str) -> Ipv4Net {
     text.parse().unwrap()
 }
 
@@ -114,10 +120,7 @@ fn a_usual_offer_is_understood() {
     let name_servers: &[u8] = &[6, 8, 192, 0, 2, 53, 192, 0, 2, 54];
     let more: [&[u8]; 4] = [name_servers, b"\x0c\x02n1", b"\x0f\x0bexample.org", &[26, 2, 5, 120]];
     let lease = offer(&[&USUAL[..], &more].concat()).unwrap();
-    assert_eq!(
-        (lease.address, lease.prefix, lease.server),
-        (v4("192.0.2.10"), 24, v4("192.0.2.1"))
-    );
+    assert_eq!((lease.address, lease.server), (net("192.0.2.10/24"), v4("192.0.2.1")));
     assert_eq!(lease.routes, [Route::default(ip("192.0.2.254"))]);
     assert_eq!(lease.name_servers, [ip("192.0.2.53"), ip("192.0.2.54")]);
     assert_eq!(lease.host_name.as_deref(), Some("n1"));
@@ -145,11 +148,11 @@ fn classless_routes_stand_in_for_the_router() {
     let routes: &[u8] =
         &[121, 20, 8, 10, 192, 0, 2, 3, 25, 198, 51, 100, 0, 0, 0, 0, 0, 0, 192, 0, 2, 4];
     let lease = offer(&[&USUAL[..], &[routes]].concat()).unwrap();
-    let route = |to, prefix, via: Option<&str>| Route { to: ip(to), prefix, via: via.map(ip) };
+    let route = |to, via: Option<&str>| Route { to: net(to).into(), via: via.map(ip) };
     let expected = [
-        route("10.0.0.0", 8, Some("192.0.2.3")),
-        route("198.51.100.0", 25, None),
-        route("0.0.0.0", 0, Some("192.0.2.4")),
+        route("10.0.0.0/8", Some("192.0.2.3")),
+        route("198.51.100.0/25", None),
+        route("0.0.0.0/0", Some("192.0.2.4")),
     ];
     assert_eq!(lease.routes, expected);
 }
@@ -180,7 +183,7 @@ fn bad_values_are_as_good_as_none() {
         &[51, 4, 255, 255, 255, 255],
     ];
     let lease = offer(&bad).unwrap();
-    assert_eq!((lease.prefix, lease.mtu, lease.host_name), (24, None, None));
+    assert_eq!((lease.address.prefix_len(), lease.mtu, lease.host_name), (24, None, None));
     assert!(lease.name_servers.is_empty() && lease.routes.is_empty());
     assert_eq!(lease.time, None, "for ever");
 }
@@ -262,12 +265,11 @@ fn dnsmasqs_offer_is_understood() {
     let packet = captured(DNSMASQ);
     assert_eq!(packet.len(), 0x173);
     assert_eq!(captured_offer(&packet, Checksum::Unverified, 0xe352_0608), None);
-    let route = |to, prefix, via| Route { to: ip(to), prefix, via: Some(ip(via)) };
+    let route = |to, via| Route { to: net(to).into(), via: Some(ip(via)) };
     let expected = Lease {
-        address: v4("10.77.1.15"),
-        prefix: 24,
+        address: net("10.77.1.15/24"),
         server: v4("10.77.1.1"),
-        routes: vec![route("10.0.0.0", 8, "10.77.1.3"), route("0.0.0.0", 0, "10.77.1.4")],
+        routes: vec![route("10.0.0.0/8", "10.77.1.3"), route("0.0.0.0/0", "10.77.1.4")],
         name_servers: vec![ip("10.77.1.53"), ip("10.77.1.54")],
         host_name: Some("node15".into()),
         domain: Some("cluster".into()),
@@ -284,8 +286,7 @@ fn udhcpds_offer_is_understood() {
     let packet = captured(UDHCPD);
     assert_eq!(packet.len(), 0x148);
     let expected = Lease {
-        address: v4("10.77.1.29"),
-        prefix: 24,
+        address: net("10.77.1.29/24"),
         server: v4("10.77.1.1"),
         routes: vec![Route::default(ip("10.77.1.254"))],
         name_servers: vec![ip("10.77.1.53")],
@@ -371,7 +372,7 @@ fn on_one_link_an_offer_that_names_a_boot_server_is_taken_at_once() {
     story.sends();
     assert_eq!(story.answer(1, OFFER, 1, NEXT), None);
     assert_eq!(story.sends(), [(1, REQUEST)]);
-    assert_eq!(story.answer(1, ACK, 1, NEXT).unwrap().address, v4("192.0.2.10"));
+    assert_eq!(story.answer(1, ACK, 1, NEXT).unwrap().address, net("192.0.2.10/24"));
 }
 
 #[test]

@@ -8,8 +8,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::boot::address::config::{Config, is_on_link};
-use crate::boot::address::links::{Address, KnownRoute, Link};
+use crate::boot::address::links::{Address, Link};
 use crate::boot::address::route::Route;
 
 /// Bytes of `struct nlmsghdr`, `rtattr`, `ifinfomsg`, `ifaddrmsg`, `rtmsg`.
@@ -122,10 +124,11 @@ impl Request {
     pub(super) fn set_address(link: u32, config: &Config) -> Request {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
         // Nobody else has what was given by hand; an IPv6 address is used without asking first.
-        let address_flags = if config.address.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
-        let mut fixed = vec![family(config.address), config.prefix, address_flags, 0];
+        let ip = config.address.addr();
+        let address_flags = if ip.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
+        let mut fixed = vec![family(ip), config.address.prefix_len(), address_flags, 0];
         fixed.extend(link.to_ne_bytes());
-        let bytes = octets(config.address);
+        let bytes = octets(ip);
         let mut request = Request::new(libc::RTM_NEWADDR, flags, &fixed)
             .with(libc::IFA_LOCAL, &bytes)
             .with(libc::IFA_ADDRESS, &bytes);
@@ -150,19 +153,20 @@ impl Request {
             _ => 0,
         };
         let kind = libc::RTN_UNICAST;
-        let mut fixed =
-            vec![family(route.to), route.prefix, 0, 0, MAIN_TABLE, protocol, scope, kind];
+        let (to, prefix) = (route.to.addr(), route.to.prefix_len());
+        let mut fixed = vec![family(to), prefix, 0, 0, MAIN_TABLE, protocol, scope, kind];
         fixed.extend(next_hop.to_ne_bytes());
         let mut request = Request::new(libc::RTM_NEWROUTE, flags, &fixed)
             .with(libc::RTA_OIF, &link.to_ne_bytes());
-        if route.prefix > 0 {
-            request = request.with(libc::RTA_DST, &octets(route.to));
+        if prefix > 0 {
+            request = request.with(libc::RTA_DST, &octets(to));
         }
         if let Some(via) = route.via {
             request = request.with(libc::RTA_GATEWAY, &octets(via));
         }
-        if config.address.is_ipv4() {
-            request = request.with(libc::RTA_PREFSRC, &octets(config.address));
+        let source = config.address.addr();
+        if source.is_ipv4() {
+            request = request.with(libc::RTA_PREFSRC, &octets(source));
         }
         request
     }
@@ -253,7 +257,8 @@ impl<'a> Message<'a> {
         };
         let unsure = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
         let usable = scope == libc::RT_SCOPE_UNIVERSE && !link_local && !unsure;
-        Some(Address { link: number_at(self.body, 4)?, ip, prefix, usable })
+        let ip = IpNet::new(ip, prefix).ok()?;
+        Some(Address { link: number_at(self.body, 4)?, ip, usable })
     }
 
     /// The name servers of an `RTM_NEWNDUSEROPT`: an IPv6 router's Recursive DNS Server option (RFC
@@ -274,8 +279,9 @@ impl<'a> Message<'a> {
         addresses.filter(|ip| !ip.is_unicast_link_local()).collect()
     }
 
-    /// The route of an `RTM_NEWROUTE`, if it leads anywhere and stands in the main table.
-    pub(super) fn route(&self) -> Option<KnownRoute> {
+    /// The network that the route of an `RTM_NEWROUTE` leads to, if it leads anywhere and stands in the main
+    /// table.
+    pub(super) fn route(&self) -> Option<IpNet> {
         let &[family, prefix, _, _, table, _, _, kind] = self.body.first_chunk()?;
         let counts =
             self.kind == libc::RTM_NEWROUTE && table == MAIN_TABLE && kind == libc::RTN_UNICAST;
@@ -290,7 +296,7 @@ impl<'a> Message<'a> {
             _ => Some(everywhere.as_slice()),
         };
         let to = ip(family, to.map_or(everywhere?, |(_, data)| data))?;
-        Some(KnownRoute { to, prefix })
+        IpNet::new(to, prefix).ok()
     }
 }
 
@@ -338,9 +344,10 @@ fn ip(family: u8, data: &[u8]) -> Option<IpAddr> {
 
 /// The address of everybody in an IPv4 network, if that has room for one.
 fn broadcast(config: &Config) -> Option<Ipv4Addr> {
-    let IpAddr::V4(ip) = config.address else { return None };
-    let hosts = u32::MAX.checked_shr(config.prefix.into())?;
-    (hosts > 1).then(|| Ipv4Addr::from_bits(ip.to_bits() | hosts))
+    match config.address {
+        IpNet::V4(network) if network.prefix_len() < 31 => Some(network.broadcast()),
+        _ => None,
+    }
 }
 
 /// Whole seconds, less than for ever.

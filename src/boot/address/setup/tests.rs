@@ -1,5 +1,7 @@
+use ipnet::IpNet;
+
 use super::*;
-use crate::boot::address::links::{Address, KnownRoute};
+use crate::boot::address::links::Address;
 use crate::boot::cmdline::Cmdline;
 
 const MACS: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
@@ -54,7 +56,11 @@ impl Node {
     }
 
     fn address(&mut self, link: u32, text: &str) -> &mut Node {
-        self.kernel.addresses.push(Address { link, ip: ip(text), prefix: 24, usable: true });
+        self.kernel.addresses.push(Address {
+            link,
+            ip: IpNet::new(ip(text), 24).unwrap(),
+            usable: true,
+        });
         self
     }
 
@@ -74,7 +80,7 @@ impl Node {
 
     fn set(&mut self) -> Vec<(String, IpAddr)> {
         let set = |action| match action {
-            Action::Program { name, config, .. } => Some((name, config.address)),
+            Action::Program { name, config, .. } => Some((name, config.address.addr())),
             _ => None,
         };
         self.acts().into_iter().filter_map(set).collect()
@@ -207,7 +213,7 @@ fn one_without_a_route_to_the_server_is_not() {
     node.carrier(&[2]).address(2, "192.0.2.7");
     assert_eq!(node.acts(), [raise(1, "eth0")]);
     assert_eq!(node.setup.found(), None);
-    node.kernel.routes.push(KnownRoute { to: ip("198.51.0.0"), prefix: 16 });
+    node.kernel.routes.push("198.51.0.0/16".parse().unwrap());
     node.acts();
     assert!(node.setup.found().is_some());
 }
@@ -254,7 +260,7 @@ fn a_static_address_is_set_once_its_link_has_carrier() {
     assert_eq!(node.setup.found(), None);
     let acts = node.carrier(&[2]).acts();
     let [Action::Program { link: 2, config, .. }] = &acts[..] else { panic!("{acts:?}") };
-    assert_eq!((config.address, config.prefix, config.mtu), (ip("192.0.2.5"), 24, Some(1400)));
+    assert_eq!((config.address, config.mtu), ("192.0.2.5/24".parse().unwrap(), Some(1400)));
     assert_eq!(config.routes.len(), 1);
     let found = Found::Given { link: "eth1".into(), address: ip("192.0.2.5") };
     assert_eq!(node.setup.found(), Some(&found));

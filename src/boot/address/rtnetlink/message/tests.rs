@@ -19,9 +19,13 @@ fn only(bytes: &[u8]) -> Message<'_> {
     first
 }
 
-fn config(address: &str, prefix: u8) -> Config {
-    let address = ip(address);
-    Config { address, prefix, routes: vec![], mtu: None, lifetime: None, leased: true }
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn config(address: &str) -> Config {
+    let address = net(address);
+    Config { address, routes: vec![], mtu: None, lifetime: None, leased: true }
 }
 
 #[test]
@@ -82,13 +86,14 @@ fn a_link_is_understood() {
 #[test]
 fn an_address_is_usable_once_it_is_global_and_nobody_elses() {
     let usable = |scope: u8, flags: u32, address: &str| {
-        let mut fixed = vec![family(ip(address)), 64, flags as u8, scope];
+        let prefix = if ip(address).is_ipv4() { 24 } else { 64 };
+        let mut fixed = vec![family(ip(address)), prefix, flags as u8, scope];
         fixed.extend(3u32.to_ne_bytes());
         let (bytes, flags) = (octets(ip(address)), flags.to_ne_bytes());
         let attributes = [(libc::IFA_ADDRESS, &bytes[..]), (libc::IFA_FLAGS, &flags)];
         let bytes = message(libc::RTM_NEWADDR, &fixed, &attributes);
         let found = only(&bytes).address().unwrap();
-        assert_eq!((found.link, found.ip, found.prefix), (3, ip(address), 64));
+        assert_eq!((found.link, found.ip), (3, IpNet::new(ip(address), prefix).unwrap()));
         found.usable
     };
     assert!(usable(0, 0, "192.0.2.1") && usable(0, libc::IFA_F_PERMANENT, "2001:db8::1"));
@@ -126,14 +131,14 @@ fn a_routers_name_servers_are_understood() {
 
 #[test]
 fn what_was_set_is_what_is_seen() {
-    let bytes = Request::set_address(3, &config("192.0.2.10", 24)).numbered(7);
-    let address = Address { link: 3, ip: ip("192.0.2.10"), prefix: 24, usable: true };
+    let bytes = Request::set_address(3, &config("192.0.2.10/24")).numbered(7);
+    let address = Address { link: 3, ip: net("192.0.2.10/24"), usable: true };
     assert_eq!(only(&bytes).address(), Some(address));
-    let config = config("192.0.2.10", 24);
-    for (to, prefix, via) in [("0.0.0.0", 0, Some("192.0.2.1")), ("198.51.100.0", 25, None)] {
-        let route = Route { to: ip(to), prefix, via: via.map(ip) };
+    let config = config("192.0.2.10/24");
+    for (to, via) in [("0.0.0.0/0", Some("192.0.2.1")), ("198.51.100.0/25", None)] {
+        let route = Route { to: net(to), via: via.map(ip) };
         let bytes = Request::set_route(3, &config, &route).numbered(7);
-        assert_eq!(only(&bytes).route(), Some(KnownRoute { to: ip(to), prefix }));
+        assert_eq!(only(&bytes).route(), Some(net(to)));
     }
 }
 
@@ -141,7 +146,7 @@ fn what_was_set_is_what_is_seen() {
 fn a_router_outside_the_network_is_on_the_link_all_the_same() {
     let flags = |via| {
         let route = Route::default(ip(via));
-        let bytes = Request::set_route(3, &config("192.0.2.10", 24), &route).numbered(7);
+        let bytes = Request::set_route(3, &config("192.0.2.10/24"), &route).numbered(7);
         number_at(only(&bytes).body, 8)
     };
     assert_eq!((flags("192.0.2.1"), flags("198.51.100.1")), (Some(0), Some(ON_LINK)));
@@ -149,10 +154,10 @@ fn a_router_outside_the_network_is_on_the_link_all_the_same() {
 
 #[test]
 fn the_broadcast_address_is_the_networks_last() {
-    assert_eq!(broadcast(&config("192.0.2.10", 26)), Some([192, 0, 2, 63].into()));
-    assert_eq!(broadcast(&config("192.0.2.10", 31)), None);
-    assert_eq!(broadcast(&config("192.0.2.10", 32)), None);
-    assert_eq!(broadcast(&config("2001:db8::1", 64)), None);
+    assert_eq!(broadcast(&config("192.0.2.10/26")), Some([192, 0, 2, 63].into()));
+    assert_eq!(broadcast(&config("192.0.2.10/31")), None);
+    assert_eq!(broadcast(&config("192.0.2.10/32")), None);
+    assert_eq!(broadcast(&config("2001:db8::1/64")), None);
 }
 
 #[test]
@@ -168,7 +173,7 @@ fn answers_tell_of_success_and_failure_and_the_end() {
 #[test]
 fn a_message_cut_off_anywhere_does_no_harm() {
     let two = [
-        Request::set_address(3, &config("192.0.2.10", 24)).numbered(7),
+        Request::set_address(3, &config("192.0.2.10/24")).numbered(7),
         Request::make_vlan("eth0.5", 5, 3).numbered(8),
     ];
     let both = two.concat();
