@@ -73,6 +73,7 @@ pub mod net;
 pub mod network;
 pub mod node;
 pub mod p9;
+mod percent;
 pub mod process;
 pub mod random;
 pub mod serve;

@@ -1,6 +1,7 @@
 //! `xget://HOST[:PORT]/PATH`
 
 use crate::net::host_port::HostPort;
+use crate::percent;
 
 /// A file or directory on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,19 +22,8 @@ impl Url {
             "" => None,
             host => Some(HostPort::parse(host)?),
         };
-        let path = decoded(path)?;
+        let path = percent::decode(path).ok_or("% must be followed by two hexadecimal digits")?;
+        let path = String::from_utf8(path).map_err(|_| "the path is not UTF-8")?;
         Ok(Url { host, path: path.trim_matches('/').to_owned() })
     }
-}
-
-/// Without its percent signs.
-fn decoded(text: &str) -> Result<String, String> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let code = part.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        bytes.push(code.ok_or("% must be followed by two hexadecimal digits")?);
-        bytes.extend_from_slice(part.get(2..).unwrap_or_default().as_bytes());
-    }
-    String::from_utf8(bytes).map_err(|_| "the path is not UTF-8".into())
 }

@@ -138,7 +138,8 @@ impl Site {
             (true, false) if node == ROOT => {}
             // Made of what was understood: what was sent could be another host's address.
             (true, false) => {
-                let path: Vec<String> = elements.iter().map(|name| encode(name)).collect();
+                let path: Vec<String> =
+                    elements.iter().map(|name| encode(name).to_string()).collect();
                 return Reply::redirect(&format!("/{}/", path.join("/")));
             }
             (false, true) => return Reply::not_found(),

@@ -7,50 +7,31 @@ use std::time::SystemTime;
 use hyper::header::{
     HeaderMap, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 
 use crate::image::manifest::Content;
 use crate::image::path::TreePath;
 use crate::limits::MAX_LINKS;
+use crate::percent;
 use crate::serve::tree::{Node, Tree};
+
+/// All but the unreserved characters (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The elements of a request's path, decoded. None if it cannot be one of a tree: it would lead
 /// upwards, or its escapes make no sense.
 pub(super) fn elements(path: &str) -> Option<Vec<Vec<u8>>> {
     let elements = path.split('/').filter(|element| !matches!(*element, "" | "."));
-    let decoded: Option<Vec<Vec<u8>>> = elements.map(decode).collect();
+    let decoded: Option<Vec<Vec<u8>>> = elements.map(percent::decode).collect();
     let bad = |name: &Vec<u8>| {
         matches!(&name[..], b"" | b"." | b"..") || name.contains(&0) || name.contains(&b'/')
     };
     decoded.filter(|names| !names.iter().any(bad))
 }
 
-fn decode(text: &str) -> Option<Vec<u8>> {
-    let mut parts = text.split('%');
-    let mut bytes = parts.next()?.as_bytes().to_vec();
-    for part in parts {
-        let (hex, plain) = part.split_at_checked(2)?;
-        // from_str_radix would take a sign.
-        if !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return None;
-        }
-        bytes.push(u8::from_str_radix(hex, 16).ok()?);
-        bytes.extend_from_slice(plain.as_bytes());
-    }
-    Some(bytes)
-}
-
-/// A name as one element of a URL's path (RFC 3986, section 2.3).
-pub(super) fn encode(name: &[u8]) -> String {
-    let mut text = String::with_capacity(name.len());
-    for &b in name {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                text.push(char::from(b));
-            }
-            _ => text += &format!("%{b:02X}"),
-        }
-    }
-    text
+/// A name as one element of a URL's path.
+pub(super) fn encode(name: &[u8]) -> PercentEncode<'_> {
+    percent_encode(name, RESERVED)
 }
 
 /// The directory or file at a path, by its index. Symbolic links are followed within the tree, which
@@ -225,7 +206,7 @@ mod tests {
     #[test]
     fn any_name_survives_its_way_into_a_link_and_back() {
         let name: Vec<u8> = (1..=255).filter(|b| *b != b'/').collect();
-        assert_eq!(elements(&encode(&name)), Some(vec![name]));
+        assert_eq!(elements(&encode(&name).to_string()), Some(vec![name]));
     }
 
     #[test]
