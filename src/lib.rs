@@ -48,8 +48,9 @@
 //!
 //! # Features
 //!
-//! `master` (on by default) adds the module `master` and with it the only async code. A build
-//! without it is the node that an initramfs holds.
+//! `master` (on by default) adds the module `master` and with it the only async code. It implies
+//! `plain`: fetching from 9P servers that are not xget's. A build without both is the node that an
+//! initramfs holds.
 //!
 //! `simulator` adds the module `sim` for the example `cluster-sim`; tests have it anyway, and the
 //! programs do not.

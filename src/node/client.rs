@@ -1,7 +1,9 @@
 //! The client's command: fetches, then helps others for as long as it should.
 
-// An initramfs has no use for it.
-#[cfg(feature = "master")]
+#[cfg(feature = "plain")]
+mod plain;
+#[cfg(not(feature = "plain"))]
+#[path = "client/no_plain.rs"]
 mod plain;
 
 use std::env;
@@ -163,13 +165,7 @@ impl Get<'_> {
         if self.trust.is_required() {
             return Err(Error::Unverifiable { host: server.name.clone() });
         }
-        #[cfg(feature = "master")]
-        return plain::fetch(self, server, sources, retry);
-        #[cfg(not(feature = "master"))]
-        {
-            let _ = (sources, retry);
-            Err(Error::NotXget { host: server.name.clone() })
-        }
+        plain::fetch(self, server, sources, retry)
     }
 
     /// Nothing of a manifest is looked at before this.
@@ -316,14 +312,6 @@ impl Get<'_> {
         report.end_progress();
         meter.summary(&node, &report);
         Ok(Fetched::Whole(Box::new(node)))
-    }
-
-    #[cfg(feature = "master")]
-    fn check_time(&self, server: &Server) -> Result<(), Error> {
-        match self.end.is_some_and(|end| end <= Instant::now()) {
-            true => Err(Error::Connect { host: server.name.clone(), why: "timed out".into() }),
-            false => Ok(()),
-        }
     }
 
     fn check_room(&self, store: &Store, needed: u64) -> Result<(), Error> {

@@ -56,7 +56,7 @@ pub(super) fn fetch(
             if pace.is_due(Instant::now()) {
                 report.progress(format_args!("listing files: {}", quantity(entries, "entry")));
             }
-            line.get.check_time(server)
+            line.check_time()
         });
         match listed {
             Ok(found) => break found,
@@ -91,7 +91,7 @@ pub(super) fn fetch(
                     let (of, rate) = (bytes(wanted), rate(came, began.elapsed()));
                     report.progress(format_args!("{percent:.1} % of {of}, {rate}"));
                 }
-                line.get.check_time(server)?;
+                line.check_time()?;
                 store.write(image_offset, buffer, range)
             });
             match done {
@@ -148,6 +148,13 @@ impl Line<'_, '_> {
         })
     }
 
+    fn check_time(&self) -> Result<(), Error> {
+        if self.get.end.is_some_and(|end| end <= Instant::now()) {
+            return Err(Error::Connect { host: self.server.name.clone(), why: "timed out".into() });
+        }
+        Ok(())
+    }
+
     /// Another connection after `error`, if that was the loss of one, and was not one too many without
     /// anything coming in between; `came` is how many bytes of files have come so far.
     fn reopen(&mut self, error: Error, came: u64) -> Result<Remote, Error> {
@@ -155,7 +162,7 @@ impl Line<'_, '_> {
         if !matches!(error, Error::Connect { .. }) {
             return Err(error);
         }
-        self.get.check_time(self.server)?;
+        self.check_time()?;
         let got_on = came > self.came;
         self.came = came;
         self.failures = if got_on { 1 } else { self.failures.saturating_add(1) };
