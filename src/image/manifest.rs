@@ -3,10 +3,12 @@
 //! The same tree gives the same text on every machine. The BLAKE3 hash of that text is the
 //! **generation**, the name of one state of the served tree.
 //!
-//! [`listing`] has the entries and says where each file stands in the image, [`text`] parses and prints,
-//! [`check`] says what can be wrong.
+//! [`entry`] is a file, directory or link, [`listing`] sorts entries and says where each file stands in the
+//! image, [`check`] that they form one tree, [`text`] parses and prints.
 
 mod check;
+mod entry;
+mod error;
 mod listing;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -17,9 +19,10 @@ use std::sync::Arc;
 use blake3::Hash;
 
 use crate::image::chunks::{ChunkId, Layout};
-pub use check::{ManifestError, Problem};
-pub(crate) use listing::Content;
-pub use listing::{Entry, Listing, Mtime, Owner, Segment};
+pub(crate) use entry::Content;
+pub use entry::{Entry, Mtime, Owner};
+pub use error::{ManifestError, Problem};
+pub use listing::{Listing, Segment};
 
 /// A listing with the hash of each chunk, and the text that says the same: others hash it, sign it and
 /// verify against it.
@@ -40,6 +43,20 @@ impl Manifest {
         let text: Arc<[u8]> = text::print(&listing, &hashes).into_bytes().into();
         let generation = blake3::hash(&text);
         Ok(Manifest { listing, hashes, text, generation })
+    }
+
+    /// Parses a manifest's text.
+    ///
+    /// Only the text that [`Manifest::new`] would print is accepted (the canonical form): one state of
+    /// a tree has one text and so one generation.
+    pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
+        let whole = |problem| ManifestError { line: None, problem };
+        let (listing, hashes) = text::parse(text)?;
+        let manifest = Manifest::new(listing, hashes).map_err(whole)?;
+        if *manifest.text != *text {
+            return Err(whole(Problem::NotCanonical));
+        }
+        Ok(manifest)
     }
 
     pub(crate) fn listing(&self) -> &Listing {

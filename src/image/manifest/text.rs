@@ -4,48 +4,37 @@ use std::fmt::Write as _;
 
 use blake3::Hash;
 
-use super::Manifest;
-use super::check::{ManifestError, Problem};
-use super::listing::{Content, Entry, Listing, Mtime, Owner};
+use super::entry::{Content, Entry, Mtime, Owner};
+use super::error::{HEADING, ManifestError, Problem};
+use super::listing::Listing;
 use crate::image::path::{TreePath, escape, unescape};
 
-/// First line of the text. The number is the version of the format and of the protocol.
-pub(super) const HEADING: &str = "xget manifest 1";
-
-impl Manifest {
-    /// Parses a manifest's text.
-    ///
-    /// Only the text that [`Manifest::new`] would print is accepted (the canonical form): one state of
-    /// a tree has one text and so one generation.
-    pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
-        let mut entries = Vec::new();
-        let mut hashes = Vec::new();
-        let mut chunk_bytes = None;
-        for (line, number) in text.split(|&b| b == b'\n').zip(1..) {
-            let at = |problem| ManifestError { line: Some(number), problem };
-            let line = std::str::from_utf8(line).map_err(|_| at(Problem::Syntax))?;
-            match (number, line.split_once(' ')) {
-                (1, _) if line == HEADING => {}
-                (1, _) => return Err(at(Problem::Heading)),
-                (_, Some(("chunk", bytes))) => {
-                    chunk_bytes = Some(bytes.parse().map_err(|_| at(Problem::Syntax))?);
-                }
-                (_, Some(("hash", hex))) => {
-                    hashes.push(Hash::from_hex(hex).map_err(|_| at(Problem::Syntax))?);
-                }
-                (_, Some((kind, fields))) => entries.push(parse_entry(kind, fields).map_err(at)?),
-                (_, None) if line.is_empty() => break,
-                (_, None) => return Err(at(Problem::Syntax)),
+/// Parses a text into a listing and the hashes of its chunks. Whether it is the only text that says this is
+/// not checked.
+pub(super) fn parse(text: &[u8]) -> Result<(Listing, Vec<Hash>), ManifestError> {
+    let mut entries = Vec::new();
+    let mut hashes = Vec::new();
+    let mut chunk_bytes = None;
+    for (line, number) in text.split(|&b| b == b'\n').zip(1..) {
+        let at = |problem| ManifestError { line: Some(number), problem };
+        let line = std::str::from_utf8(line).map_err(|_| at(Problem::Syntax))?;
+        match (number, line.split_once(' ')) {
+            (1, _) if line == HEADING => {}
+            (1, _) => return Err(at(Problem::Heading)),
+            (_, Some(("chunk", bytes))) => {
+                chunk_bytes = Some(bytes.parse().map_err(|_| at(Problem::Syntax))?);
             }
+            (_, Some(("hash", hex))) => {
+                hashes.push(Hash::from_hex(hex).map_err(|_| at(Problem::Syntax))?);
+            }
+            (_, Some((kind, fields))) => entries.push(parse_entry(kind, fields).map_err(at)?),
+            (_, None) if line.is_empty() => break,
+            (_, None) => return Err(at(Problem::Syntax)),
         }
-        let whole = |problem| ManifestError { line: None, problem };
-        let listing = Listing::with_chunk_bytes(entries, chunk_bytes).map_err(whole)?;
-        let manifest = Manifest::new(listing, hashes).map_err(whole)?;
-        if *manifest.text != *text {
-            return Err(whole(Problem::NotCanonical));
-        }
-        Ok(manifest)
     }
+    let listing = Listing::with_chunk_bytes(entries, chunk_bytes)
+        .map_err(|problem| ManifestError { line: None, problem })?;
+    Ok((listing, hashes))
 }
 
 pub(super) fn print(listing: &Listing, hashes: &[Hash]) -> String {
