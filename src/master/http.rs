@@ -23,8 +23,9 @@ use hyper::service::service_fn;
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
+use super::acceptor::Acceptor;
 use super::listen::Entrance;
-use super::server::{Acceptor, Client, Shared};
+use super::shared::{Client, Shared};
 use crate::cli;
 use crate::conn::Conn;
 use crate::error::Error;

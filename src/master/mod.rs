@@ -1,7 +1,9 @@
 //! The master: scans and hashes a tree, and serves it to everybody, many connections on one thread.
 
+mod acceptor;
 pub mod cache;
 mod confine;
+mod connection;
 mod diff;
 mod files;
 pub mod hash;
@@ -9,6 +11,7 @@ mod http;
 mod listen;
 pub mod scan;
 mod server;
+mod shared;
 mod signature;
 mod watch;
 

@@ -18,7 +18,7 @@ use super::request::{Part, Validators, Verdict, elements, encode, find, part, ve
 use super::socket::Traffic;
 use crate::conn::Conn;
 use crate::image::manifest::{Entry, Manifest};
-use crate::master::server::Shared;
+use crate::master::shared::Shared;
 use crate::serve::session::Host as _;
 use crate::serve::tree::{Node, ROOT, Tree};
 use crate::status::history::History;

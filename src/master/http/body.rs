@@ -16,7 +16,7 @@ use super::socket::Answering;
 use crate::conn::Conn;
 use crate::image::manifest::Segment;
 use crate::limits::MAX_HTTP_BYTES;
-use crate::master::server::Shared;
+use crate::master::shared::Shared;
 use crate::net::send::Files as _;
 use crate::p9::errno::Errno;
 use crate::serve::session::{Answer, At, Host as _};
