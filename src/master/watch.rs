@@ -1,6 +1,7 @@
-//! Watches the served tree: scans it, hashes what is new, and says when there is another state.
+//! Watches the served tree: scans it, hashes what is new, and publishes each new state. [`schedule`] decides when.
 
-use std::collections::BTreeMap;
+mod schedule;
+
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -15,16 +16,7 @@ use crate::error::Error;
 use crate::image::manifest::Manifest;
 use crate::process::report::{Pace, Reporter};
 use crate::units::{bytes, rate};
-
-/// After this many failures to hash the same file it is left out.
-const MAX_FAILURES: u32 = 3;
-/// Wait before a tree that changed while it was hashed is looked at again.
-const RETRY_AFTER: Duration = Duration::from_millis(200);
-/// A scan may take at most this share of the time between two scans.
-const SCAN_SHARE: u32 = 20;
-/// A tree that never looks the same twice is hashed all the same after this many scans, to find
-/// out which file it is.
-const MAX_MOVES: u32 = 25;
+use schedule::{Failures, RETRY_AFTER, Scanned, Schedule, Step};
 
 /// A state of the tree that can be served.
 #[derive(Clone, Debug)]
@@ -57,7 +49,7 @@ pub(super) struct Watcher {
     pub(super) signature: Option<SignatureFile>,
     report: Reporter,
     warned: Vec<Warning>,
-    failures: BTreeMap<PathBuf, u32>,
+    failures: Failures,
     /// Why the tree could not be looked at, once that is told.
     trouble: Option<String>,
 }
@@ -87,7 +79,7 @@ impl Watcher {
             signature: None,
             report,
             warned: Vec::new(),
-            failures: BTreeMap::new(),
+            failures: Failures::default(),
             trouble: None,
         }
     }
@@ -113,12 +105,9 @@ impl Watcher {
         }
     }
 
-    /// Looks at the tree every `interval`, or only when it is asked to by a message from `orders`, and
-    /// hands on each new state, until `publish` says no. A state may be new and have the same manifest:
+    /// Scans the tree every `interval`, and whenever it is ordered to by a message from `orders`, and
+    /// hands on each new state, until `publish` returns false. A state may be new and have the same manifest:
     /// a file may have got another link, say, or the manifest a signature.
-    ///
-    /// A change is hashed when two scans in a row agree on it, so that a file that is being written
-    /// is not hashed over and over.
     pub(super) fn watch(
         mut self,
         first: &State,
@@ -128,75 +117,71 @@ impl Watcher {
     ) {
         let mut state = first.clone();
         let mut last = first.scan.clone();
-        let mut young = !last.is_settled();
-        let mut stale = false;
-        let mut moves = 0;
-        let mut wait = interval;
+        let mut published = state.manifest.generation();
+        let mut schedule = Schedule::new(interval, last.is_settled(), Instant::now());
         loop {
-            match wait_for_order(orders, if stale { Some(RETRY_AFTER) } else { wait }) {
-                Err(NobodyAsks) => return,
-                Ok(Asked::No) => {}
-                Ok(Asked::Yes) => {
-                    let before = state.manifest.generation();
-                    if let Some(next) = self.look_at_everything() {
-                        last = next.scan.clone();
+            let now = Instant::now();
+            match schedule.step(now) {
+                Step::Wait(until) => {
+                    let most = until.map(|until| until.saturating_duration_since(now));
+                    match wait_for_order(orders, most) {
+                        Err(NobodyAsks) => return,
+                        Ok(Asked::No) => {}
+                        Ok(Asked::Yes) => {
+                            self.leave_nothing_out();
+                            schedule.order();
+                        }
+                    }
+                }
+                Step::Scan => match self.scan() {
+                    Ok(next) => {
+                        self.trouble = None;
+                        let took = now.elapsed();
+                        let (moved, settled) = (!next.same_as(&last), next.is_settled());
+                        last = Arc::new(next);
+                        schedule.scanned(Scanned { took, moved, settled }, Instant::now());
+                    }
+                    Err(error) => {
+                        self.cannot_look(&error);
+                        schedule.failed(Instant::now());
+                    }
+                },
+                Step::Hash => match self.hash(last.clone()) {
+                    Ok(Some(next)) => {
                         state = next;
-                        (stale, young, moves) = (false, !last.is_settled(), 0);
+                        schedule.hashed();
                     }
-                    let changed = state.manifest.generation() != before;
-                    if !(publish(News::State(state.clone())) && publish(News::Looked { changed })) {
+                    Ok(None) => schedule.changed_meanwhile(Instant::now()),
+                    Err(error) => {
+                        self.cannot_look(&error);
+                        schedule.failed(Instant::now());
+                    }
+                },
+                Step::Sign => {
+                    let is_other = self.sign(&mut state);
+                    schedule.signed(is_other, Instant::now());
+                }
+                Step::Publish { ends_order } => {
+                    let before = std::mem::replace(&mut published, state.manifest.generation());
+                    let changed = published != before;
+                    let is_heard = publish(News::State(state.clone()))
+                        && (!ends_order || publish(News::Looked { changed }));
+                    if !is_heard {
                         return;
                     }
-                    continue;
+                    schedule.published(Instant::now());
                 }
             }
-            let started = Instant::now();
-            let next = match self.scan() {
-                Ok(next) => Arc::new(next),
-                Err(error) => {
-                    self.cannot_look(&error);
-                    continue;
-                }
-            };
-            self.trouble = None;
-            wait = interval.map(|interval| interval.max(started.elapsed() * SCAN_SHARE));
-            let moved = !next.same_as(&last);
-            last = next;
-            // What was young when it was hashed may have changed once more without a trace.
-            stale |= moved || (young && last.is_settled());
-            moves = if moved { moves + 1 } else { 0 };
-            if !stale {
-                if self.sign(&mut state) && !publish(News::State(state.clone())) {
-                    return;
-                }
-                continue;
-            }
-            if moved && moves < MAX_MOVES {
-                continue;
-            }
-            match self.hash(last.clone()) {
-                Ok(None) => continue,
-                Ok(Some(next)) => {
-                    state = next;
-                    if !publish(News::State(state.clone())) {
-                        return;
-                    }
-                }
-                Err(error) => self.cannot_look(&error),
-            }
-            (stale, young, moves) = (false, !last.is_settled(), 0);
         }
     }
 
-    /// The present state, whatever was left out before. A file that has kept its size and its times
-    /// keeps its hash.
-    fn look_at_everything(&mut self) -> Option<State> {
+    /// What was left out is scanned and hashed again, and all warnings are repeated. A file that has kept its
+    /// size and its times keeps its hash.
+    fn leave_nothing_out(&mut self) {
         self.options.restless.clear();
         self.failures.clear();
         self.warned.clear();
         self.trouble = None;
-        let found = self.first();
-        found.map_err(|error| self.cannot_look(&error)).ok()
     }
 
     /// Tells of a trouble once.
@@ -258,9 +243,7 @@ impl Watcher {
                 | HashError::Unreadable { ref path, .. }),
             ) => {
                 self.report.info(format_args!("{error}; it is read again"));
-                let failures = self.failures.entry(path.clone()).or_default();
-                *failures += 1;
-                if *failures >= MAX_FAILURES {
+                if self.failures.add(path) {
                     self.options.restless.insert(path.clone());
                 }
                 Ok(None)
