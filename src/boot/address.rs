@@ -217,10 +217,11 @@ impl Hands<'_> {
                 told(&format!("set {name} up"), kernel.set_up(link, true));
             }
             Action::Send { link, packet } => self.send(link, &packet)?,
-            Action::Program { name, config, .. } if self.own.is_some() => {
-                self.own.iter_mut().for_each(|own| own.extend(config.own(&name)));
-            }
             Action::Program { link, name, config } => {
+                if let Some(own) = &mut self.own {
+                    own.extend(config.own(&name));
+                    return Ok(());
+                }
                 if let Some(mtu) = config.mtu {
                     told(&format!("set the MTU of {name} to {mtu}"), kernel.set_mtu(link, mtu));
                 }

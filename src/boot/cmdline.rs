@@ -185,14 +185,12 @@ impl Cmdline {
     /// Whether a server for what is at `url` is known that IPv6 may reach.
     pub fn server_by_ipv6(&self, url: Option<&Url>) -> bool {
         let of_url = url.and_then(|url| url.host.as_ref()).into_iter();
-        let hosts: Vec<&HostPort> = match self.servers.is_empty() {
-            true => of_url.collect(),
-            false => self.servers.iter().collect(),
-        };
-        match hosts.is_empty() {
-            true => self.network.ips.iter().any(|ip| ip.server.is_some_and(|ip| ip.is_ipv6())),
-            false => hosts.into_iter().any(HostPort::may_be_ipv6),
+        let hosts: Vec<&HostPort> =
+            if self.servers.is_empty() { of_url.collect() } else { self.servers.iter().collect() };
+        if hosts.is_empty() {
+            return self.network.ips.iter().any(|ip| ip.server.is_some_and(|ip| ip.is_ipv6()));
         }
+        hosts.into_iter().any(HostPort::may_be_ipv6)
     }
 
     /// Whether there is anything for xget to do.

@@ -27,14 +27,13 @@ const SELF: &str = "/proc/self/exe";
 ///
 /// Fails with [`Error::Fetch`] if that fails, which has said why.
 pub(super) fn run(arguments: &[OsString], url: Option<&OsStr>) -> Result<(), Error> {
-    let code = match Path::new(UNITS).exists() {
-        true => unit(arguments, &unit_name(url))?,
-        false => {
-            let mut command = Command::new(SELF);
-            command.arg0(NAME).arg("--background").args(arguments);
-            let status = command.stdin(Stdio::null()).status();
-            status.map_err(Error::system("start xget"))?.code()
-        }
+    let code = if Path::new(UNITS).exists() {
+        unit(arguments, &unit_name(url))?
+    } else {
+        let mut command = Command::new(SELF);
+        command.arg0(NAME).arg("--background").args(arguments);
+        let status = command.stdin(Stdio::null()).status();
+        status.map_err(Error::system("start xget"))?.code()
     };
     match code {
         Some(0) => Ok(()),

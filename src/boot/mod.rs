@@ -77,9 +77,10 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
         cmdline.network.by_ipv6 = cmdline.server_by_ipv6(url.as_ref());
     }
     let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-    let network = match url.is_some() || cmdline.asks() {
-        true => address::bring_up(&cmdline.network, cmdline.net, &report, end)?,
-        false => Network::default(),
+    let network = if url.is_some() || cmdline.asks() {
+        address::bring_up(&cmdline.network, cmdline.net, &report, end)?
+    } else {
+        Network::default()
     };
     let asked = options.url.clone();
     let boot = Boot { cmdline, keys, text, logging, report, network, end, asked };
@@ -231,8 +232,12 @@ impl Boot {
         let mut arguments: Vec<OsString> = vec!["-n".into(), server.into()];
         let mut add =
             |option: &str, value: String| arguments.push(format!("--{option}={value}").into());
-        self.keys.iter().for_each(|key| add("key", key.to_string()));
-        self.cmdline.hash.iter().for_each(|hash| add("hash", hash.to_string()));
+        for key in &self.keys {
+            add("key", key.to_string());
+        }
+        if let Some(hash) = &self.cmdline.hash {
+            add("hash", hash.to_string());
+        }
         add("retries", "forever".into());
         if self.logging.level > Level::Notice {
             add("debug", (self.logging.level as u8 - Level::Notice as u8).to_string());
@@ -279,14 +284,14 @@ impl Boot {
                 known.map(|ip| HostPort { host: ip.to_string(), port: None }.to_string()).collect()
             }
         };
-        match servers.is_empty() {
-            false => Ok(servers.join(",")),
-            true => Err(Error::Boot(
+        if servers.is_empty() {
+            return Err(Error::Boot(
                 "no server is known: set rd.xget.server=HOST, or name one in DHCP (next-server \
                  or option 66)"
                     .into(),
-            )),
+            ));
         }
+        Ok(servers.join(","))
     }
 }
 

@@ -151,10 +151,9 @@ fn cache_dir(is_root: bool, variable: impl Fn(&str) -> Option<OsString>) -> Opti
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, NoCache> {
-    let missing = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-    let file = File::open(path).map_err(|error| match missing(&error) {
-        true => NoCache::Missing,
-        false => NoCache::Unreadable(error),
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => NoCache::Missing,
+        _ => NoCache::Unreadable(error),
     })?;
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(NoCache::Unreadable)?;

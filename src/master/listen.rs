@@ -83,13 +83,11 @@ fn listening(fd: OwnedFd) -> Result<TcpListener, Error> {
     let socket = Socket::from(fd);
     let is_tcp = socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
         && socket.domain().is_ok_and(|domain| [Domain::IPV4, Domain::IPV6].contains(&domain));
-    match is_tcp && socket.is_listener().unwrap_or(false) {
-        true => {
-            socket
-                .set_nonblocking(true)
-                .map_err(Error::system("use the socket passed by socket activation"))?;
-            Ok(socket.into())
-        }
-        false => Err(Error::Handed),
+    if !is_tcp || !socket.is_listener().unwrap_or(false) {
+        return Err(Error::Handed);
     }
+    socket
+        .set_nonblocking(true)
+        .map_err(Error::system("use the socket passed by socket activation"))?;
+    Ok(socket.into())
 }

@@ -55,7 +55,9 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
         let signature_dirs = signature_dirs.unwrap_or_default();
         let missing = confine::confine(watcher.root(), &signature_dirs, watcher.cache_dir())
             .map_err(Error::system("give up privileges"))?;
-        missing.into_iter().for_each(|what| report.info(what));
+        for what in missing {
+            report.info(what);
+        }
         server::run(listeners, http, first, watcher, options, report, manager)
     })
 }

@@ -200,10 +200,10 @@ impl Scan {
 
     /// Is the open file still as it was at the scan? `ESTALE` if not.
     pub(super) fn check_same(&self, entry: usize, file: &File) -> io::Result<()> {
-        match self.identity(entry) == Some(&Identity::of(&file.metadata()?)) {
-            true => Ok(()),
-            false => Err(io::Error::from_raw_os_error(libc::ESTALE)),
+        if self.identity(entry) != Some(&Identity::of(&file.metadata()?)) {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
+        Ok(())
     }
 
     /// Opens the file at an index of the listing, whatever it has become. The root is not held open
@@ -259,10 +259,10 @@ fn open_root(root: &Path) -> io::Result<File> {
 }
 
 fn below(root: &Path, path: &TreePath) -> PathBuf {
-    match path.is_root() {
-        true => root.to_owned(),
-        false => root.join(std::ffi::OsStr::from_bytes(path.as_bytes())),
+    if path.is_root() {
+        return root.to_owned();
     }
+    root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
 fn nanoseconds(secs: i64, nanos: i64) -> i128 {

@@ -276,7 +276,7 @@ fn wait_for_order(orders: &Receiver<()>, most: Option<Duration>) -> Result<Asked
     };
     match asked {
         Ok(()) => {
-            orders.try_iter().for_each(drop);
+            while orders.try_recv().is_ok() {}
             Ok(Asked::Yes)
         }
         Err(RecvTimeoutError::Timeout) => Ok(Asked::No),

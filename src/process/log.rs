@@ -83,16 +83,18 @@ impl LogFormat {
 /// A message as a line without its end: whatever stands in it, it stays one, and text.
 pub fn line(text: &dyn Display) -> String {
     let line = format!("xget: {text}");
-    match line.chars().any(char::is_control) {
-        true => line.chars().fold(String::new(), |mut line, c| {
-            match c.is_control() {
-                true => line.extend(c.escape_default()),
-                false => line.push(c),
-            }
-            line
-        }),
-        false => line,
+    if !line.chars().any(char::is_control) {
+        return line;
     }
+    let mut escaped = String::with_capacity(line.len());
+    for c in line.chars() {
+        if c.is_control() {
+            escaped.extend(c.escape_default());
+        } else {
+            escaped.push(c);
+        }
+    }
+    escaped
 }
 
 /// The line as a record of the kernel's log (dev-kmsg of the kernel's ABI documentation).

@@ -111,13 +111,12 @@ impl Reporter {
         if !self.progress {
             return;
         }
-        match self.terminal {
-            true => {
-                let mut out = io::stderr();
-                let _ = write!(out, "\r\x1b[K{text}");
-                let _ = out.flush();
-            }
-            false => self.write(Level::Info, &log::line(&text)),
+        if self.terminal {
+            let mut out = io::stderr();
+            let _ = write!(out, "\r\x1b[K{text}");
+            let _ = out.flush();
+        } else {
+            self.write(Level::Info, &log::line(&text));
         }
     }
 

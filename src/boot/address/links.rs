@@ -87,9 +87,10 @@ pub(super) struct Choice {
 impl Choice {
     /// Where nothing is said, any link may have an address from wherever it can.
     pub(super) fn new(wish: &NetworkWish) -> Choice {
-        let ips = match wish.ips.is_empty() {
-            true => vec![Ip { method: Method::Either, ..Ip::default() }],
-            false => wish.ips.clone(),
+        let ips = if wish.ips.is_empty() {
+            vec![Ip { method: Method::Either, ..Ip::default() }]
+        } else {
+            wish.ips.clone()
         };
         let vlans = wish.vlans.iter().map(|vlan| vlan.name.clone()).collect();
         Choice { ips, boot_mac: wish.boot_mac, vlans }
@@ -116,12 +117,12 @@ impl Choice {
         let indexed = || self.ips.iter().enumerate();
         let naming = indexed().filter(|(_, ip)| self.names(ip, link));
         let naming: Vec<usize> = naming.map(|(number, _)| number).collect();
-        let numbers = match naming.is_empty() {
-            false => naming,
-            true if self.is_default(link) => {
-                indexed().filter(|(_, ip)| ip.link.is_none()).map(|(number, _)| number).collect()
-            }
-            true => Vec::new(),
+        let numbers = if !naming.is_empty() {
+            naming
+        } else if self.is_default(link) {
+            indexed().filter(|(_, ip)| ip.link.is_none()).map(|(number, _)| number).collect()
+        } else {
+            Vec::new()
         };
         let wanted = |&n: &usize| self.ips.get(n).is_some_and(|ip| ip.method != Method::Off);
         numbers.into_iter().filter(wanted).collect()

@@ -86,14 +86,14 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64) -> Setup {
-        let choice = Choice::new(wish);
+        let mut choice = Choice::new(wish);
+        // The own network is of IPv4 alone: IPv6 would be the kernel's.
+        if net == Net::Own || !wish.by_ipv6 {
+            choice = choice.by_ipv4();
+        }
         Setup {
             net,
-            // IPv6 would be the kernel's.
-            choice: match net == Net::Own || !wish.by_ipv6 {
-                true => choice.by_ipv4(),
-                false => choice,
-            },
+            choice,
             vlans: wish.vlans.clone(),
             dhcp: Dhcp::new(seed),
             seen: Snapshot::default(),
@@ -209,9 +209,10 @@ impl Setup {
         if let Some(names) = names(&is_without) {
             let waited = self.began.map_or(Duration::ZERO, |began| now.duration_since(began));
             let any = chosen.iter().any(|(link, numbers)| link.carrier && !numbers.is_empty());
-            let long = match waited >= LONG_WITHOUT_CARRIER && !any {
-                true => format!(" for {} s: check the cable and the switch port", waited.as_secs()),
-                false => String::new(),
+            let long = if waited >= LONG_WITHOUT_CARRIER && !any {
+                format!(" for {} s: check the cable and the switch port", waited.as_secs())
+            } else {
+                String::new()
             };
             missing.push(Missing { article: "", what: format!("carrier on {names}{long}") });
         }

@@ -66,7 +66,9 @@ pub(super) fn find(tree: &Tree, elements: &[Vec<u8>]) -> Option<usize> {
                     Node::Entry(index) => index,
                     _ => return None,
                 };
-                target.split(|&b| b == b'/').rev().for_each(|name| rest.push_front(name));
+                for name in target.split(|&b| b == b'/').rev() {
+                    rest.push_front(name);
+                }
             }
         }
     }
@@ -165,11 +167,10 @@ fn one_range(text: &str, bytes: u64) -> Option<Part> {
 
 /// Digits, or nothing; more than any file has is as good as its end.
 fn position(text: &str) -> Option<Option<u64>> {
-    match text.bytes().all(|b| b.is_ascii_digit()) {
-        true if text.is_empty() => Some(None),
-        true => Some(Some(text.parse().unwrap_or(u64::MAX))),
-        false => None,
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
     }
+    Some((!text.is_empty()).then(|| text.parse().unwrap_or(u64::MAX)))
 }
 
 #[cfg(test)]

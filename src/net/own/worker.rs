@@ -232,9 +232,10 @@ impl Worker {
     }
 
     fn stop_listening(&mut self) {
-        let listening = self.listening.take();
-        let unused = listening.into_iter().flat_map(|listening| listening.sockets);
-        unused.for_each(|socket| drop(self.sockets.remove(socket)));
+        let Some(listening) = self.listening.take() else { return };
+        for socket in listening.sockets {
+            self.sockets.remove(socket);
+        }
     }
 
     /// Forgets connections that are over.
@@ -263,12 +264,12 @@ impl Worker {
         }));
         let deadlines = all.filter_map(|(_, connection)| connection.deadline()).chain(self.end);
         let until = deadlines.min().map(|at| at.saturating_duration_since(now));
-        let stack = match self.link.is_blocked() {
-            // It would say that it has something to send.
-            true => None,
-            false => self.interface.poll_delay(self.now(now), &self.sockets),
+        // A blocked link's interface would say that it has something to send.
+        let stack = if self.link.is_blocked() {
+            None
+        } else {
+            self.interface.poll_delay(self.now(now), &self.sockets).map(Duration::from)
         };
-        let stack = stack.map(Duration::from);
         poll::wait(&mut fds, until.into_iter().chain(stack).min())
     }
 }

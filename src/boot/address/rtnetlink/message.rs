@@ -66,10 +66,11 @@ impl Request {
     /// The bytes to send, with the number by which the answer is known.
     pub(super) fn numbered(mut self, number: u32) -> Vec<u8> {
         let length = self.bytes.len() as u32;
-        let header = length.to_ne_bytes().into_iter().zip(self.bytes.iter_mut());
-        header.for_each(|(byte, place)| *place = byte);
-        let place = self.bytes.iter_mut().skip(8);
-        number.to_ne_bytes().into_iter().zip(place).for_each(|(byte, place)| *place = byte);
+        for (at, value) in [(0, length), (8, number)] {
+            if let Some(place) = self.bytes.get_mut(at..at + 4) {
+                place.copy_from_slice(&value.to_ne_bytes());
+            }
+        }
         self.bytes
     }
 
