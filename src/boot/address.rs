@@ -79,7 +79,7 @@ pub struct Network {
     /// The node's own name.
     pub host_name: Option<String>,
     /// What xget's own network is to have, which the kernel has not been told of.
-    pub own: Option<own::Config>,
+    pub(crate) own: Option<own::Config>,
     /// After this time the kernel drops the address, unless it is renewed or [`keep`] is called.
     /// None: never.
     pub lease: Option<Duration>,

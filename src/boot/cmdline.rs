@@ -25,40 +25,40 @@ pub(crate) use url::Url;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cmdline {
     /// `root=`, if xget is to bring it.
-    pub root: Option<Root>,
+    pub(crate) root: Option<Root>,
     /// `init=`: the first program of that root, where xget is the initramfs's.
-    pub init: Option<String>,
+    pub(crate) init: Option<String>,
     /// `rd.xget.kernel=`: a kernel to go on with.
-    pub kernel: Option<Kernel>,
+    pub(crate) kernel: Option<Kernel>,
     /// `rd.xget.server=`: who serves, the best first.
     pub(crate) servers: Vec<HostPort>,
     /// `rd.xget.key=`: public keys, one of which must have signed.
-    pub keys: Vec<Key>,
+    pub(crate) keys: Vec<Key>,
     /// `rd.xget.hash=`: the only generation that is right.
-    pub hash: Option<Hash>,
+    pub(crate) hash: Option<Hash>,
     /// `rd.xget.net=`: whose network it is.
     pub net: Net,
     /// `rd.xget.serve=`: how long to serve others.
-    pub serve: Serve,
+    pub(crate) serve: Serve,
     /// `rd.xget.timeout=`: after how long without success to give up. None: never.
     pub timeout: Option<Duration>,
     /// `rd.xget.retry=`: the longest wait between two attempts.
-    pub retry: Option<Duration>,
+    pub(crate) retry: Option<Duration>,
     /// `rd.xget.debug`: everything is told.
     pub debug: bool,
     /// What `ip=`, `BOOTIF=`, `nameserver=` and `vlan=` say.
     pub network: NetworkWish,
     /// Words that look like xget's and are not: a misspelling that is better told than passed over.
-    pub unknown: Vec<String>,
+    pub(crate) unknown: Vec<String>,
 }
 
 /// `root=xget://...` or `root=live:xget://...`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Root {
     /// Where the image is.
-    pub url: Url,
+    pub(crate) url: Url,
     /// dracut's livenet mounts it; xget only brings it.
-    pub live: bool,
+    pub(crate) live: bool,
 }
 
 /// `rd.xget.kernel=`, `rd.xget.initramfs=` (or `rd.xget.initrd=`, which some loaders take for their own
@@ -66,11 +66,11 @@ pub struct Root {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kernel {
     /// The kernel's path on the server.
-    pub path: String,
+    pub(crate) path: String,
     /// Those of its initrds, in order.
-    pub initrds: Vec<String>,
+    pub(crate) initrds: Vec<String>,
     /// What its command line gets besides this one's words that are for every kernel.
-    pub append: String,
+    pub(crate) append: String,
 }
 
 /// Who brings up the network.
@@ -102,9 +102,9 @@ pub enum Serve {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadWord {
     /// The word, as it was given.
-    pub word: String,
+    pub(crate) word: String,
     /// What is wrong with it.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 impl fmt::Display for BadWord {
@@ -183,7 +183,7 @@ impl Cmdline {
     }
 
     /// Whether a server for what is at `url` is known that IPv6 may reach.
-    pub fn server_by_ipv6(&self, url: Option<&Url>) -> bool {
+    pub(crate) fn server_by_ipv6(&self, url: Option<&Url>) -> bool {
         let of_url = url.and_then(|url| url.host.as_ref()).into_iter();
         let hosts: Vec<&HostPort> =
             if self.servers.is_empty() { of_url.collect() } else { self.servers.iter().collect() };
@@ -194,7 +194,7 @@ impl Cmdline {
     }
 
     /// Whether there is anything for xget to do.
-    pub fn asks(&self) -> bool {
+    pub(crate) fn asks(&self) -> bool {
         self.root.is_some() || self.kernel.is_some()
     }
 }
@@ -203,7 +203,7 @@ impl Cmdline {
 ///
 /// `console=` and the address of the card that was booted from stay true for the next one. `initrd=`
 /// and `BOOT_IMAGE=` name this one's files, and `rd.xget.*` is done.
-pub fn next_cmdline(text: &[u8], append: &str) -> String {
+pub(crate) fn next_cmdline(text: &[u8], append: &str) -> String {
     let stays = |word: &Word| {
         matches!(word.name.as_str(), "console" | "earlycon" | "earlyprintk" | "BOOTIF" | "panic")
     };

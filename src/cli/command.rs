@@ -63,55 +63,55 @@ impl Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootOptions {
     /// Only fetch this, from whom and as the kernel command line says, and print where it is.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// What is logged, and how.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
 }
 
 /// `xget --take-over [DIR]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakeOverOptions {
     /// Where the other process says what it serves.
-    pub state: PathBuf,
+    pub(crate) state: PathBuf,
     /// What is logged, and how.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
 }
 
 /// `xget DIR|FILE`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServeOptions {
     /// The directory or file to serve.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Port to listen on; 0 is any free one.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Address to listen on; None is all.
-    pub listen: Option<IpAddr>,
+    pub(crate) listen: Option<IpAddr>,
     /// Who may connect.
-    pub allowed: Allowed,
+    pub(crate) allowed: Allowed,
     /// How many nodes the master itself feeds at once.
-    pub max_fed: NonZeroUsize,
+    pub(crate) max_fed: NonZeroUsize,
     /// Most bytes a second that are sent.
-    pub max_upload: Option<NonZeroU64>,
+    pub(crate) max_upload: Option<NonZeroU64>,
     /// Where the tree is served over HTTP.
-    pub http: Option<HttpAddress>,
+    pub(crate) http: Option<HttpAddress>,
     /// Where metrics and the page of the swarm are served over HTTP, and no files.
-    pub metrics: Option<HttpAddress>,
+    pub(crate) metrics: Option<HttpAddress>,
     /// Other file systems mounted below `path` are left out.
-    pub one_file_system: bool,
+    pub(crate) one_file_system: bool,
     /// Owners are left out of the manifest.
-    pub no_owner: bool,
+    pub(crate) no_owner: bool,
     /// Where hashes are kept.
-    pub cache: Cache,
+    pub(crate) cache: Cache,
     /// How often the tree is looked at for changes; None is never.
-    pub rescan: Option<Duration>,
+    pub(crate) rescan: Option<Duration>,
     /// The manifest's signature, if it is signed.
-    pub signature: Option<PathBuf>,
+    pub(crate) signature: Option<PathBuf>,
     /// Who may have signed it: keys, or files of keys, as they were given; none without a signature.
-    pub keys: Vec<OsString>,
+    pub(crate) keys: Vec<OsString>,
     /// The command returns once the tree is served.
-    pub background: bool,
+    pub(crate) background: bool,
     /// What is logged, and how.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
 }
 
 impl Default for ServeOptions {
@@ -143,57 +143,57 @@ impl Default for ServeOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpAddress {
     /// Address to listen on; None leaves it to the option's default.
-    pub ip: Option<IpAddr>,
+    pub(crate) ip: Option<IpAddr>,
     /// Port to listen on; 0 is any free one.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 /// `xget -n HOST SRC... DEST`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FetchOptions {
     /// The master, `HOST[:PORT]`, or several, separated by commas, as they were given.
-    pub server: String,
+    pub(crate) server: String,
     /// The master's port where `server` names none; also the port this node serves on, or any
     /// free one if that is taken.
-    pub port: u16,
+    pub(crate) port: u16,
     /// Address to serve on; None is all.
-    pub listen: Option<IpAddr>,
+    pub(crate) listen: Option<IpAddr>,
     /// Who may fetch from this node.
-    pub allowed: Allowed,
+    pub(crate) allowed: Allowed,
     /// Paths on the master, at least one, as they were given.
-    pub sources: Vec<OsString>,
+    pub(crate) sources: Vec<OsString>,
     /// Where they go.
-    pub dest: PathBuf,
+    pub(crate) dest: PathBuf,
     /// The server is not xget's, and this is what it calls the tree to fetch from.
-    pub aname: Option<String>,
+    pub(crate) aname: Option<String>,
     /// Who must have signed the manifest: keys, or files of keys, as they were given. Any one will do.
-    pub keys: Vec<OsString>,
+    pub(crate) keys: Vec<OsString>,
     /// The only generation that may be fetched.
-    pub hash: Option<Hash>,
+    pub(crate) hash: Option<Hash>,
     /// Modes are left alone.
-    pub no_mode: bool,
+    pub(crate) no_mode: bool,
     /// Owners are left alone.
-    pub no_owner: bool,
+    pub(crate) no_owner: bool,
     /// How often to try again to reach the master.
-    pub retries: Retries,
+    pub(crate) retries: Retries,
     /// Longest wait between two attempts to reach the master.
-    pub max_retry_wait: Duration,
+    pub(crate) max_retry_wait: Duration,
     /// After how long to give up. None: the retries decide.
-    pub timeout: Option<Duration>,
+    pub(crate) timeout: Option<Duration>,
     /// How long to serve others once the files are whole.
-    pub serve_on: ServeOn,
+    pub(crate) serve_on: ServeOn,
     /// Where it is said what is served on, and where another process may take over.
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// Most bytes a second that are sent to other nodes.
-    pub max_upload: Option<NonZeroU64>,
+    pub(crate) max_upload: Option<NonZeroU64>,
     /// Nothing is fetched for which there is no room; holes in files count as bytes.
-    pub must_fit: bool,
+    pub(crate) must_fit: bool,
     /// Everything goes over an own network; None: over the kernel's.
-    pub own_net: Option<own::Config>,
+    pub(crate) own_net: Option<own::Config>,
     /// The command returns once the files are whole, while a resident serves on.
-    pub background: bool,
+    pub(crate) background: bool,
     /// What is logged, and how.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
 }
 
 impl Default for FetchOptions {
@@ -228,15 +228,15 @@ impl Default for FetchOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusOptions {
     /// Who is asked, `HOST[:PORT]`, as it was given.
-    pub server: String,
+    pub(crate) server: String,
     /// The port where `server` names none.
-    pub port: u16,
+    pub(crate) port: u16,
     /// What is printed.
-    pub format: StatusFormat,
+    pub(crate) format: StatusFormat,
     /// It is printed again and again.
-    pub watch: bool,
+    pub(crate) watch: bool,
     /// What is logged, and how.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
 }
 
 impl Default for StatusOptions {
@@ -266,15 +266,15 @@ pub enum StatusFormat {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ManifestOptions {
     /// The directory or file to describe.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Other file systems mounted below `path` are left out.
-    pub one_file_system: bool,
+    pub(crate) one_file_system: bool,
     /// Owners are left out.
-    pub no_owner: bool,
+    pub(crate) no_owner: bool,
     /// Where hashes are kept.
-    pub cache: Cache,
+    pub(crate) cache: Cache,
     /// What is logged, and how.
-    pub logging: Logging,
+    pub(crate) logging: Logging,
 }
 
 /// How often to try again.

@@ -54,7 +54,7 @@ pub enum NoCache {
 
 impl Cache {
     /// Reads a cache; with it the reason if there is none to be read and it begins empty.
-    pub fn load(path: &Path) -> (Cache, Option<NoCache>) {
+    pub(crate) fn load(path: &Path) -> (Cache, Option<NoCache>) {
         match read(path).and_then(|bytes| parse(&bytes)) {
             Ok(cache) => (cache, None),
             Err(reason) => (Cache::default(), Some(reason)),
@@ -63,7 +63,7 @@ impl Cache {
 
     /// Writes the cache in one step, so that whoever reads finds the old file or the new one.
     /// Missing directories are made; only the owner may read them and the file.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         // A confined master may make none, not even one that is there.
         if let Some(dir) = path.parent().filter(|dir| !dir.is_dir()) {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -77,17 +77,17 @@ impl Cache {
     }
 
     /// The hash of a chunk.
-    pub fn get(&self, key: &ChunkKey) -> Option<Hash> {
+    pub(crate) fn get(&self, key: &ChunkKey) -> Option<Hash> {
         self.hashes.get(key).copied()
     }
 
     /// Adds the hashes of chunks.
-    pub fn extend(&mut self, hashes: impl IntoIterator<Item = (ChunkKey, Hash)>) {
+    pub(crate) fn extend(&mut self, hashes: impl IntoIterator<Item = (ChunkKey, Hash)>) {
         self.hashes.extend(hashes);
     }
 
     /// Forgets every chunk but these.
-    pub fn replace(&mut self, hashes: impl IntoIterator<Item = (ChunkKey, Hash)>) {
+    pub(crate) fn replace(&mut self, hashes: impl IntoIterator<Item = (ChunkKey, Hash)>) {
         self.hashes = hashes.into_iter().collect();
     }
 
@@ -105,7 +105,7 @@ impl Cache {
 
 impl ChunkKey {
     /// The key of a chunk of `chunk_bytes` that is made of these stretches of files.
-    pub fn new<'a>(
+    pub(crate) fn new<'a>(
         chunk_bytes: u64,
         parts: impl IntoIterator<Item = (&'a Identity, Segment)>,
     ) -> ChunkKey {
@@ -134,7 +134,7 @@ impl fmt::Display for NoCache {
 
 /// Where the cache of a served path is kept unless told otherwise; None if the path does not
 /// resolve or the user has no home.
-pub fn default_cache_path(served: &Path, is_root: bool) -> Option<PathBuf> {
+pub(crate) fn default_cache_path(served: &Path, is_root: bool) -> Option<PathBuf> {
     let served = fs::canonicalize(served).ok()?;
     let name = blake3::hash(served.as_os_str().as_bytes()).to_hex();
     Some(cache_dir(is_root, |name| env::var_os(name))?.join(name.as_str()))

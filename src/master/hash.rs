@@ -27,9 +27,9 @@ const READ_BYTES: usize = 256 << 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// Bytes hashed.
-    pub hashed_bytes: u64,
+    pub(crate) hashed_bytes: u64,
     /// Bytes that have to be hashed; what the cache knows is not among them.
-    pub total_bytes: u64,
+    pub(crate) total_bytes: u64,
 }
 
 /// Why a scan cannot be hashed. All but the last call for a new scan.
@@ -60,7 +60,7 @@ pub enum HashError {
 /// describes a mixture of states. What was hashed by then is in the cache for the next attempt. On
 /// success the cache holds this tree's chunks and no others, less those of files so fresh that a
 /// further change might not show.
-pub fn hash(
+pub(crate) fn hash(
     scan: &Scan,
     cache: &mut Cache,
     threads: usize,
@@ -187,13 +187,17 @@ pub struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader of this scan's files, which keeps one of them open at a time.
-    pub fn new(scan: &'a Scan) -> Reader<'a> {
+    pub(crate) fn new(scan: &'a Scan) -> Reader<'a> {
         Reader { scan, file: None, buffer: vec![0; READ_BYTES].into() }
     }
 
     /// Hands a stretch of a file to `each`, piece by piece. If it fails, the pieces that were
     /// handed out are good for nothing: they may be of two states of the file.
-    pub fn read(&mut self, segment: Segment, mut each: impl FnMut(&[u8])) -> Result<(), HashError> {
+    pub(crate) fn read(
+        &mut self,
+        segment: Segment,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<(), HashError> {
         let Segment { entry, mut offset, len: mut left } = segment;
         let file = match self.file.take() {
             Some((held, file)) if held == entry => file,

@@ -33,14 +33,14 @@ const FINE_SETTLING_NS: i128 = 100_000_000;
 #[derive(Clone, Debug, Default)]
 pub struct ScanOptions {
     /// Do not descend into other file systems; a mount point is an empty directory.
-    pub one_file_system: bool,
+    pub(crate) one_file_system: bool,
     /// Record no owners.
-    pub no_owners: bool,
+    pub(crate) no_owners: bool,
     /// The directory of the cache, left out if it is in the tree: hashing writes to it, so that a
     /// tree that held it would never come to rest.
-    pub cache_dir: Option<PathBuf>,
+    pub(crate) cache_dir: Option<PathBuf>,
     /// Files that are left out because they never come to rest.
-    pub restless: BTreeSet<PathBuf>,
+    pub(crate) restless: BTreeSet<PathBuf>,
 }
 
 /// One state of the served tree.
@@ -60,39 +60,39 @@ pub struct Scan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The file system's device number.
-    pub dev: u64,
+    pub(crate) dev: u64,
     /// The inode number.
-    pub inode: u64,
+    pub(crate) inode: u64,
     /// Size in bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// Time of the last change of the content, in nanoseconds since 1970.
-    pub mtime_ns: i128,
+    pub(crate) mtime_ns: i128,
     /// Time of the last change of content or attributes, in nanoseconds since 1970.
-    pub ctime_ns: i128,
+    pub(crate) ctime_ns: i128,
 }
 
 /// How much of what was met.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Directories served, with the root.
-    pub directories: u64,
+    pub(crate) directories: u64,
     /// Files served.
-    pub files: u64,
+    pub(crate) files: u64,
     /// Symbolic links served.
-    pub symlinks: u64,
+    pub(crate) symlinks: u64,
     /// Sockets, devices and fifos, which are not served.
-    pub special: u64,
+    pub(crate) special: u64,
     /// Files that xget is still fetching, which are not served.
-    pub partial: u64,
+    pub(crate) partial: u64,
 }
 
 /// Something that is not served although the user may expect it to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// Its path, as the user would write it.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Why it is left out.
-    pub why: Why,
+    pub(crate) why: Why,
 }
 
 /// Why something is left out.
@@ -125,7 +125,7 @@ pub enum Why {
 /// Fails if the root cannot be read, if the tree is beyond what a manifest can hold, and when the
 /// process is short of descriptors or memory: a scan that dropped entries for that would look like
 /// a tree that lost them.
-pub fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan, Error> {
+pub(crate) fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan, Error> {
     let top = open_root(root).map_err(Error::file("open", root))?;
     let attributes = top.metadata().map_err(Error::file("read the attributes of", root))?;
     let mut walk = Walk::new(root, &top, options, attributes.dev());
@@ -142,29 +142,29 @@ pub fn scan(root: &Path, options: &ScanOptions, now: SystemTime) -> Result<Scan,
 
 impl Scan {
     /// The entries, and the image that their files make.
-    pub fn listing(&self) -> &Listing {
+    pub(crate) fn listing(&self) -> &Listing {
         &self.listing
     }
 
     /// What the file at an index of the listing was; None if there is no file.
-    pub fn identity(&self, entry: usize) -> Option<&Identity> {
+    pub(crate) fn identity(&self, entry: usize) -> Option<&Identity> {
         self.identities.get(entry)?.as_ref()
     }
 
     /// What is left out, in the order of the paths.
-    pub fn warnings(&self) -> &[Warning] {
+    pub(crate) fn warnings(&self) -> &[Warning] {
         &self.warnings
     }
 
     /// How much of what was met.
-    pub fn counts(&self) -> &Counts {
+    pub(crate) fn counts(&self) -> &Counts {
         &self.counts
     }
 
     /// Is nothing of what is served different in `other`?
     ///
     /// Only as sure as the file system's clock is fine: see [`Scan::is_settled`].
-    pub fn same_as(&self, other: &Scan) -> bool {
+    pub(crate) fn same_as(&self, other: &Scan) -> bool {
         self.listing.entries() == other.listing.entries() && self.identities == other.identities
     }
 
@@ -173,7 +173,7 @@ impl Scan {
     /// False while a file is so fresh that it could change once more within the granularity of the
     /// file system's clock. The hash of such a tree is worth making again, once it is settled, even
     /// if the next scan looks the same.
-    pub fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.identities.iter().flatten().all(|identity| self.has_settled(identity))
     }
 
@@ -221,7 +221,7 @@ impl Scan {
 
 impl Identity {
     /// The identity of what has these attributes.
-    pub fn of(attributes: &Metadata) -> Identity {
+    pub(crate) fn of(attributes: &Metadata) -> Identity {
         Identity {
             dev: attributes.dev(),
             inode: attributes.ino(),

@@ -32,7 +32,7 @@ use crate::error::Error;
 use crate::limits::MASTER_CONNECTIONS;
 use crate::net::adler32;
 use crate::net::send::Files as _;
-use crate::process::notify::{self, Manager};
+use crate::process::notify::{Manager, service};
 use crate::process::report::Reporter;
 use crate::serve::admission::Admission;
 use crate::serve::hub::Hub;
@@ -182,7 +182,7 @@ async fn tell_manager(shared: Rc<Shared>) {
 
 /// Tells the service manager again and again that this thread, which does everything for clients, goes on.
 async fn feed_watchdog(shared: Rc<Shared>) {
-    let Some(pause) = notify::watchdog() else { return };
+    let Some(pause) = service::watchdog() else { return };
     loop {
         shared.manager.alive();
         tokio::time::sleep(pause).await;

@@ -30,7 +30,8 @@ use socket2::SockRef;
 
 use crate::error::Error;
 use crate::sys::frames::FrameSocket;
-pub use config::{Config, MOST_ROUTES, Route};
+pub(crate) use config::MOST_ROUTES;
+pub use config::{Config, Route};
 use link::Link;
 use worker::Worker;
 
@@ -69,7 +70,7 @@ impl Stack {
     /// # Errors
     /// There is no such link, it is no Ethernet, or this process may not use packet sockets (it needs
     /// `CAP_NET_RAW`).
-    pub fn start(config: &Config, seed: u64) -> Result<Stack, Error> {
+    pub(crate) fn start(config: &Config, seed: u64) -> Result<Stack, Error> {
         let socket = FrameSocket::open(&config.link, config.address.addr())
             .map_err(Error::file("open a packet socket on", &config.link))?;
         let link = Link::new(socket, config.mtu);
@@ -82,18 +83,18 @@ impl Stack {
     }
 
     /// This node's address.
-    pub fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> Ipv4Addr {
         self.0.config.address.addr()
     }
 
     /// Whether there is a way to an address.
-    pub fn reaches(&self, ip: Ipv4Addr) -> bool {
+    pub(crate) fn reaches(&self, ip: Ipv4Addr) -> bool {
         config::is_host(ip) && self.0.config.next_hop(ip).is_some()
     }
 
     /// Begins to connect. The stream becomes readable when it is known how that went, and [`made`]
     /// tells. Non-blocking.
-    pub fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
+    pub(crate) fn connect(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let to = self.way_to(to)?;
         let (stream, end) = pair()?;
         self.order(Order::Dial { to, end })?;
@@ -101,7 +102,7 @@ impl Stack {
     }
 
     /// Lets connections come to `port`.
-    pub fn listen(&self, port: u16) -> io::Result<Listener> {
+    pub(crate) fn listen(&self, port: u16) -> io::Result<Listener> {
         let (rings, bell) = pair()?;
         let (queue, accepted) = mpsc::channel();
         self.order(Order::Listen { port, queue, bell })?;
@@ -137,7 +138,7 @@ impl Drop for Shared {
 }
 
 /// How a connection that was begun with [`Stack::connect`] went; `WouldBlock` if that is not known yet.
-pub fn made(mut stream: &TcpStream) -> io::Result<()> {
+pub(crate) fn made(mut stream: &TcpStream) -> io::Result<()> {
     let mut outcome = [0];
     match stream.read(&mut outcome)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -158,12 +159,12 @@ pub struct Listener {
 
 impl Listener {
     /// Where it listens.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// The next connection, non-blocking, and who has made it.
-    pub fn accept(&self) -> Option<Accepted> {
+    pub(crate) fn accept(&self) -> Option<Accepted> {
         heard(&self.rings);
         self.accepted.try_recv().ok()
     }

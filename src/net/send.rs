@@ -45,7 +45,7 @@ type Stretch = (Arc<File>, u64, u64);
 impl Outgoing {
     /// Begins to send an output. An error means that its file cannot be opened, or is not what it was; that can
     /// still be answered.
-    pub fn new(output: Output, files: &mut impl Files) -> io::Result<Outgoing> {
+    pub(crate) fn new(output: Output, files: &mut impl Files) -> io::Result<Outgoing> {
         let data = match output {
             Output::Reply(head) => {
                 return Ok(Outgoing { head, head_sent: 0, data: None, at: 0, open: None });
@@ -63,7 +63,7 @@ impl Outgoing {
     }
 
     /// Grows with every byte that has left.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.head_sent as u64 + self.at
     }
 
@@ -71,7 +71,7 @@ impl Outgoing {
     ///
     /// An error means that the connection has to be ended: a reply that was begun cannot be taken
     /// back. `UnexpectedEof` is a file that has become shorter than it was.
-    pub fn advance(
+    pub(crate) fn advance(
         &mut self,
         socket: &SockRef<'_>,
         files: &mut impl Files,

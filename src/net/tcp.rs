@@ -12,7 +12,7 @@ const MIN_UNSENT_BYTES: u64 = 32 << 10;
 const MAX_UNSENT_BYTES: u64 = 256 << 10;
 
 /// Takes `address` for listening later; `[::]` takes IPv4 as well. Non-blocking.
-pub fn bind(address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn bind(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
@@ -24,7 +24,7 @@ pub fn bind(address: SocketAddr) -> io::Result<Socket> {
 }
 
 /// Takes `port` of every address, IPv6 too where the kernel has it.
-pub fn bind_everywhere(port: u16) -> io::Result<Socket> {
+pub(crate) fn bind_everywhere(port: u16) -> io::Result<Socket> {
     match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(error)
             if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
@@ -37,18 +37,18 @@ pub fn bind_everywhere(port: u16) -> io::Result<Socket> {
 }
 
 /// Lets connections come to a socket from [`bind`]; until then they are refused.
-pub fn start_listening(socket: Socket) -> io::Result<TcpListener> {
+pub(crate) fn start_listening(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
 /// The address as people know it: an IPv4 peer of an IPv6 socket is an IPv4 peer.
-pub fn canonical(address: SocketAddr) -> SocketAddr {
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Begins to connect; the socket becomes writable when it is known how that went.
-pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.cloexec(), None)?;
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
@@ -62,7 +62,7 @@ pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 /// A UDP socket that exchanges datagrams with `address` alone: the kernel drops what comes from anybody
 /// else, and tells when nobody listens. It picks the port at random.
-pub fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
+pub(crate) fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
     let any = match address {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
@@ -75,13 +75,13 @@ pub fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
 /// Keeps the queue of a socket that chunks are sent on short: at most half a chunk that has not left
 /// yet. A turn at sending ends when its last byte is queued; with more in the queue the turns would
 /// say little, and everybody would be sent to at once, slowly. Very short queues cost wake-ups.
-pub fn limit_queue<'s>(socket: impl Into<SockRef<'s>>, chunk_bytes: u64) -> io::Result<()> {
+pub(crate) fn limit_queue<'s>(socket: impl Into<SockRef<'s>>, chunk_bytes: u64) -> io::Result<()> {
     let unsent_bytes = (chunk_bytes / 2).clamp(MIN_UNSENT_BYTES, MAX_UNSENT_BYTES);
     socket.into().set_tcp_notsent_lowat(unsent_bytes as u32)
 }
 
 /// Sets a connected socket up: no waiting for more, dead peers noticed.
-pub fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
+pub(crate) fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     let socket = socket.into();
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;

@@ -21,7 +21,7 @@ pub enum Transport {
 impl Transport {
     /// Begins to connect. [`Transport::awaits`] says what to wait for then, and [`Transport::made`] how
     /// it went.
-    pub fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    pub(crate) fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         match self {
             Transport::Kernel => tcp::connect(address),
             Transport::Own(stack) => stack.connect(address),
@@ -35,7 +35,7 @@ impl Transport {
     }
 
     /// How a connection went that was waited for, and this node's address on it.
-    pub fn made(&self, stream: &TcpStream) -> io::Result<IpAddr> {
+    pub(crate) fn made(&self, stream: &TcpStream) -> io::Result<IpAddr> {
         match self {
             Transport::Kernel => match stream.take_error()? {
                 None => stream.local_addr().map(|own| own.ip().to_canonical()),
@@ -46,7 +46,7 @@ impl Transport {
     }
 
     /// Connects, and waits for that at most so long. The stream is a blocking one.
-    pub fn call(&self, address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    pub(crate) fn call(&self, address: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
         let until = Instant::now() + patience;
         let stream = self.connect(address)?;
         loop {
@@ -65,7 +65,7 @@ impl Transport {
     }
 
     /// Whether there is a way to `address`; sends nothing.
-    pub fn reaches(&self, address: IpAddr) -> bool {
+    pub(crate) fn reaches(&self, address: IpAddr) -> bool {
         match (self, address) {
             (Transport::Kernel, _) => tcp::datagrams((address, 53).into()).is_ok(),
             (Transport::Own(stack), IpAddr::V4(address)) => stack.reaches(address),
@@ -74,7 +74,7 @@ impl Transport {
     }
 
     /// Lets connections come to `port` of `ip`, or of all addresses there are.
-    pub fn listen(&self, ip: Option<IpAddr>, port: u16) -> io::Result<Listener> {
+    pub(crate) fn listen(&self, ip: Option<IpAddr>, port: u16) -> io::Result<Listener> {
         match (self, ip) {
             (Transport::Own(stack), _) => stack.listen(port).map(Listener::Own),
             (Transport::Kernel, Some(ip)) => {
@@ -98,7 +98,7 @@ pub enum Listener {
 
 impl Listener {
     /// Where it listens; 0 if that is not known.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         match self {
             Listener::Kernel(listener) => listener.local_addr().map_or(0, |own| own.port()),
             Listener::Own(listener) => listener.port(),
@@ -107,7 +107,7 @@ impl Listener {
 
     /// The next connection that is there, non-blocking and tuned for chunks of that size; and who has
     /// made it. None: there is no more.
-    pub fn accept(&self, chunk_bytes: u64) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    pub(crate) fn accept(&self, chunk_bytes: u64) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         match self {
             Listener::Kernel(listener) => {
                 let (stream, address) = listener.accept().ok()?;

@@ -9,7 +9,7 @@ use crate::sys::process::{self, Detach, Side};
 /// In the background `work` takes the [`Detach`] and releases it when the command may return; if it
 /// fails before that, the command ends with the error's exit code. To be called while there is only
 /// one thread.
-pub fn run(
+pub(crate) fn run(
     asked: bool,
     report: Reporter,
     work: impl FnOnce(&mut Option<Detach>) -> Result<(), Error>,
@@ -32,7 +32,7 @@ pub fn run(
 }
 
 /// Lets the command return, if it was asked to go on in the background.
-pub fn release(detach: &mut Option<Detach>) -> Result<(), Error> {
+pub(crate) fn release(detach: &mut Option<Detach>) -> Result<(), Error> {
     match detach.take() {
         Some(detach) => detach.release(0).map_err(Error::system("detach from the terminal")),
         None => Ok(()),

@@ -14,7 +14,7 @@ const CUT: &str = "...";
 
 impl Level {
     /// The next level that says more.
-    pub fn more(self) -> Level {
+    pub(crate) fn more(self) -> Level {
         match self {
             Level::Error => Level::Warning,
             Level::Warning => Level::Notice,
@@ -24,7 +24,7 @@ impl Level {
     }
 
     /// What sd-daemon(3) and `/dev/kmsg` want before a line.
-    pub fn prefix(self) -> &'static str {
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Level::Error => "<3>",
             Level::Warning => "<4>",
@@ -70,7 +70,7 @@ impl LogFormat {
         [LogFormat::Auto, LogFormat::Plain, LogFormat::Prefix, LogFormat::Kmsg];
 
     /// As it is called on a command line.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             LogFormat::Auto => "auto",
             LogFormat::Plain => "plain",
@@ -81,7 +81,7 @@ impl LogFormat {
 }
 
 /// A message as a line without its end: whatever stands in it, it stays one, and text.
-pub fn line(text: &dyn Display) -> String {
+pub(crate) fn line(text: &dyn Display) -> String {
     let line = format!("xget: {text}");
     if !line.chars().any(char::is_control) {
         return line;
@@ -98,7 +98,7 @@ pub fn line(text: &dyn Display) -> String {
 }
 
 /// The line as a record of the kernel's log (dev-kmsg of the kernel's ABI documentation).
-pub fn kmsg_record(level: Level, line: &str) -> String {
+pub(crate) fn kmsg_record(level: Level, line: &str) -> String {
     let prefix = level.prefix();
     if prefix.len() + line.len() <= MAX_KMSG_BYTES {
         return format!("{prefix}{line}");

@@ -61,27 +61,27 @@ impl Reporter {
     }
 
     /// Something is wrong that somebody should see to.
-    pub fn warning(&self, text: impl Display) {
+    pub(crate) fn warning(&self, text: impl Display) {
         self.say(Level::Warning, &text);
     }
 
     /// Something the user should know.
-    pub fn notice(&self, text: impl Display) {
+    pub(crate) fn notice(&self, text: impl Display) {
         self.say(Level::Notice, &text);
     }
 
     /// Something for who watches closely (`-v`).
-    pub fn info(&self, text: impl Display) {
+    pub(crate) fn info(&self, text: impl Display) {
         self.say(Level::Info, &text);
     }
 
     /// Whether every 9P message is to be traced (`-D 2`).
-    pub fn traces(&self) -> bool {
+    pub(crate) fn traces(&self) -> bool {
         self.level >= Level::Debug
     }
 
     /// Something that matters so much.
-    pub fn say(&self, level: Level, text: &dyn Display) {
+    pub(crate) fn say(&self, level: Level, text: &dyn Display) {
         if level > self.level {
             return;
         }
@@ -102,12 +102,12 @@ impl Reporter {
     }
 
     /// How often [`Reporter::progress`] is worth calling; None for never.
-    pub fn progress_every(&self) -> Option<Duration> {
+    pub(crate) fn progress_every(&self) -> Option<Duration> {
         self.progress.then_some(if self.terminal { REWRITE_EVERY } else { LINE_EVERY })
     }
 
     /// How far a long work has come: rewritten in place on a terminal, else a line.
-    pub fn progress(&self, text: impl Display) {
+    pub(crate) fn progress(&self, text: impl Display) {
         if !self.progress {
             return;
         }
@@ -121,7 +121,7 @@ impl Reporter {
     }
 
     /// Clears what [`Reporter::progress`] left on a terminal.
-    pub fn end_progress(&self) {
+    pub(crate) fn end_progress(&self) {
         if self.terminal && self.progress {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
@@ -165,14 +165,14 @@ impl Pace {
     }
 
     /// Whether it is time, and then not again for an interval.
-    pub fn is_due(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_due(&mut self, now: Instant) -> bool {
         let Some(every) = self.every.filter(|_| now >= self.next) else { return false };
         self.next = now + every;
         true
     }
 
     /// When it is time.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         self.every.map(|_| self.next)
     }
 }

@@ -11,39 +11,39 @@ use crate::network::class_prefix;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkWish {
     /// Each `ip=`.
-    pub ips: Vec<Ip>,
+    pub(crate) ips: Vec<Ip>,
     /// `BOOTIF=`: the hardware address of the card that was booted from.
-    pub boot_mac: Option<[u8; 6]>,
+    pub(crate) boot_mac: Option<[u8; 6]>,
     /// Each `nameserver=`.
-    pub name_servers: Vec<IpAddr>,
+    pub(crate) name_servers: Vec<IpAddr>,
     /// Each `vlan=`.
-    pub vlans: Vec<Vlan>,
+    pub(crate) vlans: Vec<Vlan>,
     /// A server is known that IPv6 may reach: by a name, or by such an address. Where there is none, IPv6
     /// does not do in place of IPv4.
-    pub by_ipv6: bool,
+    pub(crate) by_ipv6: bool,
 }
 
 /// `ip=`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ip {
     /// Where the address comes from.
-    pub method: Method,
+    pub(crate) method: Method,
     /// The only link that is meant.
-    pub link: Option<String>,
+    pub(crate) link: Option<String>,
     /// The address and its network's prefix.
-    pub address: Option<IpNet>,
+    pub(crate) address: Option<IpNet>,
     /// Whom to boot from.
-    pub server: Option<IpAddr>,
+    pub(crate) server: Option<IpAddr>,
     /// The way to everywhere else.
-    pub gateway: Option<IpAddr>,
+    pub(crate) gateway: Option<IpAddr>,
     /// The node's own name.
-    pub host_name: Option<String>,
+    pub(crate) host_name: Option<String>,
     /// The link's MTU, in bytes.
-    pub mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
     /// The hardware address to give the link.
-    pub mac: Option<[u8; 6]>,
+    pub(crate) mac: Option<[u8; 6]>,
     /// Name servers.
-    pub name_servers: Vec<IpAddr>,
+    pub(crate) name_servers: Vec<IpAddr>,
 }
 
 /// Where an address comes from.
@@ -66,11 +66,11 @@ pub enum Method {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vlan {
     /// The name that the link with the tag gets.
-    pub name: String,
+    pub(crate) name: String,
     /// Its number, 1 to 4094.
-    pub id: u16,
+    pub(crate) id: u16,
     /// The link below it.
-    pub link: String,
+    pub(crate) link: String,
 }
 
 impl Ip {

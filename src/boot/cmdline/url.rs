@@ -5,16 +5,16 @@ use crate::percent;
 
 /// A file or directory on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
+pub(crate) struct Url {
     /// None: the server that was booted from.
     pub(crate) host: Option<HostPort>,
     /// Below the served root, without a slash in front; empty for all of it.
-    pub path: String,
+    pub(crate) path: String,
 }
 
 impl Url {
     /// `xget://[HOST[:PORT]]/PATH`; `%XX` stands for the byte XX.
-    pub fn parse(text: &str) -> Result<Url, String> {
+    pub(crate) fn parse(text: &str) -> Result<Url, String> {
         let rest = text.strip_prefix("xget://").ok_or("expected xget://HOST/PATH")?;
         let (host, path) =
             rest.split_once('/').ok_or("the path is missing: expected xget://HOST/PATH")?;

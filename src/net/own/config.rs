@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use crate::network::parse_ipv4;
 
 /// Most routes; those that follow are left out, since a DHCP server may name any number.
-pub const MOST_ROUTES: usize = 8;
+pub(crate) const MOST_ROUTES: usize = 8;
 /// The least MTU: what every host must take (RFC 791).
 const LEAST_MTU: u32 = 576;
 
@@ -17,22 +17,22 @@ const LEAST_MTU: u32 = 576;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The link's name.
-    pub link: String,
+    pub(crate) link: String,
     /// This node's address, with its network's prefix.
-    pub address: Ipv4Net,
+    pub(crate) address: Ipv4Net,
     /// The ways to other networks.
-    pub routes: Vec<Route>,
+    pub(crate) routes: Vec<Route>,
     /// In bytes; None: that of the link.
-    pub mtu: Option<u32>,
+    pub(crate) mtu: Option<u32>,
 }
 
 /// A way to another network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The network.
-    pub to: Ipv4Net,
+    pub(crate) to: Ipv4Net,
     /// The router.
-    pub via: Ipv4Addr,
+    pub(crate) via: Ipv4Addr,
 }
 
 impl Config {
