@@ -11,11 +11,13 @@
 mod access;
 mod budget;
 mod classic;
+mod fids;
 mod host;
 mod output;
+mod parked;
+mod replies;
 mod stat;
 
-use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,21 +25,22 @@ use std::time::Instant;
 use crate::conn::Conn;
 use crate::control::Control;
 use crate::image::manifest::Content;
-use crate::limits::{
-    FID_BYTES, MAX_BUILT_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED,
-    MAX_REQUEST_BYTES, MIN_MSIZE,
-};
+use crate::limits::{MAX_BUILT_BYTES, MAX_PARKED, MAX_REQUEST_BYTES};
 use crate::p9::errno::Errno;
+use crate::p9::framing::{BadFrameSize, Request, RequestBuffer};
 use crate::p9::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
-use crate::p9::wire::{Blob, Dialect, List, Qid, Text, UnixOnly};
+use crate::p9::wire::{Blob, Dialect, List, Qid, Text};
 use crate::serve::tree::{Classic, Node, ROOT, Tree};
 
 use super::admission::Wait;
 use access::Access;
 pub use budget::Budget;
 pub use classic::ClassicHost;
+use fids::{Fid, Fids, Open};
 pub use host::{Answer, At, Host};
 pub use output::{Data, Output};
+use parked::{ParkedRead, ParkedReads, Read};
+use replies::{Replies, Reply};
 
 /// Why a connection has to be ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,115 +65,31 @@ impl std::fmt::Display for Hangup {
     }
 }
 
-#[derive(Debug)]
-struct Fid {
-    tree: Arc<Tree>,
-    node: Node,
-    open: Open,
-}
-
-#[derive(Debug)]
-enum Open {
-    No,
-    File,
-    /// Reads are answered from these bytes.
-    Bytes(Arc<[u8]>),
-    /// `next` is the index to list from, `offset` where the next stat records begin.
-    Dir {
-        next: usize,
-        offset: u64,
-    },
-    Control {
-        file: Control,
-        bytes: Option<Arc<[u8]>>,
-        read: bool,
-        write: bool,
-    },
-    /// A classic client's `avail`.
-    Offer,
-    /// A classic client's `checksum`.
-    Checksum,
-}
-
-impl Fid {
-    /// What it is counted for.
-    fn held_bytes(&self) -> usize {
-        let text = match &self.open {
-            Open::Bytes(bytes) | Open::Control { bytes: Some(bytes), .. } => bytes.len(),
-            _ => 0,
-        };
-        FID_BYTES.saturating_add(text)
-    }
-}
-
-#[derive(Debug)]
-struct Parked {
-    tag: u16,
-    fid: u32,
-    wish: Wish,
-}
-
-#[derive(Debug)]
-enum Wish {
-    Control { file: Control, tree: Arc<Tree>, offset: u64, count: usize },
-    Data { tree: Arc<Tree>, range: Range<u64>, paced: bool },
-    Checksum { tree: Arc<Tree>, entry: usize, offset: u64, count: usize },
-}
-
-impl Wish {
-    /// The control file that the host keeps it waiting for.
-    fn waits_for(&self) -> Option<Control> {
-        match self {
-            Wish::Control { file, .. } => Some(*file),
-            Wish::Data { paced: true, .. } => Some(Control::Image),
-            Wish::Data { .. } | Wish::Checksum { .. } => None,
-        }
-    }
-}
-
 /// One connection's state.
 #[derive(Debug)]
 pub struct Session {
     conn: Conn,
-    dialect: Dialect,
-    /// 0 until Tversion.
-    msize: u32,
-    fids: HashMap<u32, Fid>,
-    /// What the fids are counted for, in bytes.
-    held: usize,
-    parked: Vec<Parked>,
-    outputs: VecDeque<Output>,
-    input: Vec<u8>,
-    /// How much of `input` was acted on.
-    taken: usize,
-    /// Bytes of an oversized request that are still to be thrown away.
-    skip: usize,
+    input: RequestBuffer,
+    fids: Fids,
+    parked: ParkedReads,
+    replies: Replies,
     /// How many requests have come.
     requests: u64,
-    trace: Option<Vec<String>>,
     classic: classic::State,
     /// Why the connection has to be ended.
     hangup: Option<Hangup>,
 }
-
-type Reply<'m> = Result<Message<'m>, Errno>;
 
 impl Session {
     /// A session before its Tversion; with `trace` it keeps a line for every message.
     pub fn new(conn: Conn, trace: bool) -> Session {
         Session {
             conn,
-            dialect: Dialect::Plain,
-            msize: 0,
-            fids: HashMap::new(),
-            held: 0,
-            parked: Vec::new(),
-            outputs: VecDeque::new(),
-            input: Vec::new(),
-            taken: 0,
-            skip: 0,
+            input: RequestBuffer::default(),
+            fids: Fids::default(),
+            parked: ParkedReads::default(),
+            replies: Replies::new(trace),
             requests: 0,
-            trace: trace.then(Vec::new),
             classic: classic::State::default(),
             hangup: None,
         }
@@ -178,25 +97,19 @@ impl Session {
 
     /// Takes bytes that arrived. [`Session::process`] then acts on them.
     pub fn receive(&mut self, bytes: &[u8]) {
-        let skipped = self.skip.min(bytes.len());
-        self.skip -= skipped;
-        self.input.drain(..self.taken);
-        self.taken = 0;
-        self.input.extend_from_slice(bytes.get(skipped..).unwrap_or_default());
+        self.input.receive(bytes);
     }
 
     /// Whether more bytes should be read: not while replies pile up.
     pub fn wants_input(&self) -> bool {
-        self.has_room() && self.input.len() - self.taken < MAX_REQUEST_BYTES
+        self.replies.has_room() && self.input.len() < MAX_REQUEST_BYTES
     }
 
     /// Answers the requests that have arrived whole, as long as there is room for replies.
     pub fn process(&mut self, host: &mut impl Host, now: Instant) -> Result<(), Hangup> {
-        // What is not acted on stays where it is: nothing is copied however often this is called.
-        let input = std::mem::take(&mut self.input);
-        let mut rest = input.get(self.taken..).unwrap_or_default();
-        let result = self.requests(&mut rest, host, now);
-        self.taken = input.len() - rest.len();
+        // The frames borrow from it.
+        let mut input = std::mem::take(&mut self.input);
+        let result = self.requests(&mut input, host, now);
         self.input = input;
         self.hangup.take().map_or(result, Err)
     }
@@ -206,19 +119,7 @@ impl Session {
         if self.classic.marked && host.classic_is_lost(self.at(now)) {
             self.hangup = Some(Hangup::Classic(Errno::ESTALE));
         }
-        let parked = std::mem::take(&mut self.parked);
-        let mut cancelled = Vec::new();
-        for Parked { wish, .. } in &parked {
-            let again = match wish {
-                Wish::Control { file, .. } => Some(*file),
-                Wish::Data { tree, .. } if Arc::ptr_eq(tree, host.tree()) => None,
-                Wish::Data { .. } | Wish::Checksum { .. } => wish.waits_for(),
-            };
-            if let Some(file) = again.filter(|file| !cancelled.contains(file)) {
-                host.cancel(self.at(now), file);
-                cancelled.push(file);
-            }
-        }
+        let parked = self.parked.take_all(host, self.at(now));
         for parked in parked {
             self.attempt(parked, host, now);
         }
@@ -226,9 +127,9 @@ impl Session {
 
     /// What the other side keeps this one waiting for, as far as its messages tell.
     pub fn waits(&self) -> Option<Wait> {
-        if self.msize == 0 {
+        if self.replies.msize() == 0 {
             Some(Wait::Greeting)
-        } else if self.skip > 0 || (self.taken < self.input.len() && self.has_room()) {
+        } else if self.input.is_skipping() || (self.input.len() > 0 && self.replies.has_room()) {
             Some(Wait::Message)
         } else {
             None
@@ -242,7 +143,7 @@ impl Session {
 
     /// The next thing to send.
     pub fn next_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.replies.next()
     }
 
     /// Data that was handed out cannot be sent after all: its request gets this error.
@@ -252,58 +153,42 @@ impl Session {
 
     /// Whether anything waits to be sent.
     pub fn has_output(&self) -> bool {
-        !self.outputs.is_empty()
+        self.replies.len() > 0
     }
 
     /// The connection is over: everything that the host keeps for it is given back.
     pub fn close(&mut self, host: &mut impl Host, now: Instant) {
         self.reset(host, now);
-        self.outputs.clear();
+        self.replies.clear();
     }
 
     /// The trace lines since the last call.
     pub fn take_trace(&mut self) -> Vec<String> {
-        self.trace.as_mut().map(std::mem::take).unwrap_or_default()
+        self.replies.take_trace()
     }
 
-    /// Acts on the whole requests at the front of `rest` and takes them off it.
     fn requests(
         &mut self,
-        rest: &mut &[u8],
+        input: &mut RequestBuffer,
         host: &mut impl Host,
         now: Instant,
     ) -> Result<(), Hangup> {
-        while self.has_room() && self.hangup.is_none() {
-            let Some(size) = rest.first_chunk().map(|size| u32::from_le_bytes(*size)) else {
-                break;
-            };
-            let speaks_9p = self.msize > 0 || size as usize <= MAX_REQUEST_BYTES;
-            if (size as usize) < HEADER_BYTES || !speaks_9p {
-                return Err(Hangup::BadFrameSize(size));
+        while self.replies.has_room() && self.hangup.is_none() {
+            match input.next(self.replies.msize()) {
+                Ok(Some(Request::Whole(frame))) => {
+                    self.requests += 1;
+                    self.request(frame, host, now);
+                }
+                Ok(Some(Request::Oversized(header))) => {
+                    if let Ok(frame) = Frame::parse(header) {
+                        self.replies.reply(frame.tag, Err(Errno::EMSGSIZE));
+                    }
+                }
+                Ok(None) => break,
+                Err(BadFrameSize(size)) => return Err(Hangup::BadFrameSize(size)),
             }
-            if size as usize > MAX_REQUEST_BYTES || (self.msize > 0 && size > self.msize) {
-                let Some(header) = rest.get(..HEADER_BYTES) else { break };
-                self.refuse_oversized(header);
-                let here = (size as usize).min(rest.len());
-                self.skip = size as usize - here;
-                *rest = rest.get(here..).unwrap_or_default();
-                continue;
-            }
-            let Some((frame, after)) = rest.split_at_checked(size as usize) else { break };
-            *rest = after;
-            self.requests += 1;
-            self.request(frame, host, now);
         }
         Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        let bytes = |output: &Output| match output {
-            Output::Reply(bytes) => bytes.len(),
-            Output::Data(_) => 0,
-        };
-        self.outputs.len() < MAX_OUTPUTS
-            && self.outputs.iter().map(bytes).sum::<usize>() < MAX_OUTPUT_BYTES
     }
 
     fn at(&self, now: Instant) -> At {
@@ -312,38 +197,27 @@ impl Session {
 
     fn reset(&mut self, host: &mut impl Host, now: Instant) {
         let at = self.at(now);
-        while let Some(Parked { wish, .. }) = self.parked.pop() {
-            self.give_up(&wish, host, at);
-        }
-        // Replies that are already made may leave; a client that begins anew ignores them.
-        self.outputs.retain(|output| match output {
-            Output::Reply(_) => true,
-            Output::Data(Data { range, paced, .. }) => {
-                if *paced {
-                    host.sent(at, range);
-                }
-                false
+        self.parked.give_up_all(host, at);
+        for data in self.replies.take_all_images() {
+            if data.paced {
+                host.sent(at, &data.range);
             }
-        });
-        for (_, fid) in std::mem::take(&mut self.fids) {
-            release(&fid, host, at);
         }
-        let held = self.held;
-        host.budget().give_back(&mut self.held, held);
+        for fid in self.fids.remove_all(host.budget()) {
+            release(&fid.tree, fid.node, &fid.open, host, at);
+        }
         self.classic = classic::State::default();
     }
 
     fn request(&mut self, frame: &[u8], host: &mut impl Host, now: Instant) {
         let Ok(Frame { kind, tag, body }) = Frame::parse(frame) else { return };
-        match Message::decode(kind, body, self.dialect) {
+        match Message::decode(kind, body, self.replies.dialect()) {
             Ok(message) => {
-                self.note("->", tag, &message);
+                self.replies.note("->", tag, &message);
                 self.answer(tag, message, host, now);
             }
             Err(error) => {
-                if let Some(trace) = &mut self.trace {
-                    trace.push(format!("-> tag {tag} {error}"));
-                }
+                self.replies.note_invalid(tag, &error);
                 self.reply(tag, Err(Errno::EPROTO));
             }
         }
@@ -355,16 +229,16 @@ impl Session {
         let reply = match message {
             Message::Tversion { msize, version } => {
                 self.reset(host, now);
-                Ok(self.version(msize, version))
+                Ok(self.replies.negotiate(msize, version))
             }
-            _ if self.msize == 0 => Err(Errno::EPROTO),
+            _ if self.replies.msize() == 0 => Err(Errno::EPROTO),
             Message::Tflush { oldtag } => {
                 self.flush(oldtag, host, at);
                 Ok(Message::Rflush {})
             }
-            _ if self.is_outstanding(tag) => Err(Errno::EPROTO),
+            _ if self.parked.has_tag(tag) || self.replies.has_image(tag) => Err(Errno::EPROTO),
             Message::Tread { fid, offset, count } => match self.read(tag, fid, offset, count) {
-                Ok(Some(wish)) => return self.attempt(Parked { tag, fid, wish }, host, now),
+                Ok(Some(read)) => return self.attempt(ParkedRead { tag, fid, read }, host, now),
                 Ok(None) => return,
                 Err(errno) => Err(errno),
             },
@@ -377,7 +251,8 @@ impl Session {
             Message::Treadlink { fid } => return self.readlink(tag, fid),
             Message::Tstat { fid } => return self.stat(tag, fid, host.tree()),
             Message::Tgetlock { fid, kind: _, start, length, proc_id, client_id } => self
-                .fid(fid)
+                .fids
+                .get(fid)
                 .map(|_| Message::Rgetlock { kind: F_UNLCK, start, length, proc_id, client_id }),
             other => self.simple(other, host, at),
         };
@@ -403,11 +278,11 @@ impl Session {
                 Err(self.read_only())
             }
             Message::Twrite { fid, data, .. } => self.write(fid, data.0, host, at),
-            Message::Tgetattr { fid, .. } if self.dialect == Dialect::Linux => {
+            Message::Tgetattr { fid, .. } if self.replies.dialect() == Dialect::Linux => {
                 self.getattr(fid, host.tree())
             }
             Message::Tstatfs { fid } => {
-                let tree = &self.fid(fid)?.tree;
+                let tree = &self.fids.get(fid)?.tree;
                 Ok(stat::statfs(tree))
             }
             Message::Twstat { fid, stat } => {
@@ -420,11 +295,11 @@ impl Session {
                 true => Ok(Message::Rsetattr {}),
                 false => Err(self.read_only()),
             },
-            Message::Tfsync { fid, .. } => self.fid(fid).map(|_| Message::Rfsync {}),
+            Message::Tfsync { fid, .. } => self.fids.get(fid).map(|_| Message::Rfsync {}),
             Message::Tlock { fid, .. } => {
-                self.fid(fid).map(|_| Message::Rlock { status: LOCK_SUCCESS })
+                self.fids.get(fid).map(|_| Message::Rlock { status: LOCK_SUCCESS })
             }
-            Message::Txattrwalk { fid, .. } => self.fid(fid).and(Err(Errno::EOPNOTSUPP)),
+            Message::Txattrwalk { fid, .. } => self.fids.get(fid).and(Err(Errno::EOPNOTSUPP)),
             Message::Tcreate { fid, .. }
             | Message::Tlcreate { fid, .. }
             | Message::Tsymlink { fid, .. }
@@ -435,20 +310,11 @@ impl Session {
             | Message::Tmkdir { dfid: fid, .. }
             | Message::Trenameat { olddirfid: fid, .. }
             | Message::Tunlinkat { dirfid: fid, .. } => {
-                self.fid(fid)?;
+                self.fids.get(fid)?;
                 Err(self.read_only())
             }
             _ => Err(Errno::EOPNOTSUPP),
         }
-    }
-
-    fn version(&mut self, msize: u32, version: Text<'_>) -> Message<'static> {
-        let dialect = Dialect::requested(version.0).filter(|_| msize >= MIN_MSIZE);
-        let msize = msize.min(MAX_MSIZE);
-        self.msize = if dialect.is_some() { msize } else { 0 };
-        self.dialect = dialect.unwrap_or(Dialect::Plain);
-        let version = dialect.map_or("unknown", Dialect::name);
-        Message::Rversion { msize, version: Text(version.as_bytes()) }
     }
 
     fn attach(&mut self, fid: u32, afid: u32, host: &mut impl Host) -> Reply<'static> {
@@ -457,38 +323,19 @@ impl Session {
         }
         let tree = host.tree().clone();
         let qid = tree.attributes(ROOT).qid;
-        self.add_fid(fid, Fid { tree, node: ROOT, open: Open::No }, host)?;
+        self.fids.add(fid, tree, ROOT, host.budget())?;
         Ok(Message::Rattach { qid })
     }
 
     /// Tflush: the old request gets no reply any more, unless its reply is already leaving, which
     /// then comes before this one (flush(5)).
     fn flush(&mut self, oldtag: u16, host: &mut impl Host, at: At) {
-        if let Some(i) = self.parked.iter().position(|parked| parked.tag == oldtag) {
-            let Parked { wish, .. } = self.parked.remove(i);
-            self.give_up(&wish, host, at);
-        }
-        let unsent = |output: &Output| matches!(output, Output::Data(data) if data.tag == oldtag);
-        if let Some(i) = self.outputs.iter().position(unsent)
-            && let Some(Output::Data(Data { range, paced: true, .. })) = self.outputs.remove(i)
+        self.parked.give_up_tag(oldtag, host, at);
+        if let Some(data) = self.replies.take_image(oldtag)
+            && data.paced
         {
-            host.sent(at, &range);
+            host.sent(at, &data.range);
         }
-    }
-
-    /// Tells the host that a request waits no longer, unless another one waits for the same file.
-    fn give_up(&self, wish: &Wish, host: &mut impl Host, at: At) {
-        let file = wish.waits_for();
-        if let Some(file) = file
-            && !self.parked.iter().any(|other| other.wish.waits_for() == Some(file))
-        {
-            host.cancel(at, file);
-        }
-    }
-
-    fn is_outstanding(&self, tag: u16) -> bool {
-        self.parked.iter().any(|parked| parked.tag == tag)
-            || self.outputs.iter().any(|o| matches!(o, Output::Data(data) if data.tag == tag))
     }
 
     fn walk(
@@ -498,7 +345,7 @@ impl Session {
         names: &[Text<'_>],
         host: &mut impl Host,
     ) -> Reply<'static> {
-        let from = self.fid(fid)?;
+        let from = self.fids.get(fid)?;
         if fid == newfid && !matches!(from.open, Open::No) {
             return Err(Errno::EBUSY);
         }
@@ -514,7 +361,7 @@ impl Session {
                 true => tree.walk(node, name.0).filter(is_there).ok_or(Errno::ENOENT),
                 false => Err(Errno::ENOTDIR),
             };
-            let classic = || self.classic.walk(self.dialect, tree, node, name.0);
+            let classic = || self.classic.walk(self.replies.dialect(), tree, node, name.0);
             node = match step.or_else(|errno| classic().ok_or(errno)) {
                 Ok(next) => next,
                 Err(errno) if wqid.is_empty() => return Err(errno),
@@ -524,12 +371,12 @@ impl Session {
             let _ = wqid.push(tree.attributes(node).qid);
         }
         if wqid.len() == names.len() {
-            let walked = Fid { tree: tree.clone(), node, open: Open::No };
+            let tree = tree.clone();
             if fid == newfid {
-                // Neither is open.
-                self.fids.insert(fid, walked);
+                let fid = self.fids.get_mut(fid)?;
+                (fid.tree, fid.node) = (tree, node);
             } else {
-                self.add_fid(newfid, walked, host)?;
+                self.fids.add(newfid, tree, node, host.budget())?;
             }
         }
         Ok(Message::Rwalk { wqid })
@@ -544,19 +391,18 @@ impl Session {
         host: &mut impl Host,
         at: At,
     ) -> Result<(Qid, u32), Errno> {
-        let longest = self.msize.min(MAX_REQUEST_BYTES as u32).saturating_sub(IO_HEADER_BYTES);
-        let dialect = self.dialect;
+        let longest =
+            self.replies.msize().min(MAX_REQUEST_BYTES as u32).saturating_sub(IO_HEADER_BYTES);
+        let dialect = self.replies.dialect();
         let read_only = self.read_only();
-        let Session { fids, classic, held, .. } = self;
-        let fid = current(fids, fid, host.tree())?;
-        if !matches!(fid.open, Open::No) {
+        let Session { fids, classic, .. } = self;
+        let Fid { tree, node, open: Open::No } = fids.get_in(fid, host.tree())? else {
             return Err(Errno::EBUSY);
-        }
+        };
+        let (tree, node) = (tree.clone(), *node);
         let change = access.write || access.truncate || access.remove_on_close;
-        fid.open = match (fid.node, fid.tree.entry(fid.node).map(|entry| &entry.content)) {
-            (node, _)
-                if access.read && access.write && classic.is_mark(dialect, &fid.tree, node) =>
-            {
+        let open = match (node, tree.entry(node).map(|entry| &entry.content)) {
+            (node, _) if access.read && access.write && classic.is_mark(dialect, &tree, node) => {
                 classic.marked = true;
                 host.classic_seen(at);
                 host.open(at, Control::Log)?;
@@ -564,7 +410,7 @@ impl Session {
                 Open::Control { file: Control::Log, bytes, read: true, write: true }
             }
             (Node::Classic(_, Classic::Avail), _) if access.write => Open::Offer,
-            _ if change && matches!(fid.node, Node::Classic(..)) => return Err(read_only),
+            _ if change && matches!(node, Node::Classic(..)) => return Err(read_only),
             (Node::Classic(i, part), _) => match part {
                 Classic::Data => {
                     classic.reads = true;
@@ -591,47 +437,43 @@ impl Session {
                 return Err(Errno::EISDIR);
             }
             _ if change => return Err(read_only),
-            (Node::ControlDir, _) | (_, Some(Content::Directory)) => {
-                Open::Dir { next: 0, offset: 0 }
-            }
+            (Node::ControlDir, _) | (_, Some(Content::Directory)) => Open::DIR,
             _ if access.directory => return Err(Errno::ENOTDIR),
             // Plain 9P2000 knows no links: it sees a file that holds the target.
             (_, Some(Content::Symlink { target })) if dialect == Dialect::Plain => {
                 Open::Bytes(Arc::from(&target[..]))
             }
             (_, Some(Content::Symlink { .. })) => return Err(Errno::ELOOP),
-            (_, Some(Content::File { .. })) if classic.marked => Open::Dir { next: 0, offset: 0 },
+            (_, Some(Content::File { .. })) if classic.marked => Open::DIR,
             (_, Some(Content::File { .. })) => Open::File,
             (Node::Entry(_), None) => return Err(Errno::ESTALE),
         };
-        let text_bytes = fid.held_bytes().saturating_sub(FID_BYTES);
-        if let Err(errno) = host.budget().take(held, text_bytes) {
-            release(fid, host, at);
-            fid.open = Open::No;
+        if let Err((open, errno)) = fids.set_open(fid, open, host.budget()) {
+            release(&tree, node, &open, host, at);
             return Err(errno);
         }
         let iounit = if access.write { longest } else { 0 };
-        Ok((fid.tree.attributes(fid.node).qid, iounit))
+        Ok((tree.attributes(node).qid, iounit))
     }
 
     /// What a Tread asks for, or None where it is already answered.
-    fn read(&mut self, tag: u16, fid: u32, offset: u64, count: u32) -> Result<Option<Wish>, Errno> {
-        let dialect = self.dialect;
-        let count = count.min(self.msize.saturating_sub(IO_HEADER_BYTES));
+    fn read(&mut self, tag: u16, fid: u32, offset: u64, count: u32) -> Result<Option<Read>, Errno> {
+        let dialect = self.replies.dialect();
+        let count = count.min(self.replies.max_data_bytes());
         let built = count.min(MAX_BUILT_BYTES) as usize;
         let classic = &self.classic;
-        let fid = self.fids.get_mut(&fid).ok_or(Errno::EBADF)?;
+        let fid = self.fids.get_mut(fid)?;
         let tree = fid.tree.clone();
         let part = |whole: Range<u64>| {
             let start = whole.start.saturating_add(offset).min(whole.end);
             start..start.saturating_add(u64::from(count)).min(whole.end)
         };
-        let data = |range, paced| Ok(Some(Wish::Data { tree: tree.clone(), range, paced }));
+        let data = |range, paced| Ok(Some(Read::Data { tree: tree.clone(), range, paced }));
         let bytes = match &mut fid.open {
             Open::No | Open::Offer => return Err(Errno::EBADF),
             Open::Checksum => {
                 let Node::Classic(entry, _) = fid.node else { return Err(Errno::ESTALE) };
-                return Ok(Some(Wish::Checksum { tree, entry, offset, count: built }));
+                return Ok(Some(Read::Checksum { tree, entry, offset, count: built }));
             }
             Open::File => {
                 let entry = fid.tree.entry(fid.node).ok_or(Errno::ESTALE)?;
@@ -642,7 +484,7 @@ impl Session {
                 return data(part(0..tree.manifest().layout().image_bytes()), true);
             }
             Open::Control { file, bytes: None, .. } => {
-                return Ok(Some(Wish::Control { file: *file, tree, offset, count: built }));
+                return Ok(Some(Read::Control { file: *file, tree, offset, count: built }));
             }
             Open::Control { bytes: Some(bytes), .. } | Open::Bytes(bytes) => bytes.clone(),
             Open::Dir { .. } if dialect == Dialect::Linux => return Err(Errno::EISDIR),
@@ -669,51 +511,48 @@ impl Session {
     }
 
     /// Carries out a read or parks it.
-    fn attempt(&mut self, request: Parked, host: &mut impl Host, now: Instant) {
-        let Parked { tag, fid, wish } = request;
+    fn attempt(&mut self, request: ParkedRead, host: &mut impl Host, now: Instant) {
+        let ParkedRead { tag, fid, read } = request;
         let at = self.at(now);
-        let answer = match &wish {
-            Wish::Control { tree, .. } | Wish::Data { tree, paced: true, .. }
+        let answer = match &read {
+            Read::Control { tree, .. } | Read::Data { tree, paced: true, .. }
                 if !Arc::ptr_eq(tree, host.tree()) =>
             {
                 Answer::Error(Errno::ESTALE)
             }
-            Wish::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
-            Wish::Checksum { tree, entry, offset, count } => match Arc::ptr_eq(tree, host.tree()) {
+            Read::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
+            Read::Checksum { tree, entry, offset, count } => match Arc::ptr_eq(tree, host.tree()) {
                 true => host.classic_checksum(at, *entry),
                 false => Answer::Error(Errno::ESTALE),
             }
             .map(|sum| sum.to_string().bytes().skip(*offset as usize).take(*count).collect()),
-            Wish::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
-            Wish::Data { tree, range, paced } => {
+            Read::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
+            Read::Data { tree, range, paced } => {
                 if self.classic.reads {
                     host.classic_reads(at);
                 }
                 host.image(at, tree, range, *paced).map(|()| Vec::new())
             }
         };
-        match (answer, wish) {
+        match (answer, read) {
             // Tags bound how many reads of a classic client wait, one for each of its files.
-            (Answer::Wait, wish) if self.parked.len() >= MAX_PARKED && !self.classic.reads => {
-                self.give_up(&wish, host, at);
+            (Answer::Wait, read) if self.parked.len() >= MAX_PARKED && !self.classic.reads => {
+                self.parked.cancel(&read, host, at);
                 self.reply(tag, Err(Errno::EBUSY));
             }
-            (Answer::Wait, wish) => self.parked.push(Parked { tag, fid, wish }),
-            (Answer::Error(errno), Wish::Control { .. }) => self.reply(tag, Err(errno)),
+            (Answer::Wait, read) => self.parked.push(ParkedRead { tag, fid, read }),
+            (Answer::Error(errno), Read::Control { .. }) => self.reply(tag, Err(errno)),
             (Answer::Error(errno), _) => self.fail(tag, errno),
-            (Answer::Now(_), Wish::Data { tree, range, paced }) if !range.is_empty() => {
-                if let Some(trace) = &mut self.trace {
-                    trace.push(format!("<- tag {tag} Rread image {}..{}", range.start, range.end));
-                }
-                self.outputs.push_back(Output::Data(Data { tag, tree, range, paced }));
+            (Answer::Now(_), Read::Data { tree, range, paced }) if !range.is_empty() => {
+                self.replies.reply_image(Data { tag, tree, range, paced });
             }
             (Answer::Now(bytes), _) => self.reply(tag, Ok(Message::Rread { data: Blob(&bytes) })),
         }
     }
 
     fn readdir(&mut self, tag: u16, fid: u32, offset: u64, count: u32) -> Result<(), Errno> {
-        let most = count.min(self.msize.saturating_sub(IO_HEADER_BYTES)).min(MAX_BUILT_BYTES);
-        let fid = self.fid(fid)?;
+        let most = count.min(self.replies.max_data_bytes()).min(MAX_BUILT_BYTES);
+        let fid = self.fids.get(fid)?;
         match fid.open {
             Open::Dir { .. } => {}
             Open::No => return Err(Errno::EBADF),
@@ -725,14 +564,14 @@ impl Session {
     }
 
     fn readlink(&mut self, tag: u16, fid: u32) {
-        let fid = match self.fid(fid) {
+        let fid = match self.fids.get(fid) {
             Ok(fid) => fid,
             Err(errno) => return self.reply(tag, Err(errno)),
         };
         let tree = fid.tree.clone();
         let reply = match tree.entry(fid.node).map(|entry| &entry.content) {
             Some(Content::Symlink { target })
-                if target.len() + HEADER_BYTES + 2 <= self.msize as usize =>
+                if target.len() + HEADER_BYTES + 2 <= self.replies.msize() as usize =>
             {
                 Ok(Message::Rreadlink { target: Text(target) })
             }
@@ -743,11 +582,11 @@ impl Session {
     }
 
     fn stat(&mut self, tag: u16, fid: u32, tree: &Arc<Tree>) {
-        let dialect = self.dialect;
+        let dialect = self.replies.dialect();
         if dialect == Dialect::Linux {
             return self.reply(tag, Err(Errno::EOPNOTSUPP));
         }
-        let (tree, node) = match self.current_fid(fid, tree) {
+        let (tree, node) = match self.fids.get_in(fid, tree) {
             Ok(fid) => (fid.tree.clone(), fid.node),
             Err(errno) => return self.reply(tag, Err(errno)),
         };
@@ -758,12 +597,12 @@ impl Session {
     }
 
     fn getattr(&mut self, fid: u32, tree: &Arc<Tree>) -> Reply<'static> {
-        let fid = self.current_fid(fid, tree)?;
+        let fid = self.fids.get_in(fid, tree)?;
         Ok(stat::getattr(fid.tree.attributes(fid.node)))
     }
 
     fn write(&mut self, fid: u32, data: &[u8], host: &mut impl Host, at: At) -> Reply<'static> {
-        let Fid { tree, node, open } = self.fid(fid)?;
+        let Fid { tree, node, open } = self.fids.get(fid)?;
         match (open, *node) {
             (Open::Control { file, write: true, .. }, _) => {
                 host.write(at, *file, data)?;
@@ -781,33 +620,17 @@ impl Session {
     }
 
     fn clunk(&mut self, fid: u32, host: &mut impl Host, at: At) -> Result<(), Errno> {
-        let gone = self.fids.remove(&fid).ok_or(Errno::EBADF)?;
-        while let Some(i) = self.parked.iter().position(|parked| parked.fid == fid) {
-            let Parked { tag, wish, .. } = self.parked.remove(i);
-            self.give_up(&wish, host, at);
+        let Fid { tree, node, open } = self.fids.remove(fid, host.budget())?;
+        for tag in self.parked.give_up_fid(fid, host, at) {
             self.reply(tag, Err(Errno::EBADF));
         }
-        release(&gone, host, at);
-        host.budget().give_back(&mut self.held, gone.held_bytes());
-        // What many fids took is not kept for a few.
-        if self.fids.capacity() > FEW_FIDS && self.fids.len() < self.fids.capacity() / 8 {
-            self.fids.shrink_to_fit();
-        }
+        release(&tree, node, &open, host, at);
         Ok(())
     }
 
     /// Whether attributes may be set: only control files let a client pretend to truncate them.
     fn may_change(&self, fid: u32) -> Result<bool, Errno> {
-        Ok(matches!(self.fid(fid)?.node, Node::Control(file) if file.writable()))
-    }
-
-    fn fid(&self, fid: u32) -> Result<&Fid, Errno> {
-        self.fids.get(&fid).ok_or(Errno::EBADF)
-    }
-
-    /// The fid, moved to the tree of now if it is not open: long-lived fids see new generations.
-    fn current_fid(&mut self, fid: u32, tree: &Arc<Tree>) -> Result<&mut Fid, Errno> {
-        current(&mut self.fids, fid, tree)
+        Ok(matches!(self.fids.get(fid)?.node, Node::Control(file) if file.writable()))
     }
 
     /// A read of a file's bytes or checksum cannot be answered.
@@ -818,80 +641,26 @@ impl Session {
         }
     }
 
-    fn add_fid(&mut self, number: u32, fid: Fid, host: &mut impl Host) -> Result<(), Errno> {
-        if number == NOFID || self.fids.contains_key(&number) {
-            return Err(Errno::EBADF);
-        }
-        if self.fids.len() >= MAX_FIDS {
-            return Err(Errno::EMFILE);
-        }
-        host.budget().take(&mut self.held, fid.held_bytes())?;
-        self.fids.insert(number, fid);
-        Ok(())
-    }
-
     /// The error for what would change the tree.
     fn read_only(&self) -> Errno {
-        if self.dialect == Dialect::Plain { Errno::EPERM } else { Errno::EROFS }
-    }
-
-    fn refuse_oversized(&mut self, header: &[u8]) {
-        if let Ok(frame) = Frame::parse(header) {
-            self.reply(frame.tag, Err(Errno::EMSGSIZE));
-        }
+        if self.replies.dialect() == Dialect::Plain { Errno::EPERM } else { Errno::EROFS }
     }
 
     fn reply(&mut self, tag: u16, reply: Reply<'_>) {
-        let message = reply.unwrap_or_else(|errno| match self.dialect {
-            Dialect::Linux => Message::Rlerror { ecode: errno.0 },
-            _ => Message::Rerror { ename: Text(errno.text().as_bytes()), errno: UnixOnly(errno.0) },
-        });
-        self.note("<-", tag, &message);
-        if !matches!(self.outputs.back(), Some(Output::Reply(bytes)) if bytes.len() < MAX_REQUEST_BYTES)
-        {
-            self.outputs.push_back(Output::Reply(Vec::new()));
-        }
-        let Some(Output::Reply(bytes)) = self.outputs.back_mut() else { return };
-        let start = bytes.len();
-        message.encode(tag, self.dialect, bytes);
-        // Only a very small msize can make a reply too long, and then an error still fits.
-        if self.msize > 0 && bytes.len() - start > self.msize as usize {
-            bytes.truncate(start);
-            self.reply(tag, Err(Errno::EMSGSIZE));
-        }
-    }
-
-    fn note(&mut self, way: &str, tag: u16, message: &Message<'_>) {
-        if let Some(trace) = &mut self.trace {
-            trace.push(format!("{way} tag {tag} {message}"));
-        }
+        self.replies.reply(tag, reply);
     }
 }
 
-/// A table of this many fids is kept however few there are.
-const FEW_FIDS: usize = 64;
 /// `P9_LOCK_SUCCESS`.
 const LOCK_SUCCESS: u8 = 0;
 /// "Nobody holds it" in Tgetlock.
 const F_UNLCK: u8 = 2;
 
-fn current<'f>(
-    fids: &'f mut HashMap<u32, Fid>,
-    fid: u32,
-    tree: &Arc<Tree>,
-) -> Result<&'f mut Fid, Errno> {
-    let fid = fids.get_mut(&fid).ok_or(Errno::EBADF)?;
-    if matches!(fid.open, Open::No) && !Arc::ptr_eq(&fid.tree, tree) {
-        fid.node = tree.same_place(&fid.tree, fid.node).ok_or(Errno::ESTALE)?;
-        fid.tree = tree.clone();
-    }
-    Ok(fid)
-}
-
-fn release(fid: &Fid, host: &mut impl Host, at: At) {
-    match (&fid.open, fid.node) {
+/// Tells the host that a fid is no longer open.
+fn release(tree: &Arc<Tree>, node: Node, open: &Open, host: &mut impl Host, at: At) {
+    match (open, node) {
         (Open::Control { file, .. }, _) => host.clunk(at, *file),
-        (Open::Offer, Node::Classic(entry, _)) if Arc::ptr_eq(&fid.tree, host.tree()) => {
+        (Open::Offer, Node::Classic(entry, _)) if Arc::ptr_eq(tree, host.tree()) => {
             host.classic_withdraw(at, entry);
         }
         _ => {}

@@ -15,8 +15,9 @@ mod version;
 mod walk;
 
 use super::*;
+use crate::limits::{MAX_MSIZE, MIN_MSIZE};
 use crate::p9::message::NOTAG;
-use crate::p9::wire::{Field, IfPresent, Reader, Stat};
+use crate::p9::wire::{Field, IfPresent, Reader, Stat, UnixOnly};
 use crate::serve::session::testing::*;
 
 pub(super) const DATA: u32 = 5;

@@ -1,6 +1,6 @@
 //! Any bytes whatever: no stream of requests makes a session panic, swell or keep what is the host's.
 
-use super::MAX_OUTPUTS;
+use crate::limits::MAX_OUTPUTS;
 use crate::p9::message::{Message, NOTAG};
 use crate::p9::wire::{Blob, Dialect};
 use crate::serve::session::testing::*;
@@ -89,7 +89,7 @@ fn one_connection_of_anything(seed: u64) {
                 rest = &rest[size as usize..];
             }
         }
-        assert!(peer.session.outputs.len() <= MAX_OUTPUTS + peer.session.parked.len() + 8);
+        assert!(peer.session.replies.len() <= MAX_OUTPUTS + peer.session.parked.len() + 8);
     }
     peer.close();
 }

@@ -2,6 +2,7 @@
 
 use super::conformance::*;
 use super::*;
+use crate::limits::{FID_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MIN_MSIZE};
 use crate::p9::message::NOTAG;
 use crate::serve::session::testing::*;
 
