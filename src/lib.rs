@@ -48,9 +48,12 @@
 //!
 //! # Features
 //!
-//! `master` (on by default) adds the module `master` and with it the only async code. It implies
-//! `plain`: fetching from 9P servers that are not xget's. A build without both is the node that an
-//! initramfs holds.
+//! `master` (on by default) adds the module `master` and with it the only async code. A build without
+//! it is the node that an initramfs holds. It implies two more:
+//!
+//! `plain` fetches from 9P servers that are not xget's. `classic` serves clients of 2009; without it the three
+//! modules that know them, `serve::session::classic`, `serve::tree::classic_file` and
+//! `serve::classic_clients`, are replaced by their `_off` files, which leave out what these clients ask for.
 //!
 //! `simulator` adds the module `sim` for the example `cluster-sim`; tests have it anyway, and the
 //! programs do not.

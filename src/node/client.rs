@@ -34,6 +34,7 @@ use crate::node::server::Server;
 use crate::node::store::{Store, StoreOptions};
 use crate::process::background;
 use crate::process::report::{Pace, Reporter};
+use crate::serve::SERVES_CLASSIC;
 use crate::serve::tree::Tree;
 use crate::sys::process::{self, Detach};
 use crate::units::bytes;
@@ -239,7 +240,9 @@ impl Get<'_> {
         let report = self.report;
         report.info(format_args!("generation {}", manifest.generation().to_hex()));
         let stays = matches!(self.options.serve_on, ServeOn::WhileWanted | ServeOn::Forever);
-        let serves_files = stays && (0..manifest.listing().entries().len()).all(|i| plan.chosen(i));
+        let serves_files = SERVES_CLASSIC
+            && stays
+            && (0..manifest.listing().entries().len()).all(|i| plan.chosen(i));
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
         let options =
             StoreOptions { keep_modes: !self.options.no_mode, keep_owners: !self.options.no_owner };

@@ -361,6 +361,14 @@ impl<'a> Field<'a> for IfPresent {
     }
 }
 
+/// Bits of [`Stat::mode`].
+pub(crate) const DMDIR: u32 = 0x8000_0000;
+pub(crate) const DMSYMLINK: u32 = 0x0200_0000;
+pub(crate) const DMSETUID: u32 = 0x0008_0000;
+pub(crate) const DMSETGID: u32 = 0x0004_0000;
+/// The sticky bit, as Linux sends it.
+pub(crate) const DMSETVTX: u32 = 0x0001_0000;
+
 /// A directory entry of 9P2000 and .u (stat(5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat<'a> {

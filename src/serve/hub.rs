@@ -3,6 +3,8 @@
 //! The hub knows who is connected, what is held here and whose turn it is. Whatever it changes for
 //! another connection it reports as a wake-up; the driver then resumes that session.
 
+#[cfg(feature = "classic")]
+mod classic_host;
 pub mod totals;
 
 use std::collections::BTreeSet;
@@ -13,20 +15,21 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::classic::Classics;
+use super::classic_clients::ClassicClients;
 use super::grants::Grants;
+use super::manifest_queue::{ManifestQueue, Turn};
 use super::members::{Member, Members};
 use super::rate_limit::RateLimit;
-use super::readers::{Readers, Turn};
 use super::reports::Reports;
 use super::uploads::Uploads;
 use crate::conn::Conn;
 use crate::control::{Control, HaveHeader, Join, Report, Role, SourceAddress};
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
+use crate::image::manifest::{Entry, Segment};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::p9::errno::Errno;
 use crate::serve::session::{Answer, At, Budget, Host};
-use crate::serve::tree::Tree;
+use crate::serve::tree::{Node, Tree};
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;
 use crate::units::seconds;
@@ -35,14 +38,14 @@ use crate::units::seconds;
 #[derive(Debug)]
 pub struct Hub {
     rules: Rules,
-    pub(super) tree: Arc<Tree>,
-    pub(super) members: Members,
-    pub(super) classic: Classics,
+    tree: Arc<Tree>,
+    members: Members,
+    classic: ClassicClients,
     uploads: Uploads,
     /// A master hands out chunks; at a node whoever fetches chooses them.
     grants: Option<Grants>,
     /// Chunks that may be sent.
-    pub(super) held: ChunkSet,
+    held: ChunkSet,
     /// Chunks that are or will be held.
     wanted: ChunkSet,
     /// What `have` reads: the generation and the role, then runs of chunks as they came.
@@ -61,8 +64,8 @@ pub struct Hub {
     /// A limit on what is sent, and who waits for it.
     rate_limit: Option<RateLimit>,
     throttled: BTreeSet<Conn>,
-    pub(super) wakes: BTreeSet<Conn>,
-    manifest_readers: Readers,
+    wakes: BTreeSet<Conn>,
+    manifest_queue: ManifestQueue,
     /// The manifest's signature, for whoever wants to check it.
     signature: Option<Arc<[u8]>>,
     joined: Vec<SocketAddr>,
@@ -107,7 +110,7 @@ impl Hub {
             rules,
             tree,
             members,
-            classic: Classics::default(),
+            classic: ClassicClients::default(),
             uploads,
             grants,
             held,
@@ -123,7 +126,7 @@ impl Hub {
             rate_limit: None,
             throttled: BTreeSet::new(),
             wakes: BTreeSet::new(),
-            manifest_readers: Readers::new(rules),
+            manifest_queue: ManifestQueue::new(rules),
             signature: None,
             joined: Vec::new(),
             log: Reports::default(),
@@ -224,7 +227,7 @@ impl Hub {
             self.tell(usize::MAX);
             self.news.clear();
         }
-        while let Some(conn) = self.manifest_readers.next(now) {
+        while let Some(conn) = self.manifest_queue.next(now) {
             self.wakes.insert(conn);
         }
         self.assign(now);
@@ -251,7 +254,7 @@ impl Hub {
         let have = have.filter(|_| !self.have_readers.is_empty());
         let rate_limit = self.rate_limit.as_ref().filter(|_| !self.throttled.is_empty());
         let paid = rate_limit.map(|rate_limit| rate_limit.wait(now).unwrap_or(now));
-        let manifest = self.manifest_readers.deadline();
+        let manifest = self.manifest_queue.deadline();
         [grants, have, paid, manifest].into_iter().flatten().min()
     }
 
@@ -287,6 +290,22 @@ impl Hub {
             || self.classic.is_drawn_from(now)
     }
 
+    /// A file whose Adler-32 a classic client wants: its driver computes it and calls
+    /// [`Hub::checksum_found`].
+    pub fn next_checksum(&mut self) -> Option<(Arc<Tree>, Segment)> {
+        let entry = self.classic.next_checksum()?;
+        let range = self.tree.entry(Node::Entry(entry)).map_or(0..0, Entry::image_range);
+        let len = range.end.saturating_sub(range.start);
+        Some((self.tree.clone(), Segment { entry, offset: 0, len }))
+    }
+
+    /// The Adler-32 of a file of `tree`, or None if the file cannot be read or has changed.
+    pub fn checksum_found(&mut self, tree: &Arc<Tree>, entry: usize, sum: Option<u32>) {
+        if Arc::ptr_eq(tree, &self.tree) {
+            self.wakes.append(&mut self.classic.checksum_found(entry, sum));
+        }
+    }
+
     /// How the image is cut into chunks.
     pub fn layout(&self) -> &Layout {
         self.tree.manifest().layout()
@@ -307,17 +326,17 @@ impl Hub {
             self.manifest_was_read(at);
             return Answer::Now(Vec::new());
         };
-        match self.manifest_readers.ask(at.conn, at.now) {
+        match self.manifest_queue.ask(at.conn, at.now) {
             Turn::Now => {}
             Turn::Wait => return Answer::Wait,
-            Turn::Elsewhere => return Answer::Error(Errno::EBUSY),
+            Turn::Refused => return Answer::Error(Errno::EBUSY),
         }
         Answer::Now(rest.get(..count).unwrap_or(rest).to_vec())
     }
 
     fn manifest_was_read(&mut self, at: At) {
-        self.manifest_readers.done(at.conn);
-        self.wakes.extend(self.manifest_readers.next(at.now));
+        self.manifest_queue.done(at.conn);
+        self.wakes.extend(self.manifest_queue.next(at.now));
     }
 
     /// A node serves others from now on.
@@ -330,7 +349,7 @@ impl Hub {
             return Err(Errno::EBUSY);
         }
         let address = self.members.joined(conn, port).ok_or(Errno::EIO)?;
-        self.members.serves_files(conn, all_files);
+        self.classic.node_joined(conn, all_files);
         if self.joined.len() < MAX_LOG_LINES {
             self.joined.push(address);
         }
@@ -415,7 +434,7 @@ impl Hub {
         }
         // Whoever leaves a node draws from others, most likely.
         if self.grants.is_some() {
-            text += &self.members.status_of_gone(now);
+            text += &self.members.status_of_departed(now);
         }
         text += &self.classic.status(|conn| Some(self.members.get(conn)?.peer), now);
         text + &self.log.status(now)
@@ -434,12 +453,7 @@ impl Hub {
     }
 
     /// What is to be sent and not held: it comes, or it never does.
-    pub(super) fn wait_for_chunks<T>(
-        &mut self,
-        at: At,
-        tree: &Arc<Tree>,
-        range: &Range<u64>,
-    ) -> Answer<T> {
+    fn wait_for_chunks<T>(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>) -> Answer<T> {
         let layout = *tree.manifest().layout();
         if layout.covering(range.clone()).any(|chunk| !self.wanted.contains(chunk)) {
             return Answer::Error(Errno::EIO);
@@ -595,7 +609,7 @@ impl Host for Hub {
             (Control::Have, _) => {
                 self.have_readers.remove(&at.conn);
             }
-            (Control::Manifest, _) => self.manifest_readers.cancel(at.conn),
+            (Control::Manifest, _) => self.manifest_queue.cancel(at.conn),
             (Control::Next, Some(grants)) => grants.cancel(at.conn),
             (Control::Image, _) => {
                 self.data_readers.remove(&at.conn);

@@ -1,10 +1,13 @@
 //! Who is in the swarm, where they serve, and whom to send a newcomer to.
 
+#[cfg(feature = "classic")]
+mod whole;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::gone::Gone;
+use super::departed::Departed;
 use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::network::{Subnet, subnet};
@@ -34,8 +37,6 @@ pub struct Member {
     pub(crate) income: Meter,
     /// What it says of its own sending.
     pub passes_on: PassesOn,
-    /// It shows all files and stays while a classic client reads one.
-    serves_files: bool,
     /// Where it stands among those who serve.
     turn: Option<Turn>,
 }
@@ -76,7 +77,7 @@ pub struct Members {
     /// Those who serve by their places on the ring of their subnet.
     rings: BTreeMap<Subnet, BTreeMap<Position, Conn>>,
     /// Those who went away before they were whole.
-    gone: Gone,
+    departed: Departed,
     /// Image bytes that came to nodes while they were connected, as they say.
     received_bytes: u64,
     /// State of the random choice among equals.
@@ -93,7 +94,7 @@ impl Members {
             turns: BTreeSet::new(),
             near: BTreeMap::new(),
             rings: BTreeMap::new(),
-            gone: Gone::default(),
+            departed: Departed::default(),
             received_bytes: 0,
             random: seed | 1,
         }
@@ -111,7 +112,6 @@ impl Members {
             sent_bytes: 0,
             income: Meter::default(),
             passes_on: PassesOn::default(),
-            serves_files: false,
             turn: None,
         };
         self.members.insert(conn, member);
@@ -131,25 +131,11 @@ impl Members {
         member.serves = Some(address);
         let ring = self.rings.entry(subnet(address.ip())).or_default();
         ring.insert(position_of(address), conn);
-        self.gone.is_back(address);
+        self.departed.is_back(address);
         // As often as the others, or everybody would be sent to those who have come last.
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
         self.line_up(conn, named);
         Some(address)
-    }
-
-    /// Whether it shows all files and stays while a classic client reads one.
-    pub fn serves_files(&mut self, conn: Conn, files: bool) {
-        if let Some(member) = self.members.get_mut(&conn) {
-            member.serves_files = files;
-        }
-    }
-
-    /// Some of those that hold all of so many chunks and serve files, the least named first.
-    pub fn whole(&self, chunks: u32) -> Vec<SocketAddr> {
-        let members = self.turns.iter().filter_map(|turn| self.members.get(&turn.2));
-        let whole = members.filter(|m| m.serves_files && m.held.len() == chunks);
-        whole.filter_map(|member| member.serves).take(self.rules.max_sources).collect()
     }
 
     /// It does not serve any longer.
@@ -157,7 +143,7 @@ impl Members {
         if let Some(served) = self.step_down(conn)
             && let Some(member) = self.members.get(&conn)
         {
-            self.gone.add(served, member, now);
+            self.departed.add(served, member.held.len(), member.lacks.len(), now);
         }
     }
 
@@ -291,7 +277,7 @@ impl Members {
 
     /// How many left before they were whole, of those that are remembered.
     pub fn left_unfinished(&self) -> usize {
-        self.gone.len()
+        self.departed.len()
     }
 
     /// How many serve others.
@@ -306,8 +292,8 @@ impl Members {
     }
 
     /// Lines of `status` about those who went away before they were whole.
-    pub fn status_of_gone(&self, now: Instant) -> String {
-        self.gone.status(now)
+    pub fn status_of_departed(&self, now: Instant) -> String {
+        self.departed.status(now)
     }
 
     /// Who comes before `address` on the ring of its subnet.
@@ -436,15 +422,15 @@ mod tests {
         }
         members.has(Conn(1), chunks(), now);
         members.disconnected(Conn(1), now);
-        assert_eq!(members.status_of_gone(now), "", "it is whole");
+        assert_eq!(members.status_of_departed(now), "", "it is whole");
         members.disconnected(Conn(0), now);
         let later = now + Duration::from_secs(3);
         let line = "gone=10.0.0.1:20004 held=4/16 quiet_seconds=3.0\n";
-        assert_eq!(members.status_of_gone(later), line);
+        assert_eq!(members.status_of_departed(later), line);
         let peer = SocketAddr::new([10, 0, 0, 1].into(), 50_001);
         members.connected(Conn(2), peer, later);
         members.joined(Conn(2), 20_004);
-        assert_eq!(members.status_of_gone(later), "");
+        assert_eq!(members.status_of_departed(later), "");
     }
 
     #[test]
@@ -456,7 +442,7 @@ mod tests {
         members.connected(Conn(1), peer, now);
         members.joined(Conn(1), 20_004);
         members.disconnected(Conn(0), now);
-        assert_eq!(members.status_of_gone(now), "");
+        assert_eq!(members.status_of_departed(now), "");
     }
 
     #[test]
@@ -464,7 +450,9 @@ mod tests {
         let addresses: Vec<String> = (1..=33).map(|i| format!("10.0.0.{i}")).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let mut members = members(&addresses);
-        (0..20).for_each(|n| drop(members.sources(Conn(n))));
+        for n in 0..20 {
+            members.sources(Conn(n));
+        }
         let late = SocketAddr::new("10.0.0.200".parse().unwrap(), 50_000);
         members.connected(Conn(99), late, Instant::now());
         let serves = members.joined(Conn(99), 20_004).unwrap();

@@ -1,15 +1,21 @@
 //! The answering side, for the master and for nodes: what others ask, and whose turn it is.
 
 pub mod admission;
-mod classic;
-mod gone;
+#[cfg(feature = "classic")]
+mod classic_clients;
+#[cfg(not(feature = "classic"))]
+#[path = "classic_clients_off.rs"]
+mod classic_clients;
+mod departed;
 pub mod grants;
 pub mod hub;
+mod manifest_queue;
 pub mod members;
 pub mod rate_limit;
-pub mod readers;
 mod reports;
 pub mod server;
 pub mod session;
 pub mod tree;
 pub mod uploads;
+
+pub(crate) use classic_clients::SERVES_CLASSIC;

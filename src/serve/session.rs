@@ -9,7 +9,12 @@
 //! after it, and is tried again by [`Session::resume`].
 
 mod access;
+mod answer;
 mod budget;
+#[cfg(feature = "classic")]
+mod classic;
+#[cfg(not(feature = "classic"))]
+#[path = "session/classic_off.rs"]
 mod classic;
 mod fids;
 mod host;
@@ -25,19 +30,20 @@ use std::time::Instant;
 use crate::conn::Conn;
 use crate::control::Control;
 use crate::image::manifest::Content;
-use crate::limits::{MAX_BUILT_BYTES, MAX_PARKED, MAX_REQUEST_BYTES};
+use crate::limits::{MAX_BUILT_BYTES, MAX_REQUEST_BYTES};
 use crate::p9::errno::Errno;
 use crate::p9::framing::{BadFrameSize, Request, RequestBuffer};
 use crate::p9::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
 use crate::p9::wire::{Blob, Dialect, List, Qid, Text};
-use crate::serve::tree::{Classic, Node, ROOT, Tree};
+use crate::serve::tree::{Node, ROOT, Tree};
 
 use super::admission::Wait;
 use access::Access;
+pub use answer::{Answer, At};
 pub use budget::Budget;
-pub use classic::ClassicHost;
+pub use classic::{ClassicHost, ReadFailed};
 use fids::{Fid, Fids, Open};
-pub use host::{Answer, At, Host};
+pub use host::Host;
 pub use output::{Data, Output};
 use parked::{ParkedRead, ParkedReads, Read};
 use replies::{Replies, Reply};
@@ -49,7 +55,7 @@ pub enum Hangup {
     /// Tversion: nothing after it can be understood.
     BadFrameSize(u32),
     /// What a classic client reads cannot be read on, and it takes an error for the end of the file.
-    Classic(Errno),
+    Classic(ReadFailed),
 }
 
 impl std::fmt::Display for Hangup {
@@ -58,9 +64,7 @@ impl std::fmt::Display for Hangup {
             Hangup::BadFrameSize(size) => {
                 write!(f, "sent an invalid message size of {size} bytes")
             }
-            Hangup::Classic(errno) => {
-                write!(f, "closed: the rest of a file cannot be sent to a 2009 client: {errno}")
-            }
+            Hangup::Classic(failed) => failed.fmt(f),
         }
     }
 }
@@ -116,8 +120,8 @@ impl Session {
 
     /// Tries the parked requests again.
     pub fn resume(&mut self, host: &mut impl Host, now: Instant) {
-        if self.classic.marked && host.classic_is_lost(self.at(now)) {
-            self.hangup = Some(Hangup::Classic(Errno::ESTALE));
+        if let Some(failed) = self.classic.lost(host, self.at(now)) {
+            self.hangup = Some(Hangup::Classic(failed));
         }
         let parked = self.parked.take_all(host, self.at(now));
         for parked in parked {
@@ -204,7 +208,7 @@ impl Session {
             }
         }
         for fid in self.fids.remove_all(host.budget()) {
-            release(&fid.tree, fid.node, &fid.open, host, at);
+            release(&fid.tree, &fid.open, host, at);
         }
         self.classic = classic::State::default();
     }
@@ -400,26 +404,17 @@ impl Session {
             return Err(Errno::EBUSY);
         };
         let (tree, node) = (tree.clone(), *node);
-        let change = access.write || access.truncate || access.remove_on_close;
+        let log = classic.open_log(dialect, &tree, node, &access, host, at);
         let open = match (node, tree.entry(node).map(|entry| &entry.content)) {
-            (node, _) if access.read && access.write && classic.is_mark(dialect, &tree, node) => {
-                classic.marked = true;
-                host.classic_seen(at);
+            _ if log.is_some() => {
                 host.open(at, Control::Log)?;
-                let bytes = Some(Arc::from(classic::DEBUG_LEVEL));
+                let bytes = log.map(Arc::from);
                 Open::Control { file: Control::Log, bytes, read: true, write: true }
             }
-            (Node::Classic(_, Classic::Avail), _) if access.write => Open::Offer,
-            _ if change && matches!(node, Node::Classic(..)) => return Err(read_only),
-            (Node::Classic(i, part), _) => match part {
-                Classic::Data => {
-                    classic.reads = true;
-                    Open::File
-                }
-                Classic::Redir => Open::Bytes(host.classic_redirect(at, i).into_bytes().into()),
-                Classic::Checksum => Open::Checksum,
-                Classic::Avail => return Err(Errno::EPERM),
-            },
+            (Node::Classic(entry, file), _) => {
+                let open = classic.open(entry, file, &access, host, at)?;
+                open.unwrap_or(Open::Classic(entry, file))
+            }
             (Node::Control(file), _) => {
                 if access.remove_on_close || access.truncate && !file.writable() {
                     return Err(read_only);
@@ -436,7 +431,7 @@ impl Session {
             (Node::ControlDir, _) | (_, Some(Content::Directory)) if access.write => {
                 return Err(Errno::EISDIR);
             }
-            _ if change => return Err(read_only),
+            _ if access.changes() => return Err(read_only),
             (Node::ControlDir, _) | (_, Some(Content::Directory)) => Open::DIR,
             _ if access.directory => return Err(Errno::ENOTDIR),
             // Plain 9P2000 knows no links: it sees a file that holds the target.
@@ -444,12 +439,12 @@ impl Session {
                 Open::Bytes(Arc::from(&target[..]))
             }
             (_, Some(Content::Symlink { .. })) => return Err(Errno::ELOOP),
-            (_, Some(Content::File { .. })) if classic.marked => Open::DIR,
+            (_, Some(Content::File { .. })) if classic.files_are_directories() => Open::DIR,
             (_, Some(Content::File { .. })) => Open::File,
             (Node::Entry(_), None) => return Err(Errno::ESTALE),
         };
         if let Err((open, errno)) = fids.set_open(fid, open, host.budget()) {
-            release(&tree, node, &open, host, at);
+            release(&tree, &open, host, at);
             return Err(errno);
         }
         let iounit = if access.write { longest } else { 0 };
@@ -470,10 +465,11 @@ impl Session {
         };
         let data = |range, paced| Ok(Some(Read::Data { tree: tree.clone(), range, paced }));
         let bytes = match &mut fid.open {
-            Open::No | Open::Offer => return Err(Errno::EBADF),
-            Open::Checksum => {
-                let Node::Classic(entry, _) = fid.node else { return Err(Errno::ESTALE) };
-                return Ok(Some(Read::Checksum { tree, entry, offset, count: built }));
+            Open::No => return Err(Errno::EBADF),
+            Open::Classic(_, file) if !classic::is_readable(*file) => return Err(Errno::EBADF),
+            Open::Classic(entry, file) => {
+                let (entry, file) = (*entry, *file);
+                return Ok(Some(Read::Classic { tree, entry, file, offset, count: built }));
             }
             Open::File => {
                 let entry = fid.tree.entry(fid.node).ok_or(Errno::ESTALE)?;
@@ -521,22 +517,21 @@ impl Session {
                 Answer::Error(Errno::ESTALE)
             }
             Read::Control { file, offset, count, .. } => host.read(at, *file, *offset, *count),
-            Read::Checksum { tree, entry, offset, count } => match Arc::ptr_eq(tree, host.tree()) {
-                true => host.classic_checksum(at, *entry),
-                false => Answer::Error(Errno::ESTALE),
+            Read::Classic { tree, entry, file, offset, count } => if Arc::ptr_eq(tree, host.tree())
+            {
+                classic::read(host, at, *entry, *file)
+            } else {
+                Answer::Error(Errno::ESTALE)
             }
-            .map(|sum| sum.to_string().bytes().skip(*offset as usize).take(*count).collect()),
+            .map(|text| text.bytes().skip(*offset as usize).take(*count).collect()),
             Read::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
             Read::Data { tree, range, paced } => {
-                if self.classic.reads {
-                    host.classic_reads(at);
-                }
+                self.classic.reading(host, at);
                 host.image(at, tree, range, *paced).map(|()| Vec::new())
             }
         };
         match (answer, read) {
-            // Tags bound how many reads of a classic client wait, one for each of its files.
-            (Answer::Wait, read) if self.parked.len() >= MAX_PARKED && !self.classic.reads => {
+            (Answer::Wait, read) if self.parked.len() >= self.classic.max_parked() => {
                 self.parked.cancel(&read, host, at);
                 self.reply(tag, Err(Errno::EBUSY));
             }
@@ -602,16 +597,16 @@ impl Session {
     }
 
     fn write(&mut self, fid: u32, data: &[u8], host: &mut impl Host, at: At) -> Reply<'static> {
-        let Fid { tree, node, open } = self.fids.get(fid)?;
-        match (open, *node) {
-            (Open::Control { file, write: true, .. }, _) => {
+        let Fid { tree, open, .. } = self.fids.get(fid)?;
+        match open {
+            Open::Control { file, write: true, .. } => {
                 host.write(at, *file, data)?;
                 Ok(Message::Rwrite { count: data.len() as u32 })
             }
-            (Open::Offer, Node::Classic(entry, _)) => {
-                // What was opened before a change of the tree is not offered any more.
+            Open::Classic(entry, file) => {
+                // What was opened before a change of the tree is not served any more.
                 if Arc::ptr_eq(tree, host.tree()) {
-                    host.classic_offer(at, entry, data)?;
+                    classic::write(host, at, *entry, *file, data)?;
                 }
                 Ok(Message::Rwrite { count: data.len() as u32 })
             }
@@ -620,11 +615,11 @@ impl Session {
     }
 
     fn clunk(&mut self, fid: u32, host: &mut impl Host, at: At) -> Result<(), Errno> {
-        let Fid { tree, node, open } = self.fids.remove(fid, host.budget())?;
+        let Fid { tree, open, .. } = self.fids.remove(fid, host.budget())?;
         for tag in self.parked.give_up_fid(fid, host, at) {
             self.reply(tag, Err(Errno::EBADF));
         }
-        release(&tree, node, &open, host, at);
+        release(&tree, &open, host, at);
         Ok(())
     }
 
@@ -635,9 +630,9 @@ impl Session {
 
     /// A read of a file's bytes or checksum cannot be answered.
     fn fail(&mut self, tag: u16, errno: Errno) {
-        match self.classic.reads {
-            true => self.hangup = Some(Hangup::Classic(errno)),
-            false => self.reply(tag, Err(errno)),
+        match self.classic.failed(errno) {
+            Some(failed) => self.hangup = Some(Hangup::Classic(failed)),
+            None => self.reply(tag, Err(errno)),
         }
     }
 
@@ -657,11 +652,11 @@ const LOCK_SUCCESS: u8 = 0;
 const F_UNLCK: u8 = 2;
 
 /// Tells the host that a fid is no longer open.
-fn release(tree: &Arc<Tree>, node: Node, open: &Open, host: &mut impl Host, at: At) {
-    match (open, node) {
-        (Open::Control { file, .. }, _) => host.clunk(at, *file),
-        (Open::Offer, Node::Classic(entry, _)) if Arc::ptr_eq(tree, host.tree()) => {
-            host.classic_withdraw(at, entry);
+fn release(tree: &Arc<Tree>, open: &Open, host: &mut impl Host, at: At) {
+    match open {
+        Open::Control { file, .. } => host.clunk(at, *file),
+        Open::Classic(entry, file) if Arc::ptr_eq(tree, host.tree()) => {
+            classic::release(host, at, *entry, *file);
         }
         _ => {}
     }

@@ -1,6 +1,10 @@
 //! What a server shows: names, qids and attributes, for real entries and control files alike.
 
-mod classic;
+#[cfg(feature = "classic")]
+mod classic_file;
+#[cfg(not(feature = "classic"))]
+#[path = "tree/classic_file_off.rs"]
+mod classic_file;
 
 use std::sync::Arc;
 
@@ -9,7 +13,7 @@ use crate::image::manifest::{Content, Entry, Manifest, Mtime, Owner};
 use crate::image::path::TreePath;
 use crate::p9::wire::Qid;
 
-pub use classic::Classic;
+pub use classic_file::ClassicFile;
 
 /// Name of the directory in the root that holds the control files; it is never listed.
 pub const CONTROL_DIR: &[u8] = b".xget";
@@ -31,7 +35,7 @@ pub enum Node {
     /// A control file.
     Control(Control),
     /// What a classic client sees in the file of this index.
-    Classic(usize, Classic),
+    Classic(usize, ClassicFile),
 }
 
 /// The root directory.
@@ -116,6 +120,13 @@ impl Tree {
             (Node::Entry(_), b"..") => self.find(&self.entry(from)?.path.parent()?),
             (Node::Entry(_), _) => self.find(&self.entry(from)?.path.join(name)?),
         }
+    }
+
+    /// A step into a regular file, which only classic clients take.
+    pub fn walk_classic(&self, from: Node, name: &[u8]) -> Option<Node> {
+        let Node::Entry(i) = from else { return None };
+        let Content::File { .. } = self.entry(from)?.content else { return None };
+        Some(Node::Classic(i, ClassicFile::named(name)?))
     }
 
     /// The node at a path.

@@ -10,6 +10,11 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Whether something of the file would change.
+    pub(super) fn changes(&self) -> bool {
+        self.write || self.truncate || self.remove_on_close
+    }
+
     /// Topen's mode (open(5)).
     pub(super) fn of_plan9(mode: u8) -> Access {
         Access {

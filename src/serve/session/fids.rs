@@ -8,7 +8,7 @@ use crate::control::Control;
 use crate::limits::{FID_BYTES, MAX_FIDS};
 use crate::p9::errno::Errno;
 use crate::p9::message::NOFID;
-use crate::serve::tree::{Node, Tree};
+use crate::serve::tree::{ClassicFile, Node, Tree};
 
 /// A table with room for this many fids is never shrunk.
 const FEW_FIDS: usize = 64;
@@ -39,10 +39,8 @@ pub(super) enum Open {
         read: bool,
         write: bool,
     },
-    /// A classic client's `avail`.
-    Offer,
-    /// A classic client's `checksum`.
-    Checksum,
+    /// A file that the module `classic` answers for, of this entry.
+    Classic(usize, ClassicFile),
 }
 
 impl Open {

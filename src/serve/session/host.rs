@@ -2,44 +2,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
+use super::answer::{Answer, At};
 use super::budget::Budget;
 use super::classic::ClassicHost;
-use crate::conn::Conn;
 use crate::control::Control;
 use crate::p9::errno::Errno;
 use crate::serve::tree::Tree;
-
-/// Who asks, and when.
-#[derive(Clone, Copy, Debug)]
-pub struct At {
-    /// The connection.
-    pub conn: Conn,
-    /// The present, by the driver's clock.
-    pub now: Instant,
-}
-
-/// A host's answer to a request that may have to wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer<T> {
-    /// Here it is.
-    Now(T),
-    /// Not yet; the host will ask the driver to resume the session.
-    Wait,
-    /// It cannot be.
-    Error(Errno),
-}
-
-impl<T> Answer<T> {
-    pub(super) fn map<U>(self, change: impl FnOnce(T) -> U) -> Answer<U> {
-        match self {
-            Answer::Now(answer) => Answer::Now(change(answer)),
-            Answer::Wait => Answer::Wait,
-            Answer::Error(errno) => Answer::Error(errno),
-        }
-    }
-}
 
 /// What a session asks of whoever it serves for.
 pub trait Host: ClassicHost {

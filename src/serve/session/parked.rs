@@ -3,9 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::host::{At, Host};
+use super::answer::At;
+use super::host::Host;
 use crate::control::Control;
-use crate::serve::tree::Tree;
+use crate::serve::tree::{ClassicFile, Tree};
 
 /// A Tread that cannot be answered out of what the session knows.
 #[derive(Debug)]
@@ -22,9 +23,10 @@ pub(super) enum Read {
         range: Range<u64>,
         paced: bool,
     },
-    Checksum {
+    Classic {
         tree: Arc<Tree>,
         entry: usize,
+        file: ClassicFile,
         offset: u64,
         count: usize,
     },
@@ -36,7 +38,7 @@ impl Read {
         match self {
             Read::Control { file, .. } => Some(*file),
             Read::Data { paced: true, .. } => Some(Control::Image),
-            Read::Data { .. } | Read::Checksum { .. } => None,
+            Read::Data { .. } | Read::Classic { .. } => None,
         }
     }
 }

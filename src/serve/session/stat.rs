@@ -3,8 +3,11 @@
 use super::classic;
 use crate::image::manifest::Content;
 use crate::p9::message::Message;
-use crate::p9::wire::{Dialect, Field, Qid, Stat, Text, UnixOnly, Writer};
-use crate::serve::tree::{Attributes, Classic, Node, ROOT, Tree};
+use crate::p9::wire::{
+    DMDIR, DMSETGID, DMSETUID, DMSETVTX, DMSYMLINK, Dialect, Field, Qid, Stat, Text, UnixOnly,
+    Writer,
+};
+use crate::serve::tree::{Attributes, ClassicFile, Node, ROOT, Tree};
 
 /// What clients are told is a good size to read in, in bytes (`st_blksize`).
 pub(super) const BLOCK_BYTES: u64 = 128 << 10;
@@ -12,12 +15,6 @@ pub(super) const BLOCK_BYTES: u64 = 128 << 10;
 pub(super) const GETATTR_BASIC: u64 = 0x7ff;
 /// `V9FS_MAGIC`.
 pub(super) const STATFS_TYPE: u32 = 0x0102_1997;
-pub(super) const DMDIR: u32 = 0x8000_0000;
-pub(super) const DMSYMLINK: u32 = 0x0200_0000;
-pub(super) const DMSETUID: u32 = 0x0008_0000;
-pub(super) const DMSETGID: u32 = 0x0004_0000;
-/// The sticky bit, as Linux sends it.
-pub(super) const DMSETVTX: u32 = 0x0001_0000;
 
 /// The reply to Tgetattr.
 pub(super) fn getattr(attributes: Attributes) -> Message<'static> {
@@ -60,9 +57,9 @@ pub(super) fn records(
     let mut records = Vec::new();
     let from = next;
     let entries = tree.children(dir, from).map(|i| (i, Node::Entry(i)));
-    let listed = |node| !classic.marked || tree.attributes(node).qid.kind != Qid::SYMLINK;
+    let listed = |node| classic.lists(tree.attributes(node).qid.kind);
     // A file that is open as a directory is so to a classic client.
-    let parts = (0..).zip(Classic::ALL).filter_map(|(i, part)| {
+    let parts = (0..).zip(ClassicFile::ALL).filter_map(|(i, part)| {
         Some((i, tree.walk_classic(dir, part.name().as_bytes())?)).filter(|_| i >= from)
     });
     for (i, node) in parts.chain(entries.filter(|(_, node)| listed(*node))) {

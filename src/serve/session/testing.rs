@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::{Answer, At, Budget, ClassicHost, Data, Hangup, Host, Output, Session};
+use super::{Answer, At, Budget, Data, Hangup, Host, Output, Session};
 use crate::conn::Conn;
 use crate::control::Control;
 use crate::image::manifest::{Content, Entry, Listing, Manifest, Mtime, Owner};
@@ -45,7 +45,7 @@ fn entry(path: &[u8], mode: u32, content: Content) -> Entry {
     }
 }
 
-fn file(path: &[u8], bytes: u64) -> Entry {
+pub(crate) fn file(path: &[u8], bytes: u64) -> Entry {
     entry(path, 0o644, Content::File { bytes, image_offset: 0 })
 }
 
@@ -139,8 +139,6 @@ impl TestHost {
         assert!(self.turns.is_empty(), "turns not ended: {:?}", self.turns);
     }
 }
-
-impl ClassicHost for TestHost {}
 
 impl Host for TestHost {
     fn tree(&self) -> &Arc<Tree> {

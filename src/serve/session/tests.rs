@@ -2,7 +2,9 @@
 
 use super::conformance::*;
 use super::*;
-use crate::limits::{FID_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MIN_MSIZE};
+use crate::limits::{
+    FID_BYTES, MAX_FIDS, MAX_MSIZE, MAX_OUTPUT_BYTES, MAX_OUTPUTS, MAX_PARKED, MIN_MSIZE,
+};
 use crate::p9::message::NOTAG;
 use crate::serve::session::testing::*;
 

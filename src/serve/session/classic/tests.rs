@@ -8,6 +8,8 @@ const LOG_FID: u32 = 90;
 const FID: u32 = 5;
 const DMDIR: u32 = 0x8000_0000;
 
+impl ClassicHost for TestHost {}
+
 /// A peer that has opened `log` as original clients do.
 fn classic() -> Peer {
     let mut peer = Peer::new(Dialect::Unix);
@@ -101,7 +103,7 @@ fn a_classic_data_read_is_never_answered_with_an_error_the_connection_ends() {
     peer.session.refuse(&data, Errno::EIO);
     assert!(!peer.session.has_output());
     let result = peer.session.process(&mut peer.host, peer.now);
-    assert_eq!(result, Err(Hangup::Classic(Errno::EIO)));
+    assert_eq!(result, Err(Hangup::Classic(ReadFailed(Errno::EIO))));
 }
 
 #[test]

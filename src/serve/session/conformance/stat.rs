@@ -1,7 +1,7 @@
 //! stat(5), and what 9P2000.L has in its place: Tgetattr, Tstatfs, Treadlink, locks.
 
 use super::*;
-use crate::serve::session::stat::*;
+use crate::p9::wire::{DMDIR, DMSETUID, DMSETVTX, DMSYMLINK};
 
 #[test]
 fn stat_says_what_a_file_is() {

@@ -1,10 +1,15 @@
 //! Whom classic clients are sent to, told from the side of their connections.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use super::*;
+use crate::conn::Conn;
 use crate::control::Control;
 use crate::image::manifest::tests::sample;
-use crate::image::manifest::{Listing, Manifest};
+use crate::image::manifest::{Entry, Listing, Manifest};
 use crate::serve::session::Host;
+use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 
 struct Cluster {

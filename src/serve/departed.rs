@@ -5,13 +5,12 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::members::Member;
 use crate::limits::MAX_GONE;
 use crate::units::seconds;
 
 /// The last of them.
 #[derive(Debug, Default)]
-pub(super) struct Gone(VecDeque<Node>);
+pub(super) struct Departed(VecDeque<Node>);
 
 #[derive(Debug)]
 struct Node {
@@ -21,10 +20,9 @@ struct Node {
     at: Instant,
 }
 
-impl Gone {
+impl Departed {
     /// A node does not serve at this address any longer. Whoever was whole is not missed.
-    pub(super) fn add(&mut self, served: SocketAddr, member: &Member, now: Instant) {
-        let (held, lacks) = (member.held.len(), member.lacks.len());
+    pub(super) fn add(&mut self, served: SocketAddr, held: u32, lacks: u32, now: Instant) {
         if lacks == 0 {
             return;
         }
@@ -58,25 +56,23 @@ impl Gone {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conn::Conn;
-    use crate::image::chunks::Layout;
-    use crate::serve::members::Members;
-    use crate::swarm::rules::Rules;
 
     #[test]
-    fn who_went_away_first_gives_way() {
-        let layout = Layout::for_image(1 << 20);
+    fn the_node_that_departed_first_is_forgotten_first() {
         let now = Instant::now();
-        let mut members = Members::new(layout, Rules::default(), 1);
+        let mut departed = Departed::default();
         for n in 0..=MAX_GONE as u8 {
-            let conn = Conn(u64::from(n));
-            members.connected(conn, ([10, 0, 0, n], 50_000).into(), now);
-            members.joined(conn, 20_004);
-            members.wants(conn, layout.iter());
-            members.disconnected(conn, now);
+            departed.add(([10, 0, 0, n], 20_004).into(), 1, 15, now);
         }
-        let status = members.status_of_gone(now);
+        let status = departed.status(now);
         assert_eq!(status.lines().count(), MAX_GONE);
         assert!(!status.contains("gone=10.0.0.0:"), "{status}");
+    }
+
+    #[test]
+    fn a_node_that_was_whole_is_not_remembered() {
+        let mut departed = Departed::default();
+        departed.add(([10, 0, 0, 1], 20_004).into(), 16, 0, Instant::now());
+        assert_eq!(departed.len(), 0);
     }
 }
