@@ -2,6 +2,8 @@
 //!
 //! `docs/protocol.md` describes them. What is longer than a line (the manifest, the image) is elsewhere.
 
+pub(crate) mod status;
+
 use std::fmt;
 use std::net::SocketAddr;
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use crate::boot::cmdline::{Cmdline, next_cmdline};
 use crate::conn::Conn;
+use crate::control::status::{ServerLine, StatusLine};
+use crate::control::{HaveHeader, Join, Report, SourceAddress, parse_grant};
 use crate::fetch::{Action, Fetch, Patience, Start};
 use crate::image::chunks::{ChunkSet, parse_run};
 use crate::image::manifest::Manifest;
@@ -177,6 +179,40 @@ pub fn have(bytes: &[u8]) {
     for line in text.lines() {
         if let Some(run) = parse_run(line, manifest.layout()) {
             assert!(run.count() <= manifest.layout().count() as usize);
+        }
+    }
+}
+
+/// Lines of all control files: what is taken for one prints as a line that reads back to the same.
+pub fn control(bytes: &[u8]) {
+    let manifest = manifest();
+    let layout = manifest.layout();
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Some(join) = Join::parse(text) {
+        assert_eq!(Join::parse(&join.to_string()), Some(join));
+    }
+    for line in text.lines() {
+        if let Some(header) = HaveHeader::parse(line) {
+            assert_eq!(HaveHeader::parse(&header.to_string()), Some(header));
+        }
+        if let Some(source) = SourceAddress::parse(line) {
+            assert_eq!(SourceAddress::parse(&source.to_string()), Some(source));
+        }
+        if let Some(chunk) = parse_grant(line, layout) {
+            assert_eq!(parse_grant(&chunk.to_string(), layout), Some(chunk));
+        }
+        if let Some(report) = Report::parse(line, layout) {
+            // One without chunks has no lines.
+            for line in report.lines() {
+                assert!(Report::parse(&line, layout).is_some(), "{line}");
+            }
+        }
+        // Durations are printed in tenths of a second.
+        let server = ServerLine::parse(line).to_string();
+        assert_eq!(ServerLine::parse(&server).to_string(), server);
+        if let Some(line) = StatusLine::parse(line).map(|line| line.to_string()) {
+            let again = StatusLine::parse(&line).map(|line| line.to_string());
+            assert_eq!(again, Some(line));
         }
     }
 }

@@ -14,11 +14,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::conn::Conn;
+use crate::control::status::ClassicLine;
 use crate::image::manifest::Entry;
 use crate::p9::errno::Errno;
 use crate::serve::session::Answer;
 use crate::serve::tree::{Node, Tree};
-use crate::units::seconds;
 
 /// Whether this program serves clients of 2009.
 pub(crate) const SERVES_CLASSIC: bool = true;
@@ -152,12 +152,13 @@ impl ClassicClients {
         let mut text = String::new();
         for (conn, client) in &self.clients {
             let Some(peer) = peer(*conn) else { continue };
-            let _ = write!(text, "classic={peer} serves_files={}", client.files);
-            if let Some(address) = client.serves {
-                let _ = write!(text, " serves={address}");
-            }
-            let age = seconds(now.saturating_duration_since(client.since));
-            let _ = writeln!(text, " seconds={age}");
+            let line = ClassicLine {
+                peer,
+                serves_files: client.files,
+                serves: client.serves,
+                age: Some(now.saturating_duration_since(client.since)),
+            };
+            let _ = writeln!(text, "{line}");
         }
         text
     }

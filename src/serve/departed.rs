@@ -1,14 +1,14 @@
-//! Nodes that went away before they had all they wanted: `status` shows them until they are back.
+//! Nodes that departed before they were whole: `status` shows them until they are back.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use crate::control::status::{DepartedLine, Progress};
 use crate::limits::MAX_GONE;
-use crate::units::seconds;
 
-/// The last of them.
+/// The last [`MAX_GONE`] of them.
 #[derive(Debug, Default)]
 pub(super) struct Departed(VecDeque<Node>);
 
@@ -21,7 +21,7 @@ struct Node {
 }
 
 impl Departed {
-    /// A node does not serve at this address any longer. Whoever was whole is not missed.
+    /// A node no longer serves at this address. One that lacks nothing is not remembered.
     pub(super) fn add(&mut self, served: SocketAddr, held: u32, lacks: u32, now: Instant) {
         if lacks == 0 {
             return;
@@ -46,8 +46,12 @@ impl Departed {
     pub(super) fn status(&self, now: Instant) -> String {
         let mut text = String::new();
         for Node { served, held, wanted, at } in &self.0 {
-            let age = seconds(now.saturating_duration_since(*at));
-            let _ = writeln!(text, "gone={served} held={held}/{wanted} quiet_seconds={age}");
+            let line = DepartedLine {
+                address: *served,
+                held: Progress { held: (*held).into(), wanted: (*wanted).into() },
+                quiet: Some(now.saturating_duration_since(*at)),
+            };
+            let _ = writeln!(text, "{line}");
         }
         text
     }

@@ -23,6 +23,7 @@ use super::rate_limit::RateLimit;
 use super::reports::Reports;
 use super::uploads::Uploads;
 use crate::conn::Conn;
+use crate::control::status::{NodeLine, Progress, ServerLine};
 use crate::control::{Control, HaveHeader, Join, Report, Role, SourceAddress};
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::image::manifest::{Entry, Segment};
@@ -32,7 +33,6 @@ use crate::serve::session::{Answer, At, Budget, Host};
 use crate::serve::tree::{Node, Tree};
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;
-use crate::units::seconds;
 
 /// The serving side of the master or of a node.
 #[derive(Debug)]
@@ -396,43 +396,35 @@ impl Hub {
 
     /// What `status` reads: a line for this server, then one for each node.
     pub fn status(&self, now: Instant) -> String {
-        let manifest = self.tree.manifest();
-        let mut text = format!(
-            "generation={} image_bytes={} chunk_bytes={} held={}/{} serving_nodes={} sent_bytes={} \
-             sent_bytes_per_s={} plain_bytes={}",
-            manifest.generation().to_hex(),
-            self.layout().image_bytes(),
-            self.layout().chunk_bytes(),
-            self.held.len(),
-            self.layout().count(),
-            self.members.serving(),
-            self.sent_bytes,
-            self.sent_rate.rate(now),
-            self.plain_bytes,
-        );
-        if self.grants.is_some() {
-            let _ = write!(text, " only_here={}", self.only_here());
-        }
-        text.push('\n');
-        for (_, member) in self.members.iter().filter(|(_, m)| m.serves.is_some()) {
-            let Some(serves) = member.serves else { continue };
+        let server = ServerLine {
+            generation: Some(&self.tree.manifest().generation().to_hex()),
+            image_bytes: self.layout().image_bytes(),
+            chunk_bytes: self.layout().chunk_bytes(),
+            held: progress(self.held.len(), self.layout().count()),
+            serving_nodes: self.members.serving() as u64,
+            sent_bytes: self.sent_bytes,
+            sent_bytes_per_s: self.sent_rate.rate(now),
+            plain_bytes: self.plain_bytes,
+            only_here: self.grants.as_ref().map(|_| u64::from(self.only_here())),
+        };
+        let mut text = format!("{server}\n");
+        for (_, member) in self.members.iter() {
+            let Some(address) = member.serves else { continue };
             let Member { held, lacks, passes_on, .. } = member;
-            let _ = writeln!(
-                text,
-                "node={serves} held={}/{} sent_bytes={} seconds={} quiet_seconds={} in_bytes_per_s={} \
-                 out_bytes_per_s={} out_bytes={} sources={}",
-                held.len(),
-                held.len() + lacks.len(),
-                member.sent_bytes,
-                seconds(now.saturating_duration_since(member.since)),
-                seconds(now.saturating_duration_since(member.progress)),
-                member.income.rate(now),
-                passes_on.rate.rate(now),
-                passes_on.bytes,
-                passes_on.sources,
-            );
+            let node = NodeLine {
+                address,
+                held: progress(held.len(), held.len() + lacks.len()),
+                sent_bytes: Some(member.sent_bytes),
+                age: Some(now.saturating_duration_since(member.since)),
+                quiet: Some(now.saturating_duration_since(member.progress)),
+                in_bytes_per_s: Some(member.income.rate(now)),
+                out_bytes_per_s: Some(passes_on.rate.rate(now)),
+                out_bytes: Some(passes_on.bytes),
+                sources: Some(u64::from(passes_on.sources)),
+            };
+            let _ = writeln!(text, "{node}");
         }
-        // Whoever leaves a node draws from others, most likely.
+        // Those that leave a node most likely fetch from others.
         if self.grants.is_some() {
             text += &self.members.status_of_departed(now);
         }
@@ -461,6 +453,10 @@ impl Hub {
         self.data_readers.insert(at.conn);
         Answer::Wait
     }
+}
+
+fn progress(held: u32, wanted: u32) -> Progress {
+    Progress { held: held.into(), wanted: wanted.into() }
 }
 
 fn first_have(tree: &Tree, grants: bool, held: &ChunkSet) -> Vec<u8> {

@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use crate::control::status::LogLine;
 use crate::image::path::shown;
 use crate::limits::{
     LOG_WINDOW, MAX_LAST_LINES, MAX_LAST_LINES_OF_ONE, MAX_LOG_LINE_BYTES, MAX_LOG_LINES,
     MAX_WINDOW_LINES, MAX_WINDOW_LINES_OF_ONE,
 };
-use crate::units::seconds;
 
 /// Lines for the driver, and the last of them for `status`.
 #[derive(Debug, Default)]
@@ -53,8 +53,12 @@ impl Reports {
     pub(super) fn status(&self, now: Instant) -> String {
         let mut text = String::new();
         for line in &self.last {
-            let age = seconds(now.saturating_duration_since(line.at));
-            let _ = writeln!(text, "log={} seconds={age} text={}", line.from, line.text);
+            let line = LogLine {
+                from: line.from,
+                age: Some(now.saturating_duration_since(line.at)),
+                text: &line.text,
+            };
+            let _ = writeln!(text, "{line}");
         }
         text
     }

@@ -3,41 +3,41 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::{State, Status, Words};
+use super::{Node, State, Status};
+use crate::control::status::Progress;
 
 /// The type of the text (OpenMetrics 1.0, section 4.2.1).
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The text of `.xget/status` as OpenMetrics.
 pub fn metrics(text: &str) -> String {
-    let status = Status::of(text);
+    let status = Status::parse(text);
     let server = status.server;
     // Who has come again may still be there from before: the last line counts, as no sample may be
     // there twice.
-    let nodes = status.nodes.iter().filter_map(|node| Some((node.get("node")?, *node)));
-    let nodes: Vec<Words<'_>> = nodes.collect::<BTreeMap<_, _>>().into_values().collect();
-    let number = |name| server.number(name).unwrap_or(0);
+    let nodes = status.nodes.iter().map(|node| (node.line.address.to_string(), *node));
+    let nodes: Vec<(String, Node)> = nodes.collect::<BTreeMap<_, _>>().into_iter().collect();
     let mut out = Families::default();
 
     out.family("xget_build", "info", "", "The program and its version.");
     out.sample("_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     out.family("xget_generation", "info", "", "The served generation: the hash of the manifest.");
-    out.sample("_info", &[("generation", server.get("generation").unwrap_or("?"))], 1.0);
+    out.sample("_info", &[("generation", server.generation.unwrap_or("?"))], 1.0);
     out.family("xget_image_bytes", "gauge", "bytes", "Size of all served files.");
-    out.sample("", &[], number("image_bytes") as f64);
+    out.sample("", &[], server.image_bytes as f64);
     out.family("xget_chunks", "gauge", "", "Chunks of the image.");
-    out.sample("", &[], server.held().1 as f64);
+    out.sample("", &[], server.held.wanted as f64);
     out.family("xget_chunks_only_here", "gauge", "", "Chunks that no node holds yet.");
-    out.sample("", &[], number("only_here") as f64);
+    out.sample("", &[], server.only_here.unwrap_or(0) as f64);
     out.family("xget_sent_bytes", "counter", "bytes", "Image bytes sent by this server to nodes.");
-    out.sample("_total", &[], number("sent_bytes") as f64);
+    out.sample("_total", &[], server.sent_bytes as f64);
     let what = "File bytes sent to other clients: 9P mounts, 2009 clients, HTTP.";
     out.family("xget_plain_sent_bytes", "counter", "bytes", what);
-    out.sample("_total", &[], number("plain_bytes") as f64);
+    out.sample("_total", &[], server.plain_bytes as f64);
 
     out.family("xget_nodes", "gauge", "", "Joined nodes by state.");
-    for state in [State::Gone, State::Fetching, State::Stalled, State::Whole] {
-        let known = nodes.iter().chain(&status.gone);
+    for state in [State::Departed, State::Fetching, State::Stalled, State::Whole] {
+        let known = nodes.iter().map(|(_, node)| node).chain(&status.departed);
         let count = known.filter(|node| node.state() == state).count();
         out.sample("", &[("state", state.name())], count as f64);
     }
@@ -48,22 +48,22 @@ pub fn metrics(text: &str) -> String {
         "Share of its wanted data that a node holds, 0 to 1.",
     );
     out.each(&nodes, "", |node| {
-        let (held, wanted) = node.held();
+        let Progress { held, wanted } = node.line.held;
         (wanted > 0).then(|| held as f64 / wanted as f64)
     });
     let what = "Seconds since the node last received a chunk.";
     out.family("xget_node_quiet_seconds", "gauge", "seconds", what);
-    out.each(&nodes, "", |node| node.seconds("quiet_seconds"));
+    out.each(&nodes, "", |node| Some(node.line.quiet?.as_secs_f64()));
     out.family(
         "xget_node_fed_bytes",
         "counter",
         "bytes",
         "Image bytes sent by this server to the node.",
     );
-    out.each(&nodes, "_total", |node| Some(node.number("sent_bytes")? as f64));
+    out.each(&nodes, "_total", |node| Some(node.line.sent_bytes? as f64));
     let what = "Image bytes that the node has sent to others, as it reports.";
     out.family("xget_node_sent_bytes", "counter", "bytes", what);
-    out.each(&nodes, "_total", |node| Some(node.number("out_bytes")? as f64));
+    out.each(&nodes, "_total", |node| Some(node.line.out_bytes? as f64));
     let what = "Whether the node has written to the log.";
     out.family("xget_node_troubled", "gauge", "", what);
     out.each(&nodes, "", |node| Some(f64::from(u8::from(status.last_trouble(*node).is_some()))));
@@ -100,12 +100,12 @@ impl Families {
 
     fn each(
         &mut self,
-        nodes: &[Words<'_>],
+        nodes: &[(String, Node)],
         suffix: &str,
-        value: impl Fn(&Words<'_>) -> Option<f64>,
+        value: impl Fn(&Node) -> Option<f64>,
     ) {
-        for node in nodes {
-            if let Some((address, value)) = node.get("node").zip(value(node)) {
+        for (address, node) in nodes {
+            if let Some(value) = value(node) {
                 self.sample(suffix, &[("node", address)], value);
             }
         }

@@ -13,33 +13,35 @@ pub mod table;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use crate::control::status::{
+    LogLine, NodeLine, Progress, ServerLine, StatusLine, Words, is_number,
+};
 use crate::network;
 use crate::serve::hub::totals::STALLED_AFTER;
 
-/// How the line begins that tells of a line in the server's log, and its last word.
-const LOG: &str = "log=";
-const TEXT: &str = " text=";
-
-/// One line of a status.
-#[derive(Clone, Copy, Debug)]
-struct Words<'t>(&'t str);
-
 /// A status, by kinds of lines.
 struct Status<'t> {
-    server: Words<'t>,
-    /// Those that have joined.
-    nodes: Vec<Words<'t>>,
-    /// Those that went away before they were whole.
-    gone: Vec<Words<'t>>,
+    server: ServerLine<'t>,
+    /// Nodes that have joined.
+    nodes: Vec<Node>,
+    /// Nodes that departed before they were whole.
+    departed: Vec<Node>,
     /// What nodes wrote into the server's log, the oldest first.
-    log: Vec<Words<'t>>,
+    log: Vec<LogLine<'t>>,
+}
+
+/// A node that has joined, or one that departed and of which little is known.
+#[derive(Clone, Copy)]
+struct Node {
+    line: NodeLine,
+    is_departed: bool,
 }
 
 /// How far a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// It went away before it had all that it wants.
-    Gone,
+    /// It departed before it was whole.
+    Departed,
     /// It lacks something, and nothing has come for a while.
     Stalled,
     /// It lacks something.
@@ -51,7 +53,7 @@ enum State {
 impl State {
     fn name(self) -> &'static str {
         match self {
-            State::Gone => "gone",
+            State::Departed => "gone",
             State::Stalled => "stalled",
             State::Fetching => "fetching",
             State::Whole => "whole",
@@ -60,80 +62,72 @@ impl State {
 }
 
 impl<'t> Status<'t> {
-    fn of(text: &'t str) -> Status<'t> {
-        let mut lines = text.lines().map(Words);
-        let server = lines.next().unwrap_or(Words(""));
-        let (log, others): (Vec<_>, Vec<_>) = lines.partition(|line| line.0.starts_with(LOG));
-        let with = |name| others.iter().filter(move |line| line.get(name).is_some()).copied();
-        Status { server, nodes: with("node").collect(), gone: with("gone").collect(), log }
+    fn parse(text: &'t str) -> Status<'t> {
+        let mut lines = text.lines();
+        let server = ServerLine::parse(lines.next().unwrap_or_default());
+        let (mut nodes, mut departed, mut log) = (Vec::new(), Vec::new(), Vec::new());
+        for line in lines.filter_map(StatusLine::parse) {
+            match (line, Node::of(line)) {
+                (StatusLine::Log(line), _) => log.push(line),
+                (_, Some(node)) if node.is_departed => departed.push(node),
+                (_, Some(node)) => nodes.push(node),
+                (_, None) => {}
+            }
+        }
+        Status { server, nodes, departed, log }
     }
 
     /// What a node last wrote into the log.
-    fn last_trouble(&self, node: Words<'_>) -> Option<Words<'t>> {
-        let by_it = |line: &&Words<'t>| line.get("log") == node.address();
-        self.log.iter().rev().find(by_it).copied()
+    fn last_trouble(&self, node: Node) -> Option<LogLine<'t>> {
+        self.log.iter().rev().find(|line| line.from == node.line.address).copied()
     }
 }
 
-impl<'t> Words<'t> {
-    fn iter(self) -> impl Iterator<Item = (&'t str, &'t str)> {
-        // What a node wrote may hold anything, and goes to the end of its line.
-        let (line, text) = match self.0.split_once(TEXT).filter(|_| self.0.starts_with(LOG)) {
-            Some((line, text)) => (line, Some(("text", text))),
-            None => (self.0, None),
-        };
-        line.split(' ').filter_map(|word| word.split_once('=')).chain(text)
+impl Node {
+    fn of(line: StatusLine<'_>) -> Option<Node> {
+        match line {
+            StatusLine::Node(line) => Some(Node { line, is_departed: false }),
+            StatusLine::Departed(line) => {
+                let line = NodeLine {
+                    address: line.address,
+                    held: line.held,
+                    quiet: line.quiet,
+                    sent_bytes: None,
+                    age: None,
+                    in_bytes_per_s: None,
+                    out_bytes_per_s: None,
+                    out_bytes: None,
+                    sources: None,
+                };
+                Some(Node { line, is_departed: true })
+            }
+            StatusLine::Classic(_) | StatusLine::Log(_) => None,
+        }
     }
 
-    fn get(self, name: &str) -> Option<&'t str> {
-        self.iter().find(|(found, _)| *found == name).map(|(_, value)| value)
-    }
-
-    fn number(self, name: &str) -> Option<u64> {
-        self.get(name)?.parse().ok()
-    }
-
-    fn seconds(self, name: &str) -> Option<f64> {
-        self.get(name).filter(|value| is_number(value))?.parse().ok()
-    }
-
-    /// `held=A/B`: how many chunks it has of those it wants.
-    fn held(self) -> (u64, u64) {
-        let pair = self.get("held").and_then(|value| value.split_once('/'));
-        let number = |text: &str| text.parse().unwrap_or(0);
-        pair.map_or((0, 0), |(held, wanted)| (number(held), number(wanted)))
-    }
-
-    /// Where a node serves, or did.
-    fn address(self) -> Option<&'t str> {
-        self.get("node").or_else(|| self.get("gone"))
-    }
-
-    /// How far a node is.
     fn state(self) -> State {
-        if self.get("gone").is_some() {
-            return State::Gone;
-        }
-        let (held, wanted) = self.held();
-        let quiet = self.seconds("quiet_seconds").unwrap_or(0.0);
-        match wanted > 0 && held >= wanted {
-            true => State::Whole,
-            false if quiet >= STALLED_AFTER.as_secs_f64() => State::Stalled,
-            false => State::Fetching,
+        let Progress { held, wanted } = self.line.held;
+        if self.is_departed {
+            State::Departed
+        } else if wanted > 0 && held >= wanted {
+            State::Whole
+        } else if self.line.quiet.is_some_and(|quiet| quiet >= STALLED_AFTER) {
+            State::Stalled
+        } else {
+            State::Fetching
         }
     }
 
-    /// How long it takes until it is whole, in seconds, if what it lacks comes as fast as at present.
+    /// Seconds until it is whole, if what it lacks comes as fast as at present.
     fn seconds_left(self, chunk_bytes: u64) -> Option<u64> {
-        let (held, wanted) = self.held();
+        let Progress { held, wanted } = self.line.held;
         let lacks = wanted.checked_sub(held).filter(|chunks| *chunks > 0)?;
-        lacks.saturating_mul(chunk_bytes).checked_div(self.number("in_bytes_per_s")?)
+        lacks.saturating_mul(chunk_bytes).checked_div(self.line.in_bytes_per_s?)
     }
 
     /// The network of which nodes count as near to each other: a /24, or a /64 of IPv6.
-    fn subnet(self) -> Option<String> {
-        let address: SocketAddr = self.address()?.parse().ok()?;
-        Some(network::subnet(address.ip()).to_string())
+    fn subnet(self) -> String {
+        network::subnet(self.line.address.ip()).to_string()
     }
 }
 
@@ -146,8 +140,8 @@ impl<'t> Words<'t> {
 pub fn to_json(text: &str) -> String {
     let mut lines = text.lines().map(Words);
     let server = lines.next().unwrap_or(Words(""));
-    let (log, nodes): (Vec<_>, Vec<_>) = lines.partition(|line| line.0.starts_with(LOG));
-    let chunk_bytes = server.number("chunk_bytes").unwrap_or(0);
+    let (log, nodes): (Vec<_>, Vec<_>) = lines.partition(|line| line.is_log());
+    let chunk_bytes = ServerLine::parse(server.0).chunk_bytes;
     let nodes =
         nodes.into_iter().map(|words| [members(words), derived(words, chunk_bytes)].concat());
     let nodes: Vec<_> = nodes.map(object).collect();
@@ -164,12 +158,11 @@ fn members(words: Words<'_>) -> Vec<String> {
     words.iter().map(|(name, value)| member(name, value)).collect()
 }
 
-/// What follows from the words of a node; nothing where there is none.
+/// What follows from the words of a node; nothing for other lines.
 fn derived(words: Words<'_>, chunk_bytes: u64) -> Vec<String> {
-    let Some(subnet) = words.subnet() else { return Vec::new() };
-    let left =
-        words.seconds_left(chunk_bytes).map(|secs| member("seconds_left", &secs.to_string()));
-    let derived = [member("subnet", &subnet), member("state", words.state().name())];
+    let Some(node) = StatusLine::parse(words.0).and_then(Node::of) else { return Vec::new() };
+    let left = node.seconds_left(chunk_bytes).map(|secs| member("seconds_left", &secs.to_string()));
+    let derived = [member("subnet", &node.subnet()), member("state", node.state().name())];
     derived.into_iter().chain(left).collect()
 }
 
@@ -183,13 +176,6 @@ fn value(text: &str) -> String {
         _ if is_number(text) => text.to_owned(),
         _ => string(text),
     }
-}
-
-/// A JSON number without sign or exponent: the only ones that a status holds.
-fn is_number(text: &str) -> bool {
-    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
-    digits(whole) && digits(part) && (whole == "0" || !whole.starts_with('0'))
 }
 
 /// A string of JSON (RFC 8259, section 7).

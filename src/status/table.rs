@@ -1,10 +1,10 @@
 //! A status for people: a summary, then a line a node, in columns.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{State, Status, Words};
+use super::{Node, State, Status};
+use crate::control::status::{LogLine, Progress};
 use crate::image::path::shown;
 use crate::units::{bytes, quantity, rate};
 
@@ -19,8 +19,8 @@ pub struct Room {
 
 /// The text of `.xget/status` as a table, cut to fit if there is only so much `room`.
 pub fn table(text: &str, room: Option<Room>) -> String {
-    let status = Status::of(text);
-    let mut nodes = [status.gone.as_slice(), &status.nodes].concat();
+    let status = Status::parse(text);
+    let mut nodes = [status.departed.as_slice(), &status.nodes].concat();
     nodes.sort_by_cached_key(|node| urgency(*node, &status));
     let mut lines = summary(&status);
     if !nodes.is_empty() {
@@ -42,42 +42,40 @@ pub fn table(text: &str, room: Option<Room>) -> String {
 }
 
 /// Who is in trouble comes first, then who has least, then who is slowest.
-fn urgency(node: Words<'_>, status: &Status<'_>) -> impl Ord + use<> {
-    let (held, wanted) = node.held();
+fn urgency(node: Node, status: &Status<'_>) -> impl Ord + use<> {
+    let Progress { held, wanted } = node.line.held;
     let permille = (u128::from(held) * 1000).checked_div(u128::from(wanted)).unwrap_or(0);
     let troubled = match node.state() {
-        State::Gone => true,
+        State::Departed => true,
         State::Whole => false,
         State::Stalled | State::Fetching => status.last_trouble(node).is_some(),
     };
-    let address = node.address().and_then(|address| address.parse::<SocketAddr>().ok());
-    (!troubled, node.state(), permille, node.number("in_bytes_per_s"), address)
+    (!troubled, node.state(), permille, node.line.in_bytes_per_s, node.line.address)
 }
 
 fn summary(status: &Status<'_>) -> Vec<String> {
-    let Status { server, nodes, gone, log } = status;
+    let Status { server, nodes, departed, log } = status;
     let count = |state| nodes.iter().filter(|node| node.state() == state).count();
-    let number = |name| server.number(name).unwrap_or(0);
     let mut image = format!(
         "generation {}, {} in {} of {}",
-        server.get("generation").unwrap_or("?").get(..16).unwrap_or("?"),
-        bytes(number("image_bytes")),
-        quantity(server.held().1, "chunk"),
-        bytes(number("chunk_bytes")),
+        server.generation.unwrap_or("?").get(..16).unwrap_or("?"),
+        bytes(server.image_bytes),
+        quantity(server.held.wanted, "chunk"),
+        bytes(server.chunk_bytes),
     );
-    match server.number("only_here") {
+    match server.only_here {
         Some(0) if !nodes.is_empty() => image += "; every chunk is on some node",
         Some(n) if !nodes.is_empty() => {
             _ = write!(image, "; {} not on any node yet", quantity(n, "chunk"))
         }
         // A node that is asked: it may not have all of it.
-        None => _ = write!(image, "; {} of them are held here", server.held().0),
+        None => _ = write!(image, "; {} of them are held here", server.held.held),
         _ => {}
     }
-    let (held, wanted) = nodes.iter().map(|node| node.held()).fold((0, 0), |sum, pair| {
-        (u64::saturating_add(sum.0, pair.0), u64::saturating_add(sum.1, pair.1))
+    let (held, wanted) = nodes.iter().map(|node| node.line.held).fold((0, 0), |sum, of_one| {
+        (u64::saturating_add(sum.0, of_one.held), u64::saturating_add(sum.1, of_one.wanted))
     });
-    let income = nodes.iter().filter_map(|node| node.number("in_bytes_per_s"));
+    let income = nodes.iter().filter_map(|node| node.line.in_bytes_per_s);
     let mut swarm = quantity(nodes.len() as u64, "node");
     if !nodes.is_empty() {
         let _ = write!(
@@ -90,21 +88,19 @@ fn summary(status: &Status<'_>) -> Vec<String> {
             per_second(income.fold(0, u64::saturating_add)),
         );
     }
-    if !gone.is_empty() {
-        let _ = write!(swarm, "; {} left before they were whole", gone.len());
+    if !departed.is_empty() {
+        let _ = write!(swarm, "; {} left before they were whole", departed.len());
     }
     let mut sent = format!(
         "sent by this server {}, {}",
-        bytes(number("sent_bytes")),
-        per_second(number("sent_bytes_per_s"))
+        bytes(server.sent_bytes),
+        per_second(server.sent_bytes_per_s)
     );
-    let chunk_bytes = number("chunk_bytes");
     let fetching = nodes.iter().filter(|node| node.state() == State::Fetching);
-    if let Some(last) = fetching.filter_map(|node| node.seconds_left(chunk_bytes)).max() {
-        let _ = write!(sent, "; all nodes whole in {}", age(last as f64));
+    if let Some(last) = fetching.filter_map(|node| node.seconds_left(server.chunk_bytes)).max() {
+        let _ = write!(sent, "; all nodes whole in {}", age(last));
     }
-    let last = log.last().and_then(|said| Some((said.get("log")?, said_of(*said))));
-    let last = last.map(|(by, what)| format!("last problem: {}: {what}", shown(by.as_bytes())));
+    let last = log.last().map(|line| format!("last problem: {}: {}", line.from, said_of(*line)));
     [image, swarm, sent].into_iter().chain(last).collect()
 }
 
@@ -113,32 +109,31 @@ const HEADS: [&str; 9] =
 /// Words stand to the left, numbers to the right.
 const TO_THE_LEFT: [usize; 3] = [0, 1, 8];
 
-fn row(node: Words<'_>, status: &Status<'_>) -> [String; 9] {
-    let address = shown(node.address().unwrap_or("?").as_bytes());
-    let (held, wanted) = node.held();
-    let speed = |name| node.number(name).map_or("-".into(), per_second);
+fn row(node: Node, status: &Status<'_>) -> [String; 9] {
+    let Progress { held, wanted } = node.line.held;
+    let speed = |rate: Option<u64>| rate.map_or("-".into(), per_second);
     // The last chunk of an image is shorter, which nobody sees in a percentage.
-    let came = held.saturating_mul(status.server.number("chunk_bytes").unwrap_or(0));
-    let from_here = node.number("sent_bytes").map_or("-".into(), |n| percent(n.min(came), came));
-    let sources = node.number("sources").filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
+    let came = held.saturating_mul(status.server.chunk_bytes);
+    let from_here = node.line.sent_bytes.map_or("-".into(), |n| percent(n.min(came), came));
+    let sources = node.line.sources.filter(|n| *n > 0).map_or("-".into(), |n| n.to_string());
     [
-        address,
-        node.subnet().unwrap_or("-".into()),
+        node.line.address.to_string(),
+        node.subnet(),
         percent(held, wanted),
-        if node.state() == State::Whole { "-".into() } else { speed("in_bytes_per_s") },
-        speed("out_bytes_per_s"),
+        if node.state() == State::Whole { "-".into() } else { speed(node.line.in_bytes_per_s) },
+        speed(node.line.out_bytes_per_s),
         from_here,
         sources,
-        node.seconds("seconds").map_or("-".into(), age),
+        node.line.age.map_or("-".into(), |time| age(time.as_secs())),
         trouble(node, status),
     ]
 }
 
 /// The last thing that it said went wrong, that nothing comes, or that it is gone.
-fn trouble(node: Words<'_>, status: &Status<'_>) -> String {
-    let quiet = node.seconds("quiet_seconds").unwrap_or(0.0);
+fn trouble(node: Node, status: &Status<'_>) -> String {
+    let quiet = node.line.quiet.unwrap_or_default().as_secs();
     let seen = match node.state() {
-        State::Gone => Some(format!("gone for {}", age(quiet))),
+        State::Departed => Some(format!("gone for {}", age(quiet))),
         State::Stalled => Some(format!("no data for {}", age(quiet))),
         State::Fetching | State::Whole => None,
     };
@@ -146,10 +141,10 @@ fn trouble(node: Words<'_>, status: &Status<'_>) -> String {
     [seen, said].into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
 
-fn said_of(line: Words<'_>) -> String {
-    let text = shown(line.get("text").unwrap_or_default().as_bytes());
-    match line.seconds("seconds") {
-        Some(secs) => format!("{text} ({} ago)", age(secs)),
+fn said_of(line: LogLine<'_>) -> String {
+    let text = shown(line.text.as_bytes());
+    match line.age {
+        Some(time) => format!("{text} ({} ago)", age(time.as_secs())),
         None => text,
     }
 }
@@ -163,9 +158,10 @@ fn columns(rows: &[[String; 9]]) -> Vec<String> {
     let widths: Vec<usize> = (0..HEADS.len()).map(|column| width(column).unwrap_or(0)).collect();
     let line = |row: &&[String; 9]| {
         let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            match TO_THE_LEFT.contains(&column) {
-                true => format!("{cell:width$}"),
-                false => format!("{cell:>width$}"),
+            if TO_THE_LEFT.contains(&column) {
+                format!("{cell:width$}")
+            } else {
+                format!("{cell:>width$}")
             }
         });
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
@@ -184,8 +180,8 @@ fn per_second(bytes_per_s: u64) -> String {
 }
 
 /// A time for people: `12 s`, `3 min`, `5 h`, `9 d`.
-fn age(seconds: f64) -> String {
-    match seconds as u64 {
+fn age(seconds: u64) -> String {
+    match seconds {
         secs @ 0..120 => format!("{secs} s"),
         secs @ 120..7200 => format!("{} min", secs / 60),
         secs @ 7200..172_800 => format!("{} h", secs / 3600),
