@@ -280,7 +280,9 @@ impl<'a, T: Field<'a>> Field<'a> for List<T> {
     }
     fn encode(&self, w: &mut Writer<'_>) {
         (self.len() as u16).encode(w);
-        self.iter().for_each(|item| item.encode(w));
+        for item in self {
+            item.encode(w);
+        }
     }
     fn print(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[")?;
@@ -416,7 +418,9 @@ impl Stat<'_> {
             text.encode(w);
         }
         self.extension.encode(w);
-        self.numeric.iter().for_each(|id| id.encode(w));
+        for id in &self.numeric {
+            id.encode(w);
+        }
         let size = w.out.len().saturating_sub(at + 2) as u16;
         if let Some(place) = w.out.get_mut(at..at + 2) {
             place.copy_from_slice(&size.to_le_bytes());

@@ -109,7 +109,7 @@ type Aged = (Instant, Conn, ChunkId);
 /// No call looks at all nodes: those that may be given something stand in a line that is kept in
 /// order, and whoever is found to have no use for anything leaves it until that may be otherwise.
 #[derive(Debug)]
-pub struct Grants {
+pub(crate) struct Grants {
     rules: Rules,
     /// Grants on their way at a time.
     most: usize,
@@ -137,7 +137,7 @@ pub struct Grants {
 
 impl Grants {
     /// Nothing is handed out yet; `slots` chunks are sent at a time.
-    pub fn new(layout: Layout, slots: usize, rules: Rules) -> Grants {
+    pub(crate) fn new(layout: Layout, slots: usize, rules: Rules) -> Grants {
         Grants {
             rules,
             most: slots.saturating_mul(rules.grants_a_slot),
@@ -156,7 +156,7 @@ impl Grants {
     }
 
     /// A read of `next`: a grant if there is one for `conn`, else it waits for [`Grants::assign`].
-    pub fn ask(&mut self, conn: Conn, now: Instant) -> Option<ChunkId> {
+    pub(crate) fn ask(&mut self, conn: Conn, now: Instant) -> Option<ChunkId> {
         let asker = self.askers.entry(conn).or_default();
         asker.silent = false;
         let ready = (!asker.ready.is_empty()).then(|| asker.ready.remove(0));
@@ -170,7 +170,7 @@ impl Grants {
     }
 
     /// None of its reads waits any longer; they were given up, or are about to ask again.
-    pub fn cancel(&mut self, conn: Conn) {
+    pub(crate) fn cancel(&mut self, conn: Conn) {
         if let Some(asker) = self.askers.get_mut(&conn) {
             asker.asks = 0;
             self.line_up(conn);
@@ -178,7 +178,7 @@ impl Grants {
     }
 
     /// All bytes of a granted chunk have left.
-    pub fn sent(&mut self, conn: Conn, chunk: ChunkId, now: Instant) {
+    pub(crate) fn sent(&mut self, conn: Conn, chunk: ChunkId, now: Instant) {
         let Some(asker) = self.askers.get_mut(&conn) else { return };
         asker.silent = false;
         let granted = asker.granted.iter_mut().find(|grant| grant.chunk == chunk);
@@ -191,13 +191,15 @@ impl Grants {
     }
 
     /// `conn` has said that it holds these chunks.
-    pub fn held(&mut self, conn: Conn, chunks: &[ChunkId], now: Instant) {
+    pub(crate) fn held(&mut self, conn: Conn, chunks: &[ChunkId], now: Instant) {
         for &chunk in chunks {
             match self.end_grant(conn, chunk) {
                 // It counts as a copy already.
                 Some(since) => self.arrived(conn, now.saturating_duration_since(since)),
                 None => {
-                    self.askers.get_mut(&conn).into_iter().for_each(|asker| asker.fed = Some(now));
+                    if let Some(asker) = self.askers.get_mut(&conn) {
+                        asker.fed = Some(now);
+                    }
                     self.add_copy(chunk);
                 }
             }
@@ -206,14 +208,16 @@ impl Grants {
     }
 
     /// `conn` has reported what it lacks, holds or has sent, so that there may be something for it.
-    pub fn reported(&mut self, conn: Conn) {
+    pub(crate) fn reported(&mut self, conn: Conn) {
         self.askers.entry(conn).or_default();
         self.line_up(conn);
     }
 
     /// `conn` is gone, and with it the chunks that it held.
-    pub fn gone<'a>(&mut self, conn: Conn, held: impl Iterator<Item = ChunkId> + 'a) {
-        held.for_each(|chunk| self.drop_copy(chunk));
+    pub(crate) fn gone<'a>(&mut self, conn: Conn, held: impl Iterator<Item = ChunkId> + 'a) {
+        for chunk in held {
+            self.drop_copy(chunk);
+        }
         self.step_out(conn);
         for Grant { chunk, since, .. } in
             self.askers.remove(&conn).map(|asker| asker.granted).unwrap_or_default()
@@ -225,7 +229,7 @@ impl Grants {
     }
 
     /// Hands out what can be handed out; returns whom to wake.
-    pub fn assign(&mut self, members: &Members, now: Instant) -> Vec<Conn> {
+    pub(crate) fn assign(&mut self, members: &Members, now: Instant) -> Vec<Conn> {
         self.assigned_at = Some(now);
         self.take_back_the_overdue(now);
         let mut woken = Vec::new();
@@ -247,7 +251,7 @@ impl Grants {
     }
 
     /// When [`Grants::assign`] should be called again though nothing has happened.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Instant> {
         let idle = self.line.is_empty() && self.passed_over.is_empty() && self.unsent.is_empty();
         self.assigned_at.filter(|_| !idle).map(|at| at + self.rules.starved_after / 2)
     }

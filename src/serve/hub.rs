@@ -139,17 +139,17 @@ impl Hub {
     }
 
     /// Sends at most so many image bytes a second from now on, to all connections together.
-    pub fn limit_upload(&mut self, bytes_per_s: NonZeroU64) {
+    pub(crate) fn limit_upload(&mut self, bytes_per_s: NonZeroU64) {
         self.rate_limit = Some(RateLimit::new(bytes_per_s));
     }
 
     /// The manifest's signature.
-    pub fn signature(&self) -> Option<&Arc<[u8]>> {
+    pub(crate) fn signature(&self) -> Option<&Arc<[u8]>> {
         self.signature.as_ref()
     }
 
     /// The manifest has this signature, or none, from now on.
-    pub fn sign(&mut self, signature: Option<Arc<[u8]>>) {
+    pub(crate) fn sign(&mut self, signature: Option<Arc<[u8]>>) {
         self.signature = signature;
     }
 
@@ -182,7 +182,7 @@ impl Hub {
     }
 
     /// A chunk was verified and can be sent from now on.
-    pub fn holds(&mut self, chunk: ChunkId, now: Instant) {
+    pub(crate) fn holds(&mut self, chunk: ChunkId, now: Instant) {
         if self.held.insert(chunk) {
             let _ = writeln!(Text(&mut self.have), "{chunk}");
             self.news.push(chunk);
@@ -248,7 +248,7 @@ impl Hub {
     }
 
     /// When [`Hub::tick`] has something to do, if it ever has.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
         let grants = self.grants.as_ref().and_then(Grants::deadline);
         let have = [self.have_due, self.all_due].into_iter().flatten().min();
         let have = have.filter(|_| !self.have_readers.is_empty());
@@ -264,7 +264,7 @@ impl Hub {
     }
 
     /// Addresses of nodes that have joined since the last call.
-    pub fn take_joined(&mut self) -> Vec<SocketAddr> {
+    pub(crate) fn take_joined(&mut self) -> Vec<SocketAddr> {
         std::mem::take(&mut self.joined)
     }
 
@@ -274,17 +274,17 @@ impl Hub {
     }
 
     /// Who is connected.
-    pub fn members(&self) -> &Members {
+    pub(crate) fn members(&self) -> &Members {
         &self.members
     }
 
     /// Image bytes that were sent from here, to everybody.
-    pub fn sent_bytes(&self) -> u64 {
+    pub(crate) fn sent_bytes(&self) -> u64 {
         self.sent_bytes
     }
 
     /// Whether image bytes are being sent to somebody, or somebody waits for some.
-    pub fn is_drawn_from(&self, now: Instant) -> bool {
+    pub(crate) fn is_drawn_from(&self, now: Instant) -> bool {
         self.uploads.active() > 0
             || !self.data_readers.is_empty()
             || self.classic.is_drawn_from(now)
@@ -292,7 +292,7 @@ impl Hub {
 
     /// A file whose Adler-32 a classic client wants: its driver computes it and calls
     /// [`Hub::checksum_found`].
-    pub fn next_checksum(&mut self) -> Option<(Arc<Tree>, Segment)> {
+    pub(crate) fn next_checksum(&mut self) -> Option<(Arc<Tree>, Segment)> {
         let entry = self.classic.next_checksum()?;
         let range = self.tree.entry(Node::Entry(entry)).map_or(0..0, Entry::image_range);
         let len = range.end.saturating_sub(range.start);
@@ -300,14 +300,14 @@ impl Hub {
     }
 
     /// The Adler-32 of a file of `tree`, or None if the file cannot be read or has changed.
-    pub fn checksum_found(&mut self, tree: &Arc<Tree>, entry: usize, sum: Option<u32>) {
+    pub(crate) fn checksum_found(&mut self, tree: &Arc<Tree>, entry: usize, sum: Option<u32>) {
         if Arc::ptr_eq(tree, &self.tree) {
             self.wakes.append(&mut self.classic.checksum_found(entry, sum));
         }
     }
 
     /// How the image is cut into chunks.
-    pub fn layout(&self) -> &Layout {
+    pub(crate) fn layout(&self) -> &Layout {
         self.tree.manifest().layout()
     }
 
@@ -395,7 +395,7 @@ impl Hub {
     }
 
     /// What `status` reads: a line for this server, then one for each node.
-    pub fn status(&self, now: Instant) -> String {
+    pub(crate) fn status(&self, now: Instant) -> String {
         let server = ServerLine {
             generation: Some(&self.tree.manifest().generation().to_hex()),
             image_bytes: self.layout().image_bytes(),

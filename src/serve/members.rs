@@ -18,38 +18,38 @@ use crate::swarm::rules::Rules;
 
 /// A connection that takes part.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// The other side's address on this connection.
-    pub peer: SocketAddr,
+    pub(crate) peer: SocketAddr,
     /// Where it serves others; None until it has joined, and again when it has left.
-    pub serves: Option<SocketAddr>,
+    pub(crate) serves: Option<SocketAddr>,
     /// Chunks that it said it wants and does not have.
-    pub lacks: ChunkSet,
+    pub(crate) lacks: ChunkSet,
     /// Chunks that it said it has.
-    pub held: ChunkSet,
+    pub(crate) held: ChunkSet,
     /// When it came.
-    pub since: Instant,
+    pub(crate) since: Instant,
     /// When `held` last grew.
-    pub progress: Instant,
+    pub(crate) progress: Instant,
     /// Image bytes sent to it from here.
-    pub sent_bytes: u64,
+    pub(crate) sent_bytes: u64,
     /// How fast `held` grows, in bytes.
     pub(crate) income: Meter,
     /// What it says of its own sending.
-    pub passes_on: PassesOn,
+    pub(crate) passes_on: PassesOn,
     /// Where it stands among those who serve.
     turn: Option<Turn>,
 }
 
 /// What a node says of what it sends, and of whom it fetches from.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PassesOn {
+pub(crate) struct PassesOn {
     /// Image bytes that it has sent to others.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// How fast that grows.
     pub(crate) rate: Meter,
     /// How many it fetches from, this server included.
-    pub sources: u32,
+    pub(crate) sources: u32,
 }
 
 /// How often somebody was named to others, which is its load as far as is known here, and a random
@@ -58,7 +58,7 @@ type Turn = (u32, u64, Conn);
 
 impl Member {
     /// Whether news of these chunks are of use to it: it lacks one, or does not say what it lacks.
-    pub fn lacks_any(&self, chunks: &[ChunkId]) -> bool {
+    pub(crate) fn lacks_any(&self, chunks: &[ChunkId]) -> bool {
         let silent = self.lacks.is_empty() && self.held.is_empty();
         silent || chunks.iter().any(|chunk| self.lacks.contains(*chunk))
     }
@@ -66,7 +66,7 @@ impl Member {
 
 /// All connections that take part, by number.
 #[derive(Debug)]
-pub struct Members {
+pub(crate) struct Members {
     rules: Rules,
     layout: Layout,
     members: BTreeMap<Conn, Member>,
@@ -86,7 +86,7 @@ pub struct Members {
 
 impl Members {
     /// Nobody yet; `seed` drives the random choice among equals.
-    pub fn new(layout: Layout, rules: Rules, seed: u64) -> Members {
+    pub(crate) fn new(layout: Layout, rules: Rules, seed: u64) -> Members {
         Members {
             rules,
             layout,
@@ -101,7 +101,7 @@ impl Members {
     }
 
     /// A connection was made.
-    pub fn connected(&mut self, conn: Conn, peer: SocketAddr, now: Instant) {
+    pub(crate) fn connected(&mut self, conn: Conn, peer: SocketAddr, now: Instant) {
         let member = Member {
             peer,
             serves: None,
@@ -118,13 +118,13 @@ impl Members {
     }
 
     /// A connection ended; what was known of it.
-    pub fn disconnected(&mut self, conn: Conn, now: Instant) -> Option<Member> {
+    pub(crate) fn disconnected(&mut self, conn: Conn, now: Instant) -> Option<Member> {
         self.left(conn, now);
         self.members.remove(&conn)
     }
 
     /// It serves on `port` of the address that it called from.
-    pub fn joined(&mut self, conn: Conn, port: u16) -> Option<SocketAddr> {
+    pub(crate) fn joined(&mut self, conn: Conn, port: u16) -> Option<SocketAddr> {
         self.step_down(conn);
         let member = self.members.get_mut(&conn)?;
         let address = SocketAddr::new(member.peer.ip(), port);
@@ -139,7 +139,7 @@ impl Members {
     }
 
     /// It does not serve any longer.
-    pub fn left(&mut self, conn: Conn, now: Instant) {
+    pub(crate) fn left(&mut self, conn: Conn, now: Instant) {
         if let Some(served) = self.step_down(conn)
             && let Some(member) = self.members.get(&conn)
         {
@@ -185,7 +185,7 @@ impl Members {
     }
 
     /// It wants these chunks as well, and has none of them.
-    pub fn wants(&mut self, conn: Conn, chunks: impl Iterator<Item = ChunkId>) {
+    pub(crate) fn wants(&mut self, conn: Conn, chunks: impl Iterator<Item = ChunkId>) {
         let Some(member) = self.members.get_mut(&conn) else { return };
         if member.lacks == ChunkSet::default() {
             member.lacks = ChunkSet::empty(&self.layout);
@@ -196,7 +196,7 @@ impl Members {
     }
 
     /// It has these chunks; returns those that are news.
-    pub fn has(
+    pub(crate) fn has(
         &mut self,
         conn: Conn,
         chunks: impl Iterator<Item = ChunkId>,
@@ -228,7 +228,7 @@ impl Members {
     }
 
     /// It asks for chunks: what it reports from now on has come since it was connected.
-    pub fn asks(&mut self, conn: Conn) {
+    pub(crate) fn asks(&mut self, conn: Conn) {
         if let Some(member) = self.members.get_mut(&conn)
             && member.held == ChunkSet::default()
         {
@@ -237,7 +237,7 @@ impl Members {
     }
 
     /// It has sent so many bytes to others so far, and fetches from so many.
-    pub fn passes_on(&mut self, conn: Conn, bytes: u64, sources: u32, now: Instant) {
+    pub(crate) fn passes_on(&mut self, conn: Conn, bytes: u64, sources: u32, now: Instant) {
         let Some(member) = self.members.get_mut(&conn) else { return };
         let PassesOn { bytes: before, rate, sources: known } = &mut member.passes_on;
         // What it had sent before it came to this server is no rate.
@@ -248,51 +248,51 @@ impl Members {
     }
 
     /// What is known of a connection.
-    pub fn get(&self, conn: Conn) -> Option<&Member> {
+    pub(crate) fn get(&self, conn: Conn) -> Option<&Member> {
         self.members.get(&conn)
     }
 
     /// Image bytes were sent to it.
-    pub fn sent(&mut self, conn: Conn, bytes: u64) {
+    pub(crate) fn sent(&mut self, conn: Conn, bytes: u64) {
         if let Some(member) = self.members.get_mut(&conn) {
             member.sent_bytes = member.sent_bytes.saturating_add(bytes);
         }
     }
 
     /// All of them, in the order in which they came.
-    pub fn iter(&self) -> impl Iterator<Item = (Conn, &Member)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Conn, &Member)> {
         self.members.iter().map(|(conn, member)| (*conn, member))
     }
 
     /// Image bytes that came to nodes while they were connected, from anybody. Never falls: a node that
     /// leaves takes nothing away.
-    pub fn received_bytes(&self) -> u64 {
+    pub(crate) fn received_bytes(&self) -> u64 {
         self.received_bytes
     }
 
     /// Counts on from what came to nodes of the generation before.
-    pub fn count_on(&mut self, before: &Members) {
+    pub(crate) fn count_on(&mut self, before: &Members) {
         self.received_bytes = before.received_bytes;
     }
 
     /// How many left before they were whole, of those that are remembered.
-    pub fn left_unfinished(&self) -> usize {
+    pub(crate) fn left_unfinished(&self) -> usize {
         self.departed.len()
     }
 
     /// How many serve others.
-    pub fn serving(&self) -> usize {
+    pub(crate) fn serving(&self) -> usize {
         self.turns.len()
     }
 
     /// How many have joined and still lack something.
-    pub fn fetching(&self) -> usize {
+    pub(crate) fn fetching(&self) -> usize {
         let fetches = |m: &&Member| m.serves.is_some() && !m.lacks.is_empty();
         self.members.values().filter(fetches).count()
     }
 
     /// Lines of `status` about those who went away before they were whole.
-    pub fn status_of_departed(&self, now: Instant) -> String {
+    pub(crate) fn status_of_departed(&self, now: Instant) -> String {
         self.departed.status(now)
     }
 
@@ -307,7 +307,7 @@ impl Members {
 
     /// Sources for whoever asks on `conn`: the least named first, half of them near it, and the one
     /// before it on the ring of its subnet.
-    pub fn sources(&mut self, conn: Conn) -> Vec<SocketAddr> {
+    pub(crate) fn sources(&mut self, conn: Conn) -> Vec<SocketAddr> {
         let Some(asker) = self.members.get(&conn) else { return Vec::new() };
         let Rules { max_sources, near_sources, .. } = self.rules;
         let other = |turn: &&Turn| {

@@ -7,15 +7,15 @@ mod classic_clients;
 #[path = "classic_clients_off.rs"]
 mod classic_clients;
 mod departed;
-pub mod grants;
+mod grants;
 pub mod hub;
 mod manifest_queue;
-pub mod members;
-pub mod rate_limit;
+pub(crate) mod members;
+mod rate_limit;
 mod reports;
 pub mod server;
 pub mod session;
 pub mod tree;
-pub mod uploads;
+mod uploads;
 
 pub(crate) use classic_clients::SERVES_CLASSIC;

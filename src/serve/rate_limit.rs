@@ -9,7 +9,7 @@ const SAVED: Duration = Duration::from_millis(100);
 /// A limit on the bytes that are sent a second. Something of any size may begin as soon as what was
 /// sent before is paid for, so that the limit is kept exactly over time, however large the pieces.
 #[derive(Debug)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     bytes_per_s: NonZeroU64,
     /// When all that was sent is paid for.
     paid_at: Option<Instant>,
@@ -17,17 +17,17 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// Nothing was sent yet.
-    pub fn new(bytes_per_s: NonZeroU64) -> RateLimit {
+    pub(crate) fn new(bytes_per_s: NonZeroU64) -> RateLimit {
         RateLimit { bytes_per_s, paid_at: None }
     }
 
     /// Until when nothing more may be sent; None if it may be at once.
-    pub fn wait(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn wait(&self, now: Instant) -> Option<Instant> {
         self.paid_at.filter(|at| *at > now)
     }
 
     /// So many bytes are sent.
-    pub fn spend(&mut self, bytes: u64, now: Instant) {
+    pub(crate) fn spend(&mut self, bytes: u64, now: Instant) {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s.get());
         let price = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let earliest = now.checked_sub(SAVED).unwrap_or(now);

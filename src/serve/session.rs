@@ -290,15 +290,19 @@ impl Session {
                 Ok(stat::statfs(tree))
             }
             Message::Twstat { fid, stat } => {
-                match self.may_change(fid)? || stat::touches_nothing(&stat) {
-                    true => Ok(Message::Rwstat {}),
-                    false => Err(self.read_only()),
+                if self.may_change(fid)? || stat::touches_nothing(&stat) {
+                    Ok(Message::Rwstat {})
+                } else {
+                    Err(self.read_only())
                 }
             }
-            Message::Tsetattr { fid, .. } => match self.may_change(fid)? {
-                true => Ok(Message::Rsetattr {}),
-                false => Err(self.read_only()),
-            },
+            Message::Tsetattr { fid, .. } => {
+                if self.may_change(fid)? {
+                    Ok(Message::Rsetattr {})
+                } else {
+                    Err(self.read_only())
+                }
+            }
             Message::Tfsync { fid, .. } => self.fids.get(fid).map(|_| Message::Rfsync {}),
             Message::Tlock { fid, .. } => {
                 self.fids.get(fid).map(|_| Message::Rlock { status: LOCK_SUCCESS })
@@ -354,16 +358,18 @@ impl Session {
             return Err(Errno::EBUSY);
         }
         let tree = host.tree();
-        let mut node = match Arc::ptr_eq(tree, &from.tree) {
-            true => from.node,
-            false => tree.same_place(&from.tree, from.node).ok_or(Errno::ESTALE)?,
+        let mut node = if Arc::ptr_eq(tree, &from.tree) {
+            from.node
+        } else {
+            tree.same_place(&from.tree, from.node).ok_or(Errno::ESTALE)?
         };
         let mut wqid = List::new();
         for name in names {
             let is_there = |node: &Node| !matches!(node, Node::Control(file) if !host.has(*file));
-            let step = match tree.is_dir(node) {
-                true => tree.walk(node, name.0).filter(is_there).ok_or(Errno::ENOENT),
-                false => Err(Errno::ENOTDIR),
+            let step = if tree.is_dir(node) {
+                tree.walk(node, name.0).filter(is_there).ok_or(Errno::ENOENT)
+            } else {
+                Err(Errno::ENOTDIR)
             };
             let classic = || self.classic.walk(self.replies.dialect(), tree, node, name.0);
             node = match step.or_else(|errno| classic().ok_or(errno)) {

@@ -9,7 +9,7 @@ use crate::conn::Conn;
 
 /// The turns of one node's uploads.
 #[derive(Debug)]
-pub struct Uploads {
+pub(crate) struct Uploads {
     slots: usize,
     /// Who is being sent a chunk.
     active: BTreeMap<Conn, Turn>,
@@ -27,12 +27,12 @@ enum Turn {
 
 impl Uploads {
     /// Turns for this many uploads at a time.
-    pub fn new(slots: usize) -> Uploads {
+    pub(crate) fn new(slots: usize) -> Uploads {
         Uploads { slots, active: BTreeMap::new(), waiting: VecDeque::new() }
     }
 
     /// May `conn` send a chunk at once? If not, it waits in line.
-    pub fn ask(&mut self, conn: Conn) -> bool {
+    pub(crate) fn ask(&mut self, conn: Conn) -> bool {
         let free = self.active.len() < self.slots && self.waiting.is_empty();
         match self.active.get(&conn) {
             Some(Turn::Offered) => {}
@@ -50,13 +50,13 @@ impl Uploads {
     }
 
     /// A turn ended, or `conn` gave up what it was offered. Returns who is to be woken.
-    pub fn done(&mut self, conn: Conn) -> Option<Conn> {
+    pub(crate) fn done(&mut self, conn: Conn) -> Option<Conn> {
         self.active.remove(&conn);
         self.offer()
     }
 
     /// `conn` no longer waits. Returns who is to be woken.
-    pub fn cancel(&mut self, conn: Conn) -> Option<Conn> {
+    pub(crate) fn cancel(&mut self, conn: Conn) -> Option<Conn> {
         self.waiting.retain(|waiting| *waiting != conn);
         match self.active.get(&conn) {
             Some(Turn::Offered) => self.done(conn),
@@ -65,7 +65,7 @@ impl Uploads {
     }
 
     /// How many are being sent to.
-    pub fn active(&self) -> usize {
+    pub(crate) fn active(&self) -> usize {
         self.active.len()
     }
 

@@ -8,14 +8,14 @@ use crate::limits::MAX_GONE;
 use crate::serve::hub::totals::Totals;
 
 /// Between two samples.
-pub const EVERY: Duration = Duration::from_secs(2);
+pub(crate) const EVERY: Duration = Duration::from_secs(2);
 /// Most samples that are kept, which take about 10 KiB.
-pub const MOST: usize = 300;
+pub(crate) const MOST: usize = 300;
 
 /// Samples of a swarm, one for each interval of [`EVERY`]. An interval in which none was taken, because the
 /// machine was suspended or too busy, has none.
 #[derive(Debug)]
-pub struct History {
+pub(crate) struct History {
     begun: Instant,
     /// The last of them, the newest at the end.
     samples: VecDeque<Option<Sample>>,
@@ -38,19 +38,19 @@ struct Sample {
 
 impl History {
     /// Begins with a first sample.
-    pub fn new(now: Instant, totals: Totals) -> History {
+    pub(crate) fn new(now: Instant, totals: Totals) -> History {
         let mut samples = VecDeque::with_capacity(MOST);
         samples.push_back(Some(Sample::between((now, totals), (now, totals))));
         History { begun: now, samples, next: 1, last: (now, totals) }
     }
 
     /// When the next sample is due.
-    pub fn deadline(&self) -> Instant {
+    pub(crate) fn deadline(&self) -> Instant {
         self.begun + EVERY * self.next
     }
 
     /// Takes a sample if one is due by now.
-    pub fn record(&mut self, now: Instant, totals: Totals) {
+    pub(crate) fn record(&mut self, now: Instant, totals: Totals) {
         let age = now.saturating_duration_since(self.begun);
         let interval = u32::try_from(age.as_millis() / EVERY.as_millis()).unwrap_or(u32::MAX - 1);
         let Some(missed) = interval.checked_sub(self.next) else { return };
@@ -70,7 +70,7 @@ impl History {
     }
 
     /// The newest totals, and all samples as lists of numbers, `null` where there is none.
-    pub fn to_json(&self, now: Instant) -> String {
+    pub(crate) fn to_json(&self, now: Instant) -> String {
         let (at, totals) = self.last;
         let newest = self.samples.back().copied().flatten().unwrap_or_default();
         let age = now.saturating_duration_since(at).as_secs_f64();

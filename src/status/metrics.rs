@@ -7,10 +7,10 @@ use super::{Node, State, Status};
 use crate::control::status::Progress;
 
 /// The type of the text (OpenMetrics 1.0, section 4.2.1).
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The text of `.xget/status` as OpenMetrics.
-pub fn metrics(text: &str) -> String {
+pub(crate) fn metrics(text: &str) -> String {
     let status = Status::parse(text);
     let server = status.server;
     // Who has come again may still be there from before: the last line counts, as no sample may be

@@ -4,11 +4,11 @@
 //! its log. Readers skip words that they do not know, and do without those that are not there.
 
 #[cfg(feature = "master")]
-pub mod history;
+pub(crate) mod history;
 #[cfg(feature = "master")]
-pub mod metrics;
+pub(crate) mod metrics;
 pub mod show;
-pub mod table;
+mod table;
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -137,7 +137,7 @@ impl Node {
 /// Each line is words `NAME=VALUE`. Numbers stay numbers, `A/B` becomes a list of two numbers, and
 /// everything else is a string. Words without `=` are left out, so that a later server may add some. A node
 /// has what follows from its words as well: `subnet`, `state`, and while it fetches `seconds_left`.
-pub fn to_json(text: &str) -> String {
+pub(crate) fn to_json(text: &str) -> String {
     let mut lines = text.lines().map(Words);
     let server = lines.next().unwrap_or(Words(""));
     let (log, nodes): (Vec<_>, Vec<_>) = lines.partition(|line| line.is_log());

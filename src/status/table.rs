@@ -10,15 +10,15 @@ use crate::units::{bytes, quantity, rate};
 
 /// How much room there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub(crate) struct Room {
     /// Lines in all. Those who need attention most come first; what does not fit is counted.
-    pub lines: usize,
+    pub(crate) lines: usize,
     /// Columns of each line; longer ones are cut.
-    pub columns: usize,
+    pub(crate) columns: usize,
 }
 
 /// The text of `.xget/status` as a table, cut to fit if there is only so much `room`.
-pub fn table(text: &str, room: Option<Room>) -> String {
+pub(crate) fn table(text: &str, room: Option<Room>) -> String {
     let status = Status::parse(text);
     let mut nodes = [status.departed.as_slice(), &status.nodes].concat();
     nodes.sort_by_cached_key(|node| urgency(*node, &status));

@@ -13,7 +13,7 @@ const ME: &str = "me";
 
 impl Hub {
     /// Whether [`Hub::next_checksum`] has something to compute.
-    pub fn wants_checksum(&self) -> bool {
+    pub(crate) fn wants_checksum(&self) -> bool {
         self.classic.wants_checksum()
     }
 }

@@ -8,7 +8,7 @@ use super::Hub;
 use crate::serve::members::Member;
 
 /// A node that lacks something and has received nothing for this long counts as stalled.
-pub const STALLED_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// The nodes that have joined, at one moment, and what is served.
 ///
