@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_reads_back() {
+    fn every_printed_line_reads_back() {
         let generation = blake3::hash(b"a tree");
         for role in [Role::Master, Role::Node] {
             let header = HaveHeader { generation, role };

@@ -1,4 +1,5 @@
-//! Who is in the swarm, where they serve, and whom to send a newcomer to.
+//! The connections that take part in the swarm: where they serve, what they hold, and which of them are
+//! named as sources to others.
 
 #[cfg(feature = "classic")]
 mod whole;
@@ -76,7 +77,7 @@ pub(crate) struct Members {
     near: BTreeMap<Subnet, BTreeSet<Turn>>,
     /// Those who serve by their places on the ring of their subnet.
     rings: BTreeMap<Subnet, BTreeMap<Position, Conn>>,
-    /// Those who went away before they were whole.
+    /// Nodes that departed before they were whole.
     departed: Departed,
     /// Image bytes that came to nodes while they were connected, as they say.
     received_bytes: u64,
@@ -291,7 +292,7 @@ impl Members {
         self.members.values().filter(fetches).count()
     }
 
-    /// Lines of `status` about those who went away before they were whole.
+    /// Lines of `status` about nodes that departed before they were whole.
     pub(crate) fn status_of_departed(&self, now: Instant) -> String {
         self.departed.status(now)
     }
@@ -349,13 +350,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_sent_to_itself() {
+    fn a_node_is_not_named_to_itself() {
         let mut members = members(&["10.0.0.1", "10.0.0.2"]);
         assert_eq!(members.sources(Conn(0)), ["10.0.0.2:20004".parse().unwrap()]);
     }
 
     #[test]
-    fn who_has_left_is_not_named() {
+    fn a_node_that_has_left_is_not_named() {
         let mut members = members(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         members.left(Conn(1), Instant::now());
         members.disconnected(Conn(2), Instant::now());
@@ -385,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_is_told_who_comes_before_it_on_the_ring_of_its_subnet() {
+    fn a_node_is_told_its_predecessor_on_the_ring_of_its_subnet() {
         let addresses: Vec<String> = (1..=60).map(|i| format!("10.0.{}.{i}", i % 2)).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let mut members = members(&addresses);
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_joined_again_stays_on_the_ring_when_its_first_connection_ends() {
+    fn a_node_that_has_joined_again_stays_on_the_ring_when_its_first_connection_ends() {
         let mut members = members(&["10.0.0.1", "10.0.0.2"]);
         let [one, other] = [1, 2].map(|n| SocketAddr::new([10, 0, 0, n].into(), 20_004));
         members.connected(Conn(2), other, Instant::now());
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn who_goes_away_unfinished_is_remembered_until_it_is_back() {
+    fn a_node_that_departs_unfinished_is_remembered_until_it_is_back() {
         let mut members = members(&["10.0.0.1", "10.0.0.2"]);
         let chunks = || Layout::for_image(1 << 20).iter();
         let now = Instant::now();
@@ -434,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_joined_again_is_not_gone_when_its_first_connection_ends() {
+    fn a_node_that_has_joined_again_has_not_departed_when_its_first_connection_ends() {
         let mut members = members(&["10.0.0.1"]);
         let now = Instant::now();
         members.wants(Conn(0), Layout::for_image(1 << 20).iter());
@@ -446,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_late_is_not_named_to_everybody() {
+    fn a_late_node_is_not_named_to_all_others() {
         let addresses: Vec<String> = (1..=33).map(|i| format!("10.0.0.{i}")).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
         let mut members = members(&addresses);

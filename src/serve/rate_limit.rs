@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_sent_does_not_add_up() {
+    fn unused_rate_does_not_accumulate() {
         let mut allowance = RateLimit::new(NonZeroU64::new(1000).unwrap());
         let later = Instant::now() + Duration::from_secs(60);
         allowance.spend(1000, later);

@@ -2,11 +2,12 @@
 //!
 //! A [`Session`] is fed the bytes that arrive and hands out [`Output`]s in the order in which they
 //! must leave. It reads no file itself: the bytes of files go out as [`Output::Data`], so that the
-//! driver may send them by sendfile(2). What it cannot know, namely the tree, the control files and
-//! whose turn it is, it asks its [`Host`]; the master, the node and the tests each have one.
+//! driver may send them by sendfile(2). It asks its [`Host`] for the tree, for the control files and
+//! for turns to send. The master, the node and the tests each have one.
 //!
-//! A request that has to wait (for a chunk, a grant, a turn) is *parked* without holding up those
-//! after it, and is tried again by [`Session::resume`].
+//! A read that has to wait (for a chunk, a grant, a turn) is *parked* without holding up the requests
+//! after it, and is tried again by [`Session::resume`]. This file decides what each request gets; its
+//! parts are in files of their own: `fids`, `parked` reads, and `replies` with what leaves.
 
 mod access;
 mod answer;

@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_node_wrote_is_one_string_whatever_it_holds() {
+    fn a_log_message_is_one_string_whatever_it_holds() {
         assert_eq!(
             to_json("held=3/8\nlog=10.0.0.1:20004 seconds=1.5 text=a=1 text=2 \"\n"),
             "{\"server\":{\"held\":[3,8]},\"nodes\":[],\
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_writes_cannot_break_out_of_a_string() {
+    fn a_servers_words_cannot_break_out_of_a_string() {
         assert_eq!(
             to_json("a=\"},\\\u{1}\n"),
             "{\"server\":{\"a\":\"\\\"},\\\\\\u0001\"},\"nodes\":[],\"log\":[]}\n"

@@ -221,7 +221,7 @@ NODE            SUBNET       HELD         IN    OUT  BY MASTER  SOURCES  JOINED 
     }
 
     #[test]
-    fn who_is_in_trouble_comes_first_and_who_is_whole_last() {
+    fn nodes_in_trouble_come_first_and_whole_nodes_last() {
         let text = SERVER.to_owned()
             + &node(1, 16, "")
             + &node(2, 9, "")
@@ -237,7 +237,7 @@ NODE            SUBNET       HELD         IN    OUT  BY MASTER  SOURCES  JOINED 
     }
 
     #[test]
-    fn who_is_gone_comes_first_and_is_no_part_of_what_is_there() {
+    fn departed_nodes_come_first_and_are_not_counted_as_nodes() {
         let text = SERVER.to_owned()
             + &node(1, 8, "")
             + "gone=10.0.0.2:20004 held=1/16 quiet_seconds=130.0\n"
@@ -251,13 +251,13 @@ NODE            SUBNET       HELD         IN    OUT  BY MASTER  SOURCES  JOINED 
     }
 
     #[test]
-    fn the_last_trouble_is_told_though_its_node_is_gone() {
+    fn the_last_problem_is_shown_though_its_node_has_departed() {
         let text = SERVER.to_owned() + "log=10.0.0.9:1 seconds=130.0 text=gone\n";
         assert!(table(&text, None).ends_with("\nlast problem: 10.0.0.9:1: gone (2 min ago)\n"));
     }
 
     #[test]
-    fn what_does_not_fit_is_counted() {
+    fn rows_that_do_not_fit_are_counted() {
         let nodes: String = (1..=100).map(|n| node(n, u32::from(n) % 16, "")).collect();
         let text = SERVER.to_owned() + &nodes;
         let table = table(&text, Some(Room { lines: 10, columns: 40 }));
@@ -274,14 +274,14 @@ NODE            SUBNET       HELD         IN    OUT  BY MASTER  SOURCES  JOINED 
     }
 
     #[test]
-    fn words_that_are_missing_or_make_no_sense_are_no_harm() {
+    fn missing_and_malformed_words_do_no_harm() {
         for text in ["", "\n\n", "node=\n", "x\nnode=a held=9/0 seconds=-1\nlog=\n"] {
             assert!(!table(text, None).is_empty());
         }
     }
 
     #[test]
-    fn what_a_node_says_cannot_move_the_cursor() {
+    fn a_log_message_cannot_move_the_cursor() {
         let text = SERVER.to_owned() + &node(1, 1, "") + "log=10.0.0.1:20004 text=\x1b[2Jgone\n";
         assert!(!table(&text, None).contains('\x1b'));
     }

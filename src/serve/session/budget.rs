@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_may_have_a_little_though_nothing_is_left() {
+    fn every_connection_may_hold_a_little_though_the_budget_is_exhausted() {
         let mut budget = Budget::new(0);
         for _ in 0..100 {
             let mut held = 0;
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_taken_again() {
+    fn memory_that_is_given_back_can_be_taken_again() {
         let mut budget = Budget::new(1 << 20);
         let mut held = 0;
         take_all(&mut budget, &mut held);

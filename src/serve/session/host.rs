@@ -1,4 +1,4 @@
-//! What a session asks of whoever it serves for.
+//! What a session asks of the server that it belongs to.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::control::Control;
 use crate::p9::errno::Errno;
 use crate::serve::tree::Tree;
 
-/// What a session asks of whoever it serves for.
+/// What a session asks of the server that it belongs to.
 pub trait Host: ClassicHost {
     /// What is served at present.
     fn tree(&self) -> &Arc<Tree>;
 
-    /// What the fids of all its connections hold.
+    /// The memory that the fids of all connections may hold.
     fn budget(&mut self) -> &mut Budget;
 
     /// Is there such a control file at present?
@@ -41,8 +41,8 @@ pub trait Host: ClassicHost {
     /// A paced reply has left, or was dropped.
     fn sent(&mut self, at: At, range: &Range<u64>);
 
-    /// The connection waits for this control file no longer: its last request that did was given up.
-    /// Or all of them are about to be made again; those for the image are, without this call, unless
-    /// the tree has changed.
+    /// The connection no longer waits for this control file: its last request that did was given up,
+    /// or all of them are about to be made again. Requests for the image are made again without this
+    /// call unless the tree has changed.
     fn cancel(&mut self, at: At, file: Control);
 }

@@ -63,7 +63,7 @@ fn the_address_is_the_connections_and_only_the_port_is_taken_from_the_text() {
 }
 
 #[test]
-fn clients_that_come_at_once_make_a_tree_and_no_chain() {
+fn clients_that_come_at_once_form_a_tree_and_not_a_chain() {
     let mut cluster = Cluster::new();
     let told: Vec<String> = (1..=5).map(|n| cluster.fetch(n)).collect();
     assert_eq!(told[0], "me");
@@ -74,7 +74,7 @@ fn clients_that_come_at_once_make_a_tree_and_no_chain() {
 }
 
 #[test]
-fn who_asks_again_is_not_sent_to_those_that_draw_from_it() {
+fn a_client_that_asks_again_is_not_sent_to_its_own_clients() {
     let mut cluster = Cluster::new();
     cluster.fetch(1);
     cluster.fetch(2);
@@ -82,7 +82,7 @@ fn who_asks_again_is_not_sent_to_those_that_draw_from_it() {
 }
 
 #[test]
-fn who_withdraws_or_hangs_up_is_named_and_counted_no_longer() {
+fn a_client_that_withdraws_or_hangs_up_is_no_longer_named_or_counted() {
     let mut cluster = Cluster::new();
     cluster.fetch(1);
     assert!(cluster.status().contains("serves_files=1 serves=10.0.0.1:7001"));
@@ -110,7 +110,7 @@ fn changed(file_too: bool) -> Arc<Tree> {
 }
 
 #[test]
-fn who_draws_a_file_that_changes_from_another_client_is_hung_up_on() {
+fn a_client_that_fetches_a_changed_file_from_another_client_is_hung_up_on() {
     let mut cluster = Cluster::new();
     cluster.fetch(1);
     cluster.hub.classic_checksum(cluster.at(1), cluster.file);
@@ -127,7 +127,7 @@ fn who_draws_a_file_that_changes_from_another_client_is_hung_up_on() {
 }
 
 #[test]
-fn who_draws_a_file_that_stays_as_it_is_goes_on() {
+fn a_client_that_fetches_an_unchanged_file_from_another_client_goes_on() {
     let mut cluster = Cluster::new();
     cluster.fetch(1);
     cluster.hub.publish(changed(false), 4, 1, cluster.now);
@@ -157,7 +157,7 @@ fn a_new_node_is_never_told_of_a_classic_client() {
 }
 
 #[test]
-fn a_checksum_is_found_out_once_and_given_to_all() {
+fn a_checksum_is_computed_once_for_all_clients() {
     let mut cluster = Cluster::new();
     let (one, two) = (cluster.at(1), cluster.at(2));
     assert_eq!(cluster.hub.classic_checksum(one, cluster.file), Answer::Wait);
@@ -170,7 +170,7 @@ fn a_checksum_is_found_out_once_and_given_to_all() {
 }
 
 #[test]
-fn text_that_is_no_offer_is_refused() {
+fn a_malformed_offer_is_refused() {
     let mut cluster = Cluster::new();
     for text in [&b""[..], b"0 me\0", b"65536 me\0", b"\xff me\0", b"x"] {
         let refused = cluster.hub.classic_offer(cluster.at(1), cluster.file, text);

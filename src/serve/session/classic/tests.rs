@@ -47,7 +47,7 @@ fn log_reads_as_a_short_decimal_level_and_takes_lines() {
 }
 
 #[test]
-fn a_file_is_a_directory_to_who_opened_log_and_a_file_to_others() {
+fn a_file_is_a_directory_to_a_client_that_opened_log_and_a_file_to_others() {
     assert_eq!(mode(&mut classic(), FID, "boot.cfg"), DMDIR | 0o555);
     let mut other = Peer::new(Dialect::Unix);
     assert_eq!(mode(&mut other, FID, "boot.cfg"), 0o644);
@@ -95,7 +95,7 @@ fn redir_says_me_where_nobody_else_serves() {
 }
 
 #[test]
-fn a_classic_data_read_is_never_answered_with_an_error_the_connection_ends() {
+fn a_failed_data_read_ends_the_connection_of_a_classic_client() {
     let mut peer = classic();
     peer.open(FID, "boot.cfg/data");
     peer.say(7, &read(FID, 0, 10));
@@ -152,7 +152,7 @@ fn more_reads_wait_than_of_ordinary_clients() {
 }
 
 #[test]
-fn nothing_of_it_is_seen_in_other_dialects() {
+fn other_dialects_show_no_classic_files() {
     for dialect in [Dialect::Plain, Dialect::Linux] {
         let mut peer = Peer::new(dialect);
         let log = Message::Twalk { fid: ROOT_FID, newfid: FID, wname: names(&["log"]) };
@@ -171,7 +171,7 @@ fn a_client_that_has_looked_around_finds_no_log() {
 }
 
 #[test]
-fn what_is_no_avail_is_read_only() {
+fn all_files_but_avail_are_read_only() {
     let mut peer = classic();
     for part in ["data", "redir", "checksum"] {
         peer.walk(FID, &format!("boot.cfg/{part}"));
