@@ -11,7 +11,7 @@ use crate::serve::tree::Tree;
 pub(crate) const SERVES_CLASSIC: bool = false;
 
 #[derive(Debug, Default)]
-pub(super) struct ClassicClients;
+pub(super) struct ClassicClients {}
 
 impl ClassicClients {
     pub(super) fn after_change(self, _: &Tree, _: &Tree) -> ClassicClients {

@@ -28,7 +28,7 @@ impl fmt::Display for ReadFailed {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct State;
+pub(super) struct State {}
 
 impl State {
     pub(super) fn notice(&mut self, _: &Message<'_>) {}
