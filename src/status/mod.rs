@@ -11,7 +11,6 @@ pub mod show;
 mod table;
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use crate::control::status::{
     LogLine, NodeLine, Progress, ServerLine, StatusLine, Words, is_number,
