@@ -302,7 +302,8 @@ impl<'s> Cluster<'s> {
         }
     }
 
-    /// The run is over and not every node is whole: a violation, unless nobody holds what is missing.
+    /// The run is over and not every node is whole: a violation, unless nobody holds what they miss. Without
+    /// the master, a node that has no manifest cannot finish.
     fn timed_out(self) -> Result<Outcome, Violation> {
         let all = ChunkSet::full(self.served.manifest.layout());
         let master = self.machines.first().is_some_and(|machine| machine.host.is_some());

@@ -1,15 +1,15 @@
 //! A whole cluster in one thread under a virtual clock. The same seed has the same outcome.
 //!
-//! Master and nodes run the program's own [`crate::engine`], driven as the real drivers drive it. Only
-//! what is below is simulated: links of a given rate and delay, connections that share them, and
-//! faults of hosts. Every byte travels and is hashed; what a node reports as verified is compared
-//! with what it should be.
+//! Master and nodes run the program's own [`crate::fetch::manifest`] and [`crate::engine`], driven as the
+//! real drivers drive them. Only what is below is simulated: links of a given rate and delay, connections
+//! that share them, and faults of hosts. Every byte travels and is hashed; what a node reports as
+//! verified is compared with what it should be.
 //!
 //! A [`Scenario`] describes a cluster and its faults; [`Scenario::run`] returns the [`Outcome`], or the
 //! [`Violation`] that was found.
 //!
-//! What it leaves out: the reading of the manifest before a fetch, the headers of TCP and its slow
-//! start, lost packets, and the time that programs take to compute.
+//! What it leaves out: the headers of TCP and its slow start, lost packets, and the time that programs
+//! take to compute.
 
 mod cluster;
 mod content;
