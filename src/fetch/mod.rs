@@ -4,40 +4,38 @@
 //! do: dial, send, close. Chunks are hashed here as their bytes come, so that none is ever held in memory as a whole,
 //! and only a chunk with the right hash is reported as verified.
 //!
-//! `scheduler` chooses which chunk is asked of whom, `candidates` which nodes are dialed, `source` is one
-//! connection; `timers` names all that happens because time has passed. Before all that, [`manifest`] gets the
-//! manifest.
+//! `scheduler` chooses which chunk is asked of whom, `dial` and `candidates` which nodes are dialed; `source` is one
+//! connection, on which `control_files` are read and written and chunks are on their way (`transfer`). `timers` names
+//! all that happens because time has passed. Before all that, [`manifest`] gets the manifest.
 
 mod candidates;
 pub mod control_client;
+mod control_files;
+mod dial;
+mod event;
 pub mod manifest;
 pub mod retry;
 mod scheduler;
 mod source;
 mod timers;
+mod transfer;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::conn::Conn;
-use crate::control::{Control, HaveHeader, Join, Report, Role, SourceAddress, parse_grant};
-use crate::image::chunks::{ChunkId, ChunkSet, parse_run};
+use crate::control::Control;
+use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
-use crate::level::Level;
-use crate::limits::{
-    BAN, CONNECTING, MAX_LOG_LINE_BYTES, MAX_MUTE_DOUBLINGS, MAX_REFUSED_CHUNKS, MAX_TROUBLES,
-    MAX_WRONG_CHUNKS, MUTE, MUTE_HOME,
-};
-use crate::p9::client::Broken;
+use crate::limits::{BAN, MAX_LOG_LINE_BYTES, MAX_REFUSED_CHUNKS, MAX_TROUBLES};
 use crate::p9::errno::Errno;
 use crate::random::next_random;
 use crate::swarm::rules::Rules;
-use candidates::{Candidate, Candidates, backoff};
-use control_client::CallError;
+use candidates::{Candidates, backoff};
+pub use event::{Event, Fault};
 use scheduler::{Command, Scheduler};
 use source::{Arrived, Source, Token};
 use timers::{Timer, Timers};
@@ -75,61 +73,6 @@ pub enum Action {
     Report(Event),
 }
 
-/// Something that an administrator may want to know.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// A connection ended, or could not be made.
-    Closed(SocketAddr, String),
-    /// A source is no longer used.
-    Dropped(SocketAddr, Fault),
-    /// A source sent a chunk with a wrong hash.
-    WrongChunk(SocketAddr, ChunkId),
-    /// A 9P message, both ways.
-    Message(SocketAddr, String),
-    /// An address of the origin has not sent the manifest.
-    Unanswered(SocketAddr, CallError),
-    /// Likewise, and another is asked.
-    TryingNext(SocketAddr, CallError, SocketAddr),
-    /// The manifest could not be had from anybody, which is tried again after this time.
-    Retrying(String, Duration),
-}
-
-impl Event {
-    /// How much it matters.
-    pub fn level(&self) -> Level {
-        match self {
-            Event::WrongChunk(..) | Event::TryingNext(..) | Event::Retrying(..) => Level::Warning,
-            Event::Message(..) => Level::Debug,
-            Event::Closed(..) | Event::Dropped(..) | Event::Unanswered(..) => Level::Info,
-        }
-    }
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::Closed(address, why) => write!(f, "{address}: {why}"),
-            Event::Dropped(address, fault) => {
-                write!(f, "{address}: {fault}; no longer used as a source")
-            }
-            Event::WrongChunk(address, chunk) => {
-                write!(
-                    f,
-                    "{address} sent chunk {chunk} with a wrong hash; fetching it from another source"
-                )
-            }
-            Event::Message(address, line) => write!(f, "{address} {line}"),
-            Event::Unanswered(address, error) => write!(f, "{address}: {error}"),
-            Event::TryingNext(address, error, next) => {
-                write!(f, "{address}: {error}; trying {next}")
-            }
-            Event::Retrying(error, wait) => {
-                write!(f, "{error}; retrying in {:.1} s", wait.as_secs_f64())
-            }
-        }
-    }
-}
-
 /// What is to be stored.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
@@ -142,36 +85,6 @@ pub enum Incoming<'a> {
     },
     /// All bytes of this chunk were given out before, and they have the right hash.
     Verified(ChunkId),
-}
-
-/// Why a source is not used any longer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// It breaks the protocol.
-    Broken(Broken),
-    /// It refused something without which nothing can be had from it.
-    Refused(Control, Errno),
-    /// A line of a control file is malformed.
-    Malformed(Control),
-    /// It serves another generation.
-    OtherGeneration,
-    /// It sent wrong chunks.
-    WrongChunks,
-    /// It was asked for chunks, and nothing came.
-    Silent,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Broken(broken) => write!(f, "{broken}"),
-            Fault::Refused(file, errno) => write!(f, "refused .xget/{}: {errno}", file.name()),
-            Fault::Malformed(file) => write!(f, "sent an invalid line in .xget/{}", file.name()),
-            Fault::OtherGeneration => write!(f, "serves another generation"),
-            Fault::WrongChunks => write!(f, "sent chunks with wrong hashes"),
-            Fault::Silent => write!(f, "does not send requested chunks"),
-        }
-    }
 }
 
 /// How long a fetch goes on without success.
@@ -443,21 +356,6 @@ impl Fetch {
         }
     }
 
-    /// A node that serves has come to be known.
-    fn learn(&mut self, address: SocketAddr) {
-        if !self.origin.addresses.contains(&address) && self.candidates.learn(address) {
-            self.changed = true;
-            if self.candidates.is_near(address) {
-                self.scheduler.ring().add(address);
-            }
-        }
-    }
-
-    /// Whether it goes to a node of another subnet.
-    fn is_far(&self, source: &Source) -> bool {
-        !source.is_origin && !self.candidates.is_near(source.address)
-    }
-
     /// A connection was made from the local address `own`.
     pub fn connected(&mut self, conn: Conn, own: IpAddr, now: Instant) {
         self.changed = true;
@@ -505,14 +403,6 @@ impl Fetch {
         } else {
             self.candidates.failed(source.address, now);
         }
-    }
-
-    fn look_up_again(&mut self, now: Instant) {
-        let stranded = self.stranded(now);
-        if stranded >= MAY_HAVE_MOVED && stranded > self.looked_up {
-            self.actions.push_back(Action::Resolve);
-        }
-        self.looked_up = stranded;
     }
 
     /// The requests that are to be sent to a source; None if there are none.
@@ -637,93 +527,6 @@ impl Fetch {
         }
     }
 
-    fn drop_silent(&mut self, conn: Conn, now: Instant) {
-        if let Some(source) = self.sources.get(&conn) {
-            self.accuse(source.address, source.is_origin, Fault::Silent);
-        }
-        self.lose(conn, now);
-        self.actions.push_back(Action::Close(conn));
-    }
-
-    /// Ends connections to those who take calls and say nothing: they keep others from a place. Twice the time is
-    /// waited from then on, until somebody speaks: behind a very slow link, or in a storm, nobody is heard in time,
-    /// and to hang up and dial again only makes more of it.
-    fn drop_mute(&mut self, now: Instant) {
-        let mute: Vec<Conn> = self
-            .sources
-            .iter()
-            .filter(|(_, source)| self.mute_at(source).is_some_and(|at| at <= now))
-            .map(|(conn, _)| *conn)
-            .collect();
-        self.mute_doublings = (self.mute_doublings + 1).min(MAX_MUTE_DOUBLINGS);
-        for conn in mute {
-            self.drop_silent(conn, now);
-        }
-        self.set_greeting_timers();
-    }
-
-    /// When a source has said nothing for too long.
-    fn mute_at(&self, source: &Source) -> Option<Instant> {
-        let patience = if source.is_origin { MUTE_HOME } else { MUTE };
-        let patience = patience.saturating_mul(1 << self.mute_doublings);
-        source.role.is_none().then(|| source.since + patience)
-    }
-
-    fn set_greeting_timers(&mut self) {
-        let due: Vec<(Conn, Instant)> = self
-            .sources
-            .iter()
-            .filter_map(|(conn, source)| Some((*conn, self.mute_at(source)?)))
-            .collect();
-        for (conn, at) in due {
-            self.timers.set(Timer::Greet(conn), at);
-        }
-    }
-
-    /// Somebody has said or sent something: others have no more time than usual from now on.
-    fn somebody_speaks(&mut self) {
-        if std::mem::take(&mut self.mute_doublings) != 0 {
-            self.set_greeting_timers();
-        }
-    }
-
-    fn request(&mut self, conn: Conn, chunk: ChunkId, now: Instant) {
-        let apart = self.sources.values().any(|source| {
-            source.transfers.iter().any(|other| other.chunk == chunk && other.apart.is_none())
-        });
-        let range = self.manifest.layout().range(chunk);
-        let Some(source) = self.sources.get_mut(&conn) else { return };
-        if !source.fetch(chunk, &range, apart) {
-            // Too many small pieces: this source has to wait until some of them have come.
-            self.scheduler.ended(conn, chunk, false, now);
-        }
-    }
-
-    /// Bytes of a chunk: hashed, then stored at once or kept apart.
-    fn chunk_bytes<'a>(
-        &mut self,
-        conn: Conn,
-        chunk: ChunkId,
-        offset: u64,
-        bytes: &'a [u8],
-        now: Instant,
-    ) -> Option<Incoming<'a>> {
-        self.scheduler.progressed(conn, chunk, now);
-        let needed = self.missing().contains(chunk);
-        let range = self.manifest.layout().range(chunk);
-        let source = self.sources.get_mut(&conn)?;
-        let transfer = source.transfers.iter_mut().find(|transfer| transfer.chunk == chunk)?;
-        // Pieces come in the order in which they were asked for; a gap ends as a wrong hash.
-        transfer.hasher.update(bytes);
-        transfer.came += bytes.len() as u64;
-        if let Some(apart) = &mut transfer.apart {
-            apart.extend_from_slice(bytes);
-            return None;
-        }
-        let image_offset = range.start.saturating_add(offset);
-        needed.then_some(Incoming::Bytes { image_offset, bytes: Cow::Borrowed(bytes) })
-    }
-
     fn read_ended(
         &mut self,
         conn: Conn,
@@ -746,334 +549,6 @@ impl Fetch {
             }
             _ => Ok(()),
         }
-    }
-
-    fn piece_ended(
-        &mut self,
-        conn: Conn,
-        chunk: ChunkId,
-        offset: u32,
-        count: u32,
-        now: Instant,
-    ) -> Result<(), Fault> {
-        let range = self.manifest.layout().range(chunk);
-        let expected = range.end - range.start;
-        let Some(source) = self.sources.get_mut(&conn) else { return Ok(()) };
-        let Some(i) = source.transfers.iter().position(|t| t.chunk == chunk) else { return Ok(()) };
-        if let Some(transfer) = source.transfers.get_mut(i) {
-            transfer.tags.retain(|(piece, _)| *piece != offset);
-            if transfer.came < expected && count > 0 && !transfer.tags.is_empty() {
-                return Ok(());
-            }
-        }
-        let transfer = source.transfers.swap_remove(i);
-        for (_, tag) in &transfer.tags {
-            source.client.flush(*tag);
-        }
-        let address = source.address;
-        let right = self.manifest.hash(chunk) == Some(&transfer.hasher.finalize());
-        self.changed = true;
-        let since = self.scheduler.asked_since(conn, chunk);
-        let needed = self.scheduler.missing().contains(chunk);
-        self.scheduler.ended(conn, chunk, right, now);
-        let share = self.shares.entry(address).or_default();
-        if !right {
-            share.wrong = share.wrong.saturating_add(1);
-            source.wrong += 1;
-            // A source that lies once and is dialed again has lied twice; but the files of the origin may have
-            // changed under it.
-            let wrong = if source.is_origin { source.wrong } else { share.wrong };
-            self.trouble(&format!("{address} sent chunk {chunk} with a wrong hash"));
-            self.actions.push_back(Action::Report(Event::WrongChunk(address, chunk)));
-            return if wrong >= MAX_WRONG_CHUNKS { Err(Fault::WrongChunks) } else { Ok(()) };
-        }
-        if let Some(since) = since {
-            self.scheduler.measured(conn, now.saturating_duration_since(since));
-        }
-        if !needed {
-            return Ok(());
-        }
-        share.bytes = share.bytes.saturating_add(expected);
-        source.brought += 1;
-        source.refused = 0;
-        if let Some(bytes) = transfer.apart {
-            let bytes = Cow::Owned(bytes);
-            self.ready.push_back(Incoming::Bytes { image_offset: range.start, bytes });
-        }
-        self.order.push(chunk);
-        self.progress = Some(now);
-        self.somebody_speaks();
-        self.ready.push_back(Incoming::Verified(chunk));
-        Ok(())
-    }
-
-    /// A piece of a control file has come.
-    fn text(&mut self, conn: Conn, file: Control, bytes: &[u8], now: Instant) -> Result<(), Fault> {
-        let Some(source) = self.sources.get_mut(&conn) else { return Ok(()) };
-        let lines = match file {
-            Control::Have => &mut source.have,
-            Control::Next => &mut source.next,
-            _ => &mut source.redir,
-        };
-        let malformed = Fault::Malformed(file);
-        for line in lines.add(bytes).ok_or(malformed.clone())?.lines() {
-            match file {
-                Control::Have => self.have_line(conn, line, now)?,
-                Control::Next => {
-                    let chunk = parse_grant(line, self.manifest.layout());
-                    self.scheduler.granted(conn, chunk.ok_or(malformed.clone())?, now);
-                }
-                _ => self.learn(SourceAddress::parse(line).ok_or(malformed.clone())?.0),
-            }
-        }
-        Ok(())
-    }
-
-    fn have_line(&mut self, conn: Conn, line: &str, now: Instant) -> Result<(), Fault> {
-        let malformed = Fault::Malformed(Control::Have);
-        let Some(source) = self.sources.get_mut(&conn) else { return Ok(()) };
-        if source.role.is_none() {
-            let header = HaveHeader::parse(line).ok_or(malformed)?;
-            if header.generation != self.manifest.generation() {
-                return Err(Fault::OtherGeneration);
-            }
-            self.greeted(conn, header.role, now);
-            return Ok(());
-        }
-        for chunk in parse_run(line, self.manifest.layout()).ok_or(malformed.clone())? {
-            self.scheduler.has(conn, chunk, now);
-            source.named += 1;
-        }
-        // Each chunk comes once: a short line that names all of them again is much work.
-        let most = 2 * u64::from(self.manifest.layout().count());
-        if source.named > most { Err(malformed) } else { Ok(()) }
-    }
-
-    /// A source has said what it is: it can be asked from now on.
-    fn greeted(&mut self, conn: Conn, role: Role, now: Instant) {
-        let Some(source) = self.sources.get_mut(&conn) else { return };
-        let address = source.address;
-        source.role = Some(role);
-        source.redir_wait = self.rules.redir_first;
-        if source.is_origin {
-            self.origin.failures = 0;
-        }
-        self.changed = true;
-        self.progress.get_or_insert(now);
-        self.timers.stop(Timer::Greet(conn));
-        self.timers.set(Timer::AskForSources(conn), now + self.rules.redir_first);
-        self.somebody_speaks();
-        self.candidates.answered(address);
-        let near = self.candidates.is_near(address);
-        if near && role == Role::Node {
-            self.scheduler.ring().add(address);
-        }
-        self.scheduler.add(conn, role, near, now);
-        self.join(conn, now);
-    }
-
-    /// Tells a source what is wanted and held here, and where others can have it from.
-    fn join(&mut self, conn: Conn, now: Instant) {
-        let generation = self.manifest.generation();
-        let join = Join { port: self.port, generation, all_files: self.serves_files };
-        self.write(conn, Control::Avail, &join.to_string());
-        for line in Report::Want(self.wanted.clone()).lines() {
-            self.write(conn, Control::Next, &line);
-        }
-        self.report_held(conn, now);
-    }
-
-    /// Tells a source which chunks have come since it was last told.
-    fn report_held(&mut self, conn: Conn, now: Instant) {
-        let Some(source) = self.sources.get_mut(&conn) else { return };
-        self.timers.stop(Timer::ReportHeld(conn));
-        let news = self.order.get(source.reported..).unwrap_or_default();
-        if news.is_empty() || source.role.is_none() {
-            return;
-        }
-        let mut held = ChunkSet::empty(self.manifest.layout());
-        for chunk in news {
-            held.insert(*chunk);
-        }
-        source.reported = self.order.len();
-        source.reported_at = now;
-        for line in Report::Held(held).lines() {
-            self.write(conn, Control::Next, &line);
-        }
-    }
-
-    /// Sees to it that every source is told soon what it does not know; at once of the last chunk.
-    fn report_news(&mut self, now: Instant) {
-        let whole = self.is_whole();
-        let behind = |source: &Source| source.role.is_some() && source.reported < self.order.len();
-        let behind: Vec<(Conn, Instant)> = self
-            .sources
-            .iter()
-            .filter(|(_, source)| behind(source))
-            .map(|(conn, source)| (*conn, source.reported_at + self.rules.report_every))
-            .collect();
-        for (conn, due) in behind {
-            if whole || due <= now {
-                self.report_held(conn, now);
-            } else if !self.timers.is_set(Timer::ReportHeld(conn)) {
-                self.timers.set(Timer::ReportHeld(conn), due);
-            }
-        }
-    }
-
-    /// Writes into the log of the origin.
-    fn report_troubles(&mut self) {
-        if self.troubles.is_empty() {
-            return;
-        }
-        let origin = self.sources.values_mut().find(|s| s.is_origin && s.role.is_some());
-        if origin.is_some_and(|origin| origin.write_log(&self.troubles.join("\n"))) {
-            self.troubles.clear();
-        }
-    }
-
-    fn report_sent(&mut self) {
-        let report = Report::Sent { bytes: self.sent_bytes, sources: self.sources() as u32 };
-        let masters = self.sources.iter().filter(|(_, s)| s.role == Some(Role::Master));
-        let masters: Vec<Conn> = masters.map(|(conn, _)| *conn).collect();
-        for conn in masters {
-            for line in report.lines() {
-                self.write(conn, Control::Next, &line);
-            }
-        }
-    }
-
-    /// Reads `redir` again where more sources could be of use.
-    fn ask_for_sources(&mut self, conn: Conn, now: Instant) {
-        // Where distance matters, each has to know the one before it of those near.
-        let enough = self.is_whole()
-            || self.peers() >= self.rules.max_dialled && !self.scheduler.far_is_slow();
-        let Some(source) = self.sources.get_mut(&conn) else { return };
-        // If it is asked, it is asked again only after it has answered: where answers come late, as in a storm, more
-        // questions would only make them later.
-        if enough || !source.ask_for_sources() {
-            self.ask_again_later(conn, now);
-        }
-    }
-
-    fn ask_again_later(&mut self, conn: Conn, now: Instant) {
-        if self.is_whole() {
-            return;
-        }
-        let most = self.rules.redir_most;
-        let Some(source) = self.sources.get_mut(&conn) else { return };
-        let wait = source.redir_wait;
-        source.redir_wait = (wait * 3 / 2).min(most);
-        let due = now + self.jittered(wait * 4 / 3);
-        self.timers.set(Timer::AskForSources(conn), due);
-    }
-
-    /// Lets the source that has brought least give way to one that was not asked yet. A node that comes early finds
-    /// few others, and some have sources that many draw from.
-    fn replace_worst(&mut self, now: Instant) {
-        let (last, held) = self.compared.unwrap_or((now, self.order.len()));
-        let came = self.order.len() - held;
-        let early = self.timers.is_set(Timer::ReplaceWorst);
-        if self.is_whole() || (early && came < self.rules.redraw_chunks) {
-            return;
-        }
-        self.compared = Some((now, self.order.len()));
-        let wait = self.jittered(self.rules.redraw_every * 4 / 3);
-        self.timers.set(Timer::ReplaceWorst, now + wait);
-        if self.peers() < self.rules.max_dialled {
-            return;
-        }
-        let Some(other) = self.choose(now, |candidate| !candidate.in_use) else { return };
-        let peers = self.sources.iter().filter(|(_, s)| s.role == Some(Role::Node));
-        let is_near = |source: &Source| self.candidates.is_near(source.address);
-        let far = peers.clone().filter(|(_, source)| !is_near(source)).count();
-        let spared = |source: &Source| {
-            self.scheduler.far_is_slow() && far <= self.rules.far_kept && !is_near(source)
-        };
-        // Those that have had the time to bring something.
-        let old = peers.filter(|(_, source)| source.since <= last && !spared(source));
-        let worst = old.min_by_key(|(_, source)| source.brought).map(|(conn, _)| *conn);
-        for source in self.sources.values_mut() {
-            source.brought = 0;
-        }
-        if let Some(worst) = worst {
-            self.replace(worst, other, now);
-        }
-    }
-
-    /// Where distance matters, sources that are not near give way to near ones at once: nearly all has to come from
-    /// those.
-    fn prefer_near(&mut self, now: Instant) {
-        while self.scheduler.far_is_slow() && !self.is_whole() {
-            let far: Vec<(&Conn, &Source)> =
-                self.sources.iter().filter(|(_, source)| self.is_far(source)).collect();
-            if far.len() <= self.rules.far_kept {
-                return;
-            }
-            let idle = far.iter().find(|(_, source)| source.transfers.is_empty());
-            let Some(conn) = idle.map(|(conn, _)| **conn) else { return };
-            let near = self.choose(now, |candidate| !candidate.in_use);
-            let Some(near) = near.filter(|address| self.candidates.is_near(*address)) else {
-                return;
-            };
-            self.replace(conn, near, now);
-        }
-    }
-
-    /// Ends the connection to a source, and dials another in its place.
-    fn replace(&mut self, conn: Conn, other: SocketAddr, now: Instant) {
-        let Some(source) = self.sources.remove(&conn) else { return };
-        self.timers.stop_all(conn);
-        self.scheduler.remove(conn);
-        self.candidates.replaced(source.address, now + self.rules.redraw_every * 8);
-        self.actions.push_back(Action::Close(conn));
-        self.dial_one(other, false, now);
-    }
-
-    fn dial(&mut self, now: Instant) {
-        let has_origin = self.sources.values().any(|source| source.is_origin);
-        if !has_origin && !self.timers.is_set(Timer::DialOrigin) {
-            let turn = self.origin.turn % self.origin.addresses.len().max(1);
-            if let Some(address) = self.origin.addresses.get(turn).copied() {
-                self.dial_one(address, true, now);
-            }
-        }
-        while let Some(useful) = self.usefulness()
-            && let Some(address) = self.choose(now, useful)
-        {
-            self.dial_one(address, false, now);
-        }
-        let due = self.usefulness().and_then(|useful| self.candidates.next_due(now, useful));
-        match due {
-            Some(due) => self.timers.set(Timer::DialCandidate, due),
-            None => self.timers.stop(Timer::DialCandidate),
-        }
-    }
-
-    /// Any node of those that may be dialed now and are `wanted`.
-    fn choose(&mut self, now: Instant, wanted: impl Fn(&Candidate) -> bool) -> Option<SocketAddr> {
-        let random = next_random(&mut self.random);
-        let far = self.sources.values().filter(|source| self.is_far(source));
-        let near_first = self.scheduler.far_is_slow() && far.count() >= self.rules.far_kept;
-        self.candidates.choose(now, random, near_first, wanted)
-    }
-
-    /// Which nodes could be of use, now or when their time has come; None if nobody could.
-    fn usefulness(&self) -> Option<impl Fn(&Candidate) -> bool + use<>> {
-        let peers = if self.is_whole() { usize::MAX } else { self.peers() };
-        let (any, callers) = (peers < self.rules.max_dialled, peers < self.rules.max_peers);
-        callers
-            .then_some(move |candidate: &Candidate| !candidate.in_use && (any || candidate.calls))
-    }
-
-    fn dial_one(&mut self, address: SocketAddr, is_origin: bool, now: Instant) {
-        self.last = self.last.next();
-        let conn = self.last;
-        self.candidates.dialed(address);
-        self.sources.insert(conn, Source::new(address, is_origin, self.traces, now));
-        self.timers.set(Timer::Connect(conn), now + CONNECTING);
-        self.set_greeting_timers();
-        self.actions.push_back(Action::Dial(conn, address));
     }
 
     fn succeeded(&mut self, conn: Conn, token: Token) {
@@ -1150,18 +625,6 @@ impl Fetch {
             self.trouble(&format!("{address}: {fault}"));
         }
         self.actions.push_back(Action::Report(Event::Dropped(address, fault)));
-    }
-
-    fn read(&mut self, conn: Conn, file: Control) {
-        if let Some(source) = self.sources.get_mut(&conn) {
-            source.read(file);
-        }
-    }
-
-    fn write(&mut self, conn: Conn, file: Control, text: &str) {
-        if let Some(source) = self.sources.get_mut(&conn) {
-            source.write(file, text);
-        }
     }
 
     fn peers(&self) -> usize {

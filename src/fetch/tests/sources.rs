@@ -1,6 +1,7 @@
 //! A node and a master that answers it, or does not.
 
 use super::*;
+use crate::limits::{MUTE, MUTE_HOME};
 use crate::serve::hub::Hub;
 use crate::serve::session::{Output, Session};
 use crate::serve::tree::Tree;
