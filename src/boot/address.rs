@@ -106,18 +106,18 @@ pub fn bring_up(
     let mut setup = Setup::new(wish, net, process::seed());
     let sockets = BTreeMap::new();
     let own = (net == Net::Own).then(Vec::new);
-    let mut hands = Hands { report, sockets, own };
+    let mut executor = Executor { report, sockets, own };
     let mut advertised: Vec<IpAddr> = Vec::new();
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
         let now = Instant::now();
         setup.observe(kernel.look().map_err(Error::system("list network links"))?, now);
         for action in setup.poll(now) {
-            hands.act(&mut kernel, action)?;
+            executor.act(&mut kernel, action)?;
         }
         if let Some(found) = setup.found() {
             let mut network = network(found, wish, advertised);
-            if let Some(own) = hands.own {
+            if let Some(own) = executor.own {
                 network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
                 network.lease = None;
             }
@@ -149,10 +149,10 @@ pub fn bring_up(
         }
         let until = setup.next_wake(now).into_iter().chain(give_up);
         let until = until.fold(next_line.min(now + LOOK_EVERY), Instant::min);
-        hands.sockets.retain(|&link, _| setup.listens_on(link));
-        hands.wait(&changes, until).map_err(Error::system("wait for packets"))?;
+        executor.sockets.retain(|&link, _| setup.listens_on(link));
+        executor.wait(&changes, until).map_err(Error::system("wait for packets"))?;
         advertised.extend(kernel.name_servers(&changes).into_iter().map(IpAddr::from));
-        hands.receive(&mut setup);
+        executor.receive(&mut setup);
     }
 }
 
@@ -185,8 +185,8 @@ pub fn take_down(report: &Reporter) {
     }
 }
 
-/// What does the work.
-struct Hands<'a> {
+/// Carries out what [`Setup`] says.
+struct Executor<'a> {
     report: &'a Reporter,
     /// One for each link on which DHCP runs.
     sockets: BTreeMap<u32, PacketSocket>,
@@ -194,7 +194,7 @@ struct Hands<'a> {
     own: Option<Vec<own::Config>>,
 }
 
-impl Hands<'_> {
+impl Executor<'_> {
     /// What may work later, or is not needed, is told and passed over.
     fn act(&mut self, kernel: &mut Kernel, action: Action) -> Result<(), Error> {
         let report = self.report;

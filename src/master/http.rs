@@ -1,5 +1,5 @@
-//! A side door to the master: what it serves, read-only over HTTP/1.1, for firmware and boot loaders
-//! that speak no 9P; metrics; and a page of the swarm.
+//! HTTP/1.1 beside 9P: what the master serves, read-only, for firmware and boot loaders that speak no 9P;
+//! metrics; and a page of the swarm.
 //!
 //! It is a second kind of connection of the same server: numbered, let in and hung up on as those of
 //! 9P are, on the same thread, under the same limit on what is sent. hyper speaks the protocol.
@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::acceptor::Acceptor;
-use super::listen::Entrance;
+use super::listen::ListenSocket;
 use super::shared::{Client, Shared};
 use crate::cli;
 use crate::conn::Conn;
@@ -40,7 +40,7 @@ use answer::Site;
 use socket::{Socket, Traffic};
 
 /// Ports that are taken, before the long work of hashing, and whether the files are served there, too.
-pub(super) struct Ports(Vec<(Entrance, bool)>);
+pub(super) struct Ports(Vec<(ListenSocket, bool)>);
 
 impl Ports {
     /// Takes what was handed over for them, or the ports that `--http` and `--metrics` name. Without an
@@ -53,21 +53,21 @@ impl Ports {
         let here = IpAddr::from(Ipv4Addr::LOCALHOST);
         let own_http = options.http.map(|own| (own.ip.or(options.listen), own.port));
         let own_metrics = options.metrics.map(|own| (own.ip.or(Some(here)), own.port));
-        let http = Entrance::find(http, own_http)?;
-        let metrics = Entrance::find(metrics, own_metrics)?;
+        let http = ListenSocket::find(http, own_http)?;
+        let metrics = ListenSocket::find(metrics, own_metrics)?;
         Ok(Ports(vec![(http, true), (metrics, false)]))
     }
 
     /// Lets connections come, and says where.
     pub(super) fn listen(self, report: &Reporter) -> Result<Listeners, Error> {
         let mut listeners = Vec::new();
-        for (entrance, files) in self.0 {
+        for (socket, files) in self.0 {
             let what = if files {
                 "the files, metrics and the status page"
             } else {
                 "metrics and the status page"
             };
-            for listener in entrance.open()? {
+            for listener in socket.open()? {
                 let address =
                     listener.local_addr().map_err(Error::system("use the listening socket"))?;
                 report.notice(format_args!("serving {what} on http://{address}/.xget/"));

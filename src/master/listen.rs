@@ -41,22 +41,22 @@ impl Handed {
 }
 
 /// What will be listened on.
-pub(super) enum Entrance {
+pub(super) enum ListenSocket {
     /// Clients may be waiting there already.
     Handed(Vec<TcpListener>),
     /// Clients are refused until it is opened.
     Own(Socket, SocketAddr),
 }
 
-impl Entrance {
+impl ListenSocket {
     /// What was handed over, or else this port of one address, or of all. A port in use is an error at
     /// once, before the hashing, which may take long. With neither nobody comes in.
     pub(super) fn find(
         handed: Vec<TcpListener>,
         own: Option<(Option<IpAddr>, u16)>,
-    ) -> Result<Entrance, Error> {
+    ) -> Result<ListenSocket, Error> {
         let Some((ip, port)) = own.filter(|_| handed.is_empty()) else {
-            return Ok(Entrance::Handed(handed));
+            return Ok(ListenSocket::Handed(handed));
         };
         let address = (ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into()), port).into();
         let socket = match ip {
@@ -64,14 +64,14 @@ impl Entrance {
             None => tcp::bind_everywhere(port),
         };
         let socket = socket.map_err(|error| Error::Listen { address, error })?;
-        Ok(Entrance::Own(socket, address))
+        Ok(ListenSocket::Own(socket, address))
     }
 
     /// Lets clients in.
     pub(super) fn open(self) -> Result<Vec<TcpListener>, Error> {
         match self {
-            Entrance::Handed(listeners) => Ok(listeners),
-            Entrance::Own(socket, address) => tcp::start_listening(socket)
+            ListenSocket::Handed(listeners) => Ok(listeners),
+            ListenSocket::Own(socket, address) => tcp::start_listening(socket)
                 .map(|listener| vec![listener])
                 .map_err(|error| Error::Listen { address, error }),
         }

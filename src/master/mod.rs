@@ -27,7 +27,7 @@ use crate::sys::fs::effective_uid;
 use crate::sys::process;
 use crate::units::{bytes, quantity};
 
-use listen::{Entrance, Handed};
+use listen::{Handed, ListenSocket};
 use scan::ScanOptions;
 use signature::SignatureFile;
 use watch::{State, Watcher};
@@ -37,7 +37,7 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
     let signature = SignatureFile::of(options, report)?;
     let handed = Handed::take()?;
-    let entrance = Entrance::find(handed.p9, Some((options.listen, options.port)))?;
+    let socket = ListenSocket::find(handed.p9, Some((options.listen, options.port)))?;
     let http = http::Ports::bind(options, handed.http, handed.metrics)?;
 
     background::run(options.background, report, |detach| {
@@ -46,7 +46,7 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
         watcher.signature = signature;
         let first = watcher.first()?;
         process::raise_file_limit();
-        let listeners = entrance.open()?;
+        let listeners = socket.open()?;
         say_what_is_served(&report, &options.path, &first, &listeners);
         let http = http.listen(&report)?;
         let manager = Manager::find();

@@ -47,7 +47,7 @@ pub struct Stack(Arc<Shared>);
 struct Shared {
     config: Config,
     orders: Sender<Order>,
-    bell: UnixStream,
+    waker: UnixStream,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -56,7 +56,7 @@ enum Order {
     /// A connection; `end` is the thread's end of it.
     Dial { to: SocketAddrV4, end: UnixStream },
     /// To accept connections.
-    Listen { port: u16, queue: Sender<Accepted>, bell: UnixStream },
+    Listen { port: u16, queue: Sender<Accepted>, waker: UnixStream },
     /// To end.
     End,
 }
@@ -74,12 +74,12 @@ impl Stack {
         let socket = FrameSocket::open(&config.link, config.address.addr())
             .map_err(Error::file("open a packet socket on", &config.link))?;
         let link = Link::new(socket, config.mtu);
-        let (bell, rings) = pair().map_err(Error::system("create a local socket"))?;
+        let (waker, wakeups) = pair().map_err(Error::system("create a local socket"))?;
         let (orders, taken) = mpsc::channel();
-        let worker = Worker::new(link, config.clone(), taken, rings, seed);
+        let worker = Worker::new(link, config.clone(), taken, wakeups, seed);
         let thread = thread::Builder::new().name("net".into()).spawn(move || worker.run());
         let thread = Mutex::new(Some(thread.map_err(Error::system("start a thread"))?));
-        Ok(Stack(Arc::new(Shared { config: config.clone(), orders, bell, thread })))
+        Ok(Stack(Arc::new(Shared { config: config.clone(), orders, waker, thread })))
     }
 
     /// This node's address.
@@ -103,10 +103,10 @@ impl Stack {
 
     /// Lets connections come to `port`.
     pub(crate) fn listen(&self, port: u16) -> io::Result<Listener> {
-        let (rings, bell) = pair()?;
+        let (wakeups, waker) = pair()?;
         let (queue, accepted) = mpsc::channel();
-        self.order(Order::Listen { port, queue, bell })?;
-        Ok(Listener { port, accepted, rings })
+        self.order(Order::Listen { port, queue, waker })?;
+        Ok(Listener { port, accepted, wakeups })
     }
 
     fn way_to(&self, to: SocketAddr) -> io::Result<SocketAddrV4> {
@@ -124,7 +124,7 @@ impl Stack {
 impl Shared {
     fn order(&self, order: Order) -> io::Result<()> {
         self.orders.send(order).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))?;
-        ring(&self.bell);
+        wake(&self.waker);
         Ok(())
     }
 }
@@ -154,7 +154,7 @@ pub(crate) fn made(mut stream: &TcpStream) -> io::Result<()> {
 pub struct Listener {
     port: u16,
     accepted: Receiver<Accepted>,
-    rings: UnixStream,
+    wakeups: UnixStream,
 }
 
 impl Listener {
@@ -165,14 +165,14 @@ impl Listener {
 
     /// The next connection, non-blocking, and who has made it.
     pub(crate) fn accept(&self) -> Option<Accepted> {
-        heard(&self.rings);
+        drain(&self.wakeups);
         self.accepted.try_recv().ok()
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.rings.as_fd()
+        self.wakeups.as_fd()
     }
 }
 
@@ -185,13 +185,13 @@ fn pair() -> io::Result<(UnixStream, UnixStream)> {
     Ok((one, other))
 }
 
-/// Wakes who waits at the other end. One that is full has been heard, or will be.
-fn ring(mut bell: &UnixStream) {
-    let _ = bell.write(&[0]);
+/// Wakes the thread that waits at the other end. A full socket is readable there already.
+fn wake(mut waker: &UnixStream) {
+    let _ = waker.write(&[0]);
 }
 
-/// Forgets that somebody has rung.
-fn heard(mut rings: &UnixStream) {
+/// Empties the socket, so that the next wait blocks.
+fn drain(mut wakeups: &UnixStream) {
     let mut bytes = [0; 64];
-    while rings.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
+    while wakeups.read(&mut bytes).is_ok_and(|n| n == bytes.len()) {}
 }

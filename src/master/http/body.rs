@@ -90,7 +90,7 @@ impl Body for Content {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        // Who has to wait is woken by its connection's bell.
+        // A body that has to wait is polled again once its connection's task is notified.
         let bytes = match &mut self.source {
             Source::Text(text) => text.take(),
             Source::File(part) if part.rest.is_empty() => None,

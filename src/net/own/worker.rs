@@ -14,7 +14,7 @@ use smoltcp::wire::{IpAddress, IpCidr, Ipv4Cidr};
 use super::config::Config;
 use super::connection::{Buffers, Connection};
 use super::link::Link;
-use super::{Accepted, Order, heard, pair, ring};
+use super::{Accepted, Order, drain, pair, wake};
 use crate::sys::poll::{self, PollFd};
 
 /// Connections that are made here, and what each may hold: a window for 1 Gbit/s where a turn of this
@@ -39,7 +39,7 @@ pub(super) struct Worker {
     interface: Interface,
     sockets: SocketSet<'static>,
     orders: Receiver<Order>,
-    rings: UnixStream,
+    wakeups: UnixStream,
     began: Instant,
     port: u16,
     dialled: Vec<(SocketHandle, Connection)>,
@@ -53,7 +53,7 @@ pub(super) struct Worker {
 struct Listening {
     port: u16,
     queue: Sender<Accepted>,
-    bell: UnixStream,
+    waker: UnixStream,
     sockets: Vec<SocketHandle>,
 }
 
@@ -62,7 +62,7 @@ impl Worker {
         mut link: Link,
         config: Config,
         orders: Receiver<Order>,
-        rings: UnixStream,
+        wakeups: UnixStream,
         seed: u64,
     ) -> Worker {
         let mut settings = InterfaceConfig::new(link.mac().into());
@@ -90,7 +90,7 @@ impl Worker {
             interface,
             sockets: SocketSet::new(Vec::new()),
             orders,
-            rings,
+            wakeups,
             began: Instant::now(),
             port: FIRST_PORT | (seed as u16),
             dialled: Vec::new(),
@@ -116,11 +116,11 @@ impl Worker {
                 connection.turn(self.sockets.get_mut(*socket), now);
             }
             self.send(now);
-            self.bury();
+            self.remove_closed();
             if self.wait().is_err() {
                 return;
             }
-            heard(&self.rings);
+            drain(&self.wakeups);
         }
     }
 
@@ -128,10 +128,10 @@ impl Worker {
         loop {
             match self.orders.try_recv() {
                 Ok(Order::Dial { to, end }) => self.dial(to, end),
-                Ok(Order::Listen { port, queue, bell }) => {
+                Ok(Order::Listen { port, queue, waker }) => {
                     self.stop_listening();
                     let sockets = Vec::new();
-                    self.listening = Some(Listening { port, queue, bell, sockets });
+                    self.listening = Some(Listening { port, queue, waker, sockets });
                 }
                 Ok(Order::End) | Err(TryRecvError::Disconnected) => {
                     self.end.get_or_insert_with(|| Instant::now() + FAREWELL);
@@ -210,7 +210,7 @@ impl Worker {
             });
             match made {
                 Some(connection) => {
-                    ring(&listening.bell);
+                    wake(&listening.waker);
                     self.accepted.push((handle, connection));
                 }
                 None => drop(self.sockets.remove(handle)),
@@ -239,7 +239,7 @@ impl Worker {
     }
 
     /// Forgets connections that are over.
-    fn bury(&mut self) {
+    fn remove_closed(&mut self) {
         let sockets = &mut self.sockets;
         let mut is_left = |(handle, connection): &(SocketHandle, Connection)| {
             let is_over = connection.is_over(sockets.get::<tcp::Socket>(*handle));
@@ -256,7 +256,7 @@ impl Worker {
         let now = Instant::now();
         let mut fds = vec![
             PollFd::new(self.link.as_fd(), true, self.link.is_blocked()),
-            PollFd::new(self.rings.as_fd(), true, false),
+            PollFd::new(self.wakeups.as_fd(), true, false),
         ];
         let all = self.dialled.iter().chain(&self.accepted);
         fds.extend(all.clone().filter_map(|(handle, connection)| {
