@@ -262,7 +262,7 @@ fn random(cause: impl Hash) -> u64 {
 
 /// A packet that the link got, whatever it is, to a client that has asked.
 #[cfg(fuzzing)]
-pub(crate) fn fuzz_dhcp(bytes: &[u8]) {
+pub fn fuzz_dhcp(bytes: &[u8]) {
     let asker = message::Asker { mac: [2, 0, 0, 0, 0, 1], xid: 0x7fff_0001 };
     // As a message too, since most of what a fuzzer makes is no packet.
     for message in [message_in(bytes, Checksum::Exempt), Some(bytes)].into_iter().flatten() {

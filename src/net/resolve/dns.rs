@@ -162,7 +162,7 @@ impl Query {
 
 /// Reads any bytes as an answer to a query for `kernel.example`.
 #[cfg(fuzzing)]
-pub(crate) fn fuzz_answer(bytes: &[u8]) {
+pub fn fuzz_answer(bytes: &[u8]) {
     let name = Name::new("kernel.example").expect("a name");
     let query = Query { id: 0x4142, name, kind: DnsQueryType::A };
     query.read_answer(bytes);
