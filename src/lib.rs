@@ -5,46 +5,44 @@
 //!
 //! # Two halves
 //!
-//! The **pure half** has no clock, no sockets and no files. It is handed bytes and `now`, and says
-//! what to do. The **I/O half** waits, reads, writes, and decides nothing. The master and the node
-//! are two drivers of the same pure code; tests and simulations are further ones.
+//! The **pure half** has no clock, no sockets and no files. It is told what happens and when, and says what to
+//! do. The **I/O half** waits, reads and writes, and decides nothing: the master, the node and the simulator drive
+//! the same [`engine`].
 //!
 //! ```text
-//!            pure                                        I/O
-//!  ┌───────────────────────────────┐      ┌────────────────────────────────────┐
-//!  │ fetch     asks others         │      │ node      poll(2)                  │
-//!  │  ├ p9::client                 │◄─────┤  ├ store  files at the destination │
-//!  │  └ swarm::scheduler           │      │  └ get    the client's command     │
-//!  │                               │      │ resident  serves on, hands over    │
-//!  │ p9::server  is asked          │◄─────┤ master    tokio, one thread        │
-//!  │  └ swarm::hub                 │      │  ├ scan, hash, cache, watch        │
-//!  │     ├ grants   (master only)  │      │  └ files  the served tree          │
-//!  │     ├ uploads                 │      │                                    │
-//!  │     └ members                 │      │ net       names, sockets, sendfile │
-//!  │ door        who may ask       │      │ sys       every unsafe line        │
-//!  │ tree ─ manifest ─ chunks ─ path      │ boot      an initramfs             │
-//!  │ log       what is said, how loud     │ report    where people read it     │
-//!  └───────────────────────────────┘      └────────────────────────────────────┘
+//!   I/O     boot   an initramfs             master  tokio, one thread      status  what is shown
+//!           node   poll(2), the store       cli     command line           sim     a whole cluster
+//!                     │                        │                              │
+//!                     └────────────────────────┼──────────────────────────────┘
+//!                                           engine
+//!   pure                           ┌───────────┴───────────┐
+//!                                fetch                   serve
+//!                        asks others: scheduler,   is asked: sessions, hub,
+//!                        sources, manifest         grants, uploads, admission
+//!                                  └───────────┬───────────┘
+//!                        p9  swarm  control  image  limits  network  random  units
+//!
+//!   I/O     net    names, sockets, sendfile      process  log, service manager      sys  every unsafe line
 //! ```
 //!
 //! # What to read first
 //!
-//! 1. [`manifest`] and [`chunks`]: what travels. A tree becomes one image, cut into equal chunks,
-//!    each with its hash.
-//! 2. [`p9::message`], then [`p9::server`]: one table of messages; a session that is fed bytes.
-//! 3. [`tree`]: what a 9P client sees, and the control files below `.xget`; [`trust`]: whether a
-//!    manifest is to be believed.
-//! 4. [`swarm`]: which chunk goes next, between whom. The rules are why all this exists.
-//! 5. [`door`] and [`limits`]: who may connect, and what anybody may cost.
-//! 6. [`fetch`], then [`node`]: how a node puts these together, and how it waits.
-//!    [`resident`] is what it does once its files are whole, and how another process goes on with that.
-//! 7. `master`: the same sessions and the same hub for thousands of connections.
-//! 8. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and
-//!    kexec or a root to go on with.
-//! 9. `sim`: all of the pure half, a whole cluster of it, under a virtual clock.
+//! 1. [`image`]: what travels. A tree becomes one image, cut into equal chunks, each with its hash; the manifest
+//!    lists both, and [`image::trust`] says whether it is to be believed.
+//! 2. [`p9`]: 9P alone, one table of messages, a client and the framing of requests. [`control`]: the files below
+//!    `.xget`, and each of their lines with its parser beside its printer.
+//! 3. [`swarm::rules`]: the numbers that all agree on, each with its reason.
+//! 4. [`serve`]: the answering side. [`serve::server`] joins what the others do: sessions answer requests, the hub
+//!    knows who takes part, grants (at a master) and uploads say whose turn it is, admission who may connect.
+//! 5. [`fetch`]: the asking side. `fetch::scheduler` picks the next chunk; [`fetch::manifest`] is what comes first.
+//! 6. [`engine`], then its drivers: [`node`] with poll(2), `master` with tokio, `sim` under a virtual clock.
+//! 7. [`boot`]: what all of this is for, in an initramfs: the kernel command line, an address, and kexec or a root to
+//!    go on with.
 //!
-//! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows one chunk
-//! through the code.
+//! What somebody may cost is in [`limits`].
+//!
+//! `docs/protocol.md` describes what goes over the wire, `docs/architecture.md` follows a request and a chunk through
+//! the code.
 //!
 //! # Features
 //!
