@@ -31,8 +31,6 @@ pub use take_over::take_over;
 
 /// A node that serves while it is wanted waits this long for somebody to want something.
 const LINGER: Duration = Duration::from_secs(2);
-/// Somebody who fetches from here and got nothing for this long does not count as wanting.
-const GIVEN_UP: Duration = Duration::from_secs(10);
 /// How often it is looked whether anybody still wants something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long the clients of a process that was taken over are answered still: who has connected to it a
@@ -92,7 +90,7 @@ impl Resident<'_> {
         let mut sent = self.node.hub().sent_bytes();
         loop {
             let now = Instant::now();
-            if self.node.hub().sent_bytes() != sent || is_wanted(&self.node, now) {
+            if self.node.hub().sent_bytes() != sent || self.node.hub().is_wanted(now) {
                 sent = self.node.hub().sent_bytes();
                 wanted = now;
             }
@@ -213,12 +211,4 @@ fn end_of(limit: ServeOn, whole: Instant) -> Option<Instant> {
         ServeOn::Seconds(seconds) => whole.checked_add(Duration::from_secs(seconds)),
         ServeOn::Forever | ServeOn::WhileWanted => None,
     }
-}
-
-/// Whether anybody fetches from this node, or could while it is still fetching.
-fn is_wanted(node: &Node, now: Instant) -> bool {
-    node.hub().is_drawn_from(now)
-        || node.hub().members().iter().any(|(_, member)| {
-            !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
-        })
 }

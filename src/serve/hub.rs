@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::classic_clients::ClassicClients;
 use super::grants::Grants;
@@ -33,6 +33,9 @@ use crate::serve::session::{Answer, At, Budget, Host};
 use crate::serve::tree::{Node, Tree};
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;
+
+/// A node that fetches from here and got nothing for this long does not count as wanting anything.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// The serving side of the master or of a node.
 #[derive(Debug)]
@@ -283,11 +286,15 @@ impl Hub {
         self.sent_bytes
     }
 
-    /// Whether image bytes are being sent to somebody, or somebody waits for some.
-    pub(crate) fn is_drawn_from(&self, now: Instant) -> bool {
+    /// Whether anybody is served, or is still fetching and so could want something.
+    pub(crate) fn is_wanted(&self, now: Instant) -> bool {
+        let fetches = |member: &Member| {
+            !member.lacks.is_empty() && now.saturating_duration_since(member.progress) < GIVEN_UP
+        };
         self.uploads.active() > 0
             || !self.data_readers.is_empty()
             || self.classic.is_drawn_from(now)
+            || self.members.iter().any(|(_, member)| fetches(member))
     }
 
     /// A file whose Adler-32 a classic client wants: its driver computes it and calls

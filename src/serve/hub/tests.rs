@@ -291,3 +291,16 @@ fn the_totals_say_how_long_the_slowest_takes_that_is_not_stalled() {
     assert_eq!(totals.seconds_left, Some(13 / 2), "of the second, two chunks a second");
     assert_eq!(totals.stalled, 1);
 }
+
+#[test]
+fn a_node_that_gets_nothing_for_long_does_not_keep_this_one_serving() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    assert!(!server.hub.is_wanted(server.now), "nobody is there");
+    server.joins(Conn(1)).unwrap();
+    server.write(Conn(1), Control::Next, "want 0-3").unwrap();
+    assert!(server.hub.is_wanted(server.now));
+    server.now += GIVEN_UP;
+    assert!(!server.hub.is_wanted(server.now), "it has given up, or is lost");
+    server.write(Conn(1), Control::Next, "held 0").unwrap();
+    assert!(server.hub.is_wanted(server.now), "it goes on");
+}
