@@ -49,6 +49,8 @@ fn faulty_scenario(seed: u64) -> Scenario {
     let mut state = seed.wrapping_mul(0xD1B5_4A32_D192_ED03) | 1;
     let mut below = |n: u64| (next_random(&mut state) >> 16) % n;
     scenario.image_bytes = below(14) * below(1 << 16) + below(1000);
+    // A node behind 5 kB/s that ends and starts again has minutes of older data before it each time.
+    scenario.limit = Duration::from_secs(1800);
     for node in &mut scenario.nodes {
         node.link.up_bytes_per_s = (node.link.up_bytes_per_s >> below(6)).max(100_000);
         node.link.down_bytes_per_s = (node.link.down_bytes_per_s >> below(6)).max(100_000);
