@@ -277,6 +277,7 @@ impl Hub {
     }
 
     /// Who is connected.
+    #[cfg(any(fuzzing, feature = "master"))]
     pub(crate) fn members(&self) -> &Members {
         &self.members
     }
