@@ -416,10 +416,7 @@ impl Remote {
 
     fn lost(&self, error: CallError) -> Error {
         let (host, why) = (self.host.clone(), error.to_string());
-        match error {
-            CallError::Network(_) => Error::Connect { host, why },
-            _ => Error::Peer { host, why },
-        }
+        if error.may_pass() { Error::Connect { host, why } } else { Error::Peer { host, why } }
     }
 }
 
