@@ -10,6 +10,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 
 use crate::image::manifest::Segment;
+use crate::net::tcp::is_passing;
 use crate::serve::session::{Data, Output};
 use crate::serve::tree::Tree;
 
@@ -117,9 +118,5 @@ fn next_stretch(data: &Data, at: u64, files: &mut impl Files) -> io::Result<Stre
 }
 
 fn blocked(error: io::Error) -> io::Result<Progress> {
-    match error.kind() {
-        io::ErrorKind::WouldBlock => Ok(Progress::Blocked),
-        io::ErrorKind::Interrupted => Ok(Progress::Blocked),
-        _ => Err(error),
-    }
+    if is_passing(&error) { Ok(Progress::Blocked) } else { Err(error) }
 }

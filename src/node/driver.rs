@@ -25,6 +25,7 @@ use crate::image::manifest::{Manifest, Segment};
 use crate::limits::NODE_CONNECTIONS;
 use crate::net::adler32;
 use crate::net::send::{Files, Outgoing, Progress};
+use crate::net::tcp::is_passing;
 use crate::net::transport::{Listener, Transport};
 use crate::node::store::Store;
 use crate::process::report::Reporter;
@@ -516,9 +517,4 @@ impl Node {
 struct Ready {
     sockets: Vec<(Conn, PollFd)>,
     listener: bool,
-}
-
-/// Whether the same may succeed later.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -13,6 +13,7 @@ use crate::fetch::Action;
 use crate::fetch::control_client::CallError;
 use crate::fetch::manifest::{Found, ManifestFetch};
 use crate::fetch::retry::Retry;
+use crate::net::tcp::is_passing;
 use crate::net::transport::Transport;
 use crate::node::server::Server;
 use crate::process::report::{Pace, Reporter};
@@ -176,11 +177,6 @@ impl Driver<'_> {
         self.sockets.remove(&conn);
         self.fetch.closed(conn, Some(&CallError::from(error).to_string()), now);
     }
-}
-
-/// Whether the same may succeed later.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 #[cfg(test)]
