@@ -1,4 +1,4 @@
-//! A connection on which one control file at a time is read.
+//! A connection on which one control file at a time is read, or written.
 
 use std::fmt;
 
@@ -7,6 +7,7 @@ use crate::limits::MAX_FIRST_LINE_BYTES;
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
+use crate::p9::wire::Blob;
 
 /// Bytes asked for at a time.
 const READ_BYTES: u32 = 128 << 10;
@@ -14,6 +15,7 @@ const ROOT_FID: u32 = 0;
 const FILE_FID: u32 = 1;
 /// Of open(2), as 9P2000.L has it.
 const O_RDONLY: u32 = 0;
+const O_WRONLY: u32 = 1;
 
 /// Why a server has not answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +74,12 @@ enum Token {
     Clunk,
 }
 
-/// The file that is being read.
+/// The file that is being read, or written.
 #[derive(Debug)]
 struct Reading {
     file: Control,
+    /// What is written into it; empty where it is read.
+    written: Vec<u8>,
     /// Most bytes that it may have.
     most: u64,
     /// Only its first line is wanted.
@@ -86,9 +90,9 @@ struct Reading {
     error: Option<CallError>,
 }
 
-/// A 9P client that reads control files, one at a time.
+/// A 9P client that reads and writes control files, one at a time.
 #[derive(Debug)]
-pub(super) struct ControlClient {
+pub(crate) struct ControlClient {
     client: Client<Token>,
     attached: bool,
     reading: Option<Reading>,
@@ -96,37 +100,42 @@ pub(super) struct ControlClient {
 
 impl ControlClient {
     /// The connection is not made yet.
-    pub(super) fn new() -> ControlClient {
+    pub(crate) fn new() -> ControlClient {
         ControlClient { client: Client::new(false), attached: false, reading: None }
     }
 
     /// The connection is made.
-    pub(super) fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.client.version(Token::Version);
     }
 
     /// Reads all of a file of at most so many bytes.
-    pub(super) fn read(&mut self, file: Control, most: u64) {
-        self.begin(file, most, false);
+    pub(crate) fn read(&mut self, file: Control, most: u64) {
+        self.begin(file, most, false, Vec::new());
+    }
+
+    /// Writes into a file. Its answer is empty.
+    pub(crate) fn write(&mut self, file: Control, data: &[u8]) {
+        self.begin(file, 0, false, data.to_vec());
     }
 
     /// Reads the first line of a file.
-    pub(super) fn read_first_line(&mut self, file: Control) {
-        self.begin(file, MAX_FIRST_LINE_BYTES, true);
+    pub(crate) fn read_first_line(&mut self, file: Control) {
+        self.begin(file, MAX_FIRST_LINE_BYTES, true, Vec::new());
     }
 
     /// What has come of the file so far, in bytes.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.reading.as_ref().map_or(0, |reading| reading.content.len() as u64)
     }
 
     /// What waits to be sent.
-    pub(super) fn output(&mut self) -> &mut Vec<u8> {
+    pub(crate) fn output(&mut self) -> &mut Vec<u8> {
         self.client.output()
     }
 
     /// Takes bytes that came; the file once all of it is here, or why it cannot be had.
-    pub(super) fn receive(&mut self, mut bytes: &[u8]) -> Option<Result<Vec<u8>, CallError>> {
+    pub(crate) fn receive(&mut self, mut bytes: &[u8]) -> Option<Result<Vec<u8>, CallError>> {
         loop {
             match self.next_reply(&mut bytes) {
                 Err(error) => return Some(Err(error)),
@@ -184,20 +193,26 @@ impl ControlClient {
         Ok(Some(token))
     }
 
-    fn begin(&mut self, file: Control, most: u64, first_line: bool) {
+    fn begin(&mut self, file: Control, most: u64, first_line: bool, written: Vec<u8>) {
         let (content, before, error) = (Vec::new(), 0, None);
-        self.reading = Some(Reading { file, most, first_line, content, before, error });
+        self.reading = Some(Reading { file, written, most, first_line, content, before, error });
         if self.attached {
             self.open();
         }
     }
 
-    /// The open leaves together with the first read.
+    /// The open leaves together with the first read, or the write.
     fn open(&mut self) {
-        if let Some(reading) = &self.reading {
-            let path = [".xget", reading.file.name()];
+        let Some(reading) = &self.reading else { return };
+        let path = [".xget", reading.file.name()];
+        if reading.written.is_empty() {
             self.client.open(Token::File, ROOT_FID, FILE_FID, &path, O_RDONLY);
             self.read_on();
+        } else {
+            self.client.open(Token::File, ROOT_FID, FILE_FID, &path, O_WRONLY);
+            let data = Blob(&reading.written);
+            let write = Message::Twrite { fid: FILE_FID, offset: 0, data };
+            self.client.send(Token::File, &write);
         }
     }
 

@@ -1,43 +1,37 @@
 //! One question to a server, waited for: reads a control file over a connection of its own, or writes
-//! into its log.
+//! into its log. [`ControlClient`] knows how; this has the socket.
 
-use std::net::SocketAddr;
-use std::ops::ControlFlow;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::connection::{Connection, ROOT_FID, Token};
 use crate::control::Control;
-use crate::fetch::control_client::CallError;
+use crate::error::reason;
+use crate::fetch::control_client::{CallError, ControlClient};
+use crate::limits::{CONNECTING, SILENCE};
 use crate::net::transport::Transport;
-use crate::p9::client::Event;
-use crate::p9::errno::Errno;
-use crate::p9::message::Message;
-use crate::p9::wire::Blob;
 
-/// Bytes asked for at a time.
-const READ_BYTES: u32 = 128 << 10;
-
-const FILE_FID: u32 = 1;
-/// Of open(2), as 9P2000.L has it.
-const O_RDONLY: u32 = 0;
-const O_WRONLY: u32 = 1;
-
-/// The token of a question.
-const QUESTION: Token = 0;
-/// The token of the end of a question, for which nobody waits and which may fail if the beginning has.
-const CLOSE: Token = 1;
+/// Most bytes that are received at a time.
+const RECEIVED_BYTES: usize = 128 << 10;
 
 /// A connection on which one question at a time is asked and waited for.
-pub struct Call(Connection);
+pub struct Call {
+    stream: TcpStream,
+    client: ControlClient,
+    buffer: Vec<u8>,
+}
 
 impl Call {
-    /// Calls the server at `address`, which gets `patience` to take the call.
+    /// Connects to the server at `address`, which gets `patience` for that and for each reply.
     pub fn connect(
         transport: &Transport,
         address: SocketAddr,
         patience: Duration,
     ) -> Result<Call, CallError> {
-        Connection::open(transport, address, patience, b"").map(Call)
+        let stream = connect(transport, address, patience)?;
+        let mut client = ControlClient::new();
+        client.connected();
+        Ok(Call { stream, client, buffer: vec![0; RECEIVED_BYTES] })
     }
 
     /// Reads all of `.xget/FILE`, at most `most` bytes; `progress` hears the bytes so far.
@@ -47,99 +41,60 @@ impl Call {
         most: u64,
         progress: &mut dyn FnMut(u64),
     ) -> Result<Vec<u8>, CallError> {
-        self.open(file, O_RDONLY);
-        let content = self.read_all(most, progress);
-        self.close();
-        content
+        self.client.read(file, most);
+        self.answer(progress)
     }
 
     /// Writes lines into the server's log.
     pub fn log(&mut self, lines: &str) -> Result<(), CallError> {
-        self.open(Control::Log, O_WRONLY);
-        let data = Blob(lines.as_bytes());
-        self.0.client().send(QUESTION, &Message::Twrite { fid: FILE_FID, offset: 0, data });
-        let written = self.exchange(&mut |_| Ok(()));
-        self.close();
-        written
+        self.client.write(Control::Log, lines.as_bytes());
+        self.answer(&mut |_| {}).map(drop)
     }
 
-    fn read_all(&mut self, most: u64, progress: &mut dyn FnMut(u64)) -> Result<Vec<u8>, CallError> {
-        let mut content = Vec::new();
-        while self.read_on(&mut content, most, progress)? > 0 {}
-        Ok(content)
-    }
-
-    /// Queues it; the first read goes out with it.
-    fn open(&mut self, file: Control, flags: u32) {
-        let path = [".xget", file.name()];
-        self.0.client().open(QUESTION, ROOT_FID, FILE_FID, &path, flags);
-    }
-
-    /// Queues it; it goes out with the next question, if there is one.
-    fn close(&mut self) {
-        self.0.client().send(CLOSE, &Message::Tclunk { fid: FILE_FID });
-    }
-
-    /// Reads what follows `content`; how many bytes came.
-    fn read_on(
-        &mut self,
-        content: &mut Vec<u8>,
-        most: u64,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<usize, CallError> {
-        let before = content.len();
-        let count = READ_BYTES.min(self.0.client().max_read_bytes());
-        let offset = before as u64;
-        self.0.client().send(QUESTION, &Message::Tread { fid: FILE_FID, offset, count });
-        self.exchange(&mut |bytes| {
-            content.extend_from_slice(bytes);
-            progress(content.len() as u64);
-            match content.len() as u64 > most {
-                true => Err(CallError::TooLong(most)),
-                false => Ok(()),
-            }
-        })?;
-        Ok(content.len() - before)
-    }
-
-    /// Sends what is queued and waits until everything has its reply.
-    fn exchange(
-        &mut self,
-        take: &mut dyn FnMut(&[u8]) -> Result<(), CallError>,
-    ) -> Result<(), CallError> {
-        let mut result = Ok(());
-        self.0.exchange(&mut |event, _| {
-            let error = match event {
-                Event::Data { bytes, .. } => match take(bytes) {
-                    Ok(()) => return ControlFlow::Continue(None),
-                    Err(error) => {
-                        result = Err(error);
-                        return ControlFlow::Break(());
-                    }
-                },
-                Event::Reply(CLOSE, _) => return ControlFlow::Continue(None),
-                Event::Reply(_, Ok(Message::Rwalk { wqid })) if wqid.len() < 2 => {
-                    CallError::NotXget
-                }
-                Event::Reply(_, Err(Errno::ENOENT)) => CallError::NotXget,
-                Event::Reply(_, Err(errno)) => CallError::Refused(errno),
-                Event::Reply(_, Ok(_)) | Event::End(..) => return ControlFlow::Continue(None),
+    fn answer(&mut self, progress: &mut dyn FnMut(u64)) -> Result<Vec<u8>, CallError> {
+        loop {
+            self.stream.write_all(self.client.output())?;
+            self.client.output().clear();
+            let n = match self.stream.read(&mut self.buffer)? {
+                0 => return Err(CallError::Closed),
+                n => n,
             };
-            // Of a walk, an open and a read in one breath all fail. The walk's error says why; other
-            // servers may send it after those.
-            if result.is_ok() || matches!(error, CallError::NotXget) {
-                result = Err(error);
+            let answer = self.client.receive(self.buffer.get(..n).unwrap_or_default());
+            progress(self.client.bytes());
+            if let Some(answer) = answer {
+                return answer;
             }
-            ControlFlow::Continue(None)
-        })?;
-        result
+        }
+    }
+}
+
+/// A blocking connection; the server gets `patience` to accept it and for each reply.
+pub(super) fn connect(
+    transport: &Transport,
+    address: SocketAddr,
+    patience: Duration,
+) -> io::Result<TcpStream> {
+    let stream = transport.call(address, patience.min(CONNECTING))?;
+    stream.set_read_timeout(Some(patience.min(SILENCE)))?;
+    stream.set_write_timeout(Some(patience.min(SILENCE)))?;
+    Ok(stream)
+}
+
+impl From<io::Error> for CallError {
+    fn from(error: io::Error) -> CallError {
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::TimedOut,
+            io::ErrorKind::UnexpectedEof => CallError::Closed,
+            _ => CallError::Network(reason(&error)),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::testing::{master, serves};
+    use crate::limits::{CONNECTING, SILENCE};
+    use crate::net::testing::{Deaf, master, mute, serves, takes};
 
     #[test]
     fn a_file_that_is_longer_than_it_may_be_is_an_error() {
@@ -159,5 +114,23 @@ mod tests {
         let mut call = Call::connect(&Transport::Kernel, server, patience).unwrap();
         let text = call.read(Control::Manifest, manifest.len() as u64, &mut |_| {});
         assert_eq!(text.unwrap(), manifest);
+    }
+
+    fn why_nothing_is_read(address: SocketAddr) -> String {
+        let call = Call::connect(&Transport::Kernel, address, Duration::from_secs(3600));
+        let read = call.and_then(|mut call| call.read(Control::Status, 1000, &mut |_| {}));
+        read.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_server_that_accepts_no_connection_is_given_up() {
+        let deaf = Deaf::new();
+        assert_eq!(takes(CONNECTING, || why_nothing_is_read(deaf.address)), "timed out");
+    }
+
+    #[test]
+    fn a_server_that_does_not_answer_is_given_up() {
+        let (_listener, address) = mute();
+        assert_eq!(takes(SILENCE, || why_nothing_is_read(address)), "timed out");
     }
 }

@@ -7,10 +7,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::call::connect;
 use super::transport::Transport;
-use crate::error::reason;
 use crate::fetch::control_client::CallError;
-use crate::limits::{CONNECTING, SILENCE};
 use crate::p9::client::{Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
@@ -29,16 +28,6 @@ pub struct Connection {
     stream: TcpStream,
     client: Client<Token>,
     buffer: Arc<Vec<u8>>,
-}
-
-impl From<io::Error> for CallError {
-    fn from(error: io::Error) -> CallError {
-        match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => CallError::TimedOut,
-            io::ErrorKind::UnexpectedEof => CallError::Closed,
-            _ => CallError::Network(reason(&error)),
-        }
-    }
 }
 
 /// An event's data, in the buffer in which it arrived; it may be kept.
@@ -64,9 +53,7 @@ impl Connection {
         patience: Duration,
         aname: &[u8],
     ) -> Result<Connection, CallError> {
-        let stream = transport.call(address, patience.min(CONNECTING))?;
-        stream.set_read_timeout(Some(patience.min(SILENCE)))?;
-        stream.set_write_timeout(Some(patience.min(SILENCE)))?;
+        let stream = connect(transport, address, patience)?;
         let buffer = Arc::new(vec![0; RECEIVED_BYTES]);
         let mut opened = Connection { stream, client: Client::new(false), buffer };
         opened.client.version(0);
@@ -136,6 +123,7 @@ impl Connection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{CONNECTING, SILENCE};
     use crate::net::testing::{Deaf, mute, takes};
 
     const LONG: Duration = Duration::from_secs(3600);

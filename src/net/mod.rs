@@ -2,6 +2,7 @@
 
 pub(crate) mod adler32;
 pub mod call;
+#[cfg(feature = "plain")]
 pub mod connection;
 pub(crate) mod host_port;
 pub mod own;
