@@ -34,7 +34,7 @@ pub enum Action {
     Finish(Conn),
     /// Look the name of the origin up again; then [`Engine::set_origin`].
     Resolve,
-    /// Tell whoever reads the log.
+    /// Log this.
     Report(Event),
 }
 

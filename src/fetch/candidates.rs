@@ -138,7 +138,7 @@ impl Candidates {
     }
 }
 
-/// The wait after so many failures in a row.
+/// The wait after `failures` failures in a row: doubled each time, up to `most`.
 pub(super) fn backoff(first: Duration, failures: u32, most: Duration) -> Duration {
     first.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(most)
 }

@@ -109,7 +109,7 @@ impl ControlClient {
         self.client.version(Token::Version);
     }
 
-    /// Reads all of a file of at most so many bytes.
+    /// Reads a whole file. One of more than `most` bytes is an error.
     pub(crate) fn read(&mut self, file: Control, most: u64) {
         self.begin(file, most, false, Vec::new());
     }

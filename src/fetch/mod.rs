@@ -69,7 +69,7 @@ pub enum Action {
     Close(Conn),
     /// Look the origin's name up again; then [`Fetch::set_origin`].
     Resolve,
-    /// Tell whoever reads the log.
+    /// Log this.
     Report(Event),
 }
 

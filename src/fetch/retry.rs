@@ -20,7 +20,7 @@ impl Retry {
     /// One attempt.
     pub const NEVER: Retry = Retry { times: Some(0), longest_wait: FIRST_WAIT, end: None };
 
-    /// How long to wait after so many failures in a row, of which the first is 1; None if the last attempt was made.
+    /// How long to wait after `failures` failures in a row; None if no further attempt is to be made.
     pub fn wait(&self, failures: u32, now: Instant) -> Option<Duration> {
         let doubled = 1u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX);
         let wait = FIRST_WAIT.saturating_mul(doubled).min(self.longest_wait);

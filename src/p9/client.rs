@@ -203,11 +203,6 @@ impl<T: Copy> Client<T> {
         std::mem::take(&mut self.news)
     }
 
-    /// The same, and it may be asked again.
-    pub fn has_news(&self) -> bool {
-        self.news
-    }
-
     /// The trace lines since the last call.
     pub fn take_trace(&mut self) -> Vec<String> {
         self.trace.as_mut().map(std::mem::take).unwrap_or_default()

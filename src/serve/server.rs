@@ -27,7 +27,7 @@ pub enum Action {
     /// Nothing more will be sent on this connection. Shut down its sending half, and read until the other
     /// side closes it: what is unread when a socket is closed takes sent bytes with it (RFC 1122, 4.2.2.13).
     Finish(Conn),
-    /// Tell whoever reads the log.
+    /// Log this.
     Report(Event),
 }
 
@@ -159,11 +159,6 @@ impl Server {
     /// Whether anybody is connected.
     pub fn has_clients(&self) -> bool {
         !self.clients.is_empty()
-    }
-
-    /// How many are connected.
-    pub fn clients(&self) -> usize {
-        self.clients.len()
     }
 
     /// Whether [`Server::stop`] was called.

@@ -80,7 +80,7 @@ impl Kernel {
         self.ask(Request::set_address(link, config), |_| {})
     }
 
-    /// Lets an address stay for ever. It has to be there.
+    /// Gives an address that the link has an infinite lifetime.
     pub(super) fn keep(&mut self, link: &str, address: IpAddr) -> io::Result<()> {
         let seen = self.look()?;
         let is_it = |a: &&Address| {

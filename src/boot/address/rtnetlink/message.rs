@@ -124,7 +124,7 @@ impl Request {
     /// Gives a link an address, or the one that it has another lifetime.
     pub(super) fn set_address(link: u32, config: &Config) -> Request {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
-        // Nobody else has what was given by hand; an IPv6 address is used without asking first.
+        // An address given by hand is taken to be unique: an IPv6 one is used without duplicate address detection.
         let ip = config.address.addr();
         let address_flags = if ip.is_ipv6() { libc::IFA_F_NODAD as u8 } else { 0 };
         let mut fixed = vec![family(ip), config.address.prefix_len(), address_flags, 0];
@@ -351,7 +351,7 @@ fn broadcast(config: &Config) -> Option<Ipv4Addr> {
     }
 }
 
-/// Whole seconds, less than for ever.
+/// A lifetime in whole seconds, below the value that means infinite.
 fn seconds(time: Duration) -> u32 {
     u32::try_from(time.as_secs()).unwrap_or(FOR_EVER_S).clamp(1, FOR_EVER_S - 1)
 }
