@@ -8,7 +8,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::conn::Conn;
 use crate::fetch::{self, Fetch, Incoming};
@@ -25,7 +25,7 @@ use crate::serve::tree::Tree;
 pub enum Action {
     /// Connect to the address; then [`Engine::connected`] or [`Engine::closed`].
     Dial(Conn, SocketAddr),
-    /// There may be something to send: see [`Engine::next_output`].
+    /// There may be something to send on this connection, which was dialed: see [`Engine::next_output`].
     Send(Conn),
     /// Close the connection, which is forgotten here.
     Close(Conn),
@@ -36,6 +36,16 @@ pub enum Action {
     Resolve,
     /// Log this.
     Report(Event),
+}
+
+impl From<server::Action> for Action {
+    fn from(action: server::Action) -> Action {
+        match action {
+            server::Action::Close(conn) => Action::Close(conn),
+            server::Action::Finish(conn) => Action::Finish(conn),
+            server::Action::Report(event) => Action::Report(Event::Serve(event)),
+        }
+    }
 }
 
 impl From<fetch::Action> for Action {
@@ -171,6 +181,26 @@ impl Engine {
         self.server.hub_mut().holds(chunk, now);
     }
 
+    /// There is something to read from a connection that was accepted, or it takes bytes again.
+    pub fn ready(&mut self, conn: Conn) {
+        self.server.ready(conn);
+    }
+
+    /// Of the connections that were accepted, the one whose turn it is: see [`Server::next_turn`].
+    pub fn next_turn(&mut self) -> Option<Conn> {
+        self.server.next_turn()
+    }
+
+    /// All was done in a connection's turn, which took so long.
+    pub fn turn_ended(&mut self, conn: Conn, took: Duration) {
+        self.server.turn_ended(conn, took);
+    }
+
+    /// Whether there is a turn to be had at once.
+    pub fn has_turns(&self) -> bool {
+        self.server.has_turns()
+    }
+
     /// The next thing to send on a connection, once the one before has left ([`Engine::output_left`]).
     pub fn next_output(&mut self, conn: Conn, now: Instant) -> Option<Output> {
         if conn.is_dialed() {
@@ -217,18 +247,11 @@ impl Engine {
         if self.server.next_timeout(now).is_some_and(|at| at <= now) {
             self.server.timeout(now);
         }
-        if let Some(action) = self.server.poll(now) {
-            return Some(match action {
-                server::Action::Send(conn) => Action::Send(conn),
-                server::Action::Close(conn) => Action::Close(conn),
-                server::Action::Finish(conn) => Action::Finish(conn),
-                server::Action::Report(event) => {
-                    if let server::Event::Joined(node) = &event {
-                        self.fetch.called_by(*node);
-                    }
-                    Action::Report(Event::Serve(event))
-                }
-            });
+        if let Some(action) = self.server.poll() {
+            if let server::Action::Report(server::Event::Joined(node)) = &action {
+                self.fetch.called_by(*node);
+            }
+            return Some(action.into());
         }
         self.fetch.has_sent(self.server.hub().sent_bytes(), now);
         self.fetch.poll(now).map(Action::from)

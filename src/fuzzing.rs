@@ -57,10 +57,11 @@ pub fn server(bytes: &[u8]) {
     let mut now = Instant::now();
     let tree = Arc::new(Tree::new(manifest()));
     let mut hub = Hub::master(tree.clone(), 1, Rules::default(), 7);
-    let conn = Conn(1);
-    hub.connected(conn, SocketAddr::from(([10, 0, 0, 1], 999)), now);
+    let (conn, peer) = (Conn(1), SocketAddr::from(([10, 0, 0, 1], 999)));
+    hub.connected(conn, peer, now);
     // To print every message takes longer than to answer it.
-    let mut session = Session::new(conn, bytes.first().is_some_and(|first| first % 8 == 0));
+    let traces = bytes.first().is_some_and(|first| first % 8 == 0);
+    let mut session = Session::new(conn, peer.ip(), traces);
     for piece in pieces(bytes) {
         now += Duration::from_millis(100);
         session.receive(piece);

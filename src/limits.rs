@@ -11,6 +11,12 @@ use std::time::Duration;
 pub const MASTER_CONNECTIONS: usize = 16_384;
 /// Likewise of a node.
 pub const NODE_CONNECTIONS: usize = 512;
+/// Descriptors that a process asks for: connections, and those of its own.
+pub const MAX_DESCRIPTORS: usize = 32_768;
+/// Descriptors that are kept for files and the like, or half of those that there are.
+pub const OWN_DESCRIPTORS: usize = 640;
+/// Files that stay open between two uses, or a quarter of the descriptors that there are.
+pub const MAX_OPEN_FILES: usize = 256;
 /// Connections that may wait to be accepted: a whole cluster is powered on at once.
 pub const BACKLOG: i32 = 4096;
 /// How long a connection may stay without its first message.
@@ -26,6 +32,16 @@ pub const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Bytes sent and not acknowledged for this long mean that the peer is gone.
 pub const USER_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How many connections there may be where so many descriptors may be open, at most `most`.
+pub fn connections(descriptors: usize, most: usize) -> usize {
+    descriptors.saturating_sub(OWN_DESCRIPTORS.min(descriptors / 2)).min(most)
+}
+
+/// How many files stay open where so many descriptors may be.
+pub fn open_files(descriptors: usize) -> usize {
+    (descriptors / 4).clamp(1, MAX_OPEN_FILES)
+}
+
 // ---- what is asked of a server
 
 /// Largest message that is negotiated, in bytes: the largest chunk fits into one Rread.
@@ -39,15 +55,19 @@ pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 pub const MAX_FIDS: usize = 1 << 16;
 /// Bytes that a fid is counted for: itself and its place in a table.
 pub const FID_BYTES: usize = 128;
-/// Most bytes that the fids of all connections hold at a master, with the texts that some are read from.
-/// One connection may hold as much as is still free ([`crate::serve::session::Budget`]).
-pub const MASTER_HELD_BYTES: usize = 512 << 20;
+/// Most bytes that all connections hold at a master: fids, the texts that some are read from, replies that were not
+/// taken. One host may hold as much as is still free ([`crate::serve::session::Budget`]).
+pub const MASTER_HELD_BYTES: usize = 128 << 20;
 /// Likewise at a node.
-pub const NODE_HELD_BYTES: usize = 64 << 20;
+pub const NODE_HELD_BYTES: usize = 32 << 20;
 /// Bytes that a connection may hold in any case: all that a node wants.
 pub const MIN_HELD_BYTES: usize = 4 << 10;
 /// Most names that a Twalk goes down (intro(5)).
 pub const MAX_WALK_ELEMENTS: usize = 16;
+/// Most requests of one connection that are answered before others have their turn.
+pub const MAX_TURN_REQUESTS: usize = 64;
+/// Most files that are opened for one connection before others have their turn.
+pub const MAX_TURN_FILES: usize = 64;
 /// Most requests of one connection that wait; more are refused, since to stop reading would keep out
 /// the Tflush or Tclunk that ends the waiting.
 pub const MAX_PARKED: usize = 1024;
@@ -55,9 +75,9 @@ pub const MAX_PARKED: usize = 1024;
 pub const MAX_OUTPUTS: usize = 64;
 /// Most bytes of such replies, those of the image not counted: what a connection that asks and never
 /// reads can make the server hold.
-pub const MAX_OUTPUT_BYTES: usize = 256 << 10;
+pub const MAX_OUTPUT_BYTES: usize = 128 << 10;
 /// Longest reply that is built in memory, in bytes: of directories and control files.
-pub const MAX_BUILT_BYTES: u32 = 128 << 10;
+pub const MAX_BUILT_BYTES: u32 = 64 << 10;
 
 /// Most bytes of an HTTP request that are read, and of a reply that wait in memory.
 pub const MAX_HTTP_BYTES: usize = 32 << 10;

@@ -1,6 +1,6 @@
 //! IP networks: parsing them, and which one counts as an address's own where nobody says so.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -11,6 +11,15 @@ pub(crate) type Subnet = IpNet;
 pub(crate) fn subnet(ip: IpAddr) -> Subnet {
     let prefix = if ip.is_ipv4() { 24 } else { 64 };
     IpNet::new(ip, prefix).map_or(ip.into(), |network| network.trunc())
+}
+
+/// The host that an address belongs to, where hosts share something: one of IPv6 has all addresses of a /64 to choose
+/// from.
+pub(crate) fn host(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        ip => ip,
+    }
 }
 
 /// Whether two addresses are in the same subnet.

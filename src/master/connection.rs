@@ -1,5 +1,6 @@
-//! A connection that speaks 9P: its socket, and what the engine says about it.
+//! A connection that speaks 9P: its socket, and what is done in its turns.
 
+use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::Shutdown;
@@ -19,113 +20,144 @@ use crate::net::send::{Outgoing, Progress};
 use crate::net::tcp;
 
 /// Serves a client until either side closes its connection.
-pub(super) async fn serve(shared: Rc<Shared>, stream: TcpStream, conn: Conn, client: Rc<Client>) {
+pub(super) async fn serve(shared: Rc<Shared>, conn: Conn, client: Rc<Client>) {
+    let Some(peer) = &client.peer else { return };
     let chunk_bytes = shared.engine.borrow().hub().layout().chunk_bytes();
-    let tuned = tcp::tune(&stream).and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
+    let tuned = tcp::tune(&peer.stream).and_then(|()| tcp::limit_queue(&peer.stream, chunk_bytes));
     let end = match tuned {
-        Ok(()) => Connection { conn, outgoing: None }.serve(&shared, &stream, &client).await,
+        Ok(()) => peer.wait(&shared, conn, &client).await,
         Err(error) => Err(error),
     };
     shared.end(conn, end.err().map(|error| reason(&error)));
 }
 
-/// One client.
-struct Connection {
-    conn: Conn,
+/// The other side.
+pub(super) struct Peer {
+    stream: TcpStream,
     /// What the socket has not taken as a whole.
-    outgoing: Option<Outgoing>,
+    outgoing: RefCell<Option<Outgoing>>,
+    /// The other side has closed the connection (Ok), or something went wrong.
+    end: RefCell<Option<io::Result<()>>>,
 }
 
-impl Connection {
-    /// Answers until either side closes the connection (Ok) or something goes wrong.
-    async fn serve(
-        &mut self,
-        shared: &Shared,
-        stream: &TcpStream,
-        client: &Client,
-    ) -> io::Result<()> {
+impl Peer {
+    pub(super) fn new(stream: TcpStream) -> Peer {
+        Peer { stream, outgoing: RefCell::default(), end: RefCell::default() }
+    }
+
+    /// Asks for a turn whenever there is something to read or room to send, until either side closes the connection
+    /// (Ok) or something goes wrong.
+    async fn wait(&self, shared: &Shared, conn: Conn, client: &Client) -> io::Result<()> {
         loop {
-            let reads = shared.engine.borrow().wants_input(self.conn);
             let mut news = pin!(client.news());
-            let (sends, readable) = poll_fn(|cx| {
+            let ready = poll_fn(|cx| {
                 let told = news.as_mut().poll(cx).is_ready();
-                let readable = reads && stream.poll_read_ready(cx).is_ready();
-                let blocked = self.outgoing.is_some();
-                let writable = blocked && stream.poll_write_ready(cx).is_ready();
+                let waits = client.waits_for_turn();
+                let reads = !waits && shared.engine.borrow().wants_input(conn);
+                let blocked = !waits && self.outgoing.borrow().is_some();
+                let readable = reads && self.stream.poll_read_ready(cx).is_ready();
+                let writable = blocked && self.stream.poll_write_ready(cx).is_ready();
                 if told || readable || writable {
-                    Poll::Ready((writable || told && !blocked, readable))
+                    Poll::Ready(readable || writable)
                 } else {
                     Poll::Pending
                 }
             })
             .await;
+            if let Some(end) = self.end.take() {
+                return end;
+            }
             match client.order() {
                 Order::Close => return Ok(()),
-                Order::Finish if self.outgoing.is_none() => return drain(stream).await,
-                Order::Send | Order::Finish => {}
+                Order::Finish if self.outgoing.borrow().is_none() => {
+                    return drain(&self.stream).await;
+                }
+                Order::Serve | Order::Finish => {}
             }
-            if sends {
-                self.send(shared, stream)?;
+            if ready {
+                shared.ready(conn, client);
             }
-            if readable && self.read(shared, stream)? == 0 {
-                return Ok(());
-            }
-            shared.act();
+        }
+    }
+
+    /// Reads once, and sends what there is.
+    pub(super) fn turn(&self, shared: &Shared, conn: Conn) {
+        let end = self.send(shared, conn).and_then(|()| match self.read(shared, conn)? {
+            0 => Ok(true),
+            _ => self.send(shared, conn).map(|()| false),
+        });
+        match end {
+            Ok(false) => {}
+            Ok(true) => _ = self.end.replace(Some(Ok(()))),
+            Err(error) => _ = self.end.replace(Some(Err(error))),
         }
     }
 
     /// Reads what there is; 0 when the other side has closed the connection.
-    fn read(&self, shared: &Shared, stream: &TcpStream) -> io::Result<usize> {
+    fn read(&self, shared: &Shared, conn: Conn) -> io::Result<usize> {
+        if !shared.engine.borrow().wants_input(conn) {
+            return Ok(1);
+        }
         let mut buffer = shared.buffer.borrow_mut();
-        match stream.try_read(&mut buffer) {
+        match self.stream.try_read(&mut buffer) {
             Ok(n) => {
                 let mut bytes = buffer.get(..n).unwrap_or_default();
                 // A client sends requests alone, of which nothing is to be stored.
                 let now = Instant::now();
-                while shared.engine.borrow_mut().receive(self.conn, &mut bytes, now).is_some() {}
+                while shared.engine.borrow_mut().receive(conn, &mut bytes, now).is_some() {}
                 Ok(n)
             }
-            // Ready it seemed, and was not: as good as one byte more of nothing.
+            // Nothing is as good as one byte more of nothing.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(1),
             Err(error) => Err(error),
         }
     }
 
-    /// Sends what there is until there is nothing more or the socket is full.
-    fn send(&mut self, shared: &Shared, stream: &TcpStream) -> io::Result<()> {
+    /// Sends what there is in this turn until there is nothing more or the socket is full.
+    fn send(&self, shared: &Shared, conn: Conn) -> io::Result<()> {
         let mut engine = shared.engine.borrow_mut();
         let mut files = shared.files.borrow_mut();
+        let mut waiting = self.outgoing.borrow_mut();
         loop {
             let now = Instant::now();
-            let mut outgoing = match self.outgoing.take() {
+            let mut outgoing = match waiting.take() {
                 Some(outgoing) => outgoing,
                 None => {
-                    let Some(output) = engine.next_output(self.conn, now) else { return Ok(()) };
+                    let Some(output) = engine.next_output(conn, now) else { return Ok(()) };
                     match Outgoing::new(output, &mut *files) {
                         Ok(outgoing) => outgoing,
                         Err(error) => {
-                            engine.output_is_unreadable(self.conn, reason(&error), now);
+                            engine.output_is_unreadable(conn, reason(&error), now);
                             continue;
                         }
                     }
                 }
             };
             let before = outgoing.sent();
-            let sent = stream.try_io(Interest::WRITABLE, || {
-                match outgoing.advance(&SockRef::from(stream), &mut *files)? {
-                    Progress::Done => Ok(()),
-                    Progress::Blocked => Err(io::ErrorKind::WouldBlock.into()),
-                }
+            let mut progress = Progress::Blocked;
+            let sent = self.stream.try_io(Interest::WRITABLE, || {
+                progress = outgoing.advance(&SockRef::from(&self.stream), &mut *files)?;
+                // Only so does tokio wait until the socket takes bytes again.
+                let blocked = progress == Progress::Blocked;
+                if blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
             match sent {
-                Ok(()) => engine.output_left(self.conn, now),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let progress = outgoing.sent() != before;
-                    self.outgoing = Some(outgoing);
-                    engine.output_is_blocked(self.conn, progress, now);
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
+                _ => {}
+            }
+            match progress {
+                Progress::Done => engine.output_left(conn, now),
+                Progress::Paused => {
+                    *waiting = Some(outgoing);
+                    engine.ready(conn);
                     return Ok(());
                 }
-                Err(error) => return Err(error),
+                Progress::Blocked => {
+                    let progress = outgoing.sent() != before;
+                    *waiting = Some(outgoing);
+                    engine.output_is_blocked(conn, progress, now);
+                    return Ok(());
+                }
             }
         }
     }

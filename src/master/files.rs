@@ -10,17 +10,17 @@ use crate::image::manifest::Segment;
 use crate::net::send::Files;
 use crate::serve::tree::Tree;
 
-/// Files that stay open.
-const MAX_OPEN: usize = 256;
 /// States of the tree whose files can still be sent: clients may have files of older ones open.
 const MAX_STATES: usize = 4;
 
 /// The files of the last few published states.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ServedFiles {
     states: VecDeque<(Arc<Tree>, Arc<Scan>)>,
     /// The most recently used come last.
     open: VecDeque<OpenFile>,
+    /// Files that stay open.
+    max_open: usize,
 }
 
 #[derive(Debug)]
@@ -31,6 +31,11 @@ struct OpenFile {
 }
 
 impl ServedFiles {
+    /// Of no state yet; so many files stay open.
+    pub(super) fn new(max_open: usize) -> ServedFiles {
+        ServedFiles { states: VecDeque::new(), open: VecDeque::new(), max_open }
+    }
+
     /// Another state was published, or the same with files that are told in another way.
     pub(super) fn publish(&mut self, tree: Arc<Tree>, scan: Arc<Scan>) {
         self.states.retain(|(published, _)| !Arc::ptr_eq(published, &tree));
@@ -52,11 +57,24 @@ impl Files for ServedFiles {
                 scan.check_same(entry, &open.file)?;
                 open
             }
-            None => OpenFile { scan: scan.clone(), entry, file: Arc::new(scan.open_same(entry)?) },
+            None => {
+                let file = match scan.open_same(entry) {
+                    Err(error)
+                        if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) =>
+                    {
+                        // Those of others matter more.
+                        self.open.clear();
+                        self.max_open = (self.max_open / 2).max(1);
+                        scan.open_same(entry)?
+                    }
+                    opened => opened?,
+                };
+                OpenFile { scan: scan.clone(), entry, file: Arc::new(file) }
+            }
         };
         let file = open.file.clone();
         self.open.push_back(open);
-        if self.open.len() > MAX_OPEN {
+        if self.open.len() > self.max_open {
             self.open.pop_front();
         }
         Ok((file, segment.offset))

@@ -124,9 +124,10 @@ async fn accept(site: Rc<Site>, listener: tokio::net::TcpListener) {
         let (stream, peer) = acceptor.next(shared).await;
         let conn = shared.engine.borrow_mut().server_mut().accept_http(peer, Instant::now());
         if let Some(conn) = conn {
-            spawn_local(connection(site.clone(), stream, conn, shared.add(conn)));
+            spawn_local(connection(site.clone(), stream, conn, shared.add(conn, None)));
         }
         shared.act();
+        tokio::task::yield_now().await;
     }
 }
 
@@ -163,6 +164,11 @@ async fn serve(
         if client.has_to_close() {
             return Poll::Ready(Ok(()));
         }
+        if !client.takes_turn() {
+            shared.ready(conn, client);
+            return Poll::Pending;
+        }
+        let began = Instant::now();
         if shared.engine.borrow().server().is_stopping() {
             // What is being sent is sent to its end, and nothing else is.
             http.as_mut().graceful_shutdown();
@@ -175,8 +181,9 @@ async fn serve(
             (false, false) => Some(Wait::Request),
         };
         let active = std::mem::replace(&mut before, progress) != progress;
-        shared.engine.borrow_mut().server_mut().observe_http(conn, active, waits, Instant::now());
-        shared.act();
+        let now = Instant::now();
+        shared.engine.borrow_mut().server_mut().observe_http(conn, active, waits, now);
+        shared.turn_ended(conn, now.saturating_duration_since(began));
         polled.map_err(|error| error.to_string())
     })
     .await

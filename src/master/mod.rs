@@ -20,11 +20,12 @@ use std::path::Path;
 
 use crate::cli;
 use crate::error::Error;
+use crate::limits::MAX_DESCRIPTORS;
 use crate::process::background;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
 use crate::sys::fs::effective_uid;
-use crate::sys::process;
+use crate::sys::process::DescriptorLimit;
 use crate::units::{bytes, quantity};
 
 use listen::{Handed, ListenSocket};
@@ -45,7 +46,7 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
         let mut watcher = watcher(&options.path, scanning, &options.cache, report)?;
         watcher.signature = signature;
         let first = watcher.first()?;
-        process::raise_file_limit();
+        let descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS).keep();
         let listeners = socket.open()?;
         say_what_is_served(&report, &options.path, &first, &listeners);
         let http = http.listen(&report)?;
@@ -58,7 +59,7 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
         for what in missing {
             report.info(what);
         }
-        server::run(listeners, http, first, watcher, options, report, manager)
+        server::run(listeners, http, first, watcher, options, (report, manager), descriptors)
     })
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
 use super::acceptor::Acceptor;
-use super::connection;
+use super::connection::{self, Peer};
 use super::diff::Change;
 use super::files::ServedFiles;
 use super::http;
@@ -29,7 +29,7 @@ use super::watch::{News, State, Watcher};
 use crate::cli;
 use crate::engine::Engine;
 use crate::error::Error;
-use crate::limits::MASTER_CONNECTIONS;
+use crate::limits::{self, MASTER_CONNECTIONS};
 use crate::net::adler32;
 use crate::net::send::Files as _;
 use crate::process::notify::{Manager, service};
@@ -48,20 +48,20 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// Between two messages to the service manager about the nodes.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until a signal ends it.
+/// Serves until a signal ends it; so many `descriptors` may be open.
 pub(super) fn run(
     listeners: Vec<TcpListener>,
     http: http::Listeners,
     first: State,
     watcher: Watcher,
     options: &cli::ServeOptions,
-    report: Reporter,
-    manager: Manager,
+    (report, manager): (Reporter, Manager),
+    descriptors: usize,
 ) -> Result<(), Error> {
     let (publish, news) = mpsc::unbounded_channel();
     let (rescan, orders) = std_mpsc::channel();
     let tree = Arc::new(Tree::new(first.manifest.clone()));
-    let mut files = ServedFiles::default();
+    let mut files = ServedFiles::new(limits::open_files(descriptors));
     files.publish(tree.clone(), first.scan.clone());
     let signature = first.signature.clone();
     let interval = options.rescan;
@@ -76,13 +76,16 @@ pub(super) fn run(
     }
     hub.sign(signature);
     http::equip(&mut hub);
-    let admission = Admission::new(MASTER_CONNECTIONS, options.allowed.clone());
+    let connections = limits::connections(descriptors, MASTER_CONNECTIONS);
+    let admission = Admission::new(connections, options.allowed.clone());
     let engine = Engine::master(hub, admission, report.traces());
     let shared = Rc::new(Shared::new(engine, files, slots, manager, report));
     let signals = Signals::watch(true).map_err(Error::system("wait for signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
+        // Sockets are looked at again after every batch of tasks.
+        .event_interval(1)
         .build()
         .map_err(Error::system("start the event loop"))?;
     let served: Result<(), Error> = LocalSet::new().block_on(&runtime, async {
@@ -92,6 +95,7 @@ pub(super) fn run(
         let listeners = listeners.map_err(unusable)?;
         let signals = UnixStream::from_std(signals.into_stream())
             .map_err(Error::system("wait for signals"))?;
+        spawn_local(shared.clone().work());
         spawn_local(hear(shared.clone(), news));
         spawn_local(keep_time(shared.clone()));
         spawn_local(find_checksums(shared.clone()));
@@ -195,9 +199,12 @@ async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener) {
         let (stream, peer) = acceptor.next(&shared).await;
         let conn = shared.engine.borrow_mut().accept(peer, Instant::now());
         if let Some(conn) = conn {
-            spawn_local(connection::serve(shared.clone(), stream, conn, shared.add(conn)));
+            let client = shared.add(conn, Some(Peer::new(stream)));
+            spawn_local(connection::serve(shared.clone(), conn, client));
         }
         shared.act();
+        // Others want to be heard as well.
+        tokio::task::yield_now().await;
     }
 }
 

@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use super::connection::Peer;
 use super::files::ServedFiles;
 use crate::conn::Conn;
 use crate::engine::{Action, Engine, Event};
@@ -19,7 +20,9 @@ use crate::serve::session::Host as _;
 use crate::units::{bytes, quantity};
 
 /// Bytes read from a socket at a time.
-const READ_BYTES: usize = 64 << 10;
+const READ_BYTES: usize = 16 << 10;
+/// How long turns are given before those who have come meanwhile are heard.
+const TURNS: Duration = Duration::from_micros(500);
 
 /// What all tasks share.
 pub(super) struct Shared {
@@ -32,6 +35,8 @@ pub(super) struct Shared {
     pub(super) earlier: Notify,
     /// Until when it sleeps; None is for good.
     pub(super) asleep_until: Cell<Option<Instant>>,
+    /// Somebody waits for a turn.
+    work: Notify,
     /// Clients of 2009 wait for checksums.
     pub(super) checksums: Notify,
     pub(super) buffer: RefCell<Vec<u8>>,
@@ -43,22 +48,38 @@ pub(super) struct Shared {
     pub(super) report: Reporter,
 }
 
-/// What the task of a connection is told.
-#[derive(Default)]
+/// A connection: what its task is told, and what is done in its turns.
 pub(super) struct Client {
     order: Cell<Order>,
     news: Notify,
+    turn: Cell<Turn>,
+    /// None: it speaks HTTP, and its task does what is to be done itself.
+    pub(super) peer: Option<Peer>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Order {
     #[default]
-    Send,
+    Serve,
     Finish,
     Close,
 }
 
+/// How a connection stands to its next turn.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Turn {
+    #[default]
+    Unasked,
+    Asked,
+    /// Its task has it.
+    Given,
+}
+
 impl Client {
+    fn new(peer: Option<Peer>) -> Client {
+        Client { order: Cell::default(), news: Notify::new(), turn: Cell::default(), peer }
+    }
+
     fn tell(&self, order: Order) {
         self.order.set(order);
         self.news.notify_one();
@@ -70,6 +91,19 @@ impl Client {
 
     pub(super) fn has_to_close(&self) -> bool {
         self.order.get() == Order::Close
+    }
+
+    pub(super) fn waits_for_turn(&self) -> bool {
+        self.turn.get() == Turn::Asked
+    }
+
+    /// Whether this task has the turn; asked once each time.
+    pub(super) fn takes_turn(&self) -> bool {
+        let given = self.turn.get() == Turn::Given;
+        if given {
+            self.turn.set(Turn::Unasked);
+        }
+        given
     }
 
     /// Ready once the engine has said anything about this connection.
@@ -93,6 +127,7 @@ impl Shared {
             clients: RefCell::new(HashMap::new()),
             earlier: Notify::new(),
             asleep_until: Cell::new(None),
+            work: Notify::new(),
             checksums: Notify::new(),
             buffer: RefCell::new(vec![0; READ_BYTES]),
             ended: Notify::new(),
@@ -111,7 +146,6 @@ impl Shared {
         loop {
             let Some(action) = self.engine.borrow_mut().poll(Instant::now()) else { break };
             match action {
-                Action::Send(conn) => self.tell(conn, Order::Send),
                 Action::Finish(conn) => self.tell(conn, Order::Finish),
                 Action::Close(conn) => self.tell(conn, Order::Close),
                 Action::Report(event) => {
@@ -121,7 +155,7 @@ impl Shared {
                     self.report.say(event.level(), &event);
                 }
                 // A master asks nobody.
-                Action::Dial(..) | Action::Resolve => {}
+                Action::Dial(..) | Action::Send(_) | Action::Resolve => {}
             }
         }
         let engine = self.engine.borrow();
@@ -133,6 +167,49 @@ impl Shared {
         if engine.hub().wants_checksum() {
             self.checksums.notify_one();
         }
+        if engine.has_turns() {
+            self.work.notify_one();
+        }
+    }
+
+    /// There is something to do for a connection.
+    pub(super) fn ready(&self, conn: Conn, client: &Client) {
+        if client.turn.get() == Turn::Unasked {
+            client.turn.set(Turn::Asked);
+            self.engine.borrow_mut().ready(conn);
+            self.act();
+        }
+    }
+
+    /// Does what connections ask for, each in its turn.
+    pub(super) async fn work(self: Rc<Self>) {
+        loop {
+            self.work.notified().await;
+            let began = Instant::now();
+            let mut now = began;
+            while now.saturating_duration_since(began) < TURNS {
+                let Some(conn) = self.engine.borrow_mut().next_turn() else { break };
+                let Some(client) = self.clients.borrow().get(&conn).cloned() else { break };
+                match &client.peer {
+                    Some(peer) => {
+                        client.turn.set(Turn::Unasked);
+                        peer.turn(&self, conn);
+                        let before = std::mem::replace(&mut now, Instant::now());
+                        self.turn_ended(conn, now.saturating_duration_since(before));
+                    }
+                    None => client.turn.set(Turn::Given),
+                }
+                client.news.notify_one();
+            }
+            // Meanwhile others want to be heard.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A connection has had its turn.
+    pub(super) fn turn_ended(&self, conn: Conn, took: Duration) {
+        self.engine.borrow_mut().turn_ended(conn, took);
+        self.act();
     }
 
     fn tell(&self, conn: Conn, order: Order) {
@@ -142,8 +219,8 @@ impl Shared {
     }
 
     /// A connection that the engine has taken.
-    pub(super) fn add(&self, conn: Conn) -> Rc<Client> {
-        let client = Rc::new(Client::default());
+    pub(super) fn add(&self, conn: Conn, peer: Option<Peer>) -> Rc<Client> {
+        let client = Rc::new(Client::new(peer));
         self.clients.borrow_mut().insert(conn, client.clone());
         client
     }

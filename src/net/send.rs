@@ -10,6 +10,7 @@ use std::sync::Arc;
 use socket2::SockRef;
 
 use crate::image::manifest::Segment;
+use crate::limits::MAX_TURN_FILES;
 use crate::net::tcp::is_passing;
 use crate::serve::session::{Data, Output};
 use crate::serve::tree::Tree;
@@ -27,6 +28,8 @@ pub enum Progress {
     Done,
     /// The socket takes no more at present.
     Blocked,
+    /// So many files were opened that others should have their turn first.
+    Paused,
 }
 
 /// One output on its way.
@@ -68,7 +71,7 @@ impl Outgoing {
         self.head_sent as u64 + self.at
     }
 
-    /// Sends as much as the socket takes.
+    /// Sends as much as the socket takes, of at most [`MAX_TURN_FILES`] files.
     ///
     /// An error means that the connection has to be ended: a reply that was begun cannot be taken
     /// back. `UnexpectedEof` is a file that has become shorter than it was.
@@ -86,10 +89,15 @@ impl Outgoing {
             }
         }
         let Some(data) = &self.data else { return Ok(Progress::Done) };
+        let mut opened = 0;
         while self.at < data.range.end {
             let (file, offset, left) = match self.open.take() {
                 Some(open) => open,
-                None => next_stretch(data, self.at, files)?,
+                None if opened == MAX_TURN_FILES => return Ok(Progress::Paused),
+                None => {
+                    opened += 1;
+                    next_stretch(data, self.at, files)?
+                }
             };
             let count = NonZeroUsize::new(usize::try_from(left).unwrap_or(usize::MAX));
             let start = usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge)?;

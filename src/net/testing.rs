@@ -42,7 +42,7 @@ pub(crate) fn serves(mut hub: Hub) -> SocketAddr {
 
 fn answer(mut stream: TcpStream, conn: Conn, hub: &mut Hub) -> std::io::Result<()> {
     hub.connected(conn, stream.peer_addr()?, Instant::now());
-    let mut session = Session::new(conn, false);
+    let mut session = Session::new(conn, Ipv4Addr::LOCALHOST.into(), false);
     let mut buffer = [0; 4096];
     while let n @ 1.. = stream.read(&mut buffer)? {
         session.receive(&buffer[..n]);

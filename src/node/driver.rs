@@ -22,7 +22,7 @@ use crate::error::{Error, reason};
 use crate::fetch::{self, Fetch, Incoming, Outcome, Patience};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Manifest, Segment};
-use crate::limits::NODE_CONNECTIONS;
+use crate::limits::{self, MAX_DESCRIPTORS, NODE_CONNECTIONS};
 use crate::net::adler32;
 use crate::net::send::{Files, Outgoing, Progress};
 use crate::net::tcp::is_passing;
@@ -34,6 +34,7 @@ use crate::serve::hub::Hub;
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 use crate::sys::poll::{self, PollFd};
+use crate::sys::process::DescriptorLimit;
 
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -43,6 +44,8 @@ const BUFFERS: usize = 8;
 const REQUEST_BYTES: usize = 64 << 10;
 /// Reads from one socket before the others have their turn.
 const READS_A_TURN: usize = 4;
+/// How long clients have their turns before the sockets are looked at again.
+const TURNS: Duration = Duration::from_millis(1);
 /// How often it is looked whether a checksum is known.
 const CHECKSUM_PAUSE: Duration = Duration::from_millis(10);
 
@@ -63,6 +66,7 @@ pub struct Node {
     /// The Adler-32 that is being computed, on a thread.
     checksum: Option<(Arc<Tree>, Segment, JoinHandle<io::Result<u32>>)>,
     report: Reporter,
+    _descriptors: DescriptorLimit,
 }
 
 /// The store, as the place that replies are sent from.
@@ -129,7 +133,9 @@ pub struct Start {
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let admission = Admission::new(NODE_CONNECTIONS, start.allowed);
+        let descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
+        let connections = limits::connections(descriptors.get(), NODE_CONNECTIONS);
+        let admission = Admission::new(connections, start.allowed);
         let fetch = fetch::Start {
             manifest: start.manifest,
             wanted: start.store.wanted().clone(),
@@ -159,6 +165,7 @@ impl Node {
             wants_origin: false,
             checksum: None,
             report,
+            _descriptors: descriptors,
         }
     }
 
@@ -239,7 +246,8 @@ impl Node {
         let timeout = deadlines.into_iter().flatten().min();
         let timeout = timeout.map(|at| at.saturating_duration_since(Instant::now()));
         // What is to be written is waited for only while there is nothing else to do.
-        let timeout = if self.unwritten.is_empty() { timeout } else { Some(Duration::ZERO) };
+        let waits = self.unwritten.is_empty() && !self.engine.has_turns();
+        let timeout = if waits { timeout } else { Some(Duration::ZERO) };
         let Ready { sockets, listener } = self.wait(timeout, others)?;
 
         let now = Instant::now();
@@ -254,7 +262,23 @@ impl Node {
         }
         self.pass_on(self.fetch().is_whole(), now)?;
         self.act(now);
+        self.give_turns(now);
         Ok(())
+    }
+
+    /// Does for clients what they ask for, each in its turn, for a while.
+    fn give_turns(&mut self, began: Instant) {
+        let mut now = began;
+        while now.saturating_duration_since(began) < TURNS
+            && let Some(conn) = self.engine.next_turn()
+        {
+            self.send(conn, now);
+            self.read_client(conn, now);
+            self.send(conn, now);
+            let before = std::mem::replace(&mut now, Instant::now());
+            self.engine.turn_ended(conn, now.saturating_duration_since(before));
+            self.act(now);
+        }
     }
 
     /// Ends all connections, in order that the other sides learn of it at once.
@@ -319,15 +343,15 @@ impl Node {
         }
         if fd.writable() {
             socket.blocked = false;
+        }
+        if !conn.is_dialed() {
+            self.engine.ready(conn);
+            return Ok(());
+        }
+        if fd.writable() {
             self.send(conn, now);
         }
-        if fd.readable() {
-            if conn.is_dialed() {
-                return self.read_source(conn, now);
-            }
-            self.read_client(conn, now);
-        }
-        Ok(())
+        if fd.readable() { self.read_source(conn, now) } else { Ok(()) }
     }
 
     fn read_client(&mut self, conn: Conn, now: Instant) {
@@ -450,6 +474,10 @@ impl Node {
             let before = outgoing.sent();
             match outgoing.advance(&SockRef::from(&socket.stream), &mut self.files) {
                 Ok(Progress::Done) => self.engine.output_left(conn, now),
+                Ok(Progress::Paused) => {
+                    socket.outgoing = Some(outgoing);
+                    return self.engine.ready(conn);
+                }
                 Ok(Progress::Blocked) => {
                     socket.blocked = true;
                     let progress = outgoing.sent() != before;

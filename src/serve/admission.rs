@@ -6,15 +6,16 @@
 //! none of its replies, is closed after a while. Where all places are taken, a new connection displaces one of the
 //! host that has most of them, so that no host can shut out the others.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
 use crate::conn::Conn;
 use crate::limits::{GREETING, MESSAGE, REQUEST, TAKING};
+use crate::network::host;
 
 /// How often the connections that keep the server waiting are looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -95,7 +96,7 @@ impl Allowed {
 #[derive(Debug)]
 struct Client {
     host: IpAddr,
-    /// When it last did something.
+    /// When it last did something, give or take [`CHECK_EVERY`].
     active: Instant,
 }
 
@@ -104,9 +105,11 @@ struct Client {
 pub struct Admission {
     most: usize,
     allowed: Allowed,
-    clients: BTreeMap<Conn, Client>,
-    /// How many connections each host has.
-    hosts: HashMap<IpAddr, usize>,
+    clients: HashMap<Conn, Client>,
+    /// The connections of each host, the one that has been inactive longest first.
+    hosts: HashMap<IpAddr, BTreeSet<(Instant, Conn)>>,
+    /// How many connections each host has, in order.
+    counts: BTreeSet<(usize, IpAddr)>,
     /// Those that keep the server waiting, how, and since when.
     waiting: BTreeMap<Conn, (Wait, Instant)>,
     next_check: Option<Instant>,
@@ -118,8 +121,9 @@ impl Admission {
         Admission {
             most,
             allowed,
-            clients: BTreeMap::new(),
+            clients: HashMap::new(),
             hosts: HashMap::new(),
+            counts: BTreeSet::new(),
             waiting: BTreeMap::new(),
             next_check: None,
         }
@@ -131,7 +135,7 @@ impl Admission {
         if !self.allowed.allows(ip) {
             return Err(Refusal::NotAllowed);
         }
-        let host = host_of(ip);
+        let host = host(ip);
         let displaced = if self.clients.len() < self.most {
             None
         } else {
@@ -140,7 +144,7 @@ impl Admission {
         if let Some(conn) = displaced {
             self.release(conn);
         }
-        *self.hosts.entry(host).or_default() += 1;
+        self.change(host, |its| _ = its.insert((now, conn)));
         self.clients.insert(conn, Client { host, active: now });
         self.observe(conn, true, Some(Wait::Greeting), now);
         Ok(displaced)
@@ -149,8 +153,12 @@ impl Admission {
     /// What a connection keeps the server waiting for; `active` if it has done something since.
     pub fn observe(&mut self, conn: Conn, active: bool, waits: Option<Wait>, now: Instant) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
-        if active {
-            client.active = now;
+        if active && now.saturating_duration_since(client.active) >= CHECK_EVERY {
+            let before = std::mem::replace(&mut client.active, now);
+            if let Some(its) = self.hosts.get_mut(&client.host) {
+                its.remove(&(before, conn));
+                its.insert((now, conn));
+            }
         }
         match (waits, self.waiting.get(&conn)) {
             (None, _) => _ = self.waiting.remove(&conn),
@@ -165,12 +173,18 @@ impl Admission {
     /// A connection has ended.
     pub fn release(&mut self, conn: Conn) {
         self.waiting.remove(&conn);
-        let Some(Client { host, .. }) = self.clients.remove(&conn) else { return };
-        if let Some(count) = self.hosts.get_mut(&host) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.hosts.remove(&host);
-            }
+        let Some(Client { host, active }) = self.clients.remove(&conn) else { return };
+        self.change(host, |its| _ = its.remove(&(active, conn)));
+    }
+
+    fn change(&mut self, host: IpAddr, change: impl FnOnce(&mut BTreeSet<(Instant, Conn)>)) {
+        let its = self.hosts.entry(host).or_default();
+        self.counts.remove(&(its.len(), host));
+        change(its);
+        if its.is_empty() {
+            self.hosts.remove(&host);
+        } else {
+            self.counts.insert((its.len(), host));
         }
     }
 
@@ -202,21 +216,12 @@ impl Admission {
     /// Of the host with the most places, if it has more than the newcomer's would have, the connection
     /// that has been inactive for the longest time.
     fn displaced_by(&self, newcomer: IpAddr) -> Option<Conn> {
-        let (host, most) = self.hosts.iter().max_by_key(|&(host, count)| (count, host))?;
-        let own = self.hosts.get(&newcomer).copied().unwrap_or(0);
+        let (most, host) = self.counts.last()?;
+        let own = self.hosts.get(&newcomer).map_or(0, BTreeSet::len);
         if *most <= own + 1 {
             return None;
         }
-        let its = self.clients.iter().filter(|(_, client)| client.host == *host);
-        its.min_by_key(|(conn, client)| (client.active, **conn)).map(|(conn, _)| *conn)
-    }
-}
-
-/// What counts as one host: an IPv6 host has all addresses of a /64 to choose from.
-fn host_of(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+        self.hosts.get(host)?.first().map(|(_, conn)| *conn)
     }
 }
 

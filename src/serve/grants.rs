@@ -5,7 +5,10 @@
 //! holder may be slow, lie, or be gone. Any other goes only to a node that has starved for a while,
 //! since whoever is fed by others can wait for them.
 
+mod line;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
 
@@ -14,9 +17,11 @@ use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::swarm::meter::smooth;
 use crate::swarm::rules::Rules;
+use line::{Line, Place};
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Asker {
+    host: IpAddr,
     /// How many of its reads of `next` wait, those that `ready` will answer included.
     asks: usize,
     /// Chunks promised and not yet reported as held.
@@ -46,10 +51,21 @@ enum Stand {
     PassedOver(Instant),
 }
 
-/// Who was granted least that it does not hold comes first, then who has waited longest.
-type Place = (usize, Option<Instant>, Conn);
-
 impl Asker {
+    fn new(host: IpAddr) -> Asker {
+        Asker {
+            host,
+            asks: 0,
+            granted: Vec::new(),
+            ready: Vec::new(),
+            since: None,
+            fed: None,
+            usual: None,
+            silent: false,
+            stand: Stand::Nowhere,
+        }
+    }
+
     fn waits(&self) -> bool {
         self.asks > self.ready.len() && !self.silent
     }
@@ -114,7 +130,7 @@ pub(crate) struct Grants {
     /// Grants on their way at a time.
     most: usize,
     askers: BTreeMap<Conn, Asker>,
-    line: BTreeSet<Place>,
+    line: Line,
     /// Those that were passed over, by when others last brought them a chunk.
     passed_over: BTreeSet<(Instant, Conn)>,
     /// Grants that are not yet reported as held.
@@ -135,6 +151,17 @@ pub(crate) struct Grants {
     assigned_at: Option<Instant>,
 }
 
+/// What counts while the line is looked through once.
+struct Look {
+    now: Instant,
+    /// Only one waits.
+    alone: bool,
+    /// Grants in flight to one.
+    window: usize,
+    /// Who was last fed before this starves.
+    starved_at: Option<Instant>,
+}
+
 impl Grants {
     /// Nothing is handed out yet; `slots` chunks are sent at a time.
     pub(crate) fn new(layout: Layout, slots: usize, rules: Rules) -> Grants {
@@ -142,7 +169,7 @@ impl Grants {
             rules,
             most: slots.saturating_mul(rules.grants_a_slot),
             askers: BTreeMap::new(),
-            line: BTreeSet::new(),
+            line: Line::default(),
             passed_over: BTreeSet::new(),
             granted: BTreeSet::new(),
             unsent: BTreeSet::new(),
@@ -156,8 +183,8 @@ impl Grants {
     }
 
     /// A read of `next`: a grant if there is one for `conn`, else it waits for [`Grants::assign`].
-    pub(crate) fn ask(&mut self, conn: Conn, now: Instant) -> Option<ChunkId> {
-        let asker = self.askers.entry(conn).or_default();
+    pub(crate) fn ask(&mut self, conn: Conn, host: IpAddr, now: Instant) -> Option<ChunkId> {
+        let asker = self.askers.entry(conn).or_insert_with(|| Asker::new(host));
         asker.silent = false;
         let ready = (!asker.ready.is_empty()).then(|| asker.ready.remove(0));
         if ready.is_none() {
@@ -208,8 +235,8 @@ impl Grants {
     }
 
     /// `conn` has reported what it lacks, holds or has sent, so that there may be something for it.
-    pub(crate) fn reported(&mut self, conn: Conn) {
-        self.askers.entry(conn).or_default();
+    pub(crate) fn reported(&mut self, conn: Conn, host: IpAddr) {
+        self.askers.entry(conn).or_insert_with(|| Asker::new(host));
         self.line_up(conn);
     }
 
@@ -219,9 +246,9 @@ impl Grants {
             self.drop_copy(chunk);
         }
         self.step_out(conn);
-        for Grant { chunk, since, .. } in
-            self.askers.remove(&conn).map(|asker| asker.granted).unwrap_or_default()
-        {
+        let Some(Asker { host, granted, .. }) = self.askers.remove(&conn) else { return };
+        for Grant { chunk, since, .. } in granted {
+            self.line.ended(host);
             self.granted.remove(&(since, conn, chunk));
             self.unsent.remove(&(since, conn, chunk));
             self.drop_copy(chunk);
@@ -239,6 +266,7 @@ impl Grants {
                 asker.granted.push(Grant { chunk, since: now, sent: false });
                 asker.ready.push(chunk);
                 asker.since = asker.waits().then_some(now);
+                self.line.granted(asker.host);
             }
             self.granted.insert((now, conn, chunk));
             self.unsent.insert((now, conn, chunk));
@@ -268,32 +296,46 @@ impl Grants {
         }
         let alone = self.line.len() + self.passed_over.len() == 1;
         let window = if alone { self.rules.lone_window } else { self.rules.shared_window };
+        let look = Look { now, alone, window, starved_at };
         while let Some(&(fed, conn)) = self.passed_over.first()
             && Some(fed) <= starved_at
         {
             self.line_up(conn);
         }
         let mut after = Bound::Unbounded;
-        while let Some(&place) = self.line.range((after, Bound::Unbounded)).next() {
-            after = Bound::Excluded(place);
-            let (.., conn) = place;
-            let Some((asker, member)) = self.askers.get(&conn).zip(members.get(conn)) else {
-                self.step_out(conn);
-                continue;
-            };
-            if asker.unsent() >= window {
-                continue;
-            }
-            let starves = asker.fed <= starved_at;
-            let feeds_alone = members.serving() == usize::from(member.serves.is_some());
-            let fed = asker.fed.unwrap_or(now);
-            let hungry = alone || starves || !self.is_slow(asker, now);
-            match self.chunk_for(asker, member, hungry, starves || feeds_alone) {
-                Some(chunk) => return Some((conn, chunk)),
-                None => self.pass_over(conn, (!starves).then_some(fed)),
+        while let Some(host) = self.line.host_after(after) {
+            after = Bound::Excluded(host);
+            let (.., ip) = host;
+            let mut within = Bound::Unbounded;
+            while let Some(place) = self.line.place_after(ip, within) {
+                within = Bound::Excluded(place);
+                let (.., conn) = place;
+                if let Some(chunk) = self.chunk_of(conn, &look, members) {
+                    return Some((conn, chunk));
+                }
             }
         }
         None
+    }
+
+    /// What to grant to one that waits. If there is nothing for it, it leaves the line.
+    fn chunk_of(&mut self, conn: Conn, look: &Look, members: &Members) -> Option<ChunkId> {
+        let Some((asker, member)) = self.askers.get(&conn).zip(members.get(conn)) else {
+            self.step_out(conn);
+            return None;
+        };
+        if asker.unsent() >= look.window {
+            return None;
+        }
+        let starves = asker.fed <= look.starved_at;
+        let feeds_alone = members.serving() == usize::from(member.serves.is_some());
+        let fed = asker.fed.unwrap_or(look.now);
+        let hungry = look.alone || starves || !self.is_slow(asker, look.now);
+        let chunk = self.chunk_for(asker, member, hungry, starves || feeds_alone);
+        if chunk.is_none() {
+            self.pass_over(conn, (!starves).then_some(fed));
+        }
+        chunk
     }
 
     /// What to grant: to the `hungry` what is scarce, and to those for whom there is `nobody_else`
@@ -352,6 +394,7 @@ impl Grants {
         let place = granted.as_ref().and_then(|all| all.iter().position(|g| g.chunk == chunk));
         let (granted, place) = granted.zip(place)?;
         let since = granted.remove(place).since;
+        self.line.ended(self.askers.get(&conn)?.host);
         self.granted.remove(&(since, conn, chunk));
         self.unsent.remove(&(since, conn, chunk));
         Some(since)
@@ -363,7 +406,7 @@ impl Grants {
         if let Some(asker) = self.askers.get_mut(&conn).filter(|asker| asker.waits()) {
             let place = asker.place(conn);
             asker.stand = Stand::InLine(place);
-            self.line.insert(place);
+            self.line.insert(asker.host, place);
         }
     }
 
@@ -372,7 +415,7 @@ impl Grants {
         match std::mem::take(&mut asker.stand) {
             Stand::Nowhere => {}
             Stand::InLine(place) => {
-                self.line.remove(&place);
+                self.line.remove(asker.host, &place);
             }
             Stand::PassedOver(fed) => {
                 self.passed_over.remove(&(fed, conn));
@@ -462,11 +505,12 @@ mod tests {
             self.members.connected(Conn(n), address, self.now);
             self.members.joined(Conn(n), 20_004);
             self.members.wants(Conn(n), wants);
-            self.grants.reported(Conn(n));
+            self.grants.reported(Conn(n), self.members.host(Conn(n)));
         }
 
         fn ask(&mut self, conn: u64) -> Option<u32> {
-            self.grants.ask(Conn(conn), self.now).map(ChunkId::get)
+            let host = self.members.host(Conn(conn));
+            self.grants.ask(Conn(conn), host, self.now).map(ChunkId::get)
         }
 
         fn assign(&mut self) -> Vec<u64> {
@@ -476,7 +520,7 @@ mod tests {
         fn holds(&mut self, conn: u64, chunk: u32) {
             let new = self.members.has(Conn(conn), self.layout.chunk(chunk).into_iter(), self.now);
             self.grants.held(Conn(conn), &new, self.now);
-            self.grants.reported(Conn(conn));
+            self.grants.reported(Conn(conn), self.members.host(Conn(conn)));
         }
 
         /// A read that waits, and is tried again once something was handed out.
@@ -552,7 +596,8 @@ mod tests {
         let mut master = Master::new(2, 8, 4);
         master.grants.arriving.add(Duration::from_millis(1));
         for conn in 0..2 {
-            master.grants.askers.entry(Conn(conn)).or_default().usual =
+            let host = master.members.host(Conn(conn));
+            master.grants.askers.entry(Conn(conn)).or_insert_with(|| Asker::new(host)).usual =
                 Some(Duration::from_millis(200));
             assert_eq!(master.ask(conn), None);
         }

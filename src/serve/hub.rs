@@ -34,6 +34,10 @@ use crate::serve::tree::{Node, Tree};
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;
 
+/// How long a status is shared for each of its bytes: about twenty times as long as it takes to make.
+const STATUS_LASTS_A_BYTE: Duration = Duration::from_nanos(200);
+/// A status that is no longer than this is made for each who asks.
+const SHORT_STATUS_BYTES: usize = 8 << 10;
 /// A node that fetches from here and got nothing for this long does not count as wanting anything.
 const GIVEN_UP: Duration = Duration::from_secs(10);
 
@@ -66,7 +70,6 @@ pub struct Hub {
     data_readers: BTreeSet<Conn>,
     /// A limit on what is sent, and who waits for it.
     rate_limit: Option<RateLimit>,
-    throttled: BTreeSet<Conn>,
     wakes: BTreeSet<Conn>,
     manifest_queue: ManifestQueue,
     /// The manifest's signature, for whoever wants to check it.
@@ -80,6 +83,15 @@ pub struct Hub {
     plain_bytes: u64,
     /// What makes `metrics` of `status`, where there is such a file.
     metrics: Option<fn(&str) -> String>,
+    rendered: Option<Rendered>,
+}
+
+/// What several may read until a new one is made.
+#[derive(Debug)]
+pub(crate) struct Rendered {
+    until: Instant,
+    pub(crate) status: Arc<[u8]>,
+    pub(crate) metrics: Option<Arc<[u8]>>,
 }
 
 impl Hub {
@@ -127,7 +139,6 @@ impl Hub {
             told: Conn(0),
             data_readers: BTreeSet::new(),
             rate_limit: None,
-            throttled: BTreeSet::new(),
             wakes: BTreeSet::new(),
             manifest_queue: ManifestQueue::new(rules),
             signature: None,
@@ -138,6 +149,7 @@ impl Hub {
             sent_rate: Meter::default(),
             plain_bytes: 0,
             metrics: None,
+            rendered: None,
         }
     }
 
@@ -172,14 +184,17 @@ impl Hub {
         self.classic.disconnected(conn);
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
-        self.throttled.remove(&conn);
+        if let Some(rate_limit) = &mut self.rate_limit {
+            rate_limit.cancel(conn);
+        }
         self.manifest_was_read(At { conn, now });
         self.wakes.remove(&conn);
         if let Some(grants) = &mut self.grants {
             grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
         }
-        self.uploads.cancel(conn);
-        let next = self.uploads.done(conn);
+        let next = self.uploads.cancel(conn, now);
+        self.wakes.extend(next);
+        let next = self.uploads.done(conn, now);
         self.wakes.extend(next);
         self.assign(now);
     }
@@ -215,9 +230,12 @@ impl Hub {
 
     /// Does what is due by now; [`Hub::deadline`] says when to come back.
     pub fn tick(&mut self, now: Instant) {
-        if self.rate_limit.as_ref().is_some_and(|rate_limit| rate_limit.wait(now).is_none()) {
-            self.wakes.append(&mut self.throttled);
+        if let Some(rate_limit) = &mut self.rate_limit {
+            self.wakes.extend(rate_limit.next(now));
         }
+        let limit = self.upload_limit(now);
+        let next = self.uploads.tick(limit, now);
+        self.wakes.extend(next);
         if self.have_due.is_some_and(|due| due <= now) {
             self.have_due = None;
             self.tell(self.rules.told_at_once);
@@ -255,10 +273,21 @@ impl Hub {
         let grants = self.grants.as_ref().and_then(Grants::deadline);
         let have = [self.have_due, self.all_due].into_iter().flatten().min();
         let have = have.filter(|_| !self.have_readers.is_empty());
-        let rate_limit = self.rate_limit.as_ref().filter(|_| !self.throttled.is_empty());
-        let paid = rate_limit.map(|rate_limit| rate_limit.wait(now).unwrap_or(now));
-        let manifest = self.manifest_queue.deadline();
-        [grants, have, paid, manifest].into_iter().flatten().min()
+        let paid = self.rate_limit.as_ref().and_then(|rate_limit| rate_limit.deadline(now));
+        let manifest = self.manifest_queue.deadline(now);
+        let upload = self.uploads.deadline(self.upload_limit(now));
+        [grants, have, paid, manifest, upload].into_iter().flatten().min()
+    }
+
+    /// How long one chunk may take to be sent while others wait: four times as long as all slots take by the present
+    /// rate.
+    fn upload_limit(&self, now: Instant) -> Duration {
+        let least = self.rules.upload_turn;
+        let slots_bytes = self.layout().chunk_bytes().saturating_mul(self.uploads.slots() as u64);
+        match slots_bytes.saturating_mul(4_000).checked_div(self.sent_rate.rate(now)) {
+            Some(millis) => Duration::from_millis(millis).max(least),
+            None => least.saturating_mul(4),
+        }
     }
 
     /// The connections whose sessions have to be resumed.
@@ -334,7 +363,7 @@ impl Hub {
             self.manifest_was_read(at);
             return Answer::Now(Vec::new());
         };
-        match self.manifest_queue.ask(at.conn, at.now) {
+        match self.manifest_queue.ask(at.conn, self.members.host(at.conn), at.now) {
             Turn::Now => {}
             Turn::Wait => return Answer::Wait,
             Turn::Refused => return Answer::Error(Errno::EBUSY),
@@ -353,7 +382,8 @@ impl Hub {
         if generation != self.tree.manifest().generation() {
             return Err(Errno::ESTALE);
         }
-        if self.grants.is_none() && self.members.fetching() >= self.rules.max_fetchers {
+        let most = self.rules.max_fetchers;
+        if self.grants.is_none() && !self.members.has_place_for_fetcher(conn, most) {
             return Err(Errno::EBUSY);
         }
         let address = self.members.joined(conn, port).ok_or(Errno::EIO)?;
@@ -365,23 +395,38 @@ impl Hub {
     }
 
     /// Lines of `next`: what the writer lacks, what it holds, and what it has sent.
+    ///
+    /// Many lines cost no more than one that says the same.
     fn report(&mut self, at: At, text: &str) -> Result<(), Errno> {
+        let (mut wanted, mut held, mut sent) = (None, None, None);
         for line in text.lines() {
-            match Report::parse(line, self.layout()).ok_or(Errno::EINVAL)? {
-                Report::Want(chunks) => self.members.wants(at.conn, chunks.iter()),
-                Report::Held(chunks) => {
-                    let new = self.members.has(at.conn, chunks.iter(), at.now);
-                    if let Some(grants) = &mut self.grants {
-                        grants.held(at.conn, &new, at.now);
-                    }
-                }
+            let (set, chunks) = match Report::parse(line, self.layout()).ok_or(Errno::EINVAL)? {
+                Report::Want(chunks) => (&mut wanted, chunks),
+                Report::Held(chunks) => (&mut held, chunks),
                 Report::Sent { bytes, sources } => {
-                    self.members.passes_on(at.conn, bytes, sources, at.now);
+                    sent = Some((bytes, sources));
+                    continue;
                 }
+            };
+            match set {
+                None => *set = Some(chunks),
+                Some(set) => set.add_all(&chunks),
             }
         }
+        if let Some(wanted) = wanted {
+            self.members.wants(at.conn, wanted.iter());
+        }
+        if let Some(held) = held {
+            let new = self.members.has(at.conn, held.iter(), at.now);
+            if let Some(grants) = &mut self.grants {
+                grants.held(at.conn, &new, at.now);
+            }
+        }
+        if let Some((bytes, sources)) = sent {
+            self.members.passes_on(at.conn, bytes, sources, at.now);
+        }
         if let Some(grants) = &mut self.grants {
-            grants.reported(at.conn);
+            grants.reported(at.conn, self.members.host(at.conn));
         }
         self.assign(at.now);
         Ok(())
@@ -400,6 +445,20 @@ impl Hub {
             let _ = writeln!(text, "{}", SourceAddress(source));
         }
         text
+    }
+
+    /// What `status` reads, and what `metrics` does. All who ask share it for a while, a longer one where it is long:
+    /// to make it never takes more than a small part of the time.
+    pub(crate) fn shared_status(&mut self, now: Instant) -> &Rendered {
+        let fresh = self.rendered.take().filter(|rendered| now < rendered.until);
+        let rendered = fresh.unwrap_or_else(|| {
+            let status = self.status(now);
+            let bytes = status.len().saturating_sub(SHORT_STATUS_BYTES);
+            let lasts = STATUS_LASTS_A_BYTE.saturating_mul(bytes as u32);
+            let metrics = self.metrics.map(|metrics| metrics(&status).into_bytes().into());
+            Rendered { until: now + lasts, status: status.into_bytes().into(), metrics }
+        });
+        self.rendered.insert(rendered)
     }
 
     /// What `status` reads: a line for this server, then one for each node.
@@ -508,10 +567,10 @@ impl Host for Hub {
         Ok(match file {
             Control::Signature => Some(self.signature.clone().ok_or(Errno::ENOENT)?),
             Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
-            Control::Status => Some(self.status(at.now).into_bytes().into()),
+            Control::Status => Some(self.shared_status(at.now).status.clone()),
             Control::Metrics => {
-                let metrics = self.metrics.ok_or(Errno::ENOENT)?;
-                Some(metrics(&self.status(at.now)).into_bytes().into())
+                let metrics = &self.shared_status(at.now).metrics;
+                Some(metrics.clone().ok_or(Errno::ENOENT)?)
             }
             _ => None,
         })
@@ -532,7 +591,7 @@ impl Host for Hub {
             (Control::Manifest, _) => self.read_manifest(at, offset, count),
             (Control::Next, Some(grants)) => {
                 self.members.asks(at.conn);
-                match grants.ask(at.conn, at.now) {
+                match grants.ask(at.conn, self.members.host(at.conn), at.now) {
                     Some(chunk) => Answer::Now(format!("{chunk}\n").into_bytes()),
                     None => {
                         self.assign(at.now);
@@ -576,16 +635,21 @@ impl Host for Hub {
         if layout.covering(range.clone()).any(|chunk| !self.held.contains(chunk)) {
             return self.wait_for_chunks(at, tree, range);
         }
-        if self.rate_limit.as_ref().is_some_and(|rate_limit| rate_limit.wait(at.now).is_some()) {
-            self.throttled.insert(at.conn);
+        let host = self.members.host(at.conn);
+        if let Some(rate_limit) = &mut self.rate_limit
+            && !rate_limit.ask(at.conn, host, at.now)
+        {
             return Answer::Wait;
         }
-        if paced && !self.uploads.ask(at.conn) {
+        if paced && !self.uploads.ask(at.conn, host, at.now) {
+            if let Some(rate_limit) = &mut self.rate_limit {
+                rate_limit.cancel(at.conn);
+            }
             return Answer::Wait;
         }
         let bytes = range.end.saturating_sub(range.start);
         if let Some(rate_limit) = &mut self.rate_limit {
-            rate_limit.spend(bytes, at.now);
+            rate_limit.spend(at.conn, host, bytes, at.now);
         }
         if !paced {
             self.plain_bytes = self.plain_bytes.saturating_add(bytes);
@@ -603,7 +667,7 @@ impl Host for Hub {
         if let Some((grants, chunk)) = self.grants.as_mut().zip(whole) {
             grants.sent(at.conn, chunk, at.now);
         }
-        let next = self.uploads.done(at.conn);
+        let next = self.uploads.done(at.conn, at.now);
         self.wakes.extend(next);
         self.assign(at.now);
     }
@@ -617,8 +681,10 @@ impl Host for Hub {
             (Control::Next, Some(grants)) => grants.cancel(at.conn),
             (Control::Image, _) => {
                 self.data_readers.remove(&at.conn);
-                self.throttled.remove(&at.conn);
-                let next = self.uploads.cancel(at.conn);
+                if let Some(rate_limit) = &mut self.rate_limit {
+                    rate_limit.cancel(at.conn);
+                }
+                let next = self.uploads.cancel(at.conn, at.now);
                 self.wakes.extend(next);
             }
             _ => {}

@@ -4,14 +4,14 @@
 #[cfg(feature = "classic")]
 mod whole;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
 use super::departed::Departed;
 use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::network::{Subnet, subnet};
+use crate::network::{Subnet, host, subnet};
 use crate::random::next_random;
 use crate::swarm::meter::Meter;
 use crate::swarm::ring::{Position, position_of};
@@ -75,6 +75,8 @@ pub(crate) struct Members {
     turns: BTreeSet<Turn>,
     /// The same for each subnet, so that nobody has to look for those near to it.
     near: BTreeMap<Subnet, BTreeSet<Turn>>,
+    /// How many serve on each host.
+    hosts: HashMap<IpAddr, u32>,
     /// Those who serve by their places on the ring of their subnet.
     rings: BTreeMap<Subnet, BTreeMap<Position, Conn>>,
     /// Nodes that departed before they were whole.
@@ -94,6 +96,7 @@ impl Members {
             members: BTreeMap::new(),
             turns: BTreeSet::new(),
             near: BTreeMap::new(),
+            hosts: HashMap::new(),
             rings: BTreeMap::new(),
             departed: Departed::default(),
             received_bytes: 0,
@@ -133,10 +136,20 @@ impl Members {
         let ring = self.rings.entry(subnet(address.ip())).or_default();
         ring.insert(position_of(address), conn);
         self.departed.is_back(address);
-        // As often as the others, or everybody would be sent to those who have come last.
+        // As often as the others, or everybody would be sent to those who have come last. Many on one host are named
+        // by turns, together as often as one on another.
         let named = self.turns.first().map_or(0, |(named, ..)| *named);
+        let on_host = self.hosts.entry(host(address.ip())).or_default();
+        let named = named.saturating_add(*on_host);
+        *on_host += 1;
         self.line_up(conn, named);
         Some(address)
+    }
+
+    /// The host that a connection is of.
+    pub(crate) fn host(&self, conn: Conn) -> IpAddr {
+        let unknown = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+        self.members.get(&conn).map_or(unknown, |member| host(member.peer.ip()))
     }
 
     /// It does not serve any longer.
@@ -152,6 +165,12 @@ impl Members {
     fn step_down(&mut self, conn: Conn) -> Option<SocketAddr> {
         self.step_out(conn);
         let address = self.members.get_mut(&conn)?.serves.take()?;
+        if let Some(on_host) = self.hosts.get_mut(&host(address.ip())) {
+            *on_host -= 1;
+            if *on_host == 0 {
+                self.hosts.remove(&host(address.ip()));
+            }
+        }
         let ring = self.rings.get_mut(&subnet(address.ip()))?;
         if *ring.get(&position_of(address))? != conn {
             return None;
@@ -286,10 +305,14 @@ impl Members {
         self.turns.len()
     }
 
-    /// How many have joined and still lack something.
-    pub(crate) fn fetching(&self) -> usize {
+    /// Whether fewer than `most` hosts have joined and still lack something, `conn`'s not counted, and fewer than
+    /// `most` connections of that.
+    pub(crate) fn has_place_for_fetcher(&self, conn: Conn, most: usize) -> bool {
         let fetches = |m: &&Member| m.serves.is_some() && !m.lacks.is_empty();
-        self.members.values().filter(fetches).count()
+        let fetching = self.members.values().filter(fetches).map(|m| host(m.peer.ip()));
+        let own = self.host(conn);
+        let (same, others): (Vec<_>, Vec<_>) = fetching.partition(|host| *host == own);
+        same.len() < most && others.into_iter().collect::<BTreeSet<_>>().len() < most
     }
 
     /// Lines of `status` about nodes that departed before they were whole.
@@ -325,7 +348,8 @@ impl Members {
         let mut sources = Vec::new();
         for (named, _, conn) in near.into_iter().chain(far) {
             self.step_out(conn);
-            self.line_up(conn, named.saturating_add(1));
+            let on_host = self.hosts.get(&self.host(conn)).copied().unwrap_or(1);
+            self.line_up(conn, named.saturating_add(on_host));
             sources.extend(self.members.get(&conn).and_then(|member| member.serves));
         }
         sources.extend(before.filter(|before| !sources.contains(before)));

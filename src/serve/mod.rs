@@ -7,6 +7,7 @@ mod classic_clients;
 #[path = "classic_clients_off.rs"]
 mod classic_clients;
 mod departed;
+mod fair;
 mod grants;
 pub mod hub;
 mod manifest_queue;

@@ -1,33 +1,83 @@
-//! How much may be sent, if there is a limit.
+//! How much may be sent, if there is a limit, and who may send next.
 
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
+
+use super::fair::FairQueue;
+use crate::conn::Conn;
 
 /// What was not sent for this long may be sent later.
 const SAVED: Duration = Duration::from_millis(100);
 
 /// A limit on the bytes that are sent a second. Something of any size may begin as soon as what was
 /// sent before is paid for, so that the limit is kept exactly over time, however large the pieces.
+///
+/// Those that wait are served one after the other, each host as much as any other.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     bytes_per_s: NonZeroU64,
     /// When all that was sent is paid for.
     paid_at: Option<Instant>,
+    /// What their hosts have had is bytes.
+    waiting: FairQueue,
+    /// Who was woken, and may send before all others.
+    offered: Option<Conn>,
 }
 
 impl RateLimit {
     /// Nothing was sent yet.
     pub(crate) fn new(bytes_per_s: NonZeroU64) -> RateLimit {
-        RateLimit { bytes_per_s, paid_at: None }
+        RateLimit { bytes_per_s, paid_at: None, waiting: FairQueue::default(), offered: None }
+    }
+
+    /// May `conn` send something now? If not, it waits for [`RateLimit::next`].
+    pub(crate) fn ask(&mut self, conn: Conn, host: IpAddr, now: Instant) -> bool {
+        let its_turn = match self.offered {
+            Some(offered) => offered == conn,
+            None => self.waiting.is_empty(),
+        };
+        let may = its_turn && self.wait(now).is_none();
+        if !may && self.offered != Some(conn) {
+            self.waiting.push(conn, host);
+        }
+        may
+    }
+
+    /// `conn` sends so many bytes.
+    pub(crate) fn spend(&mut self, conn: Conn, host: IpAddr, bytes: u64, now: Instant) {
+        self.cancel(conn);
+        self.waiting.spend(host, bytes);
+        self.pay(bytes, now);
+    }
+
+    /// `conn` does not wait any longer, or cannot send for another reason.
+    pub(crate) fn cancel(&mut self, conn: Conn) {
+        self.waiting.remove(conn);
+        self.offered.take_if(|offered| *offered == conn);
+    }
+
+    /// Who may send now and is to be woken.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<Conn> {
+        if self.offered.is_some() || self.wait(now).is_some() {
+            return None;
+        }
+        self.offered = self.waiting.pop();
+        self.offered
+    }
+
+    /// When [`RateLimit::next`] has somebody to name.
+    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+        let waits = self.offered.is_none() && !self.waiting.is_empty();
+        waits.then(|| self.wait(now).unwrap_or(now))
     }
 
     /// Until when nothing more may be sent; None if it may be at once.
-    pub(crate) fn wait(&self, now: Instant) -> Option<Instant> {
+    fn wait(&self, now: Instant) -> Option<Instant> {
         self.paid_at.filter(|at| *at > now)
     }
 
-    /// So many bytes are sent.
-    pub(crate) fn spend(&mut self, bytes: u64, now: Instant) {
+    fn pay(&mut self, bytes: u64, now: Instant) {
         let nanos = u128::from(bytes) * 1_000_000_000 / u128::from(self.bytes_per_s.get());
         let price = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let earliest = now.checked_sub(SAVED).unwrap_or(now);
@@ -47,7 +97,7 @@ mod tests {
         let began = Instant::now();
         let (mut now, mut sent) = (began, 0);
         while now < began + Duration::from_secs(10) {
-            allowance.spend(piece, now);
+            allowance.pay(piece, now);
             sent += piece;
             now = allowance.wait(now).unwrap_or(now);
         }
@@ -67,7 +117,7 @@ mod tests {
     fn unused_rate_does_not_accumulate() {
         let mut allowance = RateLimit::new(NonZeroU64::new(1000).unwrap());
         let later = Instant::now() + Duration::from_secs(60);
-        allowance.spend(1000, later);
+        allowance.pay(1000, later);
         assert!(allowance.wait(later).is_some(), "a minute of silence saves a tenth of a second");
     }
 
@@ -75,7 +125,45 @@ mod tests {
     fn the_slowest_rate_and_the_largest_piece_do_not_overflow() {
         let mut allowance = RateLimit::new(NonZeroU64::MIN);
         let now = Instant::now();
-        allowance.spend(u64::MAX, now);
-        allowance.spend(u64::MAX, now);
+        allowance.pay(u64::MAX, now);
+        allowance.pay(u64::MAX, now);
+    }
+
+    #[test]
+    fn whoever_waits_gets_as_much_as_any_other_host() {
+        let mut limit = RateLimit::new(NonZeroU64::new(1_000_000).unwrap());
+        let mut now = Instant::now();
+        let host = |conn: u64| IpAddr::from([10, 0, 0, if conn < 100 { conn as u8 } else { 99 }]);
+        let mut sent = std::collections::BTreeMap::<IpAddr, u64>::new();
+        // Six hosts with a connection each, one with fifty, and each asks again at once.
+        let all: Vec<u64> = (1..=6).chain(100..150).collect();
+        limit.spend(Conn(0), host(0), 200_000, now);
+        for conn in &all {
+            assert!(!limit.ask(Conn(*conn), host(*conn), now));
+        }
+        for _ in 0..700 {
+            now = limit.deadline(now).unwrap();
+            let conn = limit.next(now).unwrap();
+            assert!(limit.ask(conn, host(conn.0), now));
+            limit.spend(conn, host(conn.0), 50_000, now);
+            *sent.entry(host(conn.0)).or_default() += 50_000;
+            limit.ask(conn, host(conn.0), now);
+        }
+        assert_eq!(sent.into_values().collect::<Vec<_>>(), [5_000_000; 7]);
+    }
+
+    #[test]
+    fn an_offer_that_is_not_used_passes_to_the_next() {
+        let mut limit = RateLimit::new(NonZeroU64::new(1000).unwrap());
+        let now = Instant::now();
+        let host = IpAddr::from([10, 0, 0, 1]);
+        limit.spend(Conn(0), host, 1000, now);
+        limit.ask(Conn(1), host, now);
+        limit.ask(Conn(2), host, now);
+        let later = limit.deadline(now).unwrap();
+        assert_eq!((limit.next(later), limit.next(later)), (Some(Conn(1)), None));
+        assert!(!limit.ask(Conn(3), host, later), "it is another's turn");
+        limit.cancel(Conn(1));
+        assert_eq!(limit.next(later), Some(Conn(2)));
     }
 }

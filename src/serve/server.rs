@@ -3,25 +3,28 @@
 //! A [`Server`] joins the sessions, the [`Hub`] that they share, and [`Admission`]. It is told of connections
 //! and of bytes that arrive, and says by [`Server::poll`] what its driver has to do. The driver owns the
 //! sockets and decides nothing: the master's, the node's and the simulator's are three of a kind.
+//!
+//! One thread does the work of all. What a connection asks for is done in turns, each of them short, and
+//! [`Server::next_turn`] is that of the host whose turns took least time so far: whoever asks for much work waits for
+//! it alone.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::admission::{Admission, Refusal, Wait};
+use super::fair::FairQueue;
 use super::hub::Hub;
 use super::session::{At, Data, Hangup, Host as _, Output, Session};
 use crate::conn::Conn;
 use crate::level::Level;
+use crate::network::host;
 use crate::p9::errno::Errno;
 
 /// What the driver has to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// There may be something to send on this connection: see [`Server::next_output`]. One that speaks HTTP
-    /// may go on with what it waited for.
-    Send(Conn),
     /// Close the connection, which is forgotten here.
     Close(Conn),
     /// Nothing more will be sent on this connection. Shut down its sending half, and read until the other
@@ -112,20 +115,31 @@ struct Client {
     blocked: bool,
     /// Requests that had come when it was last looked at.
     requests: u64,
-    /// It waits for [`Action::Send`] already.
-    queued: bool,
+    /// What its parked requests wait for may be there.
+    resumes: bool,
+    /// How much it may still be sent in this turn.
+    left: u32,
+    /// There is more to do for it than was done in this turn.
+    has_more: bool,
 }
+
+/// Replies that a connection is sent in one turn.
+const TURN_REPLIES: u32 = 4;
+/// What the shortest turn is taken to have taken, in nanoseconds.
+const SHORTEST_TURN_NS: u64 = 5_000;
 
 /// Everybody who is connected, and what they are told.
 #[derive(Debug)]
 pub struct Server {
     hub: Hub,
     admission: Admission,
-    clients: BTreeMap<Conn, Client>,
+    clients: HashMap<Conn, Client>,
     /// The last connection that was accepted.
     last: Conn,
-    /// Connections that may have something to send, in the order in which they came to.
-    sendable: VecDeque<Conn>,
+    /// Connections for which there may be something to do. What their hosts have had is time, in nanoseconds.
+    turns: FairQueue,
+    /// The connection whose turn it is.
+    turn: Option<Conn>,
     actions: VecDeque<Action>,
     traces: bool,
     stopping: bool,
@@ -137,9 +151,10 @@ impl Server {
         Server {
             hub,
             admission,
-            clients: BTreeMap::new(),
+            clients: HashMap::new(),
             last: Conn::ACCEPTED,
-            sendable: VecDeque::new(),
+            turns: FairQueue::default(),
+            turn: None,
             actions: VecDeque::new(),
             traces,
             stopping: false,
@@ -169,7 +184,7 @@ impl Server {
     /// A connection came in, on which 9P is spoken. Its number, or None if it is not taken: close it.
     pub fn accept(&mut self, address: SocketAddr, now: Instant) -> Option<Conn> {
         let conn = self.admit(address, now)?;
-        let session = Box::new(Session::new(conn, self.traces));
+        let session = Box::new(Session::new(conn, host(address.ip()), self.traces));
         self.add(conn, address, Protocol::NineP(session), now);
         Some(conn)
     }
@@ -205,7 +220,9 @@ impl Server {
             sending: Sending::Nothing,
             blocked: false,
             requests: 0,
-            queued: false,
+            resumes: false,
+            left: 0,
+            has_more: false,
         };
         self.clients.insert(conn, client);
         self.hub.connected(conn, address, now);
@@ -219,7 +236,7 @@ impl Server {
         })
     }
 
-    /// Bytes came on a connection.
+    /// Bytes came on a connection, in its turn.
     pub fn receive(&mut self, conn: Conn, bytes: &[u8]) {
         if self.stopping {
             return;
@@ -227,17 +244,46 @@ impl Server {
         if let Some(Client { protocol: Protocol::NineP(session), .. }) = self.clients.get_mut(&conn)
         {
             session.receive(bytes);
-            self.may_send(conn);
         }
     }
 
+    /// There is something to read from this connection, or it takes bytes again: it wants a turn.
+    pub fn ready(&mut self, conn: Conn) {
+        if let Some(client) = self.clients.get(&conn) {
+            self.turns.push(conn, host(client.address.ip()));
+        }
+    }
+
+    /// All was done that a connection may do in its turn, which took so long.
+    pub fn turn_ended(&mut self, conn: Conn, took: Duration) {
+        self.turn.take_if(|turn| *turn == conn);
+        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(SHORTEST_TURN_NS);
+        self.turns.spend(host(client.address.ip()), took);
+        if std::mem::take(&mut client.has_more) {
+            self.ready(conn);
+        }
+    }
+
+    /// Whether a connection waits for its turn, and may have it now.
+    pub fn has_turns(&self) -> bool {
+        self.turn.is_none() && !self.turns.is_empty()
+    }
+
     /// The next thing to send on a connection, once the one before has left ([`Server::output_left`]); None
-    /// until [`Action::Send`] names it again.
+    /// until its next turn.
     pub fn next_output(&mut self, conn: Conn, now: Instant) -> Option<Output> {
         let client = self.clients.get_mut(&conn)?;
         let Protocol::NineP(session) = &mut client.protocol else { return None };
         if !matches!(client.sending, Sending::Nothing) {
             return None;
+        }
+        if client.left == 0 {
+            client.has_more = true;
+            return None;
+        }
+        if std::mem::take(&mut client.resumes) {
+            session.resume(&mut self.hub, now);
         }
         let processed = if self.stopping { Ok(()) } else { session.process(&mut self.hub, now) };
         let address = client.address;
@@ -248,10 +294,17 @@ impl Server {
             self.end(conn, Reason::Hangup(hangup), now);
             return None;
         }
+        client.has_more |= session.has_more();
         let output = session.next_output();
         match &output {
-            Some(Output::Reply(_)) => client.sending = Sending::Reply,
-            Some(Output::Data(data)) => client.sending = Sending::Image(data.clone()),
+            Some(Output::Reply(_)) => {
+                client.left -= 1;
+                client.sending = Sending::Reply;
+            }
+            Some(Output::Data(data)) => {
+                client.left = 0;
+                client.sending = Sending::Image(data.clone());
+            }
             None if self.stopping => self.actions.push_back(Action::Finish(conn)),
             None => {}
         }
@@ -312,6 +365,8 @@ impl Server {
 
     fn forget(&mut self, conn: Conn, now: Instant) {
         self.admission.release(conn);
+        self.turns.remove(conn);
+        self.turn.take_if(|turn| *turn == conn);
         let Some(client) = self.clients.remove(&conn) else { return };
         if let Sending::Image(data) = client.sending
             && data.paced
@@ -328,7 +383,7 @@ impl Server {
     pub fn stop(&mut self) {
         self.stopping = true;
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            self.may_send(conn);
+            self.ready(conn);
         }
     }
 
@@ -345,14 +400,12 @@ impl Server {
         [self.hub.deadline(now), self.admission.deadline()].into_iter().flatten().min()
     }
 
-    /// The next thing to do, until there is none.
-    pub fn poll(&mut self, now: Instant) -> Option<Action> {
+    /// The next thing to do, until there is none; then see [`Server::next_turn`].
+    pub fn poll(&mut self) -> Option<Action> {
         for conn in self.hub.take_wakes() {
             if let Some(client) = self.clients.get_mut(&conn) {
-                if let Protocol::NineP(session) = &mut client.protocol {
-                    session.resume(&mut self.hub, now);
-                }
-                self.may_send(conn);
+                client.resumes = true;
+                self.ready(conn);
             }
         }
         for node in self.hub.take_joined() {
@@ -361,24 +414,21 @@ impl Server {
         for (peer, line) in self.hub.take_log() {
             self.actions.push_back(Action::Report(Event::Reported(peer, line)));
         }
-        if let Some(action) = self.actions.pop_front() {
-            return Some(action);
-        }
-        while let Some(conn) = self.sendable.pop_front() {
-            if let Some(client) = self.clients.get_mut(&conn) {
-                client.queued = false;
-                return Some(Action::Send(conn));
-            }
-        }
-        None
+        self.actions.pop_front()
     }
 
-    fn may_send(&mut self, conn: Conn) {
-        if let Some(client) = self.clients.get_mut(&conn)
-            && !std::mem::replace(&mut client.queued, true)
-        {
-            self.sendable.push_back(conn);
+    /// Whose turn it is: read from that connection once, if it is wanted ([`Server::wants_input`]), and send what there
+    /// is ([`Server::next_output`]); one that speaks HTTP goes on with what it does. Then [`Server::turn_ended`], before
+    /// which nobody else has a turn.
+    pub fn next_turn(&mut self) -> Option<Conn> {
+        if self.turn.is_some() {
+            return None;
         }
+        let conn = self.turns.pop()?;
+        // Who has left does not wait for a turn.
+        self.clients.get_mut(&conn)?.left = TURN_REPLIES;
+        self.turn = Some(conn);
+        self.turn
     }
 
     /// Tells admission what the connection keeps this side waiting for; `sent` says that bytes have left.

@@ -24,6 +24,7 @@ mod parked;
 mod replies;
 mod stat;
 
+use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,7 +32,7 @@ use std::time::Instant;
 use crate::conn::Conn;
 use crate::control::Control;
 use crate::image::manifest::Content;
-use crate::limits::{MAX_BUILT_BYTES, MAX_REQUEST_BYTES};
+use crate::limits::{MAX_BUILT_BYTES, MAX_REQUEST_BYTES, MAX_TURN_REQUESTS};
 use crate::p9::errno::Errno;
 use crate::p9::framing::{BadFrameSize, Request, RequestBuffer};
 use crate::p9::message::{Frame, HEADER_BYTES, IO_HEADER_BYTES, Message, NOFID};
@@ -74,27 +75,36 @@ impl std::fmt::Display for Hangup {
 #[derive(Debug)]
 pub struct Session {
     conn: Conn,
+    /// Whose memory it uses.
+    host: IpAddr,
     input: RequestBuffer,
     fids: Fids,
     parked: ParkedReads,
     replies: Replies,
+    /// What the budget is charged for them.
+    charged: usize,
     /// How many requests have come.
     requests: u64,
+    /// There are requests that were left for the next turn.
+    has_more: bool,
     classic: classic::State,
     /// Why the connection has to be ended.
     hangup: Option<Hangup>,
 }
 
 impl Session {
-    /// A session before its Tversion; with `trace` it keeps a line for every message.
-    pub fn new(conn: Conn, trace: bool) -> Session {
+    /// A session with a client on `host` before its Tversion; with `trace` it keeps a line for every message.
+    pub fn new(conn: Conn, host: IpAddr, trace: bool) -> Session {
         Session {
             conn,
+            host,
             input: RequestBuffer::default(),
-            fids: Fids::default(),
+            fids: Fids::new(host),
             parked: ParkedReads::default(),
             replies: Replies::new(trace),
+            charged: 0,
             requests: 0,
+            has_more: false,
             classic: classic::State::default(),
             hangup: None,
         }
@@ -110,13 +120,20 @@ impl Session {
         self.replies.has_room() && self.input.len() < MAX_REQUEST_BYTES
     }
 
-    /// Answers the requests that have arrived whole, as long as there is room for replies.
+    /// Answers the requests that have arrived whole, as long as there is room for replies, and at most
+    /// [`MAX_TURN_REQUESTS`] of them: [`Session::has_more`] then says that there are others.
     pub fn process(&mut self, host: &mut impl Host, now: Instant) -> Result<(), Hangup> {
         // The frames borrow from it.
         let mut input = std::mem::take(&mut self.input);
         let result = self.requests(&mut input, host, now);
         self.input = input;
+        host.budget().charge(self.host, &mut self.charged, self.replies.bytes());
         self.hangup.take().map_or(result, Err)
+    }
+
+    /// Whether requests were left for the next turn.
+    pub fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// Tries the parked requests again.
@@ -165,6 +182,7 @@ impl Session {
     pub fn close(&mut self, host: &mut impl Host, now: Instant) {
         self.reset(host, now);
         self.replies.clear();
+        host.budget().charge(self.host, &mut self.charged, 0);
     }
 
     /// The trace lines since the last call.
@@ -178,7 +196,14 @@ impl Session {
         host: &mut impl Host,
         now: Instant,
     ) -> Result<(), Hangup> {
-        while self.replies.has_room() && self.hangup.is_none() {
+        let mut handled = 0;
+        self.has_more = false;
+        while self.may_answer(host) && self.hangup.is_none() {
+            if handled == MAX_TURN_REQUESTS {
+                self.has_more = true;
+                break;
+            }
+            handled += 1;
             match input.next(self.replies.msize()) {
                 Ok(Some(Request::Whole(frame))) => {
                     self.requests += 1;
@@ -194,6 +219,14 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether there is room for another reply. Where its host holds all the memory that it may, one has to leave
+    /// before the next is made.
+    fn may_answer(&self, host: &mut impl Host) -> bool {
+        let unsent = self.replies.bytes();
+        let more = unsent.saturating_sub(self.charged);
+        self.replies.has_room() && (unsent == 0 || host.budget().has_room(self.host, more))
     }
 
     fn at(&self, now: Instant) -> At {

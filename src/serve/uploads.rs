@@ -1,67 +1,140 @@
 //! Whose turn it is to be sent a chunk.
 //!
-//! Few uploads at a time, each at a high rate, bring whole chunks into the swarm sooner than many
-//! slow ones. A free slot goes to whoever has waited longest, each connection in its turn.
+//! Few uploads at a time, each at a high rate, bring whole chunks into the swarm sooner than many slow ones. A free
+//! slot goes to the host that had fewest turns, and there to the connection that has waited longest.
+//!
+//! No host keeps the others from the slots: however many of them it has, it counts once for a host that has none. A
+//! turn that takes too long does not count any more, since whoever takes its chunk slowly leaves the link to others.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
+use super::fair::FairQueue;
 use crate::conn::Conn;
 
-/// The turns of one node's uploads.
+/// The turns of one server's uploads.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     slots: usize,
     /// Who is being sent a chunk.
     active: BTreeMap<Conn, Turn>,
-    /// Who waits, in the order of asking, each at most once.
-    waiting: VecDeque<Conn>,
+    /// The turns of each host that count.
+    hosts: HashMap<IpAddr, usize>,
+    /// Who waits; what their hosts have had is turns.
+    waiting: FairQueue,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    host: IpAddr,
+    since: Instant,
+    state: State,
+    /// The same connection waits for another one.
+    again: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum State {
     /// The slot is reserved; the connection has been woken to use it.
     Offered,
     /// Its bytes are on their way.
     Sending,
+    /// They have been for too long.
+    Overdue,
 }
 
 impl Uploads {
     /// Turns for this many uploads at a time.
     pub(crate) fn new(slots: usize) -> Uploads {
-        Uploads { slots, active: BTreeMap::new(), waiting: VecDeque::new() }
+        Uploads {
+            slots,
+            active: BTreeMap::new(),
+            hosts: HashMap::new(),
+            waiting: FairQueue::default(),
+        }
+    }
+
+    pub(crate) fn slots(&self) -> usize {
+        self.slots
     }
 
     /// May `conn` send a chunk at once? If not, it waits in line.
-    pub(crate) fn ask(&mut self, conn: Conn) -> bool {
-        let free = self.active.len() < self.slots && self.waiting.is_empty();
-        match self.active.get(&conn) {
-            Some(Turn::Offered) => {}
-            None if free => {}
-            _ => {
-                if !self.waiting.contains(&conn) {
-                    self.waiting.push_back(conn);
-                }
-                return false;
+    pub(crate) fn ask(&mut self, conn: Conn, host: IpAddr, now: Instant) -> bool {
+        if let Some(turn) = self.active.get_mut(&conn) {
+            let offered = turn.state == State::Offered;
+            if offered {
+                (turn.state, turn.since) = (State::Sending, now);
+            } else {
+                turn.again = true;
             }
+            return offered;
         }
-        self.waiting.retain(|waiting| *waiting != conn);
-        self.active.insert(conn, Turn::Sending);
-        true
+        // Those that wait have no slot of their own.
+        let free = self.waiting.waiting_of(host) == 0 && self.has_slot(host);
+        if free {
+            self.begin(conn, host, State::Sending, now);
+        } else {
+            self.waiting.push(conn, host);
+        }
+        free
     }
 
     /// A turn ended, or `conn` gave up what it was offered. Returns who is to be woken.
-    pub(crate) fn done(&mut self, conn: Conn) -> Option<Conn> {
-        self.active.remove(&conn);
-        self.offer()
+    pub(crate) fn done(&mut self, conn: Conn, now: Instant) -> Vec<Conn> {
+        if let Some(turn) = self.active.remove(&conn) {
+            if turn.state != State::Overdue {
+                self.free(turn.host);
+            }
+            if turn.again {
+                self.waiting.push(conn, turn.host);
+            }
+        }
+        self.offer(now)
     }
 
     /// `conn` no longer waits. Returns who is to be woken.
-    pub(crate) fn cancel(&mut self, conn: Conn) -> Option<Conn> {
-        self.waiting.retain(|waiting| *waiting != conn);
-        match self.active.get(&conn) {
-            Some(Turn::Offered) => self.done(conn),
-            _ => None,
+    pub(crate) fn cancel(&mut self, conn: Conn, now: Instant) -> Vec<Conn> {
+        self.waiting.remove(conn);
+        match self.active.get_mut(&conn) {
+            Some(turn) if turn.state == State::Offered => {
+                turn.again = false;
+                self.done(conn, now)
+            }
+            Some(turn) => {
+                turn.again = false;
+                Vec::new()
+            }
+            None => Vec::new(),
         }
+    }
+
+    /// Turns that take longer than `limit` while others wait give up their slots. Returns who is to be woken.
+    pub(crate) fn tick(&mut self, limit: Duration, now: Instant) -> Vec<Conn> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        let overdue = |turn: &&mut Turn| {
+            turn.state != State::Overdue && now.saturating_duration_since(turn.since) >= limit
+        };
+        let mut freed = Vec::new();
+        for turn in self.active.values_mut().filter(overdue) {
+            turn.state = State::Overdue;
+            freed.push(turn.host);
+        }
+        for host in freed {
+            self.free(host);
+        }
+        self.offer(now)
+    }
+
+    /// When [`Uploads::tick`] has something to do, if it ever has.
+    pub(crate) fn deadline(&self, limit: Duration) -> Option<Instant> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let counts = self.active.values().filter(|turn| turn.state != State::Overdue);
+        counts.map(|turn| turn.since).min().map(|since| since + limit)
     }
 
     /// How many are being sent to.
@@ -69,14 +142,43 @@ impl Uploads {
         self.active.len()
     }
 
-    fn offer(&mut self) -> Option<Conn> {
-        if self.active.len() >= self.slots {
-            return None;
+    /// Is there a slot for a host? For its first one the others count once each.
+    fn has_slot(&self, host: IpAddr) -> bool {
+        if self.hosts.contains_key(&host) {
+            self.hosts.values().sum::<usize>() < self.slots
+        } else {
+            self.hosts.len() < self.slots
         }
-        let index = self.waiting.iter().position(|conn| !self.active.contains_key(conn))?;
-        let conn = self.waiting.remove(index)?;
-        self.active.insert(conn, Turn::Offered);
-        Some(conn)
+    }
+
+    fn begin(&mut self, conn: Conn, host: IpAddr, state: State, now: Instant) {
+        self.active.insert(conn, Turn { host, since: now, state, again: false });
+        *self.hosts.entry(host).or_default() += 1;
+        self.waiting.spend(host, 1);
+    }
+
+    fn free(&mut self, host: IpAddr) {
+        if let Some(count) = self.hosts.get_mut(&host) {
+            *count -= 1;
+            if *count == 0 {
+                self.hosts.remove(&host);
+            }
+        }
+    }
+
+    fn offer(&mut self, now: Instant) -> Vec<Conn> {
+        let mut woken = Vec::new();
+        loop {
+            let Uploads { waiting, hosts, slots, .. } = self;
+            let all: usize = hosts.values().sum();
+            let next = waiting.pop_of(|host| match hosts.contains_key(&host) {
+                true => all < *slots,
+                false => hosts.len() < *slots,
+            });
+            let Some((conn, host)) = next else { return woken };
+            self.begin(conn, host, State::Offered, now);
+            woken.push(conn);
+        }
     }
 }
 
@@ -84,48 +186,115 @@ impl Uploads {
 mod tests {
     use super::*;
 
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    /// Turns whose connections are each of the host of that number.
+    struct Server {
+        uploads: Uploads,
+        now: Instant,
+    }
+
+    impl Server {
+        fn new(slots: usize) -> Server {
+            Server { uploads: Uploads::new(slots), now: Instant::now() }
+        }
+
+        fn ask(&mut self, conn: u64) -> bool {
+            self.ask_from(conn, conn as u8)
+        }
+
+        fn ask_from(&mut self, conn: u64, host: u8) -> bool {
+            self.uploads.ask(Conn(conn), [10, 0, 0, host].into(), self.now)
+        }
+
+        fn done(&mut self, conn: u64) -> Vec<u64> {
+            self.uploads.done(Conn(conn), self.now).into_iter().map(|conn| conn.0).collect()
+        }
+
+        fn tick(&mut self) -> Vec<u64> {
+            self.uploads.tick(LIMIT, self.now).into_iter().map(|conn| conn.0).collect()
+        }
+    }
+
     #[test]
     fn slots_are_given_until_they_are_used_up() {
-        let mut uploads = Uploads::new(2);
-        assert!(uploads.ask(Conn(1)));
-        assert!(uploads.ask(Conn(2)));
-        assert!(!uploads.ask(Conn(3)));
+        let mut server = Server::new(2);
+        assert!(server.ask(1) && server.ask(2) && !server.ask(3));
     }
 
     #[test]
     fn a_free_slot_goes_to_the_connection_that_has_waited_longest() {
-        let mut uploads = Uploads::new(1);
-        assert!(uploads.ask(Conn(1)));
-        assert!(!uploads.ask(Conn(9)));
-        assert!(!uploads.ask(Conn(2)));
-        assert_eq!(uploads.done(Conn(1)), Some(Conn(9)));
-        assert!(!uploads.ask(Conn(2)), "the slot is reserved for the one that was woken");
-        assert!(uploads.ask(Conn(9)));
+        let mut server = Server::new(1);
+        assert!(server.ask(1) && !server.ask(9) && !server.ask(2));
+        assert_eq!(server.done(1), [9]);
+        assert!(!server.ask(2), "the slot is reserved for the one that was woken");
+        assert!(server.ask(9));
     }
 
     #[test]
     fn one_connection_is_sent_one_chunk_at_a_time() {
-        let mut uploads = Uploads::new(4);
-        assert!(uploads.ask(Conn(1)));
-        assert!(!uploads.ask(Conn(1)));
-        assert_eq!(uploads.done(Conn(1)), Some(Conn(1)), "its queued request goes next");
+        let mut server = Server::new(4);
+        assert!(server.ask(1) && !server.ask(1));
+        assert_eq!(server.done(1), [1], "its queued request goes next");
     }
 
     #[test]
     fn an_offer_that_is_given_up_passes_to_the_next() {
-        let mut uploads = Uploads::new(1);
-        assert!(uploads.ask(Conn(1)));
-        uploads.ask(Conn(2));
-        uploads.ask(Conn(3));
-        assert_eq!(uploads.done(Conn(1)), Some(Conn(2)));
-        assert_eq!(uploads.cancel(Conn(2)), Some(Conn(3)));
+        let mut server = Server::new(1);
+        server.ask(1);
+        server.ask(2);
+        server.ask(3);
+        assert_eq!(server.done(1), [2]);
+        assert_eq!(server.uploads.cancel(Conn(2), server.now), [Conn(3)]);
     }
 
     #[test]
     fn a_connection_that_ends_frees_its_slot() {
-        let mut uploads = Uploads::new(1);
-        assert!(uploads.ask(Conn(1)));
-        assert_eq!(uploads.done(Conn(1)), None);
-        assert!(uploads.ask(Conn(2)));
+        let mut server = Server::new(1);
+        assert!(server.ask(1));
+        assert_eq!(server.done(1), [0; 0]);
+        assert!(server.ask(2));
+    }
+
+    #[test]
+    fn a_host_that_has_all_slots_keeps_nobody_waiting() {
+        let mut server = Server::new(4);
+        assert_eq!((0..12).filter(|n| server.ask_from(100 + n, 1)).count(), 4);
+        assert!(server.ask(2) && server.ask(3) && server.ask(4));
+        assert!(!server.ask(5), "each of four hosts has a slot");
+        assert_eq!(server.done(3), [5]);
+    }
+
+    #[test]
+    fn all_hosts_have_as_many_turns() {
+        let mut server = Server::new(1);
+        for n in 0..100 {
+            server.ask_from(100 + n, 1);
+        }
+        server.ask(2);
+        server.ask(3);
+        let mut turns = [0; 4];
+        let mut next = 100;
+        for _ in 0..30 {
+            let woken = server.done(next);
+            next = woken[0];
+            let host = if next >= 100 { 1 } else { next as u8 };
+            turns[usize::from(host)] += 1;
+            assert!(server.ask_from(next, host));
+            server.ask_from(next, host);
+        }
+        assert_eq!(turns[1..], [10, 10, 10]);
+    }
+
+    #[test]
+    fn a_turn_that_takes_too_long_keeps_nobody_waiting() {
+        let mut server = Server::new(1);
+        server.ask(1);
+        assert_eq!(server.uploads.deadline(LIMIT), None, "nobody waits");
+        server.ask(2);
+        server.now = server.uploads.deadline(LIMIT).unwrap();
+        assert_eq!(server.tick(), [2]);
+        assert!(server.ask(2) && !server.ask(3));
+        assert_eq!(server.done(1), [0; 0], "its slot is another's by now");
     }
 }

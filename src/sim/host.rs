@@ -279,14 +279,14 @@ impl Host {
                 let Some(conn) = conn_of(link, end) else { return Ok(()) };
                 match end {
                     End::Client => self.read_source(conn, net, now)?,
-                    End::Server => self.read_client(conn, net, now)?,
+                    End::Server => self.wants_turn(conn),
                 }
             }
             Ready::Writable(link, end) => {
                 let Some(conn) = conn_of(link, end) else { return Ok(()) };
-                self.send(conn, net, now)?;
-                if end == End::Server {
-                    self.read_client(conn, net, now)?;
+                match end {
+                    End::Client => self.send(conn, net, now)?,
+                    End::Server => self.wants_turn(conn),
                 }
             }
             Ready::Closed(link, end) => {
@@ -298,6 +298,12 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    fn wants_turn(&mut self, conn: Conn) {
+        if let Phase::Swarm(engine) = &mut self.phase {
+            engine.ready(conn);
+        }
     }
 
     fn add(&mut self, conn: Conn, id: LinkId, end: End) {
@@ -327,7 +333,7 @@ impl Host {
                 Phase::Swarm(engine) => engine.poll(now),
             };
             let Some(action) = action else {
-                if self.begin(net)? {
+                if self.begin(net)? || self.give_turn(net, now)? {
                     continue;
                 }
                 return Ok(());
@@ -337,12 +343,7 @@ impl Host {
                     Some(link) => self.add(conn, link, End::Client),
                     None => self.closed(conn, Some("no such host"), now),
                 },
-                Action::Send(conn) => {
-                    self.send(conn, net, now)?;
-                    if !conn.is_dialed() {
-                        self.read_client(conn, net, now)?;
-                    }
-                }
+                Action::Send(conn) => self.send(conn, net, now)?,
                 Action::Close(conn) => self.close(conn, net),
                 Action::Resolve => {
                     // Addresses stay what they are.
@@ -357,6 +358,21 @@ impl Host {
                 Action::Report(event) => self.report(event)?,
             }
         }
+    }
+
+    /// Does what one client asks for; whether there was one.
+    fn give_turn(&mut self, net: &mut Network, now: Instant) -> Result<bool, Wrong> {
+        let Phase::Swarm(engine) = &mut self.phase else { return Ok(false) };
+        let Some(conn) = engine.next_turn() else { return Ok(false) };
+        self.send(conn, net, now)?;
+        while self.read_client(conn, net, now) {
+            self.send(conn, net, now)?;
+        }
+        if let Phase::Swarm(engine) = &mut self.phase {
+            // Work takes no time here.
+            engine.turn_ended(conn, Duration::ZERO);
+        }
+        Ok(true)
     }
 
     /// Begins to fetch the image once the manifest is here; whether it did.
@@ -425,7 +441,9 @@ impl Host {
         Ok(())
     }
 
-    fn read_client(&mut self, conn: Conn, net: &mut Network, now: Instant) -> Result<(), Wrong> {
+    /// Whether there was anything to read, and room for it.
+    fn read_client(&mut self, conn: Conn, net: &mut Network, now: Instant) -> bool {
+        let before = self.messages;
         while let Phase::Swarm(engine) = &mut self.phase
             && engine.wants_input(conn)
             && let Some(link) = self.links.get(&conn)
@@ -434,9 +452,8 @@ impl Host {
         {
             self.messages += frames(&bytes);
             engine.receive(conn, &mut bytes.as_slice(), now);
-            self.send(conn, net, now)?;
         }
-        Ok(())
+        self.messages != before
     }
 
     /// Sends what there is for a connection, until there is nothing more or it takes no more.

@@ -57,6 +57,9 @@ pub struct Rules {
     /// Chunks that a node sends at a time. A few at a high rate bring whole chunks into the swarm
     /// sooner than many slow ones.
     pub upload_slots: usize,
+    /// How long a chunk may take to be sent before its slot is free for others, at least: on fast links its usual time
+    /// says little.
+    pub upload_turn: Duration,
     /// Clients that may read the manifest at a time, from the master or a node. If the master sent it to all
     /// nodes it would be 7 % of an image of 64 MiB for 64 nodes.
     pub manifest_readers: usize,
@@ -117,6 +120,7 @@ impl Default for Rules {
             redraw_chunks: 64,
             redraw_every: Duration::from_millis(500),
             upload_slots: 4,
+            upload_turn: Duration::from_secs(2),
             manifest_readers: 3,
             manifest_line: 6,
             manifest_turn: Duration::from_secs(1),

@@ -17,6 +17,56 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Detach(File);
 
+/// The limit on open descriptors (RLIMIT_NOFILE, getrlimit(2)), raised for as long as this lives: what is started
+/// afterwards has the old one, beyond which some programs do not work.
+#[derive(Debug)]
+pub struct DescriptorLimit {
+    before: libc::rlimit,
+    now: usize,
+}
+
+impl DescriptorLimit {
+    /// Raises it to `most`, or as far as this process may.
+    pub fn raise(most: usize) -> DescriptorLimit {
+        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: getrlimit writes the structure that is given to it.
+        if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) } != 0 {
+            before = libc::rlimit { rlim_cur: USUAL_DESCRIPTORS, rlim_max: USUAL_DESCRIPTORS };
+        }
+        let raised = (most as libc::rlim_t).min(before.rlim_max).max(before.rlim_cur);
+        let now =
+            if set_descriptor_limit(raised, before.rlim_max) { raised } else { before.rlim_cur };
+        DescriptorLimit { before, now: usize::try_from(now).unwrap_or(usize::MAX) }
+    }
+
+    /// How many descriptors may be open.
+    pub fn get(&self) -> usize {
+        self.now
+    }
+
+    /// The same, of a process that starts no others: the limit stays.
+    pub fn keep(self) -> usize {
+        let now = self.now;
+        std::mem::forget(self);
+        now
+    }
+}
+
+impl Drop for DescriptorLimit {
+    fn drop(&mut self) {
+        set_descriptor_limit(self.before.rlim_cur, self.before.rlim_max);
+    }
+}
+
+/// The limit of most systems.
+const USUAL_DESCRIPTORS: libc::rlim_t = 1024;
+
+fn set_descriptor_limit(rlim_cur: libc::rlim_t, rlim_max: libc::rlim_t) -> bool {
+    let limit = libc::rlimit { rlim_cur, rlim_max };
+    // SAFETY: setrlimit reads the structure that is given to it.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0 }
+}
+
 /// Splits the process in two: the new one does the work, the old one waits for its report.
 ///
 /// To be called while there is only one thread.
@@ -67,17 +117,6 @@ pub fn monotonic_us() -> u64 {
     // SAFETY: the call writes one timespec to the place that it is given; this clock is always there.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     (time.tv_sec as u64).saturating_mul(1_000_000).saturating_add(time.tv_nsec as u64 / 1000)
-}
-
-/// Allows as many open files as the system lets this process have: one for each connection.
-pub fn raise_file_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit writes one rlimit to the place that it is given.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: setrlimit reads one rlimit. If it fails, fewer connections are possible.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    }
 }
 
 /// A number that differs from run to run: the seed of random choices.

@@ -2,7 +2,7 @@
 //! and the fetch finishes from the others.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -117,7 +117,7 @@ impl Served {
         let tree = Arc::new(Tree::new(self.manifest.clone()));
         let mut hub = Hub::node(tree, all.clone(), all, Rules::default(), 1);
         let conn = Conn(1);
-        let mut session = Session::new(conn, false);
+        let mut session = Session::new(conn, Ipv4Addr::LOCALHOST.into(), false);
         hub.connected(conn, stream.peer_addr()?, Instant::now());
         if self.lie == Lie::Redirects {
             self.knows_itself_and_nobody(&mut hub);

@@ -26,7 +26,7 @@ impl Node {
         let tree = Arc::new(Tree::new(fetch.manifest().clone()));
         let mut master = Hub::master(tree, 4, Rules::default(), 1);
         master.connected(MASTER, address(9), now);
-        Node { fetch, master, session: Session::new(MASTER, false), now }
+        Node { fetch, master, session: Session::new(MASTER, address(9).ip(), false), now }
     }
 
     fn actions(&mut self) -> Vec<Action> {

@@ -24,11 +24,11 @@ use crate::serve::tree::{Node, ROOT, Tree};
 use crate::status::history::History;
 use crate::status::{metrics, to_json};
 
-/// All viewers share one status for at least this long.
-const STATUS_LASTS: Duration = Duration::from_millis(500);
-/// They share it for at least this many times as long as it took to make: the status of a large swarm takes
+/// All viewers share what is made of the status for at least this long: a slow one keeps few of them in memory.
+const LASTS: Duration = Duration::from_secs(1);
+/// They share it for at least this many times as long as it took to make: what is said of a large swarm takes
 /// at most a twentieth of this thread's time.
-const STATUS_LASTS_TIMES: u32 = 20;
+const LASTS_TIMES: u32 = 20;
 /// The page loads what this server has, asks it for the status, and does nothing else.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; \
@@ -51,12 +51,20 @@ pub(super) struct Site {
     /// Whether the files are, too.
     files: bool,
     history: Rc<RefCell<History>>,
-    status: RefCell<Kept<Rc<str>>>,
-    json: RefCell<Kept<Bytes>>,
+    made: [RefCell<Kept>; 4],
+}
+
+/// What is made of the state of the swarm.
+#[derive(Clone, Copy)]
+enum Made {
+    Status,
+    Json,
+    Metrics,
+    Overview,
 }
 
 /// Something that was made, and until when it is served again.
-type Kept<T> = Option<(Instant, T)>;
+type Kept = Option<(Instant, Bytes)>;
 
 /// An answer, but for who waits for it.
 struct Reply {
@@ -67,7 +75,7 @@ struct Reply {
 
 impl Site {
     pub(super) fn new(shared: Rc<Shared>, files: bool, history: Rc<RefCell<History>>) -> Site {
-        Site { shared, files, history, status: RefCell::default(), json: RefCell::default() }
+        Site { shared, files, history, made: Default::default() }
     }
 
     /// What a request that came on `conn` gets.
@@ -83,6 +91,7 @@ impl Site {
             _ => Reply::error(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported")
                 .with(ALLOW, "GET, HEAD"),
         };
+        traffic.answers_from_memory(matches!(reply.source, Source::Text(_)));
         let mut response = Response::new(Content { source: reply.source, _answering: answering });
         *response.status_mut() = reply.code;
         let headers = response.headers_mut();
@@ -105,13 +114,11 @@ impl Site {
             [b".xget", b"page.js"] => Reply::text(SCRIPT, PAGE_JS),
             [b".xget", b"chart.js"] => Reply::text(SCRIPT, CHART_JS),
             [b".xget", b"words.js"] => Reply::text(SCRIPT, WORDS_JS),
-            [b".xget", b"overview.json"] => {
-                Reply::text(JSON, self.history.borrow().to_json(Instant::now()))
-            }
-            [b".xget", b"status"] => Reply::text(PLAIN_TEXT, self.status().to_string()),
-            [b".xget", b"status.json"] => Reply::text(JSON, self.json()),
+            [b".xget", b"overview.json"] => Reply::text(JSON, self.made(Made::Overview)),
+            [b".xget", b"status"] => Reply::text(PLAIN_TEXT, self.made(Made::Status)),
+            [b".xget", b"status.json"] => Reply::text(JSON, self.made(Made::Json)),
             [b"metrics"] | [b".xget", b"metrics"] => {
-                Reply::text(metrics::CONTENT_TYPE, metrics::metrics(&self.status()))
+                Reply::text(metrics::CONTENT_TYPE, self.made(Made::Metrics))
             }
             [] if !self.files => Reply::redirect("/.xget/"),
             _ if !self.files => Reply::not_found(),
@@ -119,12 +126,26 @@ impl Site {
         }
     }
 
-    fn status(&self) -> Rc<str> {
-        lately(&self.status, |now| self.shared.engine.borrow().hub().status(now).into())
-    }
-
-    fn json(&self) -> Bytes {
-        lately(&self.json, |_| to_json(&self.status()).into())
+    /// What is kept, or a new one if that is too old.
+    fn made(&self, what: Made) -> Bytes {
+        let now = Instant::now();
+        let kept =
+            self.made.get(what as usize).map(|kept| kept.borrow().clone()).unwrap_or_default();
+        if let Some((_, made)) = kept.filter(|(until, _)| now < *until) {
+            return made;
+        }
+        let status = || self.shared.engine.borrow().hub().status(now);
+        let made: Bytes = match what {
+            Made::Status => status().into(),
+            Made::Json => to_json(&status()).into(),
+            Made::Metrics => metrics::metrics(&status()).into(),
+            Made::Overview => self.history.borrow().to_json(now).into(),
+        };
+        let until = now + LASTS.max(now.elapsed() * LASTS_TIMES);
+        if let Some(kept) = self.made.get(what as usize) {
+            kept.replace(Some((until, made.clone())));
+        }
+        made
     }
 
     fn file(&self, conn: Conn, request: &Request<Incoming>, elements: &[Vec<u8>]) -> Reply {
@@ -198,18 +219,6 @@ impl Site {
             _ => reply,
         }
     }
-}
-
-/// What is kept, or a new one if that is too old.
-fn lately<T: Clone>(kept: &RefCell<Kept<T>>, make: impl FnOnce(Instant) -> T) -> T {
-    let now = Instant::now();
-    if let Some((_, made)) = kept.borrow().as_ref().filter(|(until, _)| now < *until) {
-        return made.clone();
-    }
-    let made = make(now);
-    let lasts = STATUS_LASTS.max(now.elapsed() * STATUS_LASTS_TIMES);
-    *kept.borrow_mut() = Some((now + lasts, made.clone()));
-    made
 }
 
 impl Reply {

@@ -23,12 +23,21 @@ pub(super) struct Traffic {
     answering: Cell<u32>,
     /// The other side took nothing when it was last tried.
     blocked: Cell<bool>,
+    /// What was answered last is kept in memory until all of it has left.
+    in_memory: Cell<bool>,
 }
 
 impl Traffic {
-    /// Changes with every request that comes and every byte that leaves.
+    /// Changes with every request that comes and every byte that leaves. Bytes of what is kept in memory do not
+    /// count: there is a time for all of them together.
     pub(super) fn progress(&self) -> (u64, u64) {
-        (self.requests.get(), self.sent_bytes.get())
+        let sent_bytes = if self.in_memory.get() { 0 } else { self.sent_bytes.get() };
+        (self.requests.get(), sent_bytes)
+    }
+
+    /// Whether what is answered now is kept in memory.
+    pub(super) fn answers_from_memory(&self, in_memory: bool) {
+        self.in_memory.set(in_memory);
     }
 
     pub(super) fn is_blocked(&self) -> bool {

@@ -1,43 +1,63 @@
-//! How much the fids of all connections may make a server hold.
+//! How much of a server's memory the connections of each host may hold.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
 
 use crate::limits::MIN_HELD_BYTES;
 use crate::p9::errno::Errno;
 
-/// What the fids of all connections hold together, in bytes.
+/// What fids, the texts that they are read from, and replies that were not taken hold together, in bytes.
 ///
-/// A connection may hold as much as is free then, so that one alone cannot take more than half of all;
-/// and a little in any case, so that many that are greedy do not keep a node from fetching.
+/// All connections of a host together may hold as much as is free then, so that one host cannot take more than half of
+/// all; and each connection a little in any case, so that many that are greedy do not keep a node from fetching.
 #[derive(Debug)]
 pub struct Budget {
     most: usize,
     held: usize,
+    hosts: HashMap<IpAddr, usize>,
 }
 
 impl Budget {
     /// At most `most` bytes in all, and [`MIN_HELD_BYTES`] for each connection.
     pub fn new(most: usize) -> Budget {
-        Budget { most, held: 0 }
+        Budget { most, held: 0, hosts: HashMap::new() }
     }
 
-    /// A connection that holds `held` bytes is to hold so many more.
+    /// A connection of `host` that holds `held` bytes is to hold so many more.
     ///
     /// # Errors
     /// `EMFILE` if it may not.
-    pub(super) fn take(&mut self, held: &mut usize, bytes: usize) -> Result<(), Errno> {
-        let after = held.saturating_add(bytes);
-        let free = self.most.saturating_sub(self.held);
-        if after > free.max(MIN_HELD_BYTES) {
+    pub(super) fn take(
+        &mut self,
+        host: IpAddr,
+        held: &mut usize,
+        bytes: usize,
+    ) -> Result<(), Errno> {
+        if held.saturating_add(bytes) > MIN_HELD_BYTES && !self.has_room(host, bytes) {
             return Err(Errno::EMFILE);
         }
-        *held = after;
-        self.held = self.held.saturating_add(bytes);
+        self.charge(host, held, held.saturating_add(bytes));
         Ok(())
     }
 
-    /// It holds so many less.
-    pub(super) fn give_back(&mut self, held: &mut usize, bytes: usize) {
-        *held = held.saturating_sub(bytes);
-        self.held = self.held.saturating_sub(bytes);
+    /// Whether the connections of `host` may hold so many bytes more.
+    pub(super) fn has_room(&self, host: IpAddr, bytes: usize) -> bool {
+        let its = self.hosts.get(&host).copied().unwrap_or(0);
+        its.saturating_add(bytes) <= self.most.saturating_sub(self.held)
+    }
+
+    /// A connection of `host` holds `now` bytes from now on, in place of `held`.
+    pub(super) fn charge(&mut self, host: IpAddr, held: &mut usize, now: usize) {
+        let before = std::mem::replace(held, now);
+        if before == now {
+            return;
+        }
+        self.held = self.held.saturating_sub(before).saturating_add(now);
+        let its = self.hosts.entry(host).or_default();
+        *its = its.saturating_sub(before).saturating_add(now);
+        if *its == 0 {
+            self.hosts.remove(&host);
+        }
     }
 
     /// What is held by now.
@@ -53,18 +73,27 @@ mod tests {
 
     const STEP: usize = 100;
 
-    fn take_all(budget: &mut Budget, held: &mut usize) {
-        while budget.take(held, STEP).is_ok() {}
+    fn host(n: u8) -> IpAddr {
+        [10, 0, 0, n].into()
+    }
+
+    fn take_all(budget: &mut Budget, host: IpAddr, held: &mut usize) {
+        while budget.take(host, held, STEP).is_ok() {}
     }
 
     #[test]
-    fn one_connection_leaves_half_to_the_others() {
+    fn one_host_leaves_half_to_the_others_however_many_connections_it_has() {
         let mut budget = Budget::new(1 << 20);
-        let (mut greedy, mut next) = (0, 0);
-        take_all(&mut budget, &mut greedy);
-        assert!(usize::abs_diff(greedy, 1 << 19) <= STEP, "{greedy}");
-        take_all(&mut budget, &mut next);
-        assert!(next >= greedy / 2 - STEP);
+        let mut greedy = [0; 50];
+        for held in &mut greedy {
+            take_all(&mut budget, host(1), held);
+        }
+        let taken: usize = greedy.iter().sum();
+        let most = (1 << 19) + greedy.len() * MIN_HELD_BYTES;
+        assert!((1 << 19) - STEP <= taken && taken <= most, "{taken}");
+        let mut next = 0;
+        take_all(&mut budget, host(2), &mut next);
+        assert!(next > 1 << 17, "{next}");
     }
 
     #[test]
@@ -72,7 +101,7 @@ mod tests {
         let mut budget = Budget::new(0);
         for _ in 0..100 {
             let mut held = 0;
-            take_all(&mut budget, &mut held);
+            take_all(&mut budget, host(1), &mut held);
             assert!((MIN_HELD_BYTES - STEP..=MIN_HELD_BYTES).contains(&held));
         }
     }
@@ -81,10 +110,11 @@ mod tests {
     fn memory_that_is_given_back_can_be_taken_again() {
         let mut budget = Budget::new(1 << 20);
         let mut held = 0;
-        take_all(&mut budget, &mut held);
+        take_all(&mut budget, host(1), &mut held);
         let most = held;
-        budget.give_back(&mut held, most);
-        take_all(&mut budget, &mut held);
+        budget.charge(host(1), &mut held, 0);
+        assert_eq!((held, budget.held()), (0, 0));
+        take_all(&mut budget, host(1), &mut held);
         assert_eq!(held, most);
     }
 }

@@ -1,6 +1,7 @@
 //! The fids of a connection: what each one stands for, and the memory that they are charged for.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::budget::Budget;
@@ -58,13 +59,19 @@ impl Open {
 
 /// All fids of a connection, by number. `held` is what they are charged for together, in bytes: the
 /// [`Budget`] that all connections share is charged for the same.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Fids {
+    host: IpAddr,
     fids: HashMap<u32, Fid>,
     held: usize,
 }
 
 impl Fids {
+    /// Those of a connection of `host`.
+    pub(super) fn new(host: IpAddr) -> Fids {
+        Fids { host, fids: HashMap::new(), held: 0 }
+    }
+
     pub(super) fn get(&self, number: u32) -> Result<&Fid, Errno> {
         self.fids.get(&number).ok_or(Errno::EBADF)
     }
@@ -97,7 +104,7 @@ impl Fids {
         if self.fids.len() >= MAX_FIDS {
             return Err(Errno::EMFILE);
         }
-        budget.take(&mut self.held, FID_BYTES)?;
+        budget.take(self.host, &mut self.held, FID_BYTES)?;
         self.fids.insert(number, Fid { tree, node, open: Open::No });
         Ok(())
     }
@@ -110,7 +117,7 @@ impl Fids {
         budget: &mut Budget,
     ) -> Result<(), (Open, Errno)> {
         let Some(fid) = self.fids.get_mut(&number) else { return Err((open, Errno::EBADF)) };
-        if let Err(errno) = budget.take(&mut self.held, open.held_bytes()) {
+        if let Err(errno) = budget.take(self.host, &mut self.held, open.held_bytes()) {
             return Err((open, errno));
         }
         fid.open = open;
@@ -119,7 +126,9 @@ impl Fids {
 
     pub(super) fn remove(&mut self, number: u32, budget: &mut Budget) -> Result<Fid, Errno> {
         let fid = self.fids.remove(&number).ok_or(Errno::EBADF)?;
-        budget.give_back(&mut self.held, FID_BYTES.saturating_add(fid.open.held_bytes()));
+        let less = FID_BYTES.saturating_add(fid.open.held_bytes());
+        let rest = self.held.saturating_sub(less);
+        budget.charge(self.host, &mut self.held, rest);
         // Memory that many fids needed is not kept for a few.
         if self.fids.capacity() > FEW_FIDS && self.fids.len() < self.fids.capacity() / 8 {
             self.fids.shrink_to_fit();
@@ -128,8 +137,7 @@ impl Fids {
     }
 
     pub(super) fn remove_all(&mut self, budget: &mut Budget) -> impl Iterator<Item = Fid> + use<> {
-        let held = self.held;
-        budget.give_back(&mut self.held, held);
+        budget.charge(self.host, &mut self.held, 0);
         std::mem::take(&mut self.fids).into_values()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::Session;
-use super::testing::{Random, TestHost, image_bytes, sent_bytes, tree};
+use super::testing::{CLIENT, Random, TestHost, image_bytes, sent_bytes, tree};
 use crate::conn::Conn;
 use crate::p9::client::{Client, Event};
 use crate::p9::message::Message;
@@ -80,7 +80,7 @@ impl Pair {
             lifetime,
             cut: false,
             client: Client::new(false),
-            session: Session::new(Conn(1), false),
+            session: Session::new(Conn(1), CLIENT, false),
             host,
             image: image_bytes(0..image_len),
             came: vec![None; image_len as usize],

@@ -37,8 +37,8 @@ impl Read {
     fn waits_for(&self) -> Option<Control> {
         match self {
             Read::Control { file, .. } => Some(*file),
-            Read::Data { paced: true, .. } => Some(Control::Image),
-            Read::Data { .. } | Read::Classic { .. } => None,
+            Read::Data { .. } => Some(Control::Image),
+            Read::Classic { .. } => None,
         }
     }
 }

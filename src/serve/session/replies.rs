@@ -85,11 +85,16 @@ impl Replies {
 
     /// Whether there is room for more: requests are not answered while replies pile up.
     pub(super) fn has_room(&self) -> bool {
+        self.len() < MAX_OUTPUTS && self.bytes() < MAX_OUTPUT_BYTES
+    }
+
+    /// Bytes that the replies hold; those of the image hold none.
+    pub(super) fn bytes(&self) -> usize {
         let bytes = |output: &Output| match output {
             Output::Reply(bytes) => bytes.len(),
             Output::Data(_) => 0,
         };
-        self.len() < MAX_OUTPUTS && self.outputs.iter().map(bytes).sum::<usize>() < MAX_OUTPUT_BYTES
+        self.outputs.iter().map(bytes).sum()
     }
 
     pub(super) fn len(&self) -> usize {

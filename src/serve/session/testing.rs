@@ -1,6 +1,7 @@
 //! What the tests of both sessions share: a tree, a host that keeps books, and a peer to talk to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -17,6 +18,8 @@ use crate::p9::wire::{Dialect, List, NumericId, Text};
 use crate::serve::tree::Tree;
 
 pub(crate) const DIALECTS: [Dialect; 3] = [Dialect::Plain, Dialect::Unix, Dialect::Linux];
+/// The host that a client is on.
+pub(crate) const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 pub(crate) const MSIZE: u32 = 8192;
 /// How many entries the directory `many` has; each tenth is a directory with something in it.
 pub(crate) const MANY: usize = 300;
@@ -277,7 +280,7 @@ impl Peer {
     /// A peer that has said nothing yet.
     pub(crate) fn silent() -> Peer {
         Peer {
-            session: Session::new(Conn(1), false),
+            session: Session::new(Conn(1), CLIENT, false),
             host: TestHost::new(tree()),
             dialect: Dialect::Plain,
             now: Instant::now(),

@@ -357,7 +357,7 @@ fn an_open_file_is_read_on_from_the_tree_in_which_it_was_opened() {
 #[test]
 fn the_trace_has_a_line_for_each_message() {
     let mut peer = Peer::silent();
-    peer.session = Session::new(Conn(1), true);
+    peer.session = Session::new(Conn(1), CLIENT, true);
     peer.negotiate(MSIZE, "9P2000.L");
     assert_eq!(
         peer.session.take_trace(),
