@@ -76,7 +76,7 @@ pub fn server(bytes: &[u8]) {
             outputs += 1;
             if let Output::Data(data) = output {
                 assert!(data.range.start < data.range.end);
-                hub.sent(At { conn, now }, &data.range);
+                hub.sent(At { conn, now }, &data);
             }
         }
         assert!(outputs <= MAX_OUTPUTS + MAX_PARKED + 8, "{outputs} replies wait");

@@ -81,6 +81,8 @@ pub const MAX_BUILT_BYTES: u32 = 64 << 10;
 
 /// Most bytes of an HTTP request that are read, and of a reply that wait in memory.
 pub const MAX_HTTP_BYTES: usize = 32 << 10;
+/// Connections of one host that are sent files at a time, if no other host wants anything; else it is one.
+pub const MAX_FLOWS: usize = 32;
 /// Most symbolic links that a path is followed through over HTTP.
 pub const MAX_LINKS: usize = 16;
 

@@ -144,7 +144,10 @@ async fn serve(
     conn: Conn,
 ) -> Result<(), String> {
     let shared = &site.shared;
-    tcp::tune(&stream).map_err(|error| crate::error::reason(&error))?;
+    let chunk_bytes = shared.engine.borrow().hub().layout().chunk_bytes();
+    tcp::tune(&stream)
+        .and_then(|()| tcp::limit_queue(&stream, chunk_bytes))
+        .map_err(|error| crate::error::reason(&error))?;
     let traffic = Rc::new(Traffic::default());
     let service = service_fn(|request| {
         let answer = site.answer(conn, &traffic, &request);

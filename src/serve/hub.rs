@@ -9,13 +9,14 @@ pub mod totals;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU64;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::classic_clients::ClassicClients;
+use super::flows::Flows;
 use super::grants::Grants;
 use super::manifest_queue::{ManifestQueue, Turn};
 use super::members::{Member, Members};
@@ -29,7 +30,7 @@ use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::image::manifest::{Entry, Segment};
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::p9::errno::Errno;
-use crate::serve::session::{Answer, At, Budget, Host};
+use crate::serve::session::{Answer, At, Budget, Data, Host};
 use crate::serve::tree::{Node, Tree};
 use crate::swarm::meter::Meter;
 use crate::swarm::rules::Rules;
@@ -49,6 +50,7 @@ pub struct Hub {
     members: Members,
     classic: ClassicClients,
     uploads: Uploads,
+    flows: Flows,
     /// A master hands out chunks; at a node whoever fetches chooses them.
     grants: Option<Grants>,
     /// Chunks that may be sent.
@@ -127,6 +129,7 @@ impl Hub {
             members,
             classic: ClassicClients::default(),
             uploads,
+            flows: Flows::default(),
             grants,
             held,
             wanted,
@@ -180,6 +183,8 @@ impl Hub {
 
     /// A connection ended; its session was closed before.
     pub fn disconnected(&mut self, conn: Conn, now: Instant) {
+        let host = self.members.host(conn);
+        self.flows.cancel(conn, host);
         let member = self.members.disconnected(conn, now);
         self.classic.disconnected(conn);
         self.have_readers.remove(&conn);
@@ -236,6 +241,9 @@ impl Hub {
         let limit = self.upload_limit(now);
         let next = self.uploads.tick(limit, now);
         self.wakes.extend(next);
+        let uploads = &self.uploads;
+        let next = self.flows.tick(|host| uploads.has_others(host, now), now);
+        self.wakes.extend(next);
         if self.have_due.is_some_and(|due| due <= now) {
             self.have_due = None;
             self.tell(self.rules.told_at_once);
@@ -276,7 +284,8 @@ impl Hub {
         let paid = self.rate_limit.as_ref().and_then(|rate_limit| rate_limit.deadline(now));
         let manifest = self.manifest_queue.deadline(now);
         let upload = self.uploads.deadline(self.upload_limit(now));
-        [grants, have, paid, manifest, upload].into_iter().flatten().min()
+        let flow = self.flows.deadline();
+        [grants, have, paid, manifest, upload, flow].into_iter().flatten().min()
     }
 
     /// How long one chunk may take to be sent while others wait: four times as long as all slots take by the present
@@ -511,6 +520,33 @@ impl Hub {
         self.held.len().saturating_sub(elsewhere.len())
     }
 
+    /// Whether it is a connection's turn to be sent something: a chunk, or a piece of a file.
+    fn has_turn(&mut self, at: At, host: IpAddr, paced: bool) -> bool {
+        if paced {
+            return self.uploads.ask(at.conn, host, at.now);
+        }
+        let shared = self.uploads.has_others(host, at.now);
+        let may = self.flows.ask(at.conn, host, shared, at.now);
+        if may {
+            self.uploads.note(host, at.now);
+        }
+        may
+    }
+
+    /// A connection has been sent a piece of a file.
+    pub(crate) fn file_piece_sent(&mut self, at: At) {
+        if self.flows.sent(at.conn, self.members.host(at.conn), at.now) {
+            self.wakes.insert(at.conn);
+        }
+    }
+
+    /// A connection has been sent the last piece of a file.
+    #[cfg(feature = "master")]
+    pub(crate) fn file_ended(&mut self, conn: Conn) {
+        let host = self.members.host(conn);
+        self.flows.cancel(conn, host);
+    }
+
     /// What is to be sent and not held: it comes, or it never does.
     fn wait_for_chunks<T>(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>) -> Answer<T> {
         let layout = *tree.manifest().layout();
@@ -641,7 +677,7 @@ impl Host for Hub {
         {
             return Answer::Wait;
         }
-        if paced && !self.uploads.ask(at.conn, host, at.now) {
+        if !self.has_turn(at, host, paced) {
             if let Some(rate_limit) = &mut self.rate_limit {
                 rate_limit.cancel(at.conn);
             }
@@ -657,7 +693,11 @@ impl Host for Hub {
         Answer::Now(())
     }
 
-    fn sent(&mut self, at: At, range: &Range<u64>) {
+    fn sent(&mut self, at: At, data: &Data) {
+        let range = &data.range;
+        if !data.paced {
+            return self.file_piece_sent(at);
+        }
         let bytes = range.end.saturating_sub(range.start);
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);
         self.sent_rate.add(bytes, at.now);
@@ -681,6 +721,7 @@ impl Host for Hub {
             (Control::Next, Some(grants)) => grants.cancel(at.conn),
             (Control::Image, _) => {
                 self.data_readers.remove(&at.conn);
+                self.flows.cancel(at.conn, self.members.host(at.conn));
                 if let Some(rate_limit) = &mut self.rate_limit {
                     rate_limit.cancel(at.conn);
                 }

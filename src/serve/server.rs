@@ -316,10 +316,8 @@ impl Server {
     pub fn output_left(&mut self, conn: Conn, now: Instant) {
         let Some(client) = self.clients.get_mut(&conn) else { return };
         client.blocked = false;
-        if let Sending::Image(data) = std::mem::replace(&mut client.sending, Sending::Nothing)
-            && data.paced
-        {
-            self.hub.sent(At { conn, now }, &data.range);
+        if let Sending::Image(data) = std::mem::replace(&mut client.sending, Sending::Nothing) {
+            self.hub.sent(At { conn, now }, &data);
         }
         self.observe(conn, true, now);
     }
@@ -334,9 +332,7 @@ impl Server {
         {
             // Not ESTALE: the tree may well turn out to be the same.
             session.refuse(&data, Errno::EIO);
-            if data.paced {
-                self.hub.sent(At { conn, now }, &data.range);
-            }
+            self.hub.sent(At { conn, now }, &data);
         }
     }
 
@@ -368,10 +364,8 @@ impl Server {
         self.turns.remove(conn);
         self.turn.take_if(|turn| *turn == conn);
         let Some(client) = self.clients.remove(&conn) else { return };
-        if let Sending::Image(data) = client.sending
-            && data.paced
-        {
-            self.hub.sent(At { conn, now }, &data.range);
+        if let Sending::Image(data) = client.sending {
+            self.hub.sent(At { conn, now }, &data);
         }
         if let Protocol::NineP(mut session) = client.protocol {
             session.close(&mut self.hub, now);

@@ -237,9 +237,7 @@ impl Session {
         let at = self.at(now);
         self.parked.give_up_all(host, at);
         for data in self.replies.take_all_images() {
-            if data.paced {
-                host.sent(at, &data.range);
-            }
+            host.sent(at, &data);
         }
         for fid in self.fids.remove_all(host.budget()) {
             release(&fid.tree, &fid.open, host, at);
@@ -373,10 +371,8 @@ impl Session {
     /// then comes before this one (flush(5)).
     fn flush(&mut self, oldtag: u16, host: &mut impl Host, at: At) {
         self.parked.give_up_tag(oldtag, host, at);
-        if let Some(data) = self.replies.take_image(oldtag)
-            && data.paced
-        {
-            host.sent(at, &data.range);
+        if let Some(data) = self.replies.take_image(oldtag) {
+            host.sent(at, &data);
         }
     }
 

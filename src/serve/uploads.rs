@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::fair::FairQueue;
+use super::lately::Lately;
 use crate::conn::Conn;
 
 /// The turns of one server's uploads.
@@ -23,6 +24,8 @@ pub(crate) struct Uploads {
     hosts: HashMap<IpAddr, usize>,
     /// Who waits; what their hosts have had is turns.
     waiting: FairQueue,
+    /// To whom anything was sent of late, chunks or not.
+    lately: Lately,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +55,7 @@ impl Uploads {
             active: BTreeMap::new(),
             hosts: HashMap::new(),
             waiting: FairQueue::default(),
+            lately: Lately::default(),
         }
     }
 
@@ -71,7 +75,7 @@ impl Uploads {
             return offered;
         }
         // Those that wait have no slot of their own.
-        let free = self.waiting.waiting_of(host) == 0 && self.has_slot(host);
+        let free = self.waiting.waiting_of(host) == 0 && self.has_slot(host, now);
         if free {
             self.begin(conn, host, State::Sending, now);
         } else {
@@ -137,17 +141,27 @@ impl Uploads {
         counts.map(|turn| turn.since).min().map(|since| since + limit)
     }
 
+    /// Something else than a chunk is sent to a host.
+    pub(crate) fn note(&mut self, host: IpAddr, now: Instant) {
+        self.lately.note(host, now);
+    }
+
+    /// Whether another host than this was sent something of late.
+    pub(crate) fn has_others(&self, host: IpAddr, now: Instant) -> bool {
+        self.lately.has_others(host, now)
+    }
+
     /// How many are being sent to.
     pub(crate) fn active(&self) -> usize {
         self.active.len()
     }
 
-    /// Is there a slot for a host? For its first one the others count once each.
-    fn has_slot(&self, host: IpAddr) -> bool {
-        if self.hosts.contains_key(&host) {
-            self.hosts.values().sum::<usize>() < self.slots
-        } else {
-            self.hosts.len() < self.slots
+    /// Is there a slot for a host? For its first one the others count once each, and a second one it has only while it
+    /// is alone: a link is shared by connections.
+    fn has_slot(&self, host: IpAddr, now: Instant) -> bool {
+        match self.hosts.get(&host) {
+            Some(own) => *own < self.slots && !self.has_others(host, now),
+            None => self.hosts.len() < self.slots,
         }
     }
 
@@ -155,6 +169,7 @@ impl Uploads {
         self.active.insert(conn, Turn { host, since: now, state, again: false });
         *self.hosts.entry(host).or_default() += 1;
         self.waiting.spend(host, 1);
+        self.lately.note(host, now);
     }
 
     fn free(&mut self, host: IpAddr) {
@@ -169,12 +184,9 @@ impl Uploads {
     fn offer(&mut self, now: Instant) -> Vec<Conn> {
         let mut woken = Vec::new();
         loop {
-            let Uploads { waiting, hosts, slots, .. } = self;
-            let all: usize = hosts.values().sum();
-            let next = waiting.pop_of(|host| match hosts.contains_key(&host) {
-                true => all < *slots,
-                false => hosts.len() < *slots,
-            });
+            let mut waiting = std::mem::take(&mut self.waiting);
+            let next = waiting.pop_of(|host| self.has_slot(host, now));
+            self.waiting = waiting;
             let Some((conn, host)) = next else { return woken };
             self.begin(conn, host, State::Offered, now);
             woken.push(conn);

@@ -143,7 +143,7 @@ impl Served {
                             Lie::Refuses => session.refuse(&data, Errno::EIO),
                             _ => stream.write_all(&self.data(&data))?,
                         }
-                        hub.sent(At { conn, now }, &data.range);
+                        hub.sent(At { conn, now }, &data);
                     }
                 }
             }

@@ -61,13 +61,17 @@ impl FilePart {
         let start = entry.map_or(0, |entry| entry.image_range().start).saturating_add(offset);
         let at = At { conn: self.conn, now: Instant::now() };
         let range = start..start.saturating_add(len);
-        match self.shared.engine.borrow_mut().hub_mut().image(at, &self.tree, &range, false) {
+        let mut engine = self.shared.engine.borrow_mut();
+        // Who asks for the next piece has taken the one before.
+        engine.hub_mut().file_piece_sent(at);
+        match engine.hub_mut().image(at, &self.tree, &range, false) {
             Answer::Now(()) => {}
             Answer::Wait => return Poll::Pending,
             Answer::Error(Errno(errno)) => {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(errno as i32)));
             }
         }
+        drop(engine);
         Poll::Ready(self.read(&segment).inspect(|_| self.rest.start += len))
     }
 
@@ -79,6 +83,12 @@ impl FilePart {
         // It has not changed while it was read, or nothing is sent of it.
         files.source(&self.tree, segment)?;
         Ok(bytes.into())
+    }
+}
+
+impl Drop for FilePart {
+    fn drop(&mut self) {
+        self.shared.engine.borrow_mut().hub_mut().file_ended(self.conn);
     }
 }
 

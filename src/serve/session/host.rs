@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::answer::{Answer, At};
 use super::budget::Budget;
 use super::classic::ClassicHost;
+use super::output::Data;
 use crate::control::Control;
 use crate::p9::errno::Errno;
 use crate::serve::tree::Tree;
@@ -38,8 +39,8 @@ pub trait Host: ClassicHost {
     /// turns, and [`Host::sent`] ends a turn.
     fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
 
-    /// A paced reply has left, or was dropped.
-    fn sent(&mut self, at: At, range: &Range<u64>);
+    /// A reply with bytes of the image has left, or was dropped.
+    fn sent(&mut self, at: At, data: &Data);
 
     /// The connection no longer waits for this control file: its last request that did was given up,
     /// or all of them are about to be made again. Requests for the image are made again without this

@@ -202,8 +202,11 @@ impl Host for TestHost {
         Answer::Now(())
     }
 
-    fn sent(&mut self, _: At, range: &Range<u64>) {
-        let turn = self.turns.iter().position(|turn| turn == range);
+    fn sent(&mut self, _: At, data: &Data) {
+        if !data.paced {
+            return;
+        }
+        let turn = self.turns.iter().position(|turn| *turn == data.range);
         self.turns.remove(turn.expect("the end of a turn that was not given"));
     }
 
@@ -237,11 +240,8 @@ pub(crate) fn sent_bytes(output: Output, host: &mut TestHost, now: Instant) -> V
     match output {
         Output::Reply(bytes) => bytes,
         Output::Data(data) => {
-            let Data { range, paced, .. } = data.clone();
-            if paced {
-                host.sent(At { conn: Conn(1), now }, &range);
-            }
-            [&data.header()[..], &image_bytes(range)].concat()
+            host.sent(At { conn: Conn(1), now }, &data);
+            [&data.header()[..], &image_bytes(data.range.clone())].concat()
         }
     }
 }

@@ -1,0 +1,45 @@
+#!/bin/bash
+# Attackers of every kind, each on one host with many connections, and honest nodes beside them: that these are served
+# is checked; how much longer they take is noted. Each case is a file in attacks/.
+#
+#   tests/attacks.sh [CASE...]      only these
+. "$(dirname "$0")/lib.sh"
+need_root
+need ip:iproute2 tc:iproute2 nsenter:util-linux python3:python3 curl:curl
+need_xget
+
+attacks=$repo/tests/attacks
+home=$(ip_of 0)
+
+# attack KIND CONNECTIONS SECONDS [PORT]: on host 1, in the background; returns once all connections are made
+attack() {
+    start attacker 1 python3 -u "$attacks/attacker.py" "$1" "$home" "${4:-$port}" "$2" "$3"
+    wait_for 60 grep -q ready "$work/attacker.out" || { fail "the attacker ($1) is there" "$(log attacker)"; return 1; }
+}
+attack_over() { ! is_running attacker || end TERM attacker; unset 'pid[attacker]'; }
+
+# fetch_by N: nodes on hosts 2 to N + 1 fetch everything; sets $took, the seconds of the last one
+fetch_by() {
+    local n names=() name
+    for ((n = 2; n <= $1 + 1; n++)); do
+        rm -rf "$work/copy-$n"
+        node "honest-$n" $n "$home" "$work/copy-$n"
+        names+=("honest-$n")
+    done
+    took=$(now)
+    all_whole 120 "${names[@]}" || { took=; for name in "${names[@]}"; do end KILL "$name"; done; return 1; }
+    took=$(slowest "${names[@]}")
+    for name in "${names[@]}"; do end TERM "$name"; unset "pid[$name]"; done
+}
+
+# cpu NAME: processor seconds that it has used
+cpu() { awk '{ print ($14 + $15) / 100 }' "/proc/${pid[$1]}/stat"; }
+
+memory() { awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/${pid[$1]}/status"; }
+
+cases=("$@")
+[ ${#cases[@]} -gt 0 ] || mapfile -t cases < <(cd "$attacks" && ls ./*.sh | sed 's|^\./||; s|\.sh$||')
+for case in "${cases[@]}"; do
+    . "$attacks/$case.sh"
+done
+finish
