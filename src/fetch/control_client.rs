@@ -41,7 +41,14 @@ pub enum CallError {
 impl CallError {
     /// Whether the same may succeed later.
     pub(crate) fn may_pass(&self) -> bool {
-        matches!(self, CallError::Network(_) | CallError::TimedOut | CallError::Closed)
+        match self {
+            CallError::Network(_) | CallError::TimedOut | CallError::Closed => true,
+            // It has no place at present, or is about to serve something else.
+            CallError::Refused(errno) => {
+                matches!(*errno, Errno::EBUSY | Errno::EMFILE | Errno::ESTALE)
+            }
+            _ => false,
+        }
     }
 }
 

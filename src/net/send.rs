@@ -110,6 +110,10 @@ impl Outgoing {
                 }
                 Err(error) => {
                     self.open = Some((file, offset, left));
+                    // sendfile(2) holds the last, short segment back for what follows it. Where segments are large
+                    // and the queue is short, nothing could follow until a timer sends it, 200 ms later: to set this
+                    // option again sends it at once (tcp(7)). Local sockets neither do that nor have the option.
+                    let _ = socket.set_tcp_nodelay(true);
                     return blocked(error);
                 }
             }

@@ -140,6 +140,15 @@ fn an_origin_that_is_busy_for_too_long_is_an_error() {
 }
 
 #[test]
+fn an_origin_that_is_busy_for_too_long_is_tried_as_often_as_one_that_does_not_answer() {
+    let (mut fetch, _, now) = search(&[ORIGIN], Some(5));
+    answer(&mut fetch, Err(NO_SIGNATURE), now);
+    answer(&mut fetch, Err(BUSY), now + REFUSED_FOR);
+    assert_eq!(result(&mut fetch), None);
+    assert!(matches!(fetch.step, Step::Retry));
+}
+
+#[test]
 fn an_origin_that_does_not_answer_is_given_up_for_another() {
     let (mut fetch, first, now) = search(&[ORIGIN, SECOND_ORIGIN], Some(0));
     let (conn, _) = dialed(&first).unwrap();
