@@ -14,6 +14,7 @@ use crate::conn::Conn;
 use crate::fetch::{self, Fetch, Incoming};
 use crate::image::chunks::ChunkId;
 use crate::level::Level;
+use crate::limits::{MASTER_REQUEST_BYTES_PER_S, NODE_REQUEST_BYTES_PER_S};
 use crate::serve::admission::Admission;
 use crate::serve::hub::Hub;
 use crate::serve::server::{self, Server};
@@ -100,14 +101,15 @@ impl Engine {
     /// A master.
     pub fn master(hub: Hub, admission: Admission, traces: bool) -> Engine {
         let fetch = Fetch::of_nothing(hub.tree().manifest().clone());
-        Engine { server: Server::new(hub, admission, traces), fetch }
+        let server = Server::new(hub, admission, MASTER_REQUEST_BYTES_PER_S, traces);
+        Engine { server, fetch }
     }
 
     /// A node that shows `tree` to others. Nobody was asked yet.
     pub fn node(tree: Arc<Tree>, admission: Admission, start: fetch::Start) -> Engine {
         let (wanted, held) = (start.wanted.clone(), start.held.clone());
         let hub = Hub::node(tree, wanted, held, start.rules, start.seed);
-        let server = Server::new(hub, admission, start.traces);
+        let server = Server::new(hub, admission, NODE_REQUEST_BYTES_PER_S, start.traces);
         Engine { server, fetch: Fetch::new(start) }
     }
 
@@ -171,7 +173,7 @@ impl Engine {
         if conn.is_dialed() {
             self.fetch.receive(conn, bytes, now)
         } else {
-            self.server.receive(conn, std::mem::take(bytes));
+            self.server.receive(conn, std::mem::take(bytes), now);
             None
         }
     }

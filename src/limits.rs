@@ -64,6 +64,10 @@ pub const NODE_HELD_BYTES: usize = 32 << 20;
 pub const MIN_HELD_BYTES: usize = 4 << 10;
 /// Most names that a Twalk goes down (intro(5)).
 pub const MAX_WALK_ELEMENTS: usize = 16;
+/// Bytes of requests that a master reads from one host in a second: a cluster may be behind one address.
+pub const MASTER_REQUEST_BYTES_PER_S: u64 = 8 << 20;
+/// Likewise a node, which has fewer clients, and whose link is to bring the image.
+pub const NODE_REQUEST_BYTES_PER_S: u64 = 512 << 10;
 /// Most requests of one connection that are answered before others have their turn.
 pub const MAX_TURN_REQUESTS: usize = 64;
 /// Most files that are opened for one connection before others have their turn.

@@ -208,6 +208,11 @@ impl Admission {
         overdue
     }
 
+    /// The connections of a host.
+    pub fn connections_of(&self, host: IpAddr) -> impl Iterator<Item = Conn> + '_ {
+        self.hosts.get(&host).into_iter().flatten().map(|(_, conn)| *conn)
+    }
+
     /// When to ask [`Admission::overdue`] next; None while nobody keeps the server waiting.
     pub fn deadline(&self) -> Option<Instant> {
         self.next_check

@@ -11,6 +11,7 @@ mod fair;
 mod flows;
 mod grants;
 pub mod hub;
+mod intake;
 mod lately;
 mod manifest_queue;
 pub(crate) mod members;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::admission::{Admission, Refusal, Wait};
 use super::fair::FairQueue;
 use super::hub::Hub;
+use super::intake::Intake;
 use super::session::{At, Data, Hangup, Host as _, Output, Session};
 use crate::conn::Conn;
 use crate::level::Level;
@@ -133,6 +134,7 @@ const SHORTEST_TURN_NS: u64 = 5_000;
 pub struct Server {
     hub: Hub,
     admission: Admission,
+    intake: Intake,
     clients: HashMap<Conn, Client>,
     /// The last connection that was accepted.
     last: Conn,
@@ -146,11 +148,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Nobody is connected yet. With `traces` every message is reported.
-    pub fn new(hub: Hub, admission: Admission, traces: bool) -> Server {
+    /// Nobody is connected yet. Of each host's requests so many bytes are read in a second. With `traces` every message
+    /// is reported.
+    pub fn new(hub: Hub, admission: Admission, request_bytes_per_s: u64, traces: bool) -> Server {
         Server {
             hub,
             admission,
+            intake: Intake::new(request_bytes_per_s),
             clients: HashMap::new(),
             last: Conn::ACCEPTED,
             turns: FairQueue::default(),
@@ -231,19 +235,23 @@ impl Server {
     /// Whether bytes of this connection should be read at present.
     pub fn wants_input(&self, conn: Conn) -> bool {
         self.clients.get(&conn).is_some_and(|client| match &client.protocol {
-            Protocol::NineP(session) => session.wants_input(),
+            Protocol::NineP(session) => {
+                session.wants_input() && !self.intake.waits(host(client.address.ip()))
+            }
             Protocol::Http => true,
         })
     }
 
     /// Bytes came on a connection, in its turn.
-    pub fn receive(&mut self, conn: Conn, bytes: &[u8]) {
+    pub fn receive(&mut self, conn: Conn, bytes: &[u8], now: Instant) {
         if self.stopping {
             return;
         }
-        if let Some(Client { protocol: Protocol::NineP(session), .. }) = self.clients.get_mut(&conn)
+        if let Some(Client { address, protocol: Protocol::NineP(session), .. }) =
+            self.clients.get_mut(&conn)
         {
             session.receive(bytes);
+            self.intake.take(host(address.ip()), bytes.len(), now);
         }
     }
 
@@ -384,6 +392,11 @@ impl Server {
     /// Does what is due by now.
     pub fn timeout(&mut self, now: Instant) {
         self.hub.tick(now);
+        for host in self.intake.tick(now) {
+            for conn in self.admission.connections_of(host) {
+                self.turns.push(conn, host);
+            }
+        }
         for (conn, wait) in self.admission.overdue(now) {
             self.end(conn, Reason::Refused(Refusal::Overdue(wait)), now);
         }
@@ -391,7 +404,8 @@ impl Server {
 
     /// When to call [`Server::timeout`], though nothing happens until then.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
-        [self.hub.deadline(now), self.admission.deadline()].into_iter().flatten().min()
+        let deadlines = [self.hub.deadline(now), self.admission.deadline(), self.intake.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// The next thing to do, until there is none; then see [`Server::next_turn`].
