@@ -1,17 +1,20 @@
 //! Directories below the destination, reached from its descriptor and through no symbolic link.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io;
+use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::calls::change;
+use super::way;
 use crate::error::Error;
 use crate::image::path::TreePath;
 use crate::sys::fs::{effective_uid, look_at, make_dir_at, open_at};
+use crate::sys::rights::others_can_rename_in;
 
 /// The destination and the directory below it that was used last.
 ///
@@ -22,26 +25,57 @@ use crate::sys::fs::{effective_uid, look_at, make_dir_at, open_at};
 pub(super) struct Dirs {
     /// DEST, for messages.
     path: PathBuf,
-    top: Rc<File>,
+    top: Rc<Dir>,
     /// Did [`Dirs::open`] make DEST?
     made: bool,
     /// The open directories down to the one that was used last, each with its name.
-    chain: Vec<(Box<[u8]>, Rc<File>)>,
+    chain: Vec<(Box<[u8]>, Rc<Dir>)>,
+    /// Where other users can replace DEST or what is in it, if anywhere.
+    exposed: Option<PathBuf>,
+}
+
+/// A directory that is open.
+#[derive(Debug)]
+pub(super) struct Dir {
+    file: File,
+    /// Other users can rename and replace what is in it, or in a directory between DEST and it. What a name stands for
+    /// has to be looked at again after every use of the name.
+    pub(super) exposed: bool,
+}
+
+impl Dir {
+    fn new(file: File, above_exposed: bool) -> io::Result<Dir> {
+        let exposed = above_exposed || others_can_rename_in(&file.metadata()?);
+        Ok(Dir { file, exposed })
+    }
+}
+
+impl Deref for Dir {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
 }
 
 impl Dirs {
     /// Opens DEST; makes it, and what is missing above it.
     pub(super) fn open(path: &Path) -> Result<Dirs, Error> {
-        let made = !path.exists();
-        change(|| fs::create_dir_all(path)).map_err(Error::file("create directory", path))?;
-        let top = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
-        let top = Rc::new(top.map_err(Error::file("open directory", path))?);
-        Ok(Dirs { path: path.to_owned(), top, made, chain: Vec::new() })
+        let way = way::open(path)?;
+        let top = Dir::new(way.top, false).map_err(Error::file("open directory", path))?;
+        let dirs = Dirs { exposed: way.exposed, made: way.made, ..Dirs::new(path, top) };
+        Ok(dirs)
     }
 
     /// DEST, which is open already.
-    pub(super) fn at(path: &Path, top: File) -> Dirs {
-        Dirs { path: path.to_owned(), top: Rc::new(top), made: false, chain: Vec::new() }
+    pub(super) fn at(path: &Path, top: File) -> Result<Dirs, Error> {
+        let top = Dir::new(top, false).map_err(Error::file("open directory", path))?;
+        Ok(Dirs::new(path, top))
+    }
+
+    fn new(path: &Path, top: Dir) -> Dirs {
+        let (path, top) = (path.to_owned(), Rc::new(top));
+        Dirs { path, top, made: false, chain: Vec::new(), exposed: None }
     }
 
     /// DEST itself.
@@ -54,6 +88,30 @@ impl Dirs {
         self.made
     }
 
+    /// The first directory in which other users can put something else in the place of DEST, or of what is in DEST.
+    pub(super) fn exposed(&self) -> Option<&Path> {
+        self.exposed.as_deref()
+    }
+
+    /// Notes that other users can write to the directory at `place`, which they are not meant to.
+    pub(super) fn expose(&mut self, place: &TreePath) {
+        let path = self.full(place);
+        self.exposed.get_or_insert(path);
+    }
+
+    /// Fails if other users have put something else in the place of DEST.
+    pub(super) fn check_top(&self) -> Result<(), Error> {
+        let same = match self.exposed {
+            Some(_) => way::leads_to(&self.path, &self.top),
+            None => Ok(true),
+        };
+        match same {
+            Ok(false) => Err(replaced()),
+            other => other.map(drop),
+        }
+        .map_err(Error::file("finish", &self.path))
+    }
+
     /// The path of a place, for messages.
     pub(super) fn full(&self, place: &TreePath) -> PathBuf {
         match place.is_root() {
@@ -63,12 +121,12 @@ impl Dirs {
     }
 
     /// The directory that a place is in.
-    pub(super) fn parent(&mut self, place: &TreePath) -> Result<Rc<File>, Error> {
+    pub(super) fn parent(&mut self, place: &TreePath) -> Result<Rc<Dir>, Error> {
         self.dir(&place.parent().unwrap_or(TreePath::root()))
     }
 
     /// The directory at `place`.
-    pub(super) fn dir(&mut self, place: &TreePath) -> Result<Rc<File>, Error> {
+    pub(super) fn dir(&mut self, place: &TreePath) -> Result<Rc<Dir>, Error> {
         let mut dir = self.top.clone();
         for (depth, name) in place.elements().enumerate() {
             dir = match self.chain.get(depth) {
@@ -76,6 +134,7 @@ impl Dirs {
                 _ => {
                     self.chain.truncate(depth);
                     let below = open_dir(&dir, name)
+                        .and_then(|below| Dir::new(below, dir.exposed))
                         .map_err(|error| self.dir_error("open directory", place, depth, error))?;
                     self.chain.push((name.into(), Rc::new(below)));
                     self.chain.last().map_or(dir, |(_, below)| below.clone())
@@ -135,4 +194,9 @@ fn open_dir(above: &File, name: &[u8]) -> io::Result<File> {
 
 fn in_the_way(what: &str) -> io::Error {
     io::Error::other(format!("{what} with this name exists"))
+}
+
+/// Another user has put something else where this was.
+pub(super) fn replaced() -> io::Error {
+    io::Error::other("another process has put something else in its place")
 }

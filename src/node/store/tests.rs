@@ -1,6 +1,7 @@
 mod attributes;
 mod conflicts;
 mod full_disk;
+mod others;
 mod resume;
 
 use std::fs::{self, Permissions};
