@@ -1,7 +1,8 @@
 //! Directories below the destination, reached from its descriptor and through no symbolic link.
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
@@ -32,6 +33,8 @@ pub(super) struct Dirs {
     chain: Vec<(Box<[u8]>, Rc<Dir>)>,
     /// Where other users can replace DEST or what is in it, if anywhere.
     exposed: Option<PathBuf>,
+    /// Directories that were made where others can rename, by device and inode.
+    made_exposed: HashSet<(u64, u64)>,
 }
 
 /// A directory that is open.
@@ -75,7 +78,14 @@ impl Dirs {
 
     fn new(path: &Path, top: Dir) -> Dirs {
         let (path, top) = (path.to_owned(), Rc::new(top));
-        Dirs { path, top, made: false, chain: Vec::new(), exposed: None }
+        Dirs {
+            path,
+            top,
+            made: false,
+            chain: Vec::new(),
+            exposed: None,
+            made_exposed: HashSet::new(),
+        }
     }
 
     /// DEST itself.
@@ -153,13 +163,21 @@ impl Dirs {
         writable: bool,
     ) -> Result<(), Error> {
         let above = self.parent(place)?;
-        match change(|| make_dir_at(&above, place.name(), mode)) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => return made.map_err(Error::file("create directory", self.full(place))),
+        let made = match change(|| make_dir_at(&above, place.name(), mode)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+            made => {
+                made.map(|()| true).map_err(Error::file("create directory", self.full(place)))?
+            }
+        };
+        if made && !above.exposed {
+            return Ok(());
         }
         let dir = self.dir(place)?;
-        let open_up = || {
+        let mut open_up = || {
             let found = dir.metadata()?;
+            if made && is_new(&found) {
+                self.made_exposed.insert((found.dev(), found.ino()));
+            }
             if writable && found.mode() & 0o700 != 0o700 && found.uid() == effective_uid() {
                 let mode = Permissions::from_mode(found.mode() & 0o7777 | 0o700);
                 change(|| dir.set_permissions(mode))?;
@@ -167,6 +185,17 @@ impl Dirs {
             Ok(())
         };
         open_up().map_err(Error::file("change the mode of", self.full(place)))
+    }
+
+    /// Whether the directory at `place` is known to be the one that was made or found there: made by this run, or in
+    /// a directory in which nobody else can rename.
+    pub(super) fn is_known(&mut self, place: &TreePath) -> Result<bool, Error> {
+        if !self.parent(place)?.exposed {
+            return Ok(true);
+        }
+        let found = self.dir(place)?.metadata();
+        let found = found.map_err(Error::file("read the attributes of", self.full(place)))?;
+        Ok(self.made_exposed.contains(&(found.dev(), found.ino())))
     }
 
     /// An error of the directory that is `depth + 1` names down the way to `place`.
@@ -180,6 +209,12 @@ impl Dirs {
         let names: Vec<&[u8]> = place.elements().take(depth + 1).collect();
         Error::file(action, self.path.join(OsStr::from_bytes(&names.join(&b'/'))))(error)
     }
+}
+
+/// Whether nothing has happened to a directory of this user since it was made. Renaming it changes its ctime alone.
+fn is_new(found: &Metadata) -> bool {
+    let (mtime, ctime) = ((found.mtime(), found.mtime_nsec()), (found.ctime(), found.ctime_nsec()));
+    found.uid() == effective_uid() && mtime == ctime
 }
 
 /// Opens a directory; says what stands in its way if it is none.

@@ -121,7 +121,8 @@ impl Store {
             return Ok(());
         }
         let dir = self.dirs.dir(place)?;
-        let applied = self.attributes.apply_to_dir(&dir, entry);
+        let is_known = place.is_root() || self.dirs.is_known(place)?;
+        let applied = self.attributes.apply_to_dir(&dir, entry, is_known);
         applied.map_err(Error::file("set owner, mode or time of", self.dirs.full(place)))
     }
 

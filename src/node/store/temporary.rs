@@ -115,8 +115,13 @@ impl Store {
     }
 }
 
-/// A file without a name. The process's number keeps two fetches into one directory apart.
+/// A file without a name. Where the file system cannot make one, it has a name for a moment; the process's number keeps
+/// two fetches into one directory apart.
 fn make_spill(dir: &File) -> io::Result<File> {
+    let nameless = libc::O_TMPFILE | libc::O_RDWR | libc::O_EXCL;
+    if let Ok(spill) = change(|| open_at(dir, b".", nameless, NEW_MODE)) {
+        return Ok(spill);
+    }
     let name = [PARTIAL_PREFIX, format!("spill-{}", std::process::id()).as_bytes()].concat();
     change(|| unlink_at(dir, &name))?;
     let spill = change(|| open_at(dir, &name, NEW_FILE, NEW_MODE))?;

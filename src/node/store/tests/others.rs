@@ -254,6 +254,22 @@ fn a_whole_file_of_another_user_is_copied() {
     assert_eq!(fs::metadata(dest.path("a")).unwrap().uid(), 0);
 }
 
+/// Whoever can rename there could have the attacker's directory and one of root's change places.
+#[test]
+fn a_directory_that_was_there_gets_no_owner_where_others_can_rename() {
+    if !is_root("a_directory_that_was_there_gets_no_owner_where_others_can_rename") {
+        return;
+    }
+    let dest = TempDir::new();
+    open_up(&dest);
+    fs::create_dir(dest.path("d")).unwrap();
+    let served = serve(&[(b"d", 0o755, Dir), (b"e", 0o755, Dir)]);
+    let error = served.open(".", &dest.0).unwrap().finish().unwrap_err().to_string();
+    assert!(error.ends_with("other users can write to the directory that it is in"), "{error}");
+    assert_eq!(fs::metadata(dest.path("d")).unwrap().uid(), 0);
+    assert_eq!(fs::metadata(dest.path("e")).unwrap().uid(), 1234);
+}
+
 #[test]
 fn a_link_of_another_user_gets_no_owner_but_gives_way() {
     if !is_root("a_link_of_another_user_gets_no_owner_but_gives_way") {
