@@ -85,12 +85,13 @@ impl Attributes {
         self.set(file, &found, entry, sets_mode.then(|| self.file_mode(entry)))
     }
 
-    /// Gives an open directory the attributes of its entry. It gets another owner only if it `is_known`: else it may be
-    /// any directory of this user that somebody has moved there.
+    /// Gives an open directory the attributes of its entry. It gets an owner and set-id bits only if it `is_known`: else
+    /// it may be any directory that somebody has moved there.
     pub(super) fn apply_to_dir(&self, dir: &File, entry: &Entry, is_known: bool) -> io::Result<()> {
         let found = dir.metadata()?;
-        let keeps_owner = self.owner(entry).is_none_or(|owner| owner.uid == found.uid());
-        if !is_known && !keeps_owner {
+        let has_owner = self.owner(entry).is_none_or(|owner| owner.uid == found.uid());
+        let has_bits = !self.modes || entry.mode & SET_ID_BITS & !found.mode() == 0;
+        if !is_known && !(has_owner && has_bits) {
             return Err(io::Error::other("other users can write to the directory that it is in"));
         }
         self.set(dir, &found, entry, self.modes.then_some(entry.mode))

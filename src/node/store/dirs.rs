@@ -130,6 +130,11 @@ impl Dirs {
         }
     }
 
+    /// Closes all directories below DEST, so that names lead from DEST to what they stand for at present.
+    pub(super) fn close(&mut self) {
+        self.chain.clear();
+    }
+
     /// The directory that a place is in.
     pub(super) fn parent(&mut self, place: &TreePath) -> Result<Rc<Dir>, Error> {
         self.dir(&place.parent().unwrap_or(TreePath::root()))

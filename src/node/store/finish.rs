@@ -129,13 +129,17 @@ impl Store {
     /// Looks whether everything stands under its name, where other users could have put something else there.
     fn check_names(&mut self) -> Result<(), Error> {
         let (plan, manifest) = (self.plan.clone(), self.manifest.clone());
+        self.dirs.close();
         for (i, entry, place) in chosen(&plan, &manifest) {
             let dir = self.dirs.parent(place)?;
             if !dir.exposed {
                 continue;
             }
             let found = match &entry.content {
-                Content::Directory => Ok(true),
+                Content::Directory => {
+                    self.dirs.dir(place)?;
+                    Ok(true)
+                }
                 Content::Symlink { target } => {
                     open_link(&dir, place.name(), target).map(|link| link.is_some())
                 }

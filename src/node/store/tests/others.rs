@@ -168,6 +168,18 @@ fn a_destination_that_is_swapped_during_the_fetch_fails_it() {
 }
 
 #[test]
+fn a_directory_that_is_swapped_during_the_fetch_fails_it() {
+    let (dest, outside) = (TempDir::new(), TempDir::new());
+    open_up(&dest);
+    let served = serve(&[(b"d", 0o755, Dir), (b"d/a", 0o644, Plain(b"right"))]);
+    let mut store = served.open_with(".", &dest.0, NO_OWNERS).unwrap();
+    served.send(&mut store, served.chunk(0)).unwrap();
+    fs::rename(dest.path("d"), dest.path("aside")).unwrap();
+    symlink(&outside.0, dest.path("d")).unwrap();
+    assert!(store.finish().is_err());
+}
+
+#[test]
 fn a_destination_that_others_can_write_is_reported() {
     let (above, served) = (TempDir::new(), serve(&[(b"a", 0o644, Plain(b"x"))]));
     let dest = above.path("dest");
