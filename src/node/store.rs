@@ -63,7 +63,7 @@ use crate::image::path::TreePath;
 use crate::node::plan::Plan;
 use crate::sys::fs::{Lock, lock, look_at, open_at, room};
 use crate::sys::rights::others_can_rename_in;
-use attributes::Attributes;
+use attributes::{Attributes, Origin};
 use dirs::{Dirs, replaced};
 use found::Found;
 use open_files::OpenFiles;
@@ -142,9 +142,10 @@ enum Held {
     Found(Found),
     /// The right chunks of such a file are being copied into this temporary file.
     Copied(Inode),
-    /// There is a temporary file; a fresh one has a hole wherever nothing was written.
+    /// There is a temporary file.
     Temporary {
-        /// Was it made by this fetch?
+        origin: Origin,
+        /// It has a hole wherever nothing was written.
         fresh: bool,
         inode: Inode,
     },

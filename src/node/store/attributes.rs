@@ -91,7 +91,8 @@ impl Attributes {
         let found = dir.metadata()?;
         let has_owner = self.owner(entry).is_none_or(|owner| owner.uid == found.uid());
         let has_bits = !self.modes || entry.mode & SET_ID_BITS & !found.mode() == 0;
-        if !is_known && !(has_owner && has_bits) {
+        let allowed = is_known || has_owner && has_bits;
+        if !allowed {
             return Err(io::Error::other("other users can write to the directory that it is in"));
         }
         self.set(dir, &found, entry, self.modes.then_some(entry.mode))

@@ -49,9 +49,9 @@ impl Store {
     /// one is open the system refuses to execute the file.
     pub(super) fn place_file(&mut self, entry: usize) -> Result<(), Error> {
         let Some(place) = self.plan.place(entry).cloned() else { return Ok(()) };
-        let (file, fresh) = self.temporary(entry)?;
-        let inode =
-            self.apply(entry, &file, if fresh { Origin::Made } else { Origin::Completed })?;
+        let (file, _) = self.temporary(entry)?;
+        let Held::Temporary { origin, .. } = self.held(entry) else { return Ok(()) };
+        let inode = self.apply(entry, &file, origin)?;
         let dir = self.dirs.parent(&place)?;
         give_name(&dir, &temporary_name(&place), place.name(), inode)
             .map_err(Error::file("replace", self.dirs.full(&place)))?;

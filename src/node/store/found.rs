@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use super::attributes::Attributes;
+use super::attributes::{Attributes, Origin};
 use super::calls::change;
 use super::dirs::{Dir, replaced};
 use super::temporary::temporary_name;
@@ -127,7 +127,8 @@ impl Store {
         let in_place = found.name == Name::Temporary && found.reuse == Reuse::InPlace;
         if in_place {
             self.open.close(entry);
-            self.set_held(entry, Held::Temporary { fresh: false, inode: found.inode });
+            let origin = Origin::Completed;
+            self.set_held(entry, Held::Temporary { origin, fresh: false, inode: found.inode });
         }
         in_place
     }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::attributes::Origin;
 use super::calls::change;
 use super::sparse::data_runs;
 use super::writer::Piece;
@@ -71,19 +72,19 @@ impl Store {
 
     /// The temporary file of an entry, made if there is none, and whether it is fresh.
     pub(super) fn temporary(&mut self, entry: usize) -> Result<(Arc<File>, bool), Error> {
-        if let Held::Found(found) = self.held(entry) {
-            // Looks whether it can be completed in place.
-            let _ = self.open_found(entry, found);
-            if let Held::Found(found) = self.held(entry) {
-                self.adopt(entry, found);
-            }
+        // To open it shows whether it can be completed in place.
+        if let Held::Found(found) = self.held(entry)
+            && self.open_found(entry, found).is_ok()
+            && let Held::Found(found) = self.held(entry)
+        {
+            self.adopt(entry, found);
         }
         if let Held::Temporary { fresh, .. } = self.held(entry) {
             let file = self.file(entry);
             return Ok((file.map_err(Error::file("open", self.full(entry)))?, fresh));
         }
         let (file, inode) = self.make_temporary(entry)?;
-        self.set_held(entry, Held::Temporary { fresh: true, inode });
+        self.set_held(entry, Held::Temporary { origin: Origin::Made, fresh: true, inode });
         Ok((file, true))
     }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use super::attributes::Origin;
 use super::calls::{change, read_exact_at, write_all_at};
 use super::found::{Found, Name, Reuse};
 use super::sparse::data_runs;
@@ -166,7 +167,7 @@ impl Store {
             }
             match held {
                 Held::Copied(inode) => {
-                    self.set_held(i, Held::Temporary { fresh: true, inode });
+                    self.set_held(i, Held::Temporary { origin: Origin::Made, fresh: true, inode });
                     if missing == 0 {
                         self.place_file(i)?;
                     }
@@ -229,7 +230,7 @@ impl Store {
         let manifest = self.manifest.clone();
         let old = self.file(entry).map_err(Error::file("open", self.full(entry)))?;
         let (new, inode) = self.make_temporary(entry)?;
-        self.set_held(entry, Held::Temporary { fresh: true, inode });
+        self.set_held(entry, Held::Temporary { origin: Origin::Made, fresh: true, inode });
         let mut buffer = Vec::new();
         for chunk in right {
             let segments = manifest.listing().segments(manifest.layout().range(*chunk));
@@ -252,8 +253,8 @@ impl Store {
             change(|| file.set_len(bytes))
         };
         empty(file).map_err(Error::file("write", self.full(entry)))?;
-        if let Held::Temporary { inode, .. } = self.held(entry) {
-            self.set_held(entry, Held::Temporary { fresh: true, inode });
+        if let Held::Temporary { origin, inode, .. } = self.held(entry) {
+            self.set_held(entry, Held::Temporary { origin, fresh: true, inode });
         }
         Ok(())
     }

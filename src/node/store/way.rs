@@ -9,11 +9,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::calls::change;
 use crate::error::Error;
+use crate::limits::MAX_DEST_LINKS;
 use crate::sys::fs::{make_dir_at, open_at, read_link_at};
 use crate::sys::rights::{is_trusted, others_can_rename_in, others_can_replace};
 
-/// Most symbolic links on the way, as in path_resolution(7).
-const MAX_LINKS: usize = 40;
 const DIRECTORY: i32 = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// DEST, open.
@@ -131,7 +130,7 @@ impl Walk {
         }
         self.note_exposure(&found)?;
         self.links += 1;
-        if self.links > MAX_LINKS {
+        if self.links > MAX_DEST_LINKS {
             return Err(io::Error::from_raw_os_error(libc::ELOOP));
         }
         if is_trusted(found.uid()) {

@@ -207,6 +207,19 @@ fn a_directory_below_that_others_can_write_is_reported_unless_it_is_meant_so() {
     assert_eq!(exposed(0o757), None);
 }
 
+#[test]
+fn links_lead_to_a_destination_but_not_in_a_circle() {
+    let dir = TempDir::new();
+    let served = serve(&[(b"a", 0o644, Plain(b"x"))]);
+    symlink("made/below", dir.path("link")).unwrap();
+    symlink(dir.path("link"), dir.path("far")).unwrap();
+    served.fetch(".", &dir.path("far/../below/deep"));
+    assert_eq!(fs::read(dir.path("made/below/deep/a")).unwrap(), b"x");
+    symlink("circle", dir.path("circle")).unwrap();
+    let error = served.open(".", &dir.path("circle/x")).unwrap_err().to_string();
+    assert!(error.ends_with("Too many levels of symbolic links"), "{error}");
+}
+
 // What follows needs another user.
 
 fn is_root(test: &str) -> bool {
