@@ -166,9 +166,6 @@ pub(crate) fn room(file: &File) -> io::Result<Option<u64>> {
 pub(crate) fn has_writer(file: &File) -> Option<bool> {
     /// From asm-generic/fcntl.h, as the libc crate does not define it.
     const F_SETSIG: i32 = 10;
-    if is_remote(file) {
-        return None;
-    }
     let fd = file.as_raw_fd();
     // Breaking the lease sends a signal that is ignored by default, in place of SIGIO, which ends the process.
     // SAFETY: the calls access no memory.
@@ -182,7 +179,8 @@ pub(crate) fn has_writer(file: &File) -> Option<bool> {
             unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
             Some(false)
         }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Some(true),
+        // Where another host has the file, it may refuse for any reason.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_remote(file) => Some(true),
         Err(_) => None,
     }
 }
@@ -208,15 +206,20 @@ pub(crate) fn punch_hole(file: &File, offset: u64, bytes: u64) -> io::Result<()>
     checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, bytes) })
 }
 
-/// The umask of the process (umask(2)). A file that another thread makes at the same time gets no more rights
-/// than its owner's.
+/// The umask of the process (umask(2)).
 pub(crate) fn umask() -> u32 {
-    // SAFETY: the calls access no memory.
-    unsafe {
-        let mask = libc::umask(0o077);
-        libc::umask(mask);
-        mask
-    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or_else(|| {
+        // Without proc(5) it is known only once it is changed. What another thread makes meanwhile gets too few rights,
+        // not too many.
+        // SAFETY: the calls access no memory.
+        unsafe {
+            let mask = libc::umask(0o077);
+            libc::umask(mask);
+            mask
+        }
+    })
 }
 
 /// The effective group ID.
