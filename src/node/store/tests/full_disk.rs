@@ -48,7 +48,7 @@ fn a_full_disk_is_told_and_leaves_no_half_of_a_file() {
     );
 
     disk.remount("remount,size=4m");
-    let mut store = served.open(".", &disk.0.0).unwrap();
+    let mut store = served.reopen(".", &disk.0.0, KEEP);
     assert_eq!(verify(&mut store)[..2], [0, 1]);
     served.send_all(&mut store).unwrap();
     assert_eq!(fs::read(disk.0.path("b")).unwrap(), b);
@@ -83,7 +83,7 @@ fn a_temporary_file_that_is_moved_needs_no_more_room() {
         served.send(&mut store, served.chunk(n)).unwrap();
     }
     drop(store);
-    let mut store = served.open(".", &disk.0.0).unwrap();
+    let mut store = served.reopen(".", &disk.0.0, KEEP);
     assert_eq!(verify(&mut store).len(), 20);
     served.send_all(&mut store).unwrap();
     assert_eq!(fs::read(disk.0.path("a")).unwrap(), bytes);

@@ -29,7 +29,7 @@ fn interrupt(served: &Served, dest: &TempDir, options: StoreOptions) {
 
 /// Finishes a fetch; returns the chunks that were there.
 fn resume(served: &Served, dest: &TempDir, options: StoreOptions) -> Vec<u32> {
-    let mut store = served.open_with(".", &dest.0, options).unwrap();
+    let mut store = served.reopen(".", &dest.0, options);
     let held = verify(&mut store);
     served.send_all(&mut store).unwrap();
     held
@@ -119,7 +119,7 @@ fn small_files_of_one_chunk_are_all_copied() {
         fs::write(dest.path(&part(std::str::from_utf8(name).unwrap())), content).unwrap();
     }
     open_up(&dest);
-    let mut store = served.open_with(".", &dest.0, NO_OWNERS).unwrap();
+    let mut store = served.reopen(".", &dest.0, NO_OWNERS);
     assert_eq!(verify(&mut store), [0]);
     store.finish().unwrap();
     assert_eq!(dest.names(), ["a", "b", "c"]);
@@ -183,7 +183,7 @@ fn a_directory_that_is_swapped_during_the_fetch_fails_it() {
 fn a_destination_that_others_can_write_is_reported() {
     let (above, served) = (TempDir::new(), serve(&[(b"a", 0o644, Plain(b"x"))]));
     let dest = above.path("dest");
-    let exposed = || served.open(".", &dest).unwrap().exposed().map(Path::to_owned);
+    let exposed = || served.reopen(".", &dest, KEEP).exposed().map(Path::to_owned);
     assert_eq!(exposed(), None);
     fs::set_permissions(&dest, Permissions::from_mode(0o757)).unwrap();
     assert_eq!(exposed(), Some(dest.clone()));
@@ -199,7 +199,7 @@ fn a_directory_below_that_others_can_write_is_reported_unless_it_is_meant_so() {
     let dest = TempDir::new();
     let exposed = |mode| {
         let served = serve(&[(b"d", mode, Dir)]);
-        served.open(".", &dest.0).unwrap().exposed().map(Path::to_owned)
+        served.reopen(".", &dest.0, KEEP).exposed().map(Path::to_owned)
     };
     assert_eq!(exposed(0o755), None);
     fs::set_permissions(dest.path("d"), Permissions::from_mode(0o757)).unwrap();

@@ -15,7 +15,7 @@ fn a_fetch_that_ended_midway_goes_on_where_it_was() {
     write(&mut store, MIN_CHUNK_BYTES, b"garbage on its way").unwrap();
     drop(store);
 
-    let mut store = served.open(".", &dest.0).unwrap();
+    let mut store = served.reopen(".", &dest.0, KEEP);
     let mut told = (0, 0);
     let held = store.verify(&mut |checked, all| told = (checked, all)).unwrap();
     assert_eq!(held.runs(), "0 2 4");
@@ -93,7 +93,7 @@ fn zeros_into_a_temporary_file_of_an_earlier_run_are_written() {
     served.send(&mut store, served.chunk(0)).unwrap();
     write(&mut store, 65_536, &[0xff; 65_536]).unwrap();
     drop(store);
-    let mut store = served.open(".", &dest.0).unwrap();
+    let mut store = served.reopen(".", &dest.0, KEEP);
     assert_eq!(verify(&mut store), [0, 2]);
     served.send_all(&mut store).unwrap();
     assert_eq!(fs::read(dest.path("a")).unwrap(), a);
