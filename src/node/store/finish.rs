@@ -61,9 +61,12 @@ impl Store {
     }
 
     /// Keeps a file whose content was found to be right. Fails if it cannot get its attributes, as
-    /// when it is somebody else's; then a copy can take its place.
+    /// when it is somebody else's, or has a writer; then a copy can take its place.
     pub(super) fn keep_old(&mut self, entry: usize) -> Result<(), Error> {
         let file = self.file(entry).map_err(Error::file("open", self.full(entry)))?;
+        if matches!(self.held(entry), Held::Found(found) if found.reuse != Reuse::InPlace) {
+            return Err(Error::file("open", self.full(entry))(replaced()));
+        }
         let inode = self.apply(entry, &file, Origin::Kept)?;
         self.set_held(entry, Held::Whole(inode));
         Ok(())

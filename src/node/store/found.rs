@@ -114,12 +114,19 @@ impl Store {
         if Inode::of(&file.metadata()?) != found.inode {
             return Err(replaced());
         }
-        // Nobody can open it from here on, so that what is read from now on stays as it is.
+        // Nobody else can open it from here on, so that what is read from now on stays as it is. Once some of it is
+        // verified it is not looked at again: the rest could not be copied without that.
         let is_written = || has_writer(&file).unwrap_or(dir.exposed);
-        if found.reuse == Reuse::InPlace && is_written() {
+        if found.reuse == Reuse::InPlace && !self.is_partly_verified(entry) && is_written() {
             self.set_held(entry, Held::Found(Found { reuse: Reuse::Copy, ..found }));
         }
         Ok(self.open.put(entry, file))
+    }
+
+    fn is_partly_verified(&self, entry: usize) -> bool {
+        let range = self.manifest.listing().entry(entry).map(Entry::image_range);
+        let mut chunks = self.manifest.layout().covering(range.unwrap_or_default());
+        chunks.any(|chunk| self.verified.contains(chunk))
     }
 
     /// Makes a temporary file that was found this run's own, if it can be completed in place.

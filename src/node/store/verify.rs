@@ -194,13 +194,14 @@ impl Store {
         whole: bool,
         useless: bool,
     ) -> Result<(), Error> {
-        // If anything of it were right, it would have been copied.
-        let in_place = self.adopt(entry, found);
+        if !self.adopt(entry, found) {
+            // If anything of it were right, it would have been copied.
+            return self.drop_temporary(entry, useless);
+        }
         match whole {
-            true if in_place => self.place_file(entry),
-            false if in_place && useless => self.empty_temporary(entry),
-            _ if in_place => Ok(()),
-            _ => self.drop_temporary(entry, useless),
+            true => self.place_file(entry),
+            false if useless => self.empty_temporary(entry),
+            false => Ok(()),
         }
     }
 

@@ -77,6 +77,16 @@ fn a_whole_file_that_somebody_has_open_for_writing_is_copied() {
 }
 
 #[test]
+fn an_empty_file_that_somebody_has_open_for_writing_gives_way() {
+    let dest = TempDir::new();
+    let served = serve(&[(b"a", 0o644, Plain(b""))]);
+    let writer = File::create(dest.path("a")).unwrap();
+    assert_eq!(resume(&served, &dest, NO_OWNERS), []);
+    writer.write_all_at(b"wrong", 0).unwrap();
+    assert_eq!(fs::read(dest.path("a")).unwrap(), b"");
+}
+
+#[test]
 fn a_whole_file_that_others_may_write_is_copied() {
     let dest = TempDir::new();
     let bytes = noise(1, 2 * CHUNK);
