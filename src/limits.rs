@@ -153,3 +153,8 @@ pub const MAX_DNS_NAME_BYTES: usize = 255;
 pub const MAX_DNS_ALIASES: usize = 16;
 /// Most records of one DNS answer that are looked at.
 pub const MAX_DNS_RECORDS: u16 = 128;
+
+// ---- the file system here
+
+/// Most symbolic links on the way to a destination (path_resolution(7)).
+pub const MAX_DEST_LINKS: usize = 40;

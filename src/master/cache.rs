@@ -2,6 +2,9 @@
 //!
 //! It is keyed by what a chunk was made of, file by file, not by content: a file that changed in
 //! any way has other keys. A cache that is lost or damaged costs time and nothing else.
+//!
+//! Nodes trust the hashes in the manifest, which come from here. So a file that another user can have written, or put
+//! there, is not used.
 
 use std::collections::HashMap;
 use std::env;
@@ -10,7 +13,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use blake3::{Hash, Hasher, OUT_LEN};
@@ -18,6 +21,8 @@ use blake3::{Hash, Hasher, OUT_LEN};
 use super::scan::Identity;
 use crate::image::chunks::MAX_CHUNKS;
 use crate::image::manifest::Segment;
+use crate::sys::fs::open_at;
+use crate::sys::rights::{WRITE_BY_OTHERS, is_trusted, others_can_rename_in};
 
 /// How the file begins; the number is the version of its format and of the keys.
 const MAGIC: &[u8] = b"xget chunk hashes 1\n";
@@ -50,6 +55,17 @@ pub enum NoCache {
     Foreign,
     /// The file is cut short or altered.
     Damaged,
+    /// Other users can replace files in the directory; nothing is kept there.
+    SharedDirectory,
+    /// The file belongs to another user, or others can write it.
+    NotOurs,
+}
+
+impl NoCache {
+    /// Whether somebody should see to it.
+    pub(crate) fn is_alarming(&self) -> bool {
+        matches!(self, NoCache::SharedDirectory | NoCache::NotOurs)
+    }
 }
 
 impl Cache {
@@ -69,6 +85,10 @@ impl Cache {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let new = path.with_extension("new");
+        let dir = fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
+        if others_can_rename_in(&dir) {
+            return Err(io::Error::other("other users can write to its directory"));
+        }
         let saved = write_new(&new, &self.print()).and_then(|()| fs::rename(&new, path));
         if saved.is_err() {
             let _ = fs::remove_file(&new);
@@ -128,6 +148,8 @@ impl fmt::Display for NoCache {
             NoCache::Unreadable(error) => f.write_str(&crate::error::reason(error)),
             NoCache::Foreign => f.write_str("it was written by another version of xget"),
             NoCache::Damaged => f.write_str("it is damaged"),
+            NoCache::SharedDirectory => f.write_str("other users can write to its directory"),
+            NoCache::NotOurs => f.write_str("it belongs to another user, or others can write it"),
         }
     }
 }
@@ -151,10 +173,21 @@ fn cache_dir(is_root: bool, variable: impl Fn(&str) -> Option<OsString>) -> Opti
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, NoCache> {
-    let file = File::open(path).map_err(|error| match error.kind() {
+    let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => NoCache::Missing,
         _ => NoCache::Unreadable(error),
-    })?;
+    };
+    let (dir, name) = path.parent().zip(path.file_name()).ok_or(NoCache::Missing)?;
+    let dir = File::open(dir).map_err(unreadable)?;
+    if others_can_rename_in(&dir.metadata().map_err(unreadable)?) {
+        return Err(NoCache::SharedDirectory);
+    }
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = open_at(&dir, name.as_bytes(), flags, 0).map_err(unreadable)?;
+    let found = file.metadata().map_err(unreadable)?;
+    if !is_trusted(found.uid()) || found.mode() & WRITE_BY_OTHERS != 0 {
+        return Err(NoCache::NotOurs);
+    }
     let mut bytes = Vec::new();
     file.take(MAX_FILE_BYTES).read_to_end(&mut bytes).map_err(NoCache::Unreadable)?;
     Ok(bytes)
@@ -248,6 +281,35 @@ mod tests {
             assert!(matches!(problem, Some(NoCache::Foreign)), "{foreign:?}");
             assert_eq!(cache, Cache::default());
         }
+    }
+
+    #[test]
+    fn a_cache_that_another_user_can_have_written_is_not_used() {
+        let dir = TempDir::new();
+        let path = dir.path().join("cache");
+        sample().save(&path).unwrap();
+        let problem = || Cache::load(&path).1;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
+        assert!(matches!(problem(), Some(NoCache::NotOurs)));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        assert!(problem().is_none());
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(matches!(Cache::load(&link).1, Some(NoCache::Unreadable(_))));
+        if crate::sys::fs::effective_uid() == 0 {
+            std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
+            assert!(matches!(problem(), Some(NoCache::NotOurs)));
+        }
+    }
+
+    #[test]
+    fn nothing_is_kept_where_other_users_can_replace_it() {
+        let dir = TempDir::new();
+        let path = dir.path().join("cache");
+        sample().save(&path).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(Cache::load(&path).1, Some(NoCache::SharedDirectory)));
+        assert!(sample().save(&path).is_err());
     }
 
     #[test]

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::cache::Cache;
+use super::cache::{Cache, NoCache};
 use super::hash::{HashError, Progress, hash};
 use super::scan::{Scan, ScanOptions, Warning, scan};
 use super::signature::SignatureFile;
 use crate::error::Error;
 use crate::image::manifest::Manifest;
+use crate::level::Level;
 use crate::process::report::{Pace, Reporter};
 use crate::units::{bytes, rate};
 use schedule::{Failures, RETRY_AFTER, Scanned, Schedule, Step};
@@ -66,11 +67,15 @@ impl Watcher {
             Some(path) => Cache::load(path),
             None => (Cache::default(), None),
         };
+        let is_shared = matches!(problem, Some(NoCache::SharedDirectory));
         if let Some((problem, path)) = problem.zip(cache_path.as_ref()) {
-            report
-                .info(format_args!("cached hashes in {} are not used: {problem}", path.display()));
+            let level = if problem.is_alarming() { Level::Warning } else { Level::Info };
+            let path = path.display();
+            report.say(level, &format_args!("cached hashes in {path} are not used: {problem}"));
         }
         options.cache_dir = cache_path.as_ref().and_then(|path| Some(path.parent()?.to_owned()));
+        // What is kept where others can replace it is never used.
+        let cache_path = cache_path.filter(|_| !is_shared);
         Watcher {
             root,
             options,

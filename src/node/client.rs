@@ -8,6 +8,7 @@ mod plain;
 
 use std::env;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ use crate::fetch::manifest::Found;
 use crate::fetch::retry::Retry;
 use crate::fetch::{Outcome, Patience};
 use crate::image::manifest::{Manifest, ManifestError};
-use crate::image::path::TreePath;
+use crate::image::path::{TreePath, shown};
 use crate::image::trust::Trust;
 use crate::net::own::Stack;
 use crate::net::transport::{Listener, Transport};
@@ -246,7 +247,7 @@ impl Get<'_> {
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
         let options =
             StoreOptions { keep_modes: !self.options.no_mode, keep_owners: !self.options.no_owner };
-        let mut store = Store::open(plan, manifest.clone(), options)?;
+        let mut store = self.open_store(plan, manifest.clone(), options)?;
         let mut pace = Pace::new(&report, Instant::now());
         let held = store.verify(&mut |done, of| {
             if pace.is_due(Instant::now()) {
@@ -315,6 +316,25 @@ impl Get<'_> {
         report.end_progress();
         meter.summary(&node, &report);
         Ok(Fetched::Whole(Box::new(node)))
+    }
+
+    /// Opens the store, and says so if its files are not safe from other users there.
+    fn open_store(
+        &self,
+        plan: Plan,
+        manifest: Arc<Manifest>,
+        options: StoreOptions,
+    ) -> Result<Store, Error> {
+        let store = Store::open(plan, manifest, options)?;
+        if let Some(dir) = store.exposed() {
+            let [dir, dest] =
+                [dir, &self.options.dest].map(|path| shown(path.as_os_str().as_bytes()));
+            self.report.warning(format_args!(
+                "other users can write to {dir}: they can replace what is stored in {dest}; use a \
+                 directory that only its owner can write to"
+            ));
+        }
+        Ok(store)
     }
 
     fn check_room(&self, store: &Store, needed: u64) -> Result<(), Error> {

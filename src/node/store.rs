@@ -5,6 +5,10 @@
 //! was interrupted finds it again. Once every chunk of a file is verified, the file gets its
 //! attributes and then, in one step, its final name.
 //!
+//! Other users may be able to write to DEST. Bytes go only into files that this run made, or that nobody else
+//! can write ([`found`]); a file is known by its descriptor and its inode, never by its name alone. In a directory
+//! where others can rename, a name is looked at again after it was used.
+//!
 //! A chunk may span many files, some of which were not asked for. Their bytes go into the
 //! **spill**, one nameless file addressed like the image: without them the chunk could be neither
 //! verified nor served to others. It is gone after a restart, and such chunks are fetched again.
@@ -18,10 +22,12 @@ mod dirs;
 #[cfg(test)]
 pub(crate) mod faults;
 mod finish;
+mod found;
 mod open_files;
 pub(crate) mod sparse;
 mod temporary;
 mod verify;
+mod way;
 mod writer;
 
 /// Nothing goes wrong but what the kernel says.
@@ -46,7 +52,7 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -55,12 +61,14 @@ use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Content, Entry, Manifest};
 use crate::image::path::TreePath;
 use crate::node::plan::Plan;
-use crate::sys::fs::{Lock, lock, look_at, open_at, room, unlink_at};
-use attributes::Attributes;
-use calls::change;
-use dirs::Dirs;
+use crate::sys::fs::{Lock, lock, look_at, open_at, room};
+use crate::sys::rights::others_can_rename_in;
+use attributes::{Attributes, Origin};
+use dirs::{Dirs, replaced};
+use found::Found;
 use open_files::OpenFiles;
 use temporary::temporary_name;
+use verify::Copying;
 use writer::{Failure, Piece, Writer};
 
 /// What is kept of the entries' attributes; times always are.
@@ -111,6 +119,8 @@ pub struct Store {
     files: Vec<FileState>,
     open: OpenFiles,
     spill: Option<Arc<File>>,
+    /// The file that was found for an entry, which is being copied.
+    copying: Option<Copying>,
     writer: Writer,
     /// For each chunk on its way the offset in the image after its last byte that was written as
     /// data: from there on, what was a hole still is one.
@@ -128,12 +138,16 @@ struct FileState {
 enum Held {
     /// Nothing of use.
     Nothing,
-    /// A file of the right size has the final name, and has not been verified.
-    Old,
-    /// There is a temporary file; a fresh one has a hole wherever nothing was written.
+    /// There is a file that this run did not make.
+    Found(Found),
+    /// The right chunks of such a file are being copied into this temporary file.
+    Copied(Inode),
+    /// There is a temporary file.
     Temporary {
-        /// Was it made by this fetch?
+        origin: Origin,
+        /// It has a hole wherever nothing was written.
         fresh: bool,
+        inode: Inode,
     },
     /// The verified file has its final name.
     Whole(Inode),
@@ -189,6 +203,7 @@ impl Store {
             files: vec![nothing; manifest.listing().entries().len()],
             open: OpenFiles::default(),
             spill: None,
+            copying: None,
             writer: Writer::default(),
             data_ends: HashMap::new(),
             plan: Rc::new(plan),
@@ -206,11 +221,11 @@ impl Store {
         progress: &mut dyn FnMut(u64, u64),
     ) -> Result<Store, Error> {
         let options = StoreOptions { keep_modes: false, keep_owners: false };
-        let dirs = Dirs::at(&plan.dir, whole.directory);
+        let dirs = Dirs::at(&plan.dir, whole.directory)?;
         let mut store = Store::new(plan, manifest, options, dirs, Vec::new());
         store.spill = whole.spill.map(Arc::new);
         store.find_whole_files();
-        store.check(progress);
+        store.check(progress)?;
         store.wanted = store.verified.clone();
         Ok(store)
     }
@@ -224,6 +239,11 @@ impl Store {
     /// What was asked for, and where it goes.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// The first directory in which other users can put something else in the place of what is fetched.
+    pub fn exposed(&self) -> Option<&Path> {
+        self.dirs.exposed()
     }
 
     /// The chunks that hold any byte of what was asked for.
@@ -344,6 +364,13 @@ impl Store {
         for (_, entry, place) in chosen(&self.plan, &self.manifest) {
             if entry.content == Content::Directory && !place.is_root() {
                 self.dirs.make(place, self.attributes.first_dir_mode(), keep_modes)?;
+                let dir = self.dirs.dir(place)?;
+                let found = dir
+                    .metadata()
+                    .map_err(Error::file("read the attributes of", self.dirs.full(place)))?;
+                if others_can_rename_in(&found) && !self.attributes.is_as_meant(&found, entry) {
+                    self.dirs.expose(place);
+                }
             }
         }
         Ok(())
@@ -356,7 +383,7 @@ impl Store {
                 continue;
             }
             let dir = self.dirs.parent(place)?;
-            let held = look_for(&dir, place, &entry.content);
+            let held = found::look_for(&dir, place, entry, &self.attributes);
             let held = held.map_err(Error::file("replace", self.dirs.full(place)))?;
             let missing_chunks = layout.covering(entry.image_range()).count() as u64;
             if let Some(state) = self.files.get_mut(i) {
@@ -385,23 +412,27 @@ impl Store {
             return Ok(file);
         }
         let place = self.plan.place(entry).cloned().ok_or_else(nothing)?;
-        let held = self.files.get(entry).map_or(Held::Nothing, |state| state.held);
         let dir = self.dirs.parent(&place).map_err(io::Error::other)?;
-        let file = match held {
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let (file, inode) = match self.held(entry) {
             Held::Nothing => return Err(nothing()),
-            Held::Temporary { .. } => {
-                let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-                open_at(&dir, &temporary_name(&place), flags, 0)?
+            Held::Found(found) => return self.open_found(entry, found),
+            Held::Temporary { inode, .. } | Held::Copied(inode) => {
+                (open_at(&dir, &temporary_name(&place), libc::O_RDWR | flags, 0)?, inode)
             }
-            Held::Old | Held::Whole(_) => {
-                let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-                open_at(&dir, place.name(), flags, 0)?
-            }
+            Held::Whole(inode) => (open_at(&dir, place.name(), libc::O_RDONLY | flags, 0)?, inode),
         };
-        if matches!(held, Held::Whole(inode) if inode != Inode::of(&file.metadata()?)) {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced"));
+        match Inode::of(&file.metadata()?) == inode {
+            true => Ok(self.open.put(entry, file)),
+            false if matches!(self.held(entry), Held::Whole(_)) => {
+                Err(io::Error::new(io::ErrorKind::NotFound, "the file was replaced"))
+            }
+            false => Err(replaced()),
         }
-        Ok(self.open.put(entry, file))
+    }
+
+    fn held(&self, entry: usize) -> Held {
+        self.files.get(entry).map_or(Held::Nothing, |state| state.held)
     }
 
     fn set_held(&mut self, entry: usize, held: Held) {
@@ -469,27 +500,6 @@ fn busy() -> io::Error {
 
 fn nothing() -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, "no chunk of this file is held")
-}
-
-/// Looks for what an earlier fetch left of a file; clears away what it cannot have left.
-fn look_for(dir: &File, place: &TreePath, content: &Content) -> io::Result<Held> {
-    let fits = |found: &Metadata| match content {
-        Content::File { bytes, .. } => found.is_file() && found.size() == *bytes,
-        _ => false,
-    };
-    let old = look_at(dir, place.name())?;
-    if old.as_ref().is_some_and(Metadata::is_dir) {
-        return Err(io::Error::other("a directory with this name exists"));
-    }
-    let name = temporary_name(place);
-    match look_at(dir, &name)? {
-        Some(found) if fits(&found) && temporary::is_own(&found) => {
-            return Ok(Held::Temporary { fresh: false });
-        }
-        Some(_) => change(|| unlink_at(dir, &name))?,
-        None => {}
-    }
-    Ok(if old.is_some_and(|old| fits(&old)) { Held::Old } else { Held::Nothing })
 }
 
 fn file_offset(manifest: &Manifest, entry: usize) -> u64 {

@@ -119,6 +119,14 @@ pub(crate) fn peer_user(socket: BorrowedFd<'_>) -> io::Result<u32> {
     Ok(peer.uid)
 }
 
+/// Whether a descriptor was opened for reading. One of `O_PATH` was not: to open it, nobody needed the right to read.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: the call accesses no memory.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    checked(flags)?;
+    Ok(flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_WRONLY)
+}
+
 /// Creates an empty file that has no name and exists only in memory.
 pub(crate) fn file_in_memory() -> io::Result<File> {
     // SAFETY: the name ends with a NUL.
@@ -163,5 +171,19 @@ mod tests {
     fn the_user_at_the_other_end_of_a_socket_is_known() {
         let (here, _there) = std::os::unix::net::UnixStream::pair().unwrap();
         assert_eq!(peer_user(here.as_fd()).unwrap(), super::super::fs::effective_uid());
+    }
+
+    #[test]
+    fn a_descriptor_that_only_names_a_file_or_only_writes_it_is_not_readable() {
+        let root = File::open("/").unwrap();
+        let open = |flags| super::super::fs::open_at(&root, b"dev/null", flags, 0).unwrap();
+        for (flags, readable) in [
+            (libc::O_RDONLY, true),
+            (libc::O_RDWR, true),
+            (libc::O_WRONLY, false),
+            (libc::O_PATH, false),
+        ] {
+            assert_eq!(is_readable(open(flags).as_fd()).unwrap(), readable, "{flags:o}");
+        }
     }
 }

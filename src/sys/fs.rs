@@ -69,6 +69,8 @@ pub(crate) fn symlink_at(target: &[u8], dir: &File, name: &[u8]) -> io::Result<(
     checked(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), name.as_ptr()) })
 }
 
+/// The target of the symbolic link `name` in `dir`; with an empty name of `dir` itself, a link that is open with
+/// `O_PATH`.
 pub(crate) fn read_link_at(dir: &File, name: &[u8]) -> io::Result<Vec<u8>> {
     let name = CString::new(name)?;
     let mut target = vec![0u8; MAX_TARGET_BYTES];
@@ -79,12 +81,11 @@ pub(crate) fn read_link_at(dir: &File, name: &[u8]) -> io::Result<Vec<u8>> {
     Ok(target)
 }
 
-/// Sets the owner of a symbolic link itself.
-pub(crate) fn set_link_owner(dir: &File, name: &[u8], owner: Owner) -> io::Result<()> {
-    let name = CString::new(name)?;
-    let (fd, flags) = (dir.as_raw_fd(), libc::AT_SYMLINK_NOFOLLOW);
-    // SAFETY: the name ends with a NUL and outlives the call.
-    checked(unsafe { libc::fchownat(fd, name.as_ptr(), owner.uid, owner.gid, flags) })
+/// Sets the owner of a symbolic link that is open with `O_PATH`.
+pub(crate) fn set_link_owner(link: &File, owner: Owner) -> io::Result<()> {
+    let (fd, flags) = (link.as_raw_fd(), libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW);
+    // SAFETY: the empty name ends with a NUL.
+    checked(unsafe { libc::fchownat(fd, c"".as_ptr(), owner.uid, owner.gid, flags) })
 }
 
 /// Sets the mtime of a symbolic link itself; its atime stays.
@@ -160,8 +161,98 @@ pub(crate) fn room(file: &File) -> io::Result<Option<u64>> {
     Ok((found.f_blocks > 0).then_some(room))
 }
 
+/// Whether any other open file description, or a mapping made through one, can write this file, which must be open
+/// for reading only; None if the file system cannot say. A read lease (fcntl(2)) is refused for such a file.
+pub(crate) fn has_writer(file: &File) -> Option<bool> {
+    /// From asm-generic/fcntl.h, as the libc crate does not define it.
+    const F_SETSIG: i32 = 10;
+    let fd = file.as_raw_fd();
+    // Breaking the lease sends a signal that is ignored by default, in place of SIGIO, which ends the process.
+    // SAFETY: the calls access no memory.
+    let leased = unsafe {
+        libc::fcntl(fd, F_SETSIG, libc::SIGURG);
+        checked(libc::fcntl(fd, libc::F_SETLEASE, libc::F_RDLCK))
+    };
+    match leased {
+        Ok(()) => {
+            // SAFETY: the call accesses no memory.
+            unsafe { libc::fcntl(fd, libc::F_SETLEASE, libc::F_UNLCK) };
+            Some(false)
+        }
+        // Where another host has the file, it may refuse for any reason.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock && !is_remote(file) => Some(true),
+        Err(_) => None,
+    }
+}
+
+/// Whether the file is on a file system of another host, whose leases depend on that host (statfs(2)).
+fn is_remote(file: &File) -> bool {
+    /// NFS, SMB, CIFS, Ceph, 9P (linux/magic.h).
+    const REMOTE: [u32; 5] = [0x6969, 0xfe53_4d42, 0xff53_4d42, 0x00c3_6400, 0x0102_1997];
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the call writes one statfs, and `found` has room for it.
+    let read = checked(unsafe { libc::fstatfs(file.as_raw_fd(), found.as_mut_ptr()) });
+    // SAFETY: a statfs consists of integers, for which all bit patterns are valid values.
+    let found = unsafe { found.assume_init() };
+    read.is_err() || REMOTE.contains(&(found.f_type as u32))
+}
+
+/// Gives the space of a part of the file back to the file system, and leaves a hole there (fallocate(2)).
+pub(crate) fn punch_hole(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let number = |n: u64| libc::off_t::try_from(n).map_err(|_| io::ErrorKind::InvalidInput);
+    let (offset, bytes) = (number(offset)?, number(bytes)?);
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the call accesses no memory.
+    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, bytes) })
+}
+
+/// The umask of the process (umask(2)).
+pub(crate) fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or_else(|| {
+        // Without proc(5) it is known only once it is changed. What another thread makes meanwhile gets too few rights,
+        // not too many.
+        // SAFETY: the calls access no memory.
+        unsafe {
+            let mask = libc::umask(0o077);
+            libc::umask(mask);
+            mask
+        }
+    })
+}
+
+/// The effective group ID.
+pub(crate) fn effective_gid() -> u32 {
+    // SAFETY: the call accesses no memory.
+    unsafe { libc::getegid() }
+}
+
 /// The effective user ID. Only 0 may change the owner of files.
 pub(crate) fn effective_uid() -> u32 {
     // SAFETY: the call accesses no memory.
     unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_somebody_has_open_for_writing_has_a_writer() {
+        let path = std::env::temp_dir().join(format!("xget-writer-of-{}", std::process::id()));
+        let writer = File::create(&path).unwrap();
+        let reader = File::open(&path).unwrap();
+        let with_writer = has_writer(&reader);
+        drop(writer);
+        // Another test may be starting a process, which holds all descriptors for a moment.
+        let without = (0..1000).map(|_| has_writer(&reader)).find(|found| *found != Some(true));
+        fs::remove_file(path).unwrap();
+        if with_writer.is_none() {
+            return eprintln!("SKIPPED: a_file_that_somebody_has_open: no leases here");
+        }
+        assert_eq!((with_writer, without), (Some(true), Some(Some(false))));
+    }
 }

@@ -21,6 +21,7 @@ pub(crate) mod poll;
 #[cfg(feature = "master")]
 pub(crate) mod privileges;
 pub mod process;
+pub(crate) mod rights;
 #[cfg(all(feature = "master", any(target_arch = "x86_64", target_arch = "aarch64")))]
 pub(crate) mod seccomp;
 pub(crate) mod signals;

@@ -1,9 +1,10 @@
 //! What a process that serves on says of itself in its state directory, and how another takes over
 //! from it, as users see both.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use crate::common::files::{Temp, assert_same_tree, names, noise};
 use crate::common::resident::Resident;
 use crate::common::road::Road;
 use crate::common::{
-    Master, Run, Running, client, is_root, program, wait_for, xget, xget_as_nobody,
+    Master, NOBODY, Run, Running, client, is_root, program, wait_for, xget, xget_as_nobody,
 };
 
 const MIB: usize = 1 << 20;
@@ -219,8 +220,44 @@ fn another_user_cannot_take_over() {
     let socket = temp.at("state/take-over");
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o777)).unwrap();
     let state = temp.at("state");
-    xget_as_nobody(["--take-over".as_ref(), state.as_os_str()]).fails(6, &["sent nothing"]);
+    xget_as_nobody(["--take-over".as_ref(), state.as_os_str()])
+        .fails(6, &["hand-over failed: it belongs to another user"]);
     assert!(served.resident.is_running());
+}
+
+/// What that user has fetched, and where, is that user's choice: root must not read it, nor serve it.
+#[test]
+fn root_does_not_take_over_from_another_user() {
+    if !is_root() {
+        return crate::common::skipped("only root can be another user");
+    }
+    let temp = Temp::new();
+    let (tree, theirs) = (temp.tree(), temp.dir("theirs"));
+    chown(&theirs, Some(NOBODY), Some(NOBODY)).unwrap();
+    let master = Master::of(&tree);
+    let state = temp.at("theirs/state");
+    let (server, dest) = (master.address.to_string(), temp.at("theirs/dest"));
+    let options = ["-b", "--listen", "127.0.0.1", "-p", "0", "--serve", "forever", "--state"];
+    let mut command: Vec<&OsStr> = options.iter().map(OsStr::new).collect();
+    command.extend([state.as_os_str(), "-n".as_ref(), server.as_ref(), ".".as_ref()]);
+    command.push(dest.as_os_str());
+    xget_as_nobody(command).succeeds();
+    let resident = Resident::on(address_in_state(&temp.at("theirs/state/state.json")));
+    take_over(state).fails(6, &["hand-over failed: it belongs to another user"]);
+    assert!(resident.is_running());
+}
+
+#[test]
+fn a_state_directory_that_others_can_write_is_not_used() {
+    let temp = Temp::new();
+    let (tree, state) = (temp.tree(), temp.dir("state"));
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).unwrap();
+    let master = Master::of(&tree);
+    let mut command = program(["--listen", "127.0.0.1", "-p", "0", "--serve", "forever"]);
+    command.arg("--state").arg(&state).args(["-n", &master.address.to_string(), "."]);
+    command.arg(temp.at("dest"));
+    Running::start(command).wait_until_it_says("other users can write to it");
+    assert!(names(&state).is_empty());
 }
 
 // Helpers of these tests.
@@ -252,10 +289,15 @@ fn serve(temp: &Temp, tree: impl AsRef<Path>, sources: &[&str], options: &[&str]
     command.args(["-n", &master.address.to_string()]).args(sources).arg(temp.at("dest"));
     Running::start(command).finish().succeeds();
     let state = temp.at("state/state.json");
-    let text = fs::read_to_string(&state).unwrap();
-    let port = text.split("\"port\":").nth(1).unwrap().split(',').next().unwrap();
-    let address = format!("127.0.0.1:{port}").parse().unwrap();
+    let address = address_in_state(&state);
     Served { master, address, resident: Resident::on(address), state }
+}
+
+#[track_caller]
+fn address_in_state(state: &Path) -> SocketAddr {
+    let text = fs::read_to_string(state).unwrap();
+    let port = text.split("\"port\":").nth(1).unwrap().split(',').next().unwrap();
+    format!("127.0.0.1:{port}").parse().unwrap()
 }
 
 fn take_over(state: PathBuf) -> Run {

@@ -21,7 +21,7 @@ use crate::image::manifest::{Content, Entry, Listing, Manifest, Problem};
 use crate::image::path::TreePath;
 use crate::node::plan::{DestIs, plan, refuse_collisions};
 use crate::node::server::Server;
-use crate::node::store::{Store, StoreOptions};
+use crate::node::store::StoreOptions;
 use crate::process::background;
 use crate::process::notify::Manager;
 use crate::process::report::Pace;
@@ -73,7 +73,7 @@ pub(super) fn fetch(
         .filter(|(_, entry)| matches!(entry.content, Content::File { bytes, .. } if bytes > 0))
         .collect();
     let options = StoreOptions { keep_modes: !options.no_mode, keep_owners: !options.no_owner };
-    let mut store = Store::open(plan, manifest.clone(), options)?;
+    let mut store = get.open_store(plan, manifest.clone(), options)?;
     let mut unread = Unread::new(manifest.layout(), chosen.iter().map(|(_, e)| e.image_range()));
     let wanted = unread.bytes();
     get.check_room(&store, wanted)?;

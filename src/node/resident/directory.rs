@@ -16,6 +16,7 @@ use super::state::pid_in;
 use crate::error::Error;
 use crate::sys::descriptors::peer_user;
 use crate::sys::fs::{Lock, effective_uid, lock, open_at, rename_at, unlink_at};
+use crate::sys::rights::others_can_rename_in;
 
 const STATE: &CStr = c"state.json";
 /// What becomes it once it is whole.
@@ -41,10 +42,16 @@ impl Directory {
     /// Makes the directory if there is none, and everything in it.
     ///
     /// # Errors
-    /// Another process serves with it, or the system's.
+    /// Another process serves with it, other users can put something else in the place of what is in it, or the
+    /// system's.
     pub(super) fn open(path: &Path, state: &str) -> Result<Directory, Error> {
         fs::create_dir_all(path).map_err(Error::file("create directory", path))?;
         let dir = File::open(path).map_err(Error::file("open directory", path))?;
+        let found = dir.metadata().map_err(Error::file("read the attributes of", path))?;
+        if others_can_rename_in(&found) {
+            let shared = io::Error::other("other users can write to it");
+            return Err(Error::file("use", path)(shared));
+        }
         lock(&dir, Lock::Exclusive).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock => Error::file("use", path)(taken_by(&dir)),
             _ => Error::file("lock", path)(error),
@@ -66,7 +73,9 @@ impl Directory {
     }
 
     fn write(&self, state: &[u8]) -> io::Result<()> {
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+        // Of a process that was killed.
+        unlink_at(&self.dir, NEW_STATE.to_bytes())?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         open_at(&self.dir, NEW_STATE.to_bytes(), flags, 0o644)?.write_all(state)?;
         rename_at(&self.dir, NEW_STATE.to_bytes(), STATE.to_bytes())
     }
@@ -122,7 +131,8 @@ impl Drop for Directory {
 /// Why a directory that is locked cannot be used.
 fn taken_by(dir: &File) -> io::Error {
     let mut state = String::new();
-    let read = open_at(dir, STATE.to_bytes(), libc::O_RDONLY | libc::O_NOFOLLOW, 0)
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let read = open_at(dir, STATE.to_bytes(), flags, 0)
         .and_then(|file| file.take(MAX_STATE_BYTES).read_to_string(&mut state));
     let who = match read.ok().and_then(|_| pid_in(&state)) {
         Some(pid) => format!("process {pid}"),

@@ -22,7 +22,7 @@ use crate::limits::{MAX_MANIFEST_BYTES, MAX_SIGNATURE_BYTES};
 use crate::net::transport::Listener;
 use crate::node::driver::Node;
 use crate::node::store::WholeFiles;
-use crate::sys::descriptors::{self, file_in_memory};
+use crate::sys::descriptors::{self, file_in_memory, is_readable};
 
 /// Its number is the version of all this.
 const HEADING: &str = "xget hand-over 1";
@@ -85,6 +85,14 @@ impl Offer {
     pub(super) fn receive(from: BorrowedFd<'_>) -> io::Result<(Offer, Handed)> {
         let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         let (message, fds) = descriptors::receive(from, &mut buffer)?;
+        // Whoever opened what cannot be read had no right to read it, or needed none.
+        for fd in &fds {
+            if !is_readable(fd.as_fd())? {
+                return Err(io::Error::other(
+                    "the other process sent a file that is not open for reading",
+                ));
+            }
+        }
         let mut fds = fds.into_iter();
         let four = (fds.next(), fds.next(), fds.next(), fds.next());
         let handed = match four {

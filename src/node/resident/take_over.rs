@@ -1,7 +1,8 @@
 //! The other side: serving on in the place of another process.
 //!
-//! What it hands over is not believed: the manifest must have the hash that it names, and every chunk
-//! is hashed once more. Nobody waits for that, as the other process serves meanwhile.
+//! The other process must belong to the same user: what it hands over are files of that user's choice, and whether
+//! they are served tells what is in them. Not even then is it believed: the manifest must have the hash that it names,
+//! and every chunk is hashed once more. Nobody waits for that, as the other process serves meanwhile.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -23,6 +24,8 @@ use crate::node::store::Store;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
 use crate::serve::tree::Tree;
+use crate::sys::descriptors::peer_user;
+use crate::sys::fs::effective_uid;
 use crate::sys::process;
 
 /// How long the other process may take to answer.
@@ -50,6 +53,7 @@ pub fn take_over(options: &cli::TakeOverOptions) -> Result<(), Error> {
             Manager::find().ready("nothing to take over");
             return Ok(());
         };
+        check_user(&other).map_err(unusable)?;
         match Offer::receive(other.as_fd()) {
             Ok(offered) => break (other, offered),
             // It ended before it answered (unix(7)): whoever is there now, if anybody, is asked.
@@ -85,6 +89,14 @@ fn call(dir: &Path) -> io::Result<Option<Socket>> {
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Root accepts nothing from other users either.
+fn check_user(other: &Socket) -> io::Result<()> {
+    match peer_user(other.as_fd())? == effective_uid() {
+        true => Ok(()),
+        false => Err(io::Error::other("it belongs to another user")),
     }
 }
 

@@ -1,20 +1,22 @@
 //! Temporary files and the spill: where bytes wait until they are verified.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
+use super::attributes::Origin;
 use super::calls::change;
 use super::sparse::data_runs;
 use super::writer::Piece;
-use super::{Held, Store};
+use super::{Held, Inode, Store};
 use crate::error::Error;
 use crate::image::chunks::ChunkId;
 use crate::image::manifest::{Content, Segment};
 use crate::image::path::{PARTIAL_PREFIX, TreePath};
-use crate::sys::fs::{effective_uid, open_at, unlink_at};
+use crate::sys::fs::{open_at, unlink_at};
 
+/// Nobody else can open a file that is made so, until it gets the mode of its entry.
+const NEW_MODE: u32 = 0o600;
 const NEW_FILE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
 
 /// The name of the temporary file of what goes to `place`, in the same directory. It is the same
@@ -22,14 +24,6 @@ const NEW_FILE: i32 = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL | libc::O_NOFO
 pub(super) fn temporary_name(place: &TreePath) -> Vec<u8> {
     let hash = blake3::hash(place.as_bytes()).to_hex();
     [PARTIAL_PREFIX, hash.as_bytes().get(..16).unwrap_or_default()].concat()
-}
-
-/// Can it be a temporary file that this user made? Anything else of that name could lead the
-/// writing elsewhere, or be changed by somebody else after it was verified. One that was about to get
-/// its final name has its final mode, and may not be open to its owner any more.
-pub(super) fn is_own(found: &Metadata) -> bool {
-    let open = found.mode() & 0o600 == 0o600;
-    found.is_file() && found.nlink() == 1 && found.uid() == effective_uid() && open
 }
 
 impl Store {
@@ -78,42 +72,60 @@ impl Store {
 
     /// The temporary file of an entry, made if there is none, and whether it is fresh.
     pub(super) fn temporary(&mut self, entry: usize) -> Result<(Arc<File>, bool), Error> {
-        let held = self.files.get(entry).map_or(Held::Nothing, |state| state.held);
-        if let Held::Temporary { fresh } = held {
+        // To open it shows whether it can be completed in place.
+        if let Held::Found(found) = self.held(entry)
+            && self.open_found(entry, found).is_ok()
+            && let Held::Found(found) = self.held(entry)
+        {
+            self.adopt(entry, found);
+        }
+        if let Held::Temporary { fresh, .. } = self.held(entry) {
             let file = self.file(entry);
             return Ok((file.map_err(Error::file("open", self.full(entry)))?, fresh));
         }
-        self.open.close(entry);
-        let file = self.make_temporary(entry)?;
-        self.set_held(entry, Held::Temporary { fresh: true });
-        Ok((self.open.put(entry, file), true))
+        let (file, inode) = self.make_temporary(entry)?;
+        self.set_held(entry, Held::Temporary { origin: Origin::Made, fresh: true, inode });
+        Ok((file, true))
     }
 
-    fn make_temporary(&mut self, entry: usize) -> Result<File, Error> {
+    /// Makes an empty temporary file for an entry, in the place of one that is there.
+    pub(super) fn make_temporary(&mut self, entry: usize) -> Result<(Arc<File>, Inode), Error> {
+        self.open.close(entry);
         let bytes = match self.manifest.listing().entry(entry).map(|entry| &entry.content) {
             Some(Content::File { bytes, .. }) => *bytes,
             _ => 0,
         };
         let place = self.plan.place(entry).cloned().unwrap_or(TreePath::root());
         let dir = self.dirs.parent(&place)?;
-        let mode = self.attributes.first_file_mode();
         let make = || {
             let name = temporary_name(&place);
-            let file = change(|| open_at(&dir, &name, NEW_FILE, mode))?;
-            match change(|| file.set_len(bytes)) {
-                Ok(()) => Ok(file),
+            let file = match change(|| open_at(&dir, &name, NEW_FILE, NEW_MODE)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    change(|| unlink_at(&dir, &name))?;
+                    change(|| open_at(&dir, &name, NEW_FILE, NEW_MODE))?
+                }
+                made => made?,
+            };
+            match change(|| file.set_len(bytes)).and_then(|()| file.metadata()) {
+                Ok(made) => Ok((file, Inode::of(&made))),
                 Err(error) => change(|| unlink_at(&dir, &name)).and(Err(error)),
             }
         };
-        make().map_err(Error::file("create", self.dirs.full(&place)))
+        let (file, inode) = make().map_err(Error::file("create", self.dirs.full(&place)))?;
+        Ok((self.open.put(entry, file), inode))
     }
 }
 
-/// A file without a name. The process's number keeps two fetches into one directory apart.
+/// A file without a name. Where the file system cannot make one, it has a name for a moment; the process's number keeps
+/// two fetches into one directory apart.
 fn make_spill(dir: &File) -> io::Result<File> {
+    let nameless = libc::O_TMPFILE | libc::O_RDWR | libc::O_EXCL;
+    if let Ok(spill) = change(|| open_at(dir, b".", nameless, NEW_MODE)) {
+        return Ok(spill);
+    }
     let name = [PARTIAL_PREFIX, format!("spill-{}", std::process::id()).as_bytes()].concat();
     change(|| unlink_at(dir, &name))?;
-    let spill = change(|| open_at(dir, &name, NEW_FILE, 0o600))?;
+    let spill = change(|| open_at(dir, &name, NEW_FILE, NEW_MODE))?;
     change(|| unlink_at(dir, &name))?;
     Ok(spill)
 }

@@ -1,6 +1,7 @@
 mod attributes;
 mod conflicts;
 mod full_disk;
+mod others;
 mod resume;
 
 use std::fs::{self, Permissions};
@@ -125,6 +126,19 @@ impl Served {
         Store::open(plan, self.manifest.clone(), opts)
     }
 
+    /// Opens what an earlier store has let go of.
+    fn reopen(&self, source: &str, dest: &Path, options: StoreOptions) -> Store {
+        loop {
+            match self.open_with(source, dest, options) {
+                // A process that another test has forked holds all locks until it calls exec.
+                Err(Error::File { error, .. }) if error.kind() == io::ErrorKind::WouldBlock => {
+                    std::thread::yield_now();
+                }
+                opened => return opened.unwrap(),
+            }
+        }
+    }
+
     /// What a node does with a chunk that arrives in pieces and is right.
     fn send(&self, store: &mut Store, chunk: ChunkId) -> Result<(), Error> {
         let range = self.manifest.layout().range(chunk);
@@ -143,15 +157,7 @@ impl Served {
     }
 
     fn fetch(&self, source: &str, dest: &Path) -> Store {
-        let mut store = loop {
-            match self.open(source, dest) {
-                // A process that another test has forked holds all locks until it calls exec.
-                Err(Error::File { error, .. }) if error.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::yield_now();
-                }
-                opened => break opened.unwrap(),
-            }
-        };
+        let mut store = self.reopen(source, dest, KEEP);
         store.verify(&mut |_, _| {}).unwrap();
         self.send_all(&mut store).unwrap();
         store

@@ -48,7 +48,7 @@ fn a_full_disk_is_told_and_leaves_no_half_of_a_file() {
     );
 
     disk.remount("remount,size=4m");
-    let mut store = served.open(".", &disk.0.0).unwrap();
+    let mut store = served.reopen(".", &disk.0.0, KEEP);
     assert_eq!(verify(&mut store)[..2], [0, 1]);
     served.send_all(&mut store).unwrap();
     assert_eq!(fs::read(disk.0.path("b")).unwrap(), b);
@@ -66,4 +66,26 @@ fn a_file_system_that_cannot_be_written_to_is_told() {
     let error = served.send_all(&mut store).unwrap_err().to_string();
     let path = disk.0.path("a").display().to_string();
     assert_eq!(error, format!("cannot create {path}: Read-only file system"));
+}
+
+/// It gets an owner, so that it cannot be completed in place, and there is no room for it twice.
+#[test]
+fn a_temporary_file_that_is_moved_needs_no_more_room() {
+    let disk = (effective_uid() == 0).then(|| SmallDisk::new("size=2m")).flatten();
+    let Some(disk) = disk else {
+        eprintln!("SKIPPED: a_temporary_file_that_is_moved_needs_no_more_room: not root");
+        return;
+    };
+    let bytes = noise(1, 1_500_000);
+    let served = serve(&[(b"a", 0o644, Plain(&bytes))]);
+    let mut store = served.open(".", &disk.0.0).unwrap();
+    for n in 0..20 {
+        served.send(&mut store, served.chunk(n)).unwrap();
+    }
+    drop(store);
+    let mut store = served.reopen(".", &disk.0.0, KEEP);
+    assert_eq!(verify(&mut store).len(), 20);
+    served.send_all(&mut store).unwrap();
+    assert_eq!(fs::read(disk.0.path("a")).unwrap(), bytes);
+    assert_eq!(fs::metadata(disk.0.path("a")).unwrap().uid(), 1234);
 }

@@ -15,7 +15,7 @@ fn a_fetch_that_ended_midway_goes_on_where_it_was() {
     write(&mut store, MIN_CHUNK_BYTES, b"garbage on its way").unwrap();
     drop(store);
 
-    let mut store = served.open(".", &dest.0).unwrap();
+    let mut store = served.reopen(".", &dest.0, KEEP);
     let mut told = (0, 0);
     let held = store.verify(&mut |checked, all| told = (checked, all)).unwrap();
     assert_eq!(held.runs(), "0 2 4");
@@ -35,7 +35,8 @@ fn what_is_whole_already_stays_in_place_and_gets_its_attributes() {
     let served = serve(&[(b"a", 0o640, Plain(&a))]);
     fs::write(dest.path("a"), &a).unwrap();
     let inode = fs::metadata(dest.path("a")).unwrap().ino();
-    let mut store = served.open(".", &dest.0).unwrap();
+    let options = StoreOptions { keep_modes: true, keep_owners: false };
+    let mut store = served.open_with(".", &dest.0, options).unwrap();
     assert_eq!(verify(&mut store), [0, 1]);
     store.finish().unwrap();
     let found = fs::metadata(dest.path("a")).unwrap();
@@ -92,7 +93,7 @@ fn zeros_into_a_temporary_file_of_an_earlier_run_are_written() {
     served.send(&mut store, served.chunk(0)).unwrap();
     write(&mut store, 65_536, &[0xff; 65_536]).unwrap();
     drop(store);
-    let mut store = served.open(".", &dest.0).unwrap();
+    let mut store = served.reopen(".", &dest.0, KEEP);
     assert_eq!(verify(&mut store), [0, 2]);
     served.send_all(&mut store).unwrap();
     assert_eq!(fs::read(dest.path("a")).unwrap(), a);
@@ -150,17 +151,16 @@ fn a_fetch_that_is_killed_at_any_change_is_finished_by_the_next() {
 }
 
 #[test]
-fn a_temporary_file_that_its_owner_cannot_write_to_is_made_again() {
+fn a_temporary_file_that_its_owner_cannot_write_to_is_no_obstacle() {
     let dest = TempDir::new();
     let place = TreePath::from_user(b"a").unwrap();
     let part = dest.path(std::str::from_utf8(&temporary_name(&place)).unwrap());
     fs::write(&part, b"new file").unwrap();
     fs::set_permissions(&part, Permissions::from_mode(0o444)).unwrap();
     let served = serve(&[(b"a", 0o444, Plain(b"new file"))]);
-    let mut store = served.open(".", &dest.0).unwrap();
-    assert!(!part.exists());
-    served.send_all(&mut store).unwrap();
+    served.fetch(".", &dest.0);
     assert_eq!(fs::read(dest.path("a")).unwrap(), b"new file");
+    assert_eq!(dest.names(), ["a"]);
 }
 
 #[test]
