@@ -185,7 +185,12 @@ async fn serve(
         };
         let active = std::mem::replace(&mut before, progress) != progress;
         let now = Instant::now();
-        shared.engine.borrow_mut().server_mut().observe_http(conn, active, waits, now);
+        let mut engine = shared.engine.borrow_mut();
+        engine.server_mut().observe_http(conn, active, waits, now);
+        if waits == Some(Wait::Request) {
+            engine.hub_mut().answer_left(conn);
+        }
+        drop(engine);
         shared.turn_ended(conn, now.saturating_duration_since(began));
         polled.map_err(|error| error.to_string())
     })

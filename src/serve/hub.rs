@@ -540,9 +540,16 @@ impl Hub {
         }
     }
 
-    /// A connection has been sent the last piece of a file.
+    /// Whether it is the turn of a connection that speaks HTTP to be sent a text. If not, it waits.
     #[cfg(feature = "master")]
-    pub(crate) fn file_ended(&mut self, conn: Conn) {
+    pub(crate) fn may_send_text(&mut self, at: At) -> bool {
+        self.file_piece_sent(at);
+        self.has_turn(at, self.members.host(at.conn), false)
+    }
+
+    /// Nothing is on its way any more to a connection that speaks HTTP.
+    #[cfg(feature = "master")]
+    pub(crate) fn answer_left(&mut self, conn: Conn) {
         let host = self.members.host(conn);
         self.flows.cancel(conn, host);
     }

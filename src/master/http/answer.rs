@@ -92,7 +92,9 @@ impl Site {
                 .with(ALLOW, "GET, HEAD"),
         };
         traffic.answers_from_memory(matches!(reply.source, Source::Text(_)));
-        let mut response = Response::new(Content { source: reply.source, _answering: answering });
+        let shared = self.shared.clone();
+        let content = Content { source: reply.source, shared, conn, _answering: answering };
+        let mut response = Response::new(content);
         *response.status_mut() = reply.code;
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -25,6 +25,8 @@ use crate::serve::tree::{Node, Tree};
 /// The body of an answer.
 pub(super) struct Content {
     pub(super) source: Source,
+    pub(super) shared: Rc<Shared>,
+    pub(super) conn: Conn,
     /// Gone when all of it was handed over.
     pub(super) _answering: Answering,
 }
@@ -86,12 +88,6 @@ impl FilePart {
     }
 }
 
-impl Drop for FilePart {
-    fn drop(&mut self) {
-        self.shared.engine.borrow_mut().hub_mut().file_ended(self.conn);
-    }
-}
-
 impl Body for Content {
     type Data = Bytes;
     type Error = io::Error;
@@ -101,8 +97,16 @@ impl Body for Content {
         _: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         // A body that has to wait is polled again once its connection's task is notified.
-        let bytes = match &mut self.source {
-            Source::Text(text) => text.take(),
+        let Content { source, shared, conn, .. } = &mut *self;
+        let bytes = match source {
+            Source::Text(None) => None,
+            Source::Text(text) => {
+                let at = At { conn: *conn, now: Instant::now() };
+                if !shared.engine.borrow_mut().hub_mut().may_send_text(at) {
+                    return Poll::Pending;
+                }
+                text.take()
+            }
             Source::File(part) if part.rest.is_empty() => None,
             Source::File(part) => match part.piece() {
                 Poll::Ready(Ok(bytes)) => Some(bytes),
