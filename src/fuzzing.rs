@@ -30,7 +30,8 @@ pub use crate::net::resolve::fuzz_answer as dns;
 /// A tree of a few files, whose chunks all hold zeroes.
 fn manifest() -> Arc<Manifest> {
     static MANIFEST: OnceLock<Arc<Manifest>> = OnceLock::new();
-    let parse = || Arc::new(Manifest::parse(include_bytes!("../fuzz/manifest")).expect("sound"));
+    let parse =
+        || Arc::new(Manifest::parse(&include_bytes!("../fuzz/manifest")[..]).expect("sound"));
     MANIFEST.get_or_init(parse).clone()
 }
 

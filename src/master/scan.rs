@@ -165,7 +165,7 @@ impl Scan {
     ///
     /// Only as sure as the file system's clock is fine: see [`Scan::is_settled`].
     pub(crate) fn same_as(&self, other: &Scan) -> bool {
-        self.listing.entries() == other.listing.entries() && self.identities == other.identities
+        self.listing == other.listing && self.identities == other.identities
     }
 
     /// Would every change of a file since this scan show in the next one?
@@ -185,8 +185,8 @@ impl Scan {
 
     /// The path of a file in the file system.
     pub(super) fn file_path(&self, entry: usize) -> PathBuf {
-        match self.listing.entry(entry) {
-            Some(entry) if !self.serves_one_file => below(&self.root, &entry.path),
+        match self.listing.path(entry) {
+            Some(path) if !self.serves_one_file => below(&self.root, &path),
             _ => self.root.clone(),
         }
     }
@@ -210,10 +210,8 @@ impl Scan {
     /// for that, as nobody could unmount it then.
     fn open(&self, entry: usize) -> io::Result<File> {
         let root = open_root(&self.root)?;
-        match self.listing.entry(entry) {
-            Some(entry) if !self.serves_one_file => {
-                open_beneath(&root, &entry.path, libc::O_RDONLY)
-            }
+        match self.listing.path(entry) {
+            Some(path) if !self.serves_one_file => open_beneath(&root, &path, libc::O_RDONLY),
             _ => Ok(root),
         }
     }

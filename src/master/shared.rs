@@ -11,7 +11,6 @@ use tokio::sync::futures::Notified;
 use super::files::ServedFiles;
 use crate::conn::Conn;
 use crate::engine::{Action, Engine, Event};
-use crate::image::manifest::Content;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
 use crate::serve::server;
@@ -161,9 +160,7 @@ impl Shared {
     pub(super) fn status(&self) -> String {
         let engine = self.engine.borrow();
         let hub = engine.hub();
-        let files = hub.tree().manifest().listing().entries().iter();
-        let files = files.filter(|e| matches!(e.content, Content::File { .. })).count();
-        let files = quantity(files as u64, "file");
+        let files = quantity(hub.tree().manifest().listing().file_count() as u64, "file");
         let (size, nodes) =
             (bytes(hub.layout().image_bytes()), quantity(hub.members().serving() as u64, "node"));
         format!("serving {files}, {size}; {nodes} serving others")

@@ -184,9 +184,9 @@ impl Store {
             attributes: Attributes::new(options),
             locked,
             dirs,
-            wanted: plan.wanted(&manifest),
+            wanted: plan.wanted(),
             verified: ChunkSet::empty(manifest.layout()),
-            files: vec![nothing; manifest.listing().entries().len()],
+            files: vec![nothing; manifest.listing().len()],
             open: OpenFiles::default(),
             spill: None,
             writer: Writer::default(),
@@ -343,7 +343,7 @@ impl Store {
         let keep_modes = self.attributes.keep_modes();
         for (_, entry, place) in chosen(&self.plan, &self.manifest) {
             if entry.content == Content::Directory && !place.is_root() {
-                self.dirs.make(place, self.attributes.first_dir_mode(), keep_modes)?;
+                self.dirs.make(&place, self.attributes.first_dir_mode(), keep_modes)?;
             }
         }
         Ok(())
@@ -355,9 +355,9 @@ impl Store {
             if entry.content == Content::Directory {
                 continue;
             }
-            let dir = self.dirs.parent(place)?;
-            let held = look_for(&dir, place, &entry.content);
-            let held = held.map_err(Error::file("replace", self.dirs.full(place)))?;
+            let dir = self.dirs.parent(&place)?;
+            let held = look_for(&dir, &place, &entry.content);
+            let held = held.map_err(Error::file("replace", self.dirs.full(&place)))?;
             let missing_chunks = layout.covering(entry.image_range()).count() as u64;
             if let Some(state) = self.files.get_mut(i) {
                 *state = FileState { held, missing_chunks };
@@ -371,7 +371,7 @@ impl Store {
         let (plan, manifest) = (self.plan.clone(), self.manifest.clone());
         for (i, entry, place) in chosen(&plan, &manifest) {
             let Content::File { bytes, .. } = entry.content else { continue };
-            let dir = self.dirs.parent(place).map_err(io::Error::other);
+            let dir = self.dirs.parent(&place).map_err(io::Error::other);
             let found = dir.and_then(|dir| look_at(&dir, place.name())).ok().flatten();
             if let Some(found) = found.filter(|found| found.is_file() && found.size() == bytes) {
                 self.set_held(i, Held::Whole(Inode::of(&found)));
@@ -384,7 +384,7 @@ impl Store {
         if let Some(file) = self.open.get(entry) {
             return Ok(file);
         }
-        let place = self.plan.place(entry).cloned().ok_or_else(nothing)?;
+        let place = self.plan.place(entry).ok_or_else(nothing)?;
         let held = self.files.get(entry).map_or(Held::Nothing, |state| state.held);
         let dir = self.dirs.parent(&place).map_err(io::Error::other)?;
         let file = match held {
@@ -412,7 +412,7 @@ impl Store {
 
     /// The path of an entry in the file system, for messages.
     fn full(&self, entry: usize) -> PathBuf {
-        self.plan.place(entry).map_or(self.plan.dir.clone(), |place| self.dirs.full(place))
+        self.plan.place(entry).map_or(self.plan.dir.clone(), |place| self.dirs.full(&place))
     }
 }
 
@@ -420,7 +420,7 @@ impl Store {
 fn chosen<'a>(
     plan: &'a Plan,
     manifest: &'a Manifest,
-) -> impl DoubleEndedIterator<Item = (usize, &'a Entry, &'a TreePath)> {
+) -> impl DoubleEndedIterator<Item = (usize, Entry, TreePath)> + 'a {
     plan.entries().filter_map(|i| Some((i, manifest.listing().entry(i)?, plan.place(i)?)))
 }
 
@@ -493,7 +493,7 @@ fn look_for(dir: &File, place: &TreePath, content: &Content) -> io::Result<Held>
 }
 
 fn file_offset(manifest: &Manifest, entry: usize) -> u64 {
-    manifest.listing().entry(entry).map_or(0, |entry| entry.image_range().start)
+    manifest.listing().image_start(entry)
 }
 
 #[cfg(test)]

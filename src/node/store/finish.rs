@@ -22,14 +22,14 @@ impl Store {
             match &entry.content {
                 Content::Directory => {}
                 Content::File { .. } => self.finish_file(i)?,
-                Content::Symlink { target } => self.place_link(entry, place, target)?,
+                Content::Symlink { target } => self.place_link(&entry, &place, target)?,
             }
         }
         // The deepest first: nothing below a directory is reached any more when it gets its mode,
         // nor changed after it got its time.
         for (_, entry, place) in chosen(&plan, &manifest).rev() {
             if entry.content == Content::Directory {
-                self.finish_directory(entry, place)?;
+                self.finish_directory(&entry, &place)?;
             }
         }
         for locked in self.locked.drain(..) {
@@ -41,7 +41,7 @@ impl Store {
     /// Gives a file that is whole its final name. Its descriptor, which can write, is closed: while
     /// one is open the system refuses to execute the file.
     pub(super) fn place_file(&mut self, entry: usize) -> Result<(), Error> {
-        let Some(place) = self.plan.place(entry).cloned() else { return Ok(()) };
+        let Some(place) = self.plan.place(entry) else { return Ok(()) };
         let (file, _) = self.temporary(entry)?;
         let inode = self.apply(entry, &file)?;
         let dir = self.dirs.parent(&place)?;
@@ -64,7 +64,7 @@ impl Store {
     fn apply(&self, entry: usize, file: &File) -> Result<Inode, Error> {
         let apply = || {
             if let Some(entry) = self.manifest.listing().entry(entry) {
-                self.attributes.apply(file, entry)?;
+                self.attributes.apply(file, &entry)?;
             }
             file.metadata().map(|found| Inode::of(&found))
         };

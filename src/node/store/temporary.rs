@@ -90,11 +90,11 @@ impl Store {
     }
 
     fn make_temporary(&mut self, entry: usize) -> Result<File, Error> {
-        let bytes = match self.manifest.listing().entry(entry).map(|entry| &entry.content) {
-            Some(Content::File { bytes, .. }) => *bytes,
+        let bytes = match self.manifest.listing().entry(entry).map(|entry| entry.content) {
+            Some(Content::File { bytes, .. }) => bytes,
             _ => 0,
         };
-        let place = self.plan.place(entry).cloned().unwrap_or(TreePath::root());
+        let place = self.plan.place(entry).unwrap_or(TreePath::root());
         let dir = self.dirs.parent(&place)?;
         let mode = self.attributes.first_file_mode();
         let make = || {
