@@ -38,6 +38,12 @@ impl ServedFiles {
         self.states.truncate(MAX_STATES);
         self.open.clear();
     }
+
+    /// What was hashed for a published state; None if it is one of long ago.
+    pub(super) fn scan_of(&self, tree: &Arc<Tree>) -> Option<Arc<Scan>> {
+        let state = self.states.iter().find(|(published, _)| Arc::ptr_eq(published, tree));
+        state.map(|(_, scan)| scan.clone())
+    }
 }
 
 impl Files for ServedFiles {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -9,7 +10,10 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use super::files::ServedFiles;
+use super::proofs::Proofs;
+use super::watch::Orders;
 use crate::conn::Conn;
+use crate::control::WrongChunk;
 use crate::engine::{Action, Engine, Event};
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
@@ -24,6 +28,10 @@ const READ_BYTES: usize = 64 << 10;
 pub(super) struct Shared {
     pub(super) engine: RefCell<Engine>,
     pub(super) files: RefCell<ServedFiles>,
+    /// What is sent over HTTP is compared with these.
+    pub(super) proofs: RefCell<Proofs>,
+    /// What the watcher is asked for.
+    pub(super) orders: Orders,
     /// How many nodes may take from the master at a time.
     pub(super) slots: usize,
     clients: RefCell<HashMap<Conn, Rc<Client>>>,
@@ -82,12 +90,15 @@ impl Shared {
         engine: Engine,
         files: ServedFiles,
         slots: usize,
+        orders: Orders,
         manager: Manager,
         report: Reporter,
     ) -> Shared {
         Shared {
             engine: RefCell::new(engine),
             files: RefCell::new(files),
+            proofs: RefCell::default(),
+            orders,
             slots,
             clients: RefCell::new(HashMap::new()),
             earlier: Notify::new(),
@@ -114,8 +125,12 @@ impl Shared {
                 Action::Finish(conn) => self.tell(conn, Order::Finish),
                 Action::Close(conn) => self.tell(conn, Order::Close),
                 Action::Report(event) => {
-                    if let Event::Serve(server::Event::Joined(_)) = event {
-                        self.nodes.notify_one();
+                    match &event {
+                        Event::Serve(server::Event::Joined(_)) => self.nodes.notify_one(),
+                        Event::Serve(server::Event::Reported(peer, line)) => {
+                            self.doubt(peer.ip(), line);
+                        }
+                        _ => {}
                     }
                     self.report.say(event.level(), &event);
                 }
@@ -131,6 +146,13 @@ impl Shared {
         }
         if engine.hub().wants_checksum() {
             self.checksums.notify_one();
+        }
+    }
+
+    /// A chunk that a node says is wrong is read again; nothing else follows from what it says.
+    fn doubt(&self, host: IpAddr, line: &str) {
+        if let Some(wrong) = WrongChunk::parse(line) {
+            self.orders.doubt(host, wrong.chunk);
         }
     }
 

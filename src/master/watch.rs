@@ -1,22 +1,31 @@
-//! Watches the served tree: scans it, hashes what is new, and publishes each new state. [`schedule`] decides when.
+//! Watches the served tree: scans it, hashes what is new, and publishes each new state. [`schedule`] decides when,
+//! [`doubts`] what is read again although a scan sees no change.
 
+mod doubts;
+mod orders;
 mod schedule;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::Cache;
-use super::hash::{HashError, Progress, hash};
+use super::diff::Change;
+use super::hash::{HashError, Progress, hash, rehash};
 use super::scan::{Scan, ScanOptions, Warning, scan};
 use super::signature::SignatureFile;
 use crate::error::Error;
+use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
+use crate::image::path::shown;
 use crate::process::report::{Pace, Reporter};
-use crate::units::{bytes, rate};
-use schedule::{Failures, RETRY_AFTER, Scanned, Schedule, Step};
+use crate::units::{bytes, quantity, rate};
+use doubts::{Cause, Doubts};
+use orders::{Asked, NobodyAsks};
+pub(super) use orders::{Orders, Told, orders};
+use schedule::{Done, Failures, RETRY_AFTER, Scanned, Schedule, Step};
 
 /// A state of the tree that can be served.
 #[derive(Clone, Debug)]
@@ -29,13 +38,23 @@ pub(super) struct State {
 
 /// What a watcher has found.
 pub(super) enum News {
-    /// Another state.
-    State(State),
-    /// It has looked at everything, as it was asked to, and whether it has found another manifest.
-    Looked {
-        /// It has.
-        changed: bool,
-    },
+    /// Another state, and what is different in it.
+    State(State, Change),
+    /// It has looked at the tree, as it was asked to. Next it hashes all of it.
+    Looked,
+    /// It has hashed everything, as it was asked to.
+    Hashed(Outcome),
+}
+
+/// What has come of an order to look at everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Every byte is what was hashed before.
+    Same,
+    /// There is another generation.
+    Changed,
+    /// Not everything could be read.
+    Failed,
 }
 
 /// What is watched, and what is known of it.
@@ -52,6 +71,19 @@ pub(super) struct Watcher {
     failures: Failures,
     /// Why the tree could not be looked at, once that is told.
     trouble: Option<String>,
+    /// So many threads hash. Once clients are served, one processor is left to those.
+    threads: usize,
+    /// Chunks that `--rehash` has found to be others since it began with the first one.
+    rewritten: u64,
+}
+
+/// How often what is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Intervals {
+    /// The tree is scanned; None is after an order alone.
+    pub(super) scan: Option<Duration>,
+    /// All of it is hashed; None is after an order alone.
+    pub(super) rehash: Option<Duration>,
 }
 
 impl Watcher {
@@ -81,6 +113,8 @@ impl Watcher {
             warned: Vec::new(),
             failures: Failures::default(),
             trouble: None,
+            threads: thread::available_parallelism().map_or(1, usize::from),
+            rewritten: 0,
         }
     }
 
@@ -105,78 +139,93 @@ impl Watcher {
         }
     }
 
-    /// Scans the tree every `interval`, and whenever it is ordered to by a message from `orders`, and
-    /// hands on each new state, until `publish` returns false. A state may be new and have the same manifest:
-    /// a file may have got another link, say, or the manifest a signature.
+    /// Scans the tree as often as the intervals say, and whenever it is ordered to, and hands on each new state, until
+    /// `publish` returns false. A state may be new and have the same manifest: a file may have got another link, say,
+    /// or the manifest a signature.
     pub(super) fn watch(
         mut self,
         first: &State,
-        interval: Option<Duration>,
-        orders: &Receiver<()>,
-        mut publish: impl FnMut(News) -> bool,
+        intervals: Intervals,
+        orders: &Told,
+        publish: impl FnMut(News) -> bool,
     ) {
-        let mut state = first.clone();
-        let mut last = first.scan.clone();
-        let mut published = state.manifest.generation();
-        let mut schedule = Schedule::new(interval, last.is_settled(), Instant::now());
-        loop {
-            let now = Instant::now();
-            match schedule.step(now) {
-                Step::Wait(until) => {
-                    let most = until.map(|until| until.saturating_duration_since(now));
-                    match wait_for_order(orders, most) {
-                        Err(NobodyAsks) => return,
-                        Ok(Asked::No) => {}
-                        Ok(Asked::Yes) => {
-                            self.leave_nothing_out();
-                            schedule.order();
-                        }
-                    }
-                }
-                Step::Scan => match self.scan() {
-                    Ok(next) => {
-                        self.trouble = None;
-                        let took = now.elapsed();
-                        let (moved, settled) = (!next.same_as(&last), next.is_settled());
-                        last = Arc::new(next);
-                        schedule.scanned(Scanned { took, moved, settled }, Instant::now());
-                    }
-                    Err(error) => {
-                        self.cannot_look(&error);
-                        schedule.failed(Instant::now());
-                    }
-                },
-                Step::Hash => match self.hash(last.clone()) {
-                    Ok(Some(next)) => {
-                        state = next;
-                        schedule.hashed();
-                    }
-                    Ok(None) => schedule.changed_meanwhile(Instant::now()),
-                    Err(error) => {
-                        self.cannot_look(&error);
-                        schedule.failed(Instant::now());
-                    }
-                },
-                Step::Sign => {
-                    let is_other = self.sign(&mut state);
-                    schedule.signed(is_other, Instant::now());
-                }
-                Step::Publish { ends_order } => {
-                    let before = std::mem::replace(&mut published, state.manifest.generation());
-                    let changed = published != before;
-                    let is_heard = publish(News::State(state.clone()))
-                        && (!ends_order || publish(News::Looked { changed }));
-                    if !is_heard {
-                        return;
-                    }
-                    schedule.published(Instant::now());
-                }
-            }
-        }
+        let now = Instant::now();
+        self.threads = self.threads.saturating_sub(1).max(1);
+        let watch = Watch {
+            watcher: self,
+            state: first.clone(),
+            last: first.scan.clone(),
+            published: first.manifest.clone(),
+            outcome: Outcome::Same,
+            doubts: Doubts::new(intervals.rehash, now),
+            schedule: Schedule::new(intervals.scan, first.scan.is_settled(), now),
+        };
+        watch.run(orders, publish);
     }
 
-    /// What was left out is scanned and hashed again, and all warnings are repeated. A file that has kept its
-    /// size and its times keeps its hash.
+    /// Reads a chunk again, if it is time for one that is doubted. Returns it if it is no longer what was hashed.
+    fn settle_doubt(&mut self, state: &State, doubts: &mut Doubts) -> Option<ChunkId> {
+        let layout = state.manifest.layout();
+        let began = Instant::now();
+        let (number, cause) = doubts.next(layout.count(), began)?;
+        let chunk = layout.chunk(number)?;
+        let hashed = rehash(&state.scan, vec![chunk], &mut self.cache, 1, &|_| {});
+        let is_wrong = match hashed {
+            Ok(hashed) => hashed.iter().any(|(_, hash)| state.manifest.hash(chunk) != Some(hash)),
+            // The next scan sees what has become of the file.
+            Err(_) => false,
+        };
+        if cause == Cause::Doubted && !is_wrong {
+            self.report.info(format_args!(
+                "chunk {chunk} was reported as wrong; it was read again and is right"
+            ));
+        }
+        self.rewritten += u64::from(cause == Cause::Patrol && is_wrong);
+        let now = Instant::now();
+        let took = now.saturating_duration_since(began);
+        if let Some(took) = doubts.ended((number, cause), took, layout.count(), now) {
+            let what = match std::mem::take(&mut self.rewritten) {
+                0 => "nothing has changed".to_owned(),
+                n => format!("{} had changed", quantity(n, "chunk")),
+            };
+            self.report.notice(format_args!(
+                "rehash finished: read {} in {} s: {what}",
+                bytes(layout.image_bytes()),
+                took.as_secs(),
+            ));
+        }
+        is_wrong.then_some(chunk)
+    }
+
+    /// Hashes all files that lie in a chunk, from which the cache knows what they are, though their times say nothing.
+    fn hash_files_of(&mut self, state: &State, chunk: ChunkId) {
+        let (listing, layout) = (state.manifest.listing(), state.manifest.layout());
+        let mut chunks = ChunkSet::empty(layout);
+        let mut first = None;
+        let mut files = 0u64;
+        for segment in listing.segments(layout.range(chunk)) {
+            first.get_or_insert_with(|| state.scan.file_path(segment.entry));
+            files += 1;
+            let range = listing.image_start(segment.entry)..listing.image_start(segment.entry + 1);
+            for chunk in layout.covering(range) {
+                chunks.insert(chunk);
+            }
+        }
+        let first = shown(first.unwrap_or_default().as_os_str().as_bytes());
+        let more = match files {
+            0 | 1 => String::new(),
+            n => format!(" or {}", quantity(n - 1, "other file")),
+        };
+        self.report.warning(format_args!(
+            "{first}{more} has other contents than were hashed and kept its times: a program \
+             writes to it through a memory mapping; replace served files by renaming new ones"
+        ));
+        // What cannot be read is tried again with the next scan.
+        let _ =
+            rehash(&state.scan, chunks.iter().collect(), &mut self.cache, self.threads, &|_| {});
+    }
+
+    /// What was left out is scanned and hashed again, and all warnings are repeated.
     fn leave_nothing_out(&mut self) {
         self.options.restless.clear();
         self.failures.clear();
@@ -212,7 +261,6 @@ impl Watcher {
 
     /// The state that a scan saw, or None if the tree is no longer like that.
     fn hash(&mut self, scan: Arc<Scan>) -> Result<Option<State>, Error> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         let pace = Mutex::new(Pace::new(&self.report, Instant::now()));
         let (report, started) = (self.report, Instant::now());
         let progress = |Progress { hashed_bytes, total_bytes }: Progress| {
@@ -227,7 +275,7 @@ impl Watcher {
                 ));
             }
         };
-        let result = hash(&scan, &mut self.cache, threads, &progress);
+        let result = hash(&scan, &mut self.cache, self.threads, &progress);
         self.report.end_progress();
         match result {
             Ok(manifest) => {
@@ -260,26 +308,118 @@ impl Watcher {
     }
 }
 
-enum Asked {
-    Yes,
-    No,
+/// A watcher at work.
+struct Watch {
+    watcher: Watcher,
+    /// The state that was hashed last.
+    state: State,
+    /// What the last scan saw.
+    last: Arc<Scan>,
+    published: Arc<Manifest>,
+    /// What has come of the present order so far.
+    outcome: Outcome,
+    doubts: Doubts,
+    schedule: Schedule,
 }
 
-/// The server is gone.
-struct NobodyAsks;
-
-/// Waits for so long, or for ever, or until it is asked for; orders that come together are one.
-fn wait_for_order(orders: &Receiver<()>, most: Option<Duration>) -> Result<Asked, NobodyAsks> {
-    let asked = match most {
-        Some(most) => orders.recv_timeout(most),
-        None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-    };
-    match asked {
-        Ok(()) => {
-            while orders.try_recv().is_ok() {}
-            Ok(Asked::Yes)
+impl Watch {
+    fn run(mut self, orders: &Told, mut publish: impl FnMut(News) -> bool) {
+        loop {
+            let now = Instant::now();
+            match self.schedule.step(now) {
+                Step::Wait(until) => match self.wait(until, orders, now) {
+                    Ok(()) => {}
+                    Err(NobodyAsks) => return,
+                },
+                Step::Scan => self.scan(now),
+                Step::Hash => self.hash(),
+                Step::Sign => {
+                    let is_other = self.watcher.sign(&mut self.state);
+                    self.schedule.signed(is_other, Instant::now());
+                }
+                Step::Publish { done } => {
+                    if !self.news(done).into_iter().all(&mut publish) {
+                        return;
+                    }
+                    self.schedule.published(Instant::now());
+                }
+                Step::Forget => {
+                    self.watcher.cache = Cache::default();
+                    self.schedule.forgotten();
+                }
+            }
         }
-        Err(RecvTimeoutError::Timeout) => Ok(Asked::No),
-        Err(RecvTimeoutError::Disconnected) => Err(NobodyAsks),
+    }
+
+    /// Reads what is doubted, or waits until something is to be done.
+    fn wait(
+        &mut self,
+        until: Option<Instant>,
+        orders: &Told,
+        now: Instant,
+    ) -> Result<(), NobodyAsks> {
+        if let Some(wrong) = self.watcher.settle_doubt(&self.state, &mut self.doubts) {
+            self.watcher.hash_files_of(&self.state, wrong);
+            self.schedule.distrust();
+            return Ok(());
+        }
+        let doubted = self.doubts.deadline(self.state.manifest.layout().count());
+        let until = [until, doubted].into_iter().flatten().min();
+        let most = until.map(|until| until.saturating_duration_since(now));
+        if orders.wait(most, |host, chunk| self.doubts.doubt(host, chunk))? == Asked::Look {
+            self.watcher.leave_nothing_out();
+            self.outcome = Outcome::Same;
+            self.schedule.order();
+        }
+        Ok(())
+    }
+
+    fn scan(&mut self, began: Instant) {
+        match self.watcher.scan() {
+            Ok(next) => {
+                self.watcher.trouble = None;
+                let (moved, settled) = (!next.same_as(&self.last), next.is_settled());
+                self.last = Arc::new(next);
+                let scanned = Scanned { took: began.elapsed(), moved, settled };
+                self.schedule.scanned(scanned, Instant::now());
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn hash(&mut self) {
+        match self.watcher.hash(self.last.clone()) {
+            Ok(Some(next)) => {
+                self.state = next;
+                self.schedule.hashed();
+            }
+            Ok(None) => self.schedule.changed_meanwhile(Instant::now()),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        self.watcher.cannot_look(error);
+        self.outcome = Outcome::Failed;
+        self.schedule.failed(Instant::now());
+    }
+
+    /// What there is to be told once so much of an order is done.
+    fn news(&mut self, done: Done) -> Vec<News> {
+        let before = std::mem::replace(&mut self.published, self.state.manifest.clone());
+        let mut change = Change::default();
+        if before.generation() != self.published.generation() {
+            change = Change::between(&before, &self.published);
+            if self.outcome == Outcome::Same {
+                self.outcome = Outcome::Changed;
+            }
+        }
+        let mut news = vec![News::State(self.state.clone(), change)];
+        match done {
+            Done::Nothing => {}
+            Done::Scan => news.push(News::Looked),
+            Done::Order => news.push(News::Hashed(self.outcome)),
+        }
+        news
     }
 }

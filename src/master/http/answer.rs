@@ -186,7 +186,7 @@ impl Site {
         let kind = content_type(path.as_ref().map(TreePath::name).unwrap_or_default());
         let (length, shown) = (rest.end - rest.start, rest.clone());
         let (shared, tree) = (self.shared.clone(), tree.clone());
-        let source = Source::File(FilePart { shared, conn, tree, entry, rest });
+        let source = Source::File(FilePart { shared, conn, tree, entry, rest, proof: None });
         let reply = Reply { source, ..Reply::empty(code) }
             .with(CONTENT_TYPE, kind)
             .with(CONTENT_LENGTH, &length.to_string())

@@ -2,7 +2,8 @@
 //! step out.
 //!
 //! A change is hashed when two scans in a row agree on it, so that a file that is being written is not hashed
-//! over and over. After an order every scan is hashed.
+//! over and over. After an order every scan is hashed: first with what is known of files that have kept their times,
+//! then without, since a write through a memory mapping changes no time at once.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,31 @@ pub(super) enum Step {
     Hash,
     /// Look whether the state has another signature; then comes [`Schedule::signed`].
     Sign,
-    /// Publish the state, then that an order is carried out, if one is; then comes [`Schedule::published`].
-    Publish { ends_order: bool },
+    /// Publish the state, then what is done of an order; then comes [`Schedule::published`].
+    Publish { done: Done },
+    /// Forget all hashes; then comes [`Schedule::forgotten`].
+    Forget,
+}
+
+/// What is done of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// There is none, or nothing of it.
+    Nothing,
+    /// What a scan can see is published.
+    Scan,
+    /// All of it.
+    Order,
+}
+
+/// How far an order to look at everything is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    No,
+    /// First what a scan can see, so that what was changed just before the order is served soon.
+    Scan,
+    /// Then all is hashed, whatever its times.
+    HashAll,
 }
 
 /// What a scan saw.
@@ -53,8 +77,7 @@ pub(super) struct Schedule {
     /// The same, longer where scans take long.
     pause: Option<Duration>,
     step: Step,
-    /// An order has not been carried out yet.
-    ordered: bool,
+    order: Order,
     /// The tree may differ from what was hashed last.
     stale: bool,
     /// What was hashed last was not settled.
@@ -72,7 +95,7 @@ impl Schedule {
             interval,
             pause: interval,
             step: Step::Scan,
-            ordered: false,
+            order: Order::No,
             stale: false,
             young: !settled,
             settled,
@@ -89,9 +112,20 @@ impl Schedule {
         }
     }
 
-    /// An order to rescan.
+    /// An order to look at everything.
     pub(super) fn order(&mut self) {
-        self.ordered = true;
+        self.order = Order::Scan;
+        self.step = Step::Scan;
+    }
+
+    /// A file is not what was hashed, whatever a scan says.
+    pub(super) fn distrust(&mut self) {
+        self.stale = true;
+        self.step = Step::Scan;
+    }
+
+    /// No hash is known any more.
+    pub(super) fn forgotten(&mut self) {
         self.step = Step::Scan;
     }
 
@@ -102,7 +136,7 @@ impl Schedule {
         self.stale |= scan.moved || (self.young && scan.settled);
         self.moves = if scan.moved { self.moves + 1 } else { 0 };
         let still_moves = scan.moved && self.moves < MAX_MOVES;
-        if self.ordered || (self.stale && !still_moves) {
+        if self.is_ordered() || (self.stale && !still_moves) {
             self.step = Step::Hash;
         } else if self.stale {
             self.wait(now);
@@ -114,7 +148,12 @@ impl Schedule {
     /// What the last scan saw is hashed.
     pub(super) fn hashed(&mut self) {
         self.rest();
-        self.step = Step::Publish { ends_order: self.ordered };
+        let done = match self.order {
+            Order::No => Done::Nothing,
+            Order::Scan => Done::Scan,
+            Order::HashAll => Done::Order,
+        };
+        self.step = Step::Publish { done };
     }
 
     /// A file was not what the last scan saw.
@@ -125,8 +164,9 @@ impl Schedule {
     /// The tree could not be scanned or hashed. What cannot be hashed is left alone until it changes, unless
     /// an order had it hashed, which ends with that.
     pub(super) fn failed(&mut self, now: Instant) {
-        if self.ordered {
-            self.step = Step::Publish { ends_order: true };
+        if self.is_ordered() {
+            self.order = Order::HashAll;
+            self.step = Step::Publish { done: Done::Order };
             return;
         }
         if self.step == Step::Hash {
@@ -137,15 +177,25 @@ impl Schedule {
 
     pub(super) fn signed(&mut self, is_other: bool, now: Instant) {
         if is_other {
-            self.step = Step::Publish { ends_order: false };
+            self.step = Step::Publish { done: Done::Nothing };
         } else {
             self.wait(now);
         }
     }
 
     pub(super) fn published(&mut self, now: Instant) {
-        self.ordered = false;
-        self.wait(now);
+        if self.order == Order::Scan {
+            self.order = Order::HashAll;
+            self.step = Step::Forget;
+        } else {
+            self.order = Order::No;
+            self.wait(now);
+        }
+    }
+
+    /// Whether an order is carried out.
+    pub(super) fn is_ordered(&self) -> bool {
+        self.order != Order::No
     }
 
     /// Nothing needs to be hashed until another scan says so.
@@ -240,11 +290,21 @@ mod tests {
             self.schedule.failed(self.now);
         }
 
-        /// Publishes as it is told to, and says whether an order is carried out with that.
-        fn publish(&mut self) -> bool {
-            let Step::Publish { ends_order } = self.step() else { panic!("{:?}", self.step()) };
+        /// Publishes as it is told to, and says what is done of an order with that.
+        fn publish(&mut self) -> Done {
+            let Step::Publish { done } = self.step() else { panic!("{:?}", self.step()) };
             self.schedule.published(self.now);
-            ends_order
+            done
+        }
+
+        /// Carries out the rest of an order, of which what a scan can see is hashed.
+        fn hash_all(&mut self) {
+            assert_eq!(self.publish(), Done::Scan);
+            assert_eq!(self.step(), Step::Forget);
+            self.schedule.forgotten();
+            assert_eq!(self.scan(false, true), Step::Hash);
+            self.hash();
+            assert_eq!(self.publish(), Done::Order);
         }
     }
 
@@ -265,7 +325,7 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        assert!(story.publish());
+        story.hash_all();
         assert_eq!(story.step(), Step::Wait(None));
     }
 
@@ -279,7 +339,7 @@ mod tests {
         assert_eq!(story.wait(), RETRY_AFTER);
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        assert!(!story.publish(), "nobody has ordered it");
+        assert_eq!(story.publish(), Done::Nothing, "nobody has ordered it");
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign);
     }
@@ -342,9 +402,34 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        assert!(story.publish());
+        story.hash_all();
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign);
+    }
+
+    #[test]
+    fn an_order_that_cannot_be_carried_out_as_a_whole_ends() {
+        let mut story = Story::settled();
+        story.schedule.order();
+        story.scan(false, true);
+        story.hash();
+        assert_eq!(story.publish(), Done::Scan);
+        story.schedule.forgotten();
+        story.failed();
+        assert_eq!(story.publish(), Done::Order);
+        assert_eq!(story.wait(), INTERVAL);
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_was_hashed_is_hashed_though_the_scan_is_the_same() {
+        for interval in [None, Some(INTERVAL)] {
+            let mut story = Story::new(interval, true);
+            story.schedule.distrust();
+            assert_eq!(story.scan(false, true), Step::Hash);
+            story.hash();
+            assert_eq!(story.publish(), Done::Nothing);
+            assert_eq!(story.step(), Step::Wait(interval.map(|interval| story.now + interval)));
+        }
     }
 
     #[test]
@@ -358,7 +443,7 @@ mod tests {
         }
         assert_eq!(story.scan(true, true), Step::Hash);
         story.hash();
-        assert!(story.publish());
+        story.hash_all();
     }
 
     #[test]
@@ -367,12 +452,12 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.step(), Step::Scan);
         story.failed();
-        assert!(story.publish());
+        assert_eq!(story.publish(), Done::Order);
         assert_eq!(story.wait(), INTERVAL);
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.failed();
-        assert!(story.publish());
+        assert_eq!(story.publish(), Done::Order);
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign, "there is no order any more");
     }
@@ -397,7 +482,7 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        assert!(story.publish());
+        story.hash_all();
         assert_eq!(story.wait(), INTERVAL);
     }
 
@@ -407,7 +492,7 @@ mod tests {
         story.wait();
         story.scan(false, true);
         story.sign(true);
-        assert!(!story.publish());
+        assert_eq!(story.publish(), Done::Nothing);
         assert_eq!(story.wait(), INTERVAL);
     }
 
