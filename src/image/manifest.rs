@@ -4,12 +4,14 @@
 //! **generation**, the name of one state of the served tree.
 //!
 //! [`entry`] is a file, directory or link, [`listing`] sorts entries and says where each file stands in the
-//! image, [`check`] that they form one tree, [`text`] parses and prints.
+//! image, [`check`] that they form one tree, [`text`] parses and prints; `make` is for those who have a tree.
 
 mod check;
 mod entry;
 mod error;
 mod listing;
+#[cfg(any(test, feature = "master", feature = "plain", feature = "simulator"))]
+mod make;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
@@ -34,15 +36,6 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Joins a listing and the hashes of its chunks, in the order of the chunks.
-    pub(crate) fn new(listing: Listing, hashes: Vec<Hash>) -> Result<Manifest, Problem> {
-        if hashes.len() != listing.layout().count() as usize {
-            return Err(Problem::HashCount);
-        }
-        let text = text::print(&listing, &hashes);
-        Ok(Manifest::of(listing.with_text(text), hashes))
-    }
-
     fn of(listing: Listing, hashes: Vec<Hash>) -> Manifest {
         let generation = blake3::hash(listing.text());
         Manifest { listing, hashes: hashes.into(), generation }
@@ -50,7 +43,7 @@ impl Manifest {
 
     /// Parses a manifest's text.
     ///
-    /// Only the text that [`Manifest::new`] would print is accepted (the canonical form): one state of
+    /// Only the text that `Manifest::new` would print is accepted (the canonical form): one state of
     /// a tree has one text and so one generation.
     pub fn parse(text: impl Into<Arc<[u8]>>) -> Result<Manifest, ManifestError> {
         let (listing, hashes) = text::parse(text.into())?;

@@ -39,6 +39,11 @@ impl ServedFiles {
         self.open.clear();
     }
 
+    /// How many files are served.
+    pub(super) fn count(&self) -> u64 {
+        self.states.front().map_or(0, |(_, scan)| scan.counts().files)
+    }
+
     /// What was hashed for a published state; None if it is one of long ago.
     pub(super) fn scan_of(&self, tree: &Arc<Tree>) -> Option<Arc<Scan>> {
         let state = self.states.iter().find(|(published, _)| Arc::ptr_eq(published, tree));

@@ -25,9 +25,9 @@ use walk::Walk;
 
 /// A file that changed this shortly before a scan may change again without a trace, if its file
 /// system counts in whole seconds (FAT: in two).
-const COARSE_SETTLING_NS: i128 = 2_000_000_000;
+const COARSE_SETTLING_NS: i64 = 2_000_000_000;
 /// The same for all others: the kernel's clock for files has ticks of at most 10 ms.
-const FINE_SETTLING_NS: i128 = 100_000_000;
+const FINE_SETTLING_NS: i64 = 100_000_000;
 
 /// What to scan and what to record.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,7 @@ pub struct Scan {
     serves_one_file: bool,
     warnings: Vec<Warning>,
     counts: Counts,
-    scanned_ns: i128,
+    scanned_ns: i64,
 }
 
 /// What tells a file, in one state, from all others and from itself after a change.
@@ -66,9 +66,9 @@ pub struct Identity {
     /// Size in bytes.
     pub(crate) bytes: u64,
     /// Time of the last change of the content, in nanoseconds since 1970.
-    pub(crate) mtime_ns: i128,
+    pub(crate) mtime_ns: i64,
     /// Time of the last change of content or attributes, in nanoseconds since 1970.
-    pub(crate) ctime_ns: i128,
+    pub(crate) ctime_ns: i64,
 }
 
 /// How much of what was met.
@@ -274,12 +274,14 @@ fn below(root: &Path, path: &TreePath) -> PathBuf {
     root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
-fn nanoseconds(secs: i64, nanos: i64) -> i128 {
-    i128::from(secs).saturating_mul(1_000_000_000).saturating_add(i128::from(nanos))
+/// Nanoseconds since 1970. Times beyond the years 1677 and 2262 count as those: where a file's own time is such, its
+/// ctime, which only the kernel sets, tells of changes.
+fn nanoseconds(secs: i64, nanos: i64) -> i64 {
+    secs.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-fn nanoseconds_of(time: SystemTime) -> i128 {
-    let signed = |nanos: u128| i128::try_from(nanos).unwrap_or(i128::MAX);
+fn nanoseconds_of(time: SystemTime) -> i64 {
+    let signed = |nanos: u128| i64::try_from(nanos).unwrap_or(i64::MAX);
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => signed(since.as_nanos()),
         Err(before) => signed(before.duration().as_nanos()).saturating_neg(),
@@ -288,7 +290,7 @@ fn nanoseconds_of(time: SystemTime) -> i128 {
 
 /// How long after its last change a file may change without a trace. Only the kernel sets a ctime,
 /// so one with a fraction of a second tells how fine the file system counts.
-fn settling_ns(ctime_ns: i128) -> i128 {
+fn settling_ns(ctime_ns: i64) -> i64 {
     match ctime_ns % 1_000_000_000 {
         0 => COARSE_SETTLING_NS,
         _ => FINE_SETTLING_NS,

@@ -18,7 +18,6 @@ use crate::engine::{Action, Engine, Event};
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
 use crate::serve::server;
-use crate::serve::session::Host as _;
 use crate::units::{bytes, quantity};
 
 /// Bytes read from a socket at a time.
@@ -182,7 +181,7 @@ impl Shared {
     pub(super) fn status(&self) -> String {
         let engine = self.engine.borrow();
         let hub = engine.hub();
-        let files = quantity(hub.tree().manifest().listing().file_count() as u64, "file");
+        let files = quantity(self.files.borrow().count(), "file");
         let (size, nodes) =
             (bytes(hub.layout().image_bytes()), quantity(hub.members().serving() as u64, "node"));
         format!("serving {files}, {size}; {nodes} serving others")

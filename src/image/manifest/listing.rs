@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::check::TreeCheck;
 use super::entry::{Content, Entry};
 use super::error::Problem;
-use super::text::{self, parse_entry, print_entry};
+use super::text::parse_entry;
 use crate::image::chunks::Layout;
 use crate::image::path::{TreePath, compare, unescape};
 
@@ -30,7 +30,7 @@ pub struct Segment {
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The manifest's text, with or without the hashes at its end.
-    text: Arc<[u8]>,
+    pub(super) text: Arc<[u8]>,
     /// For each entry where its path begins in the text.
     paths: Arc<[u32]>,
     /// For each entry the index after the last entry below it.
@@ -38,45 +38,13 @@ pub struct Listing {
     /// The indices of the files that are not empty, in image order, and where each begins in the image.
     files: Arc<[u32]>,
     starts: Arc<[u64]>,
-    /// How many entries are files, with the empty ones.
-    file_count: usize,
     layout: Layout,
 }
 
 impl Listing {
-    /// Sorts entries, lays their files end to end and chooses the size of chunks.
-    #[cfg(any(test, feature = "master", feature = "plain", feature = "simulator"))]
-    pub(crate) fn new(mut entries: Vec<Entry>) -> Result<Listing, Problem> {
-        entries.sort_by(|a, b| a.path.cmp(&b.path));
-        let sizes = entries.iter().map(|entry| match entry.content {
-            Content::File { bytes, .. } => bytes,
-            _ => 0,
-        });
-        let image_bytes = sizes.fold(0, u64::saturating_add);
-        let chunk_bytes = Layout::for_image(image_bytes).chunk_bytes();
-        let mut builder = Builder::with_capacity(entries.len());
-        let mut text = text::heading(chunk_bytes);
-        for entry in entries {
-            let path_at = print_entry(&mut text, &entry);
-            builder.add(entry, path_at)?;
-        }
-        builder.finish(text.into_bytes().into(), chunk_bytes)
-    }
-
-    /// All entries in order; the root is the first.
-    pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = Entry> + '_ {
-        (0..self.len()).filter_map(|index| self.entry(index))
-    }
-
     /// How many entries there are.
     pub(crate) fn len(&self) -> usize {
         self.paths.len()
-    }
-
-    /// How many of them are files.
-    #[cfg(feature = "master")]
-    pub(crate) fn file_count(&self) -> usize {
-        self.file_count
     }
 
     pub(crate) fn entry(&self, index: usize) -> Option<Entry> {
@@ -146,11 +114,6 @@ impl Listing {
         &self.text
     }
 
-    /// The same listing in a text that begins like its own.
-    pub(super) fn with_text(self, text: Arc<[u8]>) -> Listing {
-        Listing { text, ..self }
-    }
-
     /// The line of an entry, without its end.
     fn line(&self, index: usize) -> Option<&[u8]> {
         let (before, after) = self.text.split_at_checked(*self.paths.get(index)? as usize)?;
@@ -202,7 +165,6 @@ pub(super) struct Builder {
     files: Vec<u32>,
     starts: Vec<u64>,
     image_bytes: u64,
-    file_count: usize,
 }
 
 impl Builder {
@@ -214,7 +176,6 @@ impl Builder {
             files: Vec::new(),
             starts: Vec::new(),
             image_bytes: 0,
-            file_count: 0,
         }
     }
 
@@ -222,7 +183,6 @@ impl Builder {
     pub(super) fn add(&mut self, entry: Entry, path_at: usize) -> Result<(), Problem> {
         let index = self.paths.len() as u32;
         if let Content::File { bytes, .. } = entry.content {
-            self.file_count += 1;
             if bytes > 0 {
                 self.files.push(index);
                 self.starts.push(self.image_bytes);
@@ -242,7 +202,6 @@ impl Builder {
             paths: self.paths.into(),
             files: self.files.into(),
             starts: self.starts.into(),
-            file_count: self.file_count,
         })
     }
 }

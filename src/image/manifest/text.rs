@@ -1,17 +1,14 @@
-//! The text of a manifest: its only parser and its only printer. `docs/protocol.md` describes it.
+//! The text of a manifest: its only parser, and the printer of its lines. `docs/protocol.md` describes it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use blake3::{Hash, OUT_LEN};
+use blake3::Hash;
 
 use super::entry::{Content, Entry, Mtime, Owner};
 use super::error::{HEADING, ManifestError, Problem};
 use super::listing::{Builder, Listing};
 use crate::image::path::{TreePath, escape, unescape};
-
-/// Bytes of the line of a hash.
-const HASH_LINE_BYTES: usize = "hash \n".len() + 2 * OUT_LEN;
 
 /// Shortest line of an entry, in bytes.
 const MIN_ENTRY_BYTES: usize = "d 0755 - - 0.000000000 .\n".len();
@@ -87,25 +84,6 @@ impl Parser {
         }
         if printed == line { Ok(()) } else { Err(Problem::NotCanonical) }
     }
-}
-
-/// The text of a listing and the hashes of its chunks.
-pub(super) fn print(listing: &Listing, hashes: &[Hash]) -> Arc<[u8]> {
-    let own = listing.own_text();
-    let mut text = Vec::with_capacity(own.len() + 1 + hashes.len() * HASH_LINE_BYTES);
-    text.extend_from_slice(own);
-    text.push(b'\n');
-    for hash in hashes {
-        for part in ["hash ", &hash.to_hex(), "\n"] {
-            text.extend_from_slice(part.as_bytes());
-        }
-    }
-    text.into()
-}
-
-/// The lines before the first entry.
-pub(super) fn heading(chunk_bytes: u64) -> String {
-    format!("{HEADING}\nchunk {chunk_bytes}\n")
 }
 
 /// Adds the line of an entry to a text, and says where its path begins in it.
