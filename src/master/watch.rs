@@ -214,7 +214,7 @@ impl Watcher {
         let first = shown(first.unwrap_or_default().as_os_str().as_bytes());
         let more = match files {
             0 | 1 => String::new(),
-            n => format!(" or {}", quantity(n - 1, "other file")),
+            n => format!(" (or one of {})", quantity(n - 1, "other file")),
         };
         self.report.warning(format_args!(
             "{first}{more} has other contents than were hashed and kept its times: a program \

@@ -205,3 +205,24 @@ impl Builder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::manifest::tests::entry;
+
+    #[test]
+    fn an_entry_costs_few_bytes_besides_its_line() {
+        let file = |n| {
+            let content = Content::File { bytes: n % 2, image_offset: 0 };
+            entry(&format!("{n:04}"), content)
+        };
+        let root = entry(".", Content::Directory);
+        let listing = Listing::new([root].into_iter().chain((0..1000).map(file)).collect());
+        let Listing { text, paths, ends, files, starts, layout: _ } = listing.unwrap();
+        let lines: usize = text.split(|&b| b == b'\n').skip(2).map(<[u8]>::len).sum();
+        assert!(text.len() <= lines + 1001 + 40);
+        assert_eq!(size_of_val(&*paths) + size_of_val(&*ends), 1001 * 8);
+        assert_eq!(size_of_val(&*files) + size_of_val(&*starts), 500 * 12);
+    }
+}
