@@ -108,7 +108,7 @@ pub(crate) fn rehash(
 }
 
 /// The key of a chunk in the cache; None if a file in it is too fresh to be cached.
-fn key(scan: &Scan, chunk: ChunkId) -> Option<ChunkKey> {
+pub(super) fn key(scan: &Scan, chunk: ChunkId) -> Option<ChunkKey> {
     let range = scan.listing().layout().range(chunk);
     let chunk_bytes = range.end.saturating_sub(range.start);
     let part = |segment: Segment| {

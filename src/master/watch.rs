@@ -423,3 +423,76 @@ impl Watch {
         news
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt as _;
+
+    use super::super::hash::key;
+    use super::super::scan::tests::TempDir;
+    use super::*;
+    use crate::process::log::Logging;
+
+    /// A watcher of one file, `a`, of three chunks, and the state that it has found.
+    fn watcher(dir: &TempDir) -> (Watcher, State) {
+        dir.write("a", &[7; 3 << 16]);
+        let report = Reporter::new(Logging::default());
+        let mut watcher = Watcher::new(dir.path().into(), ScanOptions::default(), None, report);
+        let mut first = watcher.first().unwrap();
+        Arc::get_mut(&mut first.scan).unwrap().settle();
+        (watcher, first)
+    }
+
+    /// Writes as a mapping does: afterwards the file's times are what they were, and the cache believes them.
+    fn rewrite(watcher: &mut Watcher, dir: &TempDir, state: &mut State, offset: u64) {
+        let path = dir.path().join("a");
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"other", offset).unwrap();
+        Arc::get_mut(&mut state.scan).unwrap().forget_times(&path);
+        let (scan, manifest) = (&state.scan, &state.manifest);
+        let hashes = manifest.layout().iter().map(|chunk| (chunk, *manifest.hash(chunk).unwrap()));
+        let known = hashes.filter_map(|(chunk, hash)| Some((key(scan, chunk)?, hash)));
+        watcher.cache.extend(known);
+    }
+
+    fn doubted(chunk: u32) -> Doubts {
+        let mut doubts = Doubts::new(None, Instant::now());
+        doubts.doubt([10, 0, 0, 1].into(), chunk);
+        doubts
+    }
+
+    #[test]
+    fn a_chunk_that_is_right_is_read_and_nothing_follows_from_a_doubt() {
+        let dir = TempDir::new();
+        let (mut watcher, state) = watcher(&dir);
+        assert_eq!(watcher.settle_doubt(&state, &mut doubted(1)), None);
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_was_hashed_is_found_and_hashed_though_no_time_says_so() {
+        let dir = TempDir::new();
+        let (mut watcher, mut state) = watcher(&dir);
+        rewrite(&mut watcher, &dir, &mut state, 5);
+        rewrite(&mut watcher, &dir, &mut state, 2 << 16);
+        let same = watcher.hash(state.scan.clone()).unwrap().unwrap();
+        assert_eq!(same.manifest.generation(), state.manifest.generation(), "a scan sees nothing");
+        let wrong = watcher.settle_doubt(&state, &mut doubted(2)).unwrap();
+        watcher.hash_files_of(&state, wrong);
+        let new = watcher.hash(state.scan.clone()).unwrap().unwrap();
+        let changed = |chunk: &ChunkId| new.manifest.hash(*chunk) != state.manifest.hash(*chunk);
+        let changed: Vec<u32> =
+            state.manifest.layout().iter().filter(changed).map(ChunkId::get).collect();
+        assert_eq!(changed, [0, 2], "also the chunk that nobody has doubted");
+    }
+
+    #[test]
+    fn without_what_is_known_of_files_everything_is_found() {
+        let dir = TempDir::new();
+        let (mut watcher, mut state) = watcher(&dir);
+        rewrite(&mut watcher, &dir, &mut state, 5);
+        watcher.cache = Cache::default();
+        let new = watcher.hash(state.scan.clone()).unwrap().unwrap();
+        assert_ne!(new.manifest.generation(), state.manifest.generation());
+    }
+}

@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn an_entry_costs_few_bytes_besides_its_line() {
-        let file = |n| {
+        let file = |n: u64| {
             let content = Content::File { bytes: n % 2, image_offset: 0 };
             entry(&format!("{n:04}"), content)
         };
