@@ -205,6 +205,7 @@ async fn hear(shared: Rc<Shared>, mut news: mpsc::UnboundedReceiver<News>) {
     while let Some(news) = news.recv().await {
         match news {
             News::State(state, change) => publish(&shared, state, change),
+            News::Rewritten(scan, files) => shared.files.borrow_mut().distrust(scan, files),
             News::Looked => {
                 let tree = shared.engine.borrow().hub().tree().clone();
                 let image_bytes = bytes(tree.manifest().layout().image_bytes());

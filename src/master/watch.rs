@@ -1,10 +1,13 @@
 //! Watches the served tree: scans it, hashes what is new, and publishes each new state. [`schedule`] decides when,
-//! [`doubts`] what is read again although a scan sees no change.
+//! [`doubts`] what is read again although a scan sees no change; [`work`] does it.
 
 mod doubts;
 mod orders;
 mod schedule;
+mod work;
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -22,10 +25,9 @@ use crate::image::manifest::Manifest;
 use crate::image::path::shown;
 use crate::process::report::{Pace, Reporter};
 use crate::units::{bytes, quantity, rate};
-use doubts::{Cause, Doubts};
-use orders::{Asked, NobodyAsks};
 pub(super) use orders::{Orders, Told, orders};
-use schedule::{Done, Failures, RETRY_AFTER, Scanned, Schedule, Step};
+use schedule::{Failures, RETRY_AFTER};
+use work::Watch;
 
 /// A state of the tree that can be served.
 #[derive(Clone, Debug)]
@@ -40,9 +42,11 @@ pub(super) struct State {
 pub(super) enum News {
     /// Another state, and what is different in it.
     State(State, Change),
-    /// It has looked at the tree, as it was asked to. Next it hashes all of it.
+    /// These files of the scan are not what was hashed. They are hashed again, and then comes another state.
+    Rewritten(Arc<Scan>, BTreeSet<usize>),
+    /// It has looked at the tree, as it was asked to. Next it reads all of it.
     Looked,
-    /// It has hashed everything, as it was asked to.
+    /// It has read everything, as it was asked to.
     Hashed(Outcome),
 }
 
@@ -73,8 +77,6 @@ pub(super) struct Watcher {
     trouble: Option<String>,
     /// So many threads hash. Once clients are served, one processor is left to those.
     threads: usize,
-    /// Chunks that `--rehash` has found to be others since it began with the first one.
-    rewritten: u64,
 }
 
 /// How often what is looked at.
@@ -114,7 +116,6 @@ impl Watcher {
             failures: Failures::default(),
             trouble: None,
             threads: thread::available_parallelism().map_or(1, usize::from),
-            rewritten: 0,
         }
     }
 
@@ -149,70 +150,56 @@ impl Watcher {
         orders: &Told,
         publish: impl FnMut(News) -> bool,
     ) {
-        let now = Instant::now();
         self.threads = self.threads.saturating_sub(1).max(1);
-        let watch = Watch {
-            watcher: self,
-            state: first.clone(),
-            last: first.scan.clone(),
-            published: first.manifest.clone(),
-            outcome: Outcome::Same,
-            doubts: Doubts::new(intervals.rehash, now),
-            schedule: Schedule::new(intervals.scan, first.scan.is_settled(), now),
-        };
-        watch.run(orders, publish);
+        Watch::new(self, first, intervals, Instant::now()).run(orders, publish);
     }
 
-    /// Reads a chunk again, if it is time for one that is doubted. Returns it if it is no longer what was hashed.
-    fn settle_doubt(&mut self, state: &State, doubts: &mut Doubts) -> Option<ChunkId> {
+    /// Reads chunks whatever the cache says of them.
+    fn read_again(&mut self, state: &State, chunks: Range<u32>) -> ReadAgain {
         let layout = state.manifest.layout();
-        let began = Instant::now();
-        let (number, cause) = doubts.next(layout.count(), began)?;
-        let chunk = layout.chunk(number)?;
-        let hashed = rehash(&state.scan, vec![chunk], &mut self.cache, 1, &|_| {});
-        let is_wrong = match hashed {
-            Ok(hashed) => hashed.iter().any(|(_, hash)| state.manifest.hash(chunk) != Some(hash)),
-            // The next scan sees what has become of the file.
-            Err(_) => false,
+        let chunks: Vec<_> = chunks.filter_map(|number| layout.chunk(number)).collect();
+        let hashed = rehash(&state.scan, chunks.clone(), &mut self.cache, self.threads, &|_| {});
+        let mut found = ReadAgain::default();
+        // One that cannot be read says nothing of the others.
+        let each = |chunk: &ChunkId| rehash(&state.scan, vec![*chunk], &mut self.cache, 1, &|_| {});
+        let hashed = match hashed {
+            Ok(hashed) => vec![Ok(hashed)],
+            Err(error) if chunks.len() < 2 => vec![Err(error)],
+            Err(_) => chunks.iter().map(each).collect(),
         };
-        if cause == Cause::Doubted && !is_wrong {
-            self.report.info(format_args!(
-                "chunk {chunk} was reported as wrong; it was read again and is right"
-            ));
+        for hashed in hashed {
+            match hashed {
+                Ok(hashed) => {
+                    let wrong = hashed
+                        .into_iter()
+                        .filter(|(chunk, hash)| state.manifest.hash(*chunk) != Some(hash));
+                    found.wrong.extend(wrong.map(|(chunk, _)| chunk));
+                }
+                Err(error) => found.unread = Some(error),
+            }
         }
-        self.rewritten += u64::from(cause == Cause::Patrol && is_wrong);
-        let now = Instant::now();
-        let took = now.saturating_duration_since(began);
-        if let Some(took) = doubts.ended((number, cause), took, layout.count(), now) {
-            let what = match std::mem::take(&mut self.rewritten) {
-                0 => "nothing has changed".to_owned(),
-                n => format!("{} had changed", quantity(n, "chunk")),
-            };
-            self.report.notice(format_args!(
-                "rehash finished: read {} in {} s: {what}",
-                bytes(layout.image_bytes()),
-                took.as_secs(),
-            ));
-        }
-        is_wrong.then_some(chunk)
+        found
     }
 
-    /// Hashes all files that lie in a chunk, from which the cache knows what they are, though their times say nothing.
-    fn hash_files_of(&mut self, state: &State, chunk: ChunkId) {
+    /// Hashes whole files, from which the cache knows what they are, though their times say nothing.
+    fn hash_files(&mut self, state: &State, files: &BTreeSet<usize>) {
         let (listing, layout) = (state.manifest.listing(), state.manifest.layout());
         let mut chunks = ChunkSet::empty(layout);
-        let mut first = None;
-        let mut files = 0u64;
-        for segment in listing.segments(layout.range(chunk)) {
-            first.get_or_insert_with(|| state.scan.file_path(segment.entry));
-            files += 1;
-            let range = listing.image_start(segment.entry)..listing.image_start(segment.entry + 1);
+        for &file in files {
+            let range = listing.image_start(file)..listing.image_start(file + 1);
             for chunk in layout.covering(range) {
                 chunks.insert(chunk);
             }
         }
-        let first = shown(first.unwrap_or_default().as_os_str().as_bytes());
-        let more = match files {
+        // What cannot be read is tried again with the next scan.
+        let _ =
+            rehash(&state.scan, chunks.iter().collect(), &mut self.cache, self.threads, &|_| {});
+    }
+
+    fn tell_of_rewritten(&self, state: &State, files: &BTreeSet<usize>) {
+        let first = files.first().map(|file| state.scan.file_path(*file)).unwrap_or_default();
+        let first = shown(first.as_os_str().as_bytes());
+        let more = match files.len() as u64 {
             0 | 1 => String::new(),
             n => format!(" (or one of {})", quantity(n - 1, "other file")),
         };
@@ -220,9 +207,6 @@ impl Watcher {
             "{first}{more} has other contents than were hashed and kept its times: a program \
              writes to it through a memory mapping; replace served files by renaming new ones"
         ));
-        // What cannot be read is tried again with the next scan.
-        let _ =
-            rehash(&state.scan, chunks.iter().collect(), &mut self.cache, self.threads, &|_| {});
     }
 
     /// What was left out is scanned and hashed again, and all warnings are repeated.
@@ -308,120 +292,13 @@ impl Watcher {
     }
 }
 
-/// A watcher at work.
-struct Watch {
-    watcher: Watcher,
-    /// The state that was hashed last.
-    state: State,
-    /// What the last scan saw.
-    last: Arc<Scan>,
-    published: Arc<Manifest>,
-    /// What has come of the present order so far.
-    outcome: Outcome,
-    doubts: Doubts,
-    schedule: Schedule,
-}
-
-impl Watch {
-    fn run(mut self, orders: &Told, mut publish: impl FnMut(News) -> bool) {
-        loop {
-            let now = Instant::now();
-            match self.schedule.step(now) {
-                Step::Wait(until) => match self.wait(until, orders, now) {
-                    Ok(()) => {}
-                    Err(NobodyAsks) => return,
-                },
-                Step::Scan => self.scan(now),
-                Step::Hash => self.hash(),
-                Step::Sign => {
-                    let is_other = self.watcher.sign(&mut self.state);
-                    self.schedule.signed(is_other, Instant::now());
-                }
-                Step::Publish { done } => {
-                    if !self.news(done).into_iter().all(&mut publish) {
-                        return;
-                    }
-                    self.schedule.published(Instant::now());
-                }
-                Step::Forget => {
-                    self.watcher.cache = Cache::default();
-                    self.schedule.forgotten();
-                }
-            }
-        }
-    }
-
-    /// Reads what is doubted, or waits until something is to be done.
-    fn wait(
-        &mut self,
-        until: Option<Instant>,
-        orders: &Told,
-        now: Instant,
-    ) -> Result<(), NobodyAsks> {
-        if let Some(wrong) = self.watcher.settle_doubt(&self.state, &mut self.doubts) {
-            self.watcher.hash_files_of(&self.state, wrong);
-            self.schedule.distrust();
-            return Ok(());
-        }
-        let doubted = self.doubts.deadline(self.state.manifest.layout().count());
-        let until = [until, doubted].into_iter().flatten().min();
-        let most = until.map(|until| until.saturating_duration_since(now));
-        if orders.wait(most, |host, chunk| self.doubts.doubt(host, chunk))? == Asked::Look {
-            self.watcher.leave_nothing_out();
-            self.outcome = Outcome::Same;
-            self.schedule.order();
-        }
-        Ok(())
-    }
-
-    fn scan(&mut self, began: Instant) {
-        match self.watcher.scan() {
-            Ok(next) => {
-                self.watcher.trouble = None;
-                let (moved, settled) = (!next.same_as(&self.last), next.is_settled());
-                self.last = Arc::new(next);
-                let scanned = Scanned { took: began.elapsed(), moved, settled };
-                self.schedule.scanned(scanned, Instant::now());
-            }
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn hash(&mut self) {
-        match self.watcher.hash(self.last.clone()) {
-            Ok(Some(next)) => {
-                self.state = next;
-                self.schedule.hashed();
-            }
-            Ok(None) => self.schedule.changed_meanwhile(Instant::now()),
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn failed(&mut self, error: &Error) {
-        self.watcher.cannot_look(error);
-        self.outcome = Outcome::Failed;
-        self.schedule.failed(Instant::now());
-    }
-
-    /// What there is to be told once so much of an order is done.
-    fn news(&mut self, done: Done) -> Vec<News> {
-        let before = std::mem::replace(&mut self.published, self.state.manifest.clone());
-        let mut change = Change::default();
-        if before.generation() != self.published.generation() {
-            change = Change::between(&before, &self.published);
-            if self.outcome == Outcome::Same {
-                self.outcome = Outcome::Changed;
-            }
-        }
-        let mut news = vec![News::State(self.state.clone(), change)];
-        match done {
-            Done::Nothing => {}
-            Done::Scan => news.push(News::Looked),
-            Done::Order => news.push(News::Hashed(self.outcome)),
-        }
-        news
-    }
+/// What came of reading chunks again.
+#[derive(Debug, Default)]
+struct ReadAgain {
+    /// They are not what was hashed.
+    wrong: Vec<ChunkId>,
+    /// Why one could not be read.
+    unread: Option<HashError>,
 }
 
 #[cfg(test)]
@@ -456,17 +333,12 @@ mod tests {
         watcher.cache.extend(known);
     }
 
-    fn doubted(chunk: u32) -> Doubts {
-        let mut doubts = Doubts::new(None, Instant::now());
-        doubts.doubt([10, 0, 0, 1].into(), chunk);
-        doubts
-    }
-
     #[test]
-    fn a_chunk_that_is_right_is_read_and_nothing_follows_from_a_doubt() {
+    fn a_chunk_that_is_right_is_read_and_nothing_follows() {
         let dir = TempDir::new();
         let (mut watcher, state) = watcher(&dir);
-        assert_eq!(watcher.settle_doubt(&state, &mut doubted(1)), None);
+        let found = watcher.read_again(&state, 1..2);
+        assert!(found.wrong.is_empty() && found.unread.is_none());
     }
 
     #[test]
@@ -477,8 +349,9 @@ mod tests {
         rewrite(&mut watcher, &dir, &mut state, 2 << 16);
         let same = watcher.hash(state.scan.clone()).unwrap().unwrap();
         assert_eq!(same.manifest.generation(), state.manifest.generation(), "a scan sees nothing");
-        let wrong = watcher.settle_doubt(&state, &mut doubted(2)).unwrap();
-        watcher.hash_files_of(&state, wrong);
+        let found = watcher.read_again(&state, 2..3);
+        assert_eq!(found.wrong, [state.manifest.layout().chunk(2).unwrap()]);
+        watcher.hash_files(&state, &BTreeSet::from([1]));
         let new = watcher.hash(state.scan.clone()).unwrap().unwrap();
         let changed = |chunk: &ChunkId| new.manifest.hash(*chunk) != state.manifest.hash(*chunk);
         let changed: Vec<u32> =
@@ -487,12 +360,15 @@ mod tests {
     }
 
     #[test]
-    fn without_what_is_known_of_files_everything_is_found() {
+    fn a_chunk_that_cannot_be_read_hides_none_that_is_wrong() {
         let dir = TempDir::new();
+        dir.write("b", &[1; 1 << 16]);
         let (mut watcher, mut state) = watcher(&dir);
+        Arc::get_mut(&mut state.scan).unwrap().settle();
         rewrite(&mut watcher, &dir, &mut state, 5);
-        watcher.cache = Cache::default();
-        let new = watcher.hash(state.scan.clone()).unwrap().unwrap();
-        assert_ne!(new.manifest.generation(), state.manifest.generation());
+        fs::remove_file(dir.path().join("b")).unwrap();
+        let found = watcher.read_again(&state, 0..4);
+        assert_eq!(found.wrong, [state.manifest.layout().chunk(0).unwrap()]);
+        assert!(matches!(found.unread, Some(HashError::Changed { .. })));
     }
 }

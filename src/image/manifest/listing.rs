@@ -77,10 +77,14 @@ impl Listing {
 
     /// The index of the entry at `path`.
     pub(crate) fn find(&self, path: &TreePath) -> Option<usize> {
-        let at = self
-            .paths
-            .partition_point(|&at| compare(&plain(word(&self.text, at)), path.as_bytes()).is_lt());
+        let at = self.first_from(path);
         (*plain(self.path_word(at)?) == *path.as_bytes()).then_some(at)
+    }
+
+    /// The index of the first entry whose path is `path` or comes after it.
+    pub(crate) fn first_from(&self, path: &TreePath) -> usize {
+        self.paths
+            .partition_point(|&at| compare(&plain(word(&self.text, at)), path.as_bytes()).is_lt())
     }
 
     /// The index after the last entry below `index`; `index + 1` for files and links.

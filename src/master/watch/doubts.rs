@@ -1,12 +1,15 @@
 //! Which chunks are to be read again although no file's times have changed, and when: those that somebody says are
-//! wrong, and with `--rehash` all of them, one after another.
+//! wrong; after an order all of them, at once; and with `--rehash` all of them, slowly and over and over.
 //!
 //! Whoever says that a chunk is wrong is not believed; all that follows is that it is read. That must not cost much,
 //! whoever says it and however often: one chunk is read at a time, with pauses in which the rest of the machine has
 //! nine tenths of a processor, and the same chunk only after a pause that doubles each time.
+//!
+//! Between two chunks the tree is scanned as ever, so that a change is served soon though all takes hours.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use crate::limits::{MAX_DOUBTS, MAX_DOUBTS_OF_ONE};
@@ -25,7 +28,9 @@ const SHARE: u32 = 10;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cause {
     /// Somebody said that it is wrong.
-    Doubted,
+    Doubt,
+    /// Everything is, as somebody ordered.
+    Order,
     /// It is its turn.
     Patrol,
 }
@@ -36,8 +41,10 @@ pub(super) struct Doubts {
     waiting: HostQueue<u32>,
     /// Chunks that were read because somebody doubted them, and are not to be read again soon.
     read: BTreeMap<u32, Read>,
+    /// All of them are read now.
+    order: Option<Patrol>,
     patrol: Option<Patrol>,
-    /// Nothing is read before.
+    /// But for an order, nothing is read before.
     free_at: Instant,
 }
 
@@ -50,7 +57,7 @@ struct Read {
 /// The way through all chunks.
 #[derive(Debug)]
 struct Patrol {
-    /// How long it takes.
+    /// How long it takes, if reading takes less.
     interval: Duration,
     next: u32,
     due: Instant,
@@ -60,11 +67,11 @@ struct Patrol {
 impl Doubts {
     /// Nobody has doubted anything; with an interval all chunks are read once in it.
     pub(super) fn new(interval: Option<Duration>, now: Instant) -> Doubts {
-        let patrol = |interval| Patrol { interval, next: 0, due: now, began: now };
         Doubts {
             waiting: HostQueue::default(),
             read: BTreeMap::new(),
-            patrol: interval.map(patrol),
+            order: None,
+            patrol: interval.map(|interval| Patrol::new(interval, now)),
             free_at: now,
         }
     }
@@ -79,44 +86,79 @@ impl Doubts {
         }
     }
 
-    /// A chunk that is to be read, if one of the first `count` is; then comes [`Doubts::ended`].
-    pub(super) fn next(&mut self, count: u32, now: Instant) -> Option<(u32, Cause)> {
-        if now < self.free_at {
-            return None;
-        }
-        let read = &self.read;
-        let is_due = |chunk: &u32| read.get(chunk).is_none_or(|read| read.until <= now);
-        while let Some(chunk) = self.waiting.pop(is_due) {
-            if chunk < count {
-                return Some((chunk, Cause::Doubted));
-            }
-        }
-        let patrol = self.patrol.as_mut().filter(|patrol| count > 0 && patrol.due <= now)?;
-        // There may be fewer than there were.
-        patrol.next = patrol.next.min(count - 1);
-        Some((patrol.next, Cause::Patrol))
+    /// All chunks are to be read now, from the first one on.
+    pub(super) fn order(&mut self, now: Instant) {
+        self.order = Some(Patrol::new(Duration::ZERO, now));
     }
 
-    /// A chunk was read, which took that long. Says how long the way through all `count` chunks took, if it has ended.
+    /// How far an order is, in chunks; None without one.
+    pub(super) fn ordered(&self) -> Option<u32> {
+        self.order.as_ref().map(|order| order.next)
+    }
+
+    /// Chunks have other numbers from now on: those that come next on their ways do by this rule.
+    pub(super) fn renumber(&mut self, rule: impl Fn(u32) -> u32) {
+        for patrol in [&mut self.order, &mut self.patrol].into_iter().flatten() {
+            patrol.next = rule(patrol.next);
+        }
+    }
+
+    /// Chunks that are to be read, if some of the first `count` are, at most `most` for an order and else one; then
+    /// comes [`Doubts::ended`]. For an order, where there are none, these are none.
+    pub(super) fn next(
+        &mut self,
+        count: u32,
+        most: u32,
+        now: Instant,
+    ) -> Option<(Range<u32>, Cause)> {
+        let is_free = self.free_at <= now;
+        let read = &self.read;
+        let is_due = |chunk: &u32| is_free && read.get(chunk).is_none_or(|read| read.until <= now);
+        while let Some(chunk) = self.waiting.pop(is_due) {
+            if chunk < count {
+                return Some((chunk..chunk + 1, Cause::Doubt));
+            }
+        }
+        if let Some(order) = &self.order {
+            let first = order.next.min(count);
+            return Some((first..first.saturating_add(most).min(count), Cause::Order));
+        }
+        let is_due = |patrol: &&mut Patrol| is_free && count > 0 && patrol.due <= now;
+        let patrol = self.patrol.as_mut().filter(is_due)?;
+        // There may be fewer than there were.
+        patrol.next = patrol.next.min(count - 1);
+        Some((patrol.next..patrol.next + 1, Cause::Patrol))
+    }
+
+    /// Chunks were read, which took that long. Says how long the way through all `count` chunks took, if one has ended.
     pub(super) fn ended(
         &mut self,
-        (chunk, cause): (u32, Cause),
+        (chunks, cause): (Range<u32>, Cause),
         took: Duration,
         count: u32,
         now: Instant,
     ) -> Option<Duration> {
-        self.free_at = now + took * (SHARE - 1);
-        match cause {
-            Cause::Doubted => {
-                self.pause(chunk, now);
+        let way = match cause {
+            Cause::Doubt => {
+                self.pause(chunks.start, now);
                 None
             }
-            Cause::Patrol => self.patrol.as_mut()?.step(count, now),
+            Cause::Order => self.order.as_mut()?.go_on(chunks.end, count, now),
+            Cause::Patrol => self.patrol.as_mut()?.go_on(chunks.end, count, now),
+        };
+        match cause {
+            Cause::Order if way.is_some() => self.order = None,
+            Cause::Order => {}
+            Cause::Doubt | Cause::Patrol => self.free_at = now + took * (SHARE - 1),
         }
+        way
     }
 
     /// When to call [`Doubts::next`], where there are so many chunks.
     pub(super) fn deadline(&self, count: u32) -> Option<Instant> {
+        if let Some(order) = &self.order {
+            return Some(order.began);
+        }
         let due = |chunk: &u32| self.read.get(chunk).map_or(self.free_at, |read| read.until);
         let doubted = self.waiting.iter().map(due).min();
         let patrol = self.patrol.as_ref().filter(|_| count > 0).map(|patrol| patrol.due);
@@ -138,13 +180,16 @@ impl Doubts {
 }
 
 impl Patrol {
-    /// On to the next chunk; how long the way took, if that was the last one.
-    fn step(&mut self, count: u32, now: Instant) -> Option<Duration> {
-        self.next += 1;
-        let pause = self.interval / count.max(1);
+    fn new(interval: Duration, now: Instant) -> Patrol {
+        Patrol { interval, next: 0, due: now, began: now }
+    }
+
+    /// All chunks before `next` were read; how long the way took, if it has ended.
+    fn go_on(&mut self, next: u32, count: u32, now: Instant) -> Option<Duration> {
         // What is late stays late: nothing is made up for by haste.
-        self.due = (self.due + pause).max(now);
-        if self.next < count {
+        self.due = (self.due + self.interval / count.max(1)).max(now);
+        self.next = next;
+        if next < count {
             return None;
         }
         self.next = 0;
@@ -178,10 +223,10 @@ mod tests {
 
         /// Reads what is to be read at this moment.
         fn read(&mut self) -> Option<u32> {
-            let next = self.doubts.next(100, self.now)?;
+            let next = self.doubts.next(100, 30, self.now)?;
             self.now += self.took;
-            self.doubts.ended(next, self.took, 100, self.now);
-            Some(next.0)
+            self.doubts.ended(next.clone(), self.took, 100, self.now);
+            Some(next.0.start)
         }
 
         /// Waits until something is to be read, and says for how long.
@@ -289,5 +334,37 @@ mod tests {
             assert_eq!(story.read(), Some(chunk));
             assert_eq!(story.wait(), story.took * 9);
         }
+    }
+
+    #[test]
+    fn an_order_has_everything_read_without_pauses_and_doubts_come_in_between() {
+        let mut story = Story::new(None);
+        story.took = Duration::from_secs(1);
+        story.doubts.order(story.now);
+        assert_eq!((story.wait(), story.read()), (NOTHING, Some(0)));
+        story.doubts.doubt(host(1), 7);
+        assert_eq!(story.read(), Some(7));
+        story.doubts.doubt(host(1), 8);
+        assert_eq!((story.read(), story.read(), story.read()), (Some(30), Some(60), Some(90)));
+        assert_eq!((story.doubts.ordered(), story.read()), (None, None));
+        assert_eq!(story.wait(), 6 * story.took, "of nine after a doubt, three are over");
+    }
+
+    #[test]
+    fn an_order_for_nothing_ends_at_once() {
+        let (mut doubts, now) = (Doubts::new(None, Instant::now()), Instant::now());
+        doubts.order(now);
+        let none = doubts.next(0, 30, now).unwrap();
+        assert_eq!(none, (0..0, Cause::Order));
+        assert_eq!(doubts.ended(none, NOTHING, 0, now), Some(NOTHING));
+    }
+
+    #[test]
+    fn the_way_goes_on_where_chunks_have_other_numbers() {
+        let mut story = Story::new(None);
+        story.doubts.order(story.now);
+        story.read();
+        story.doubts.renumber(|next| next + 5);
+        assert_eq!(story.read(), Some(35));
     }
 }

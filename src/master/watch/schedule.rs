@@ -2,8 +2,7 @@
 //! step out.
 //!
 //! A change is hashed when two scans in a row agree on it, so that a file that is being written is not hashed
-//! over and over. After an order every scan is hashed: first with what is known of files that have kept their times,
-//! then without, since a write through a memory mapping changes no time at once.
+//! over and over. After an order every scan is hashed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,31 +30,8 @@ pub(super) enum Step {
     Hash,
     /// Look whether the state has another signature; then comes [`Schedule::signed`].
     Sign,
-    /// Publish the state, then what is done of an order; then comes [`Schedule::published`].
-    Publish { done: Done },
-    /// Forget all hashes; then comes [`Schedule::forgotten`].
-    Forget,
-}
-
-/// What is done of an order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Done {
-    /// There is none, or nothing of it.
-    Nothing,
-    /// What a scan can see is published.
-    Scan,
-    /// All of it.
-    Order,
-}
-
-/// How far an order to look at everything is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
-    No,
-    /// First what a scan can see, so that what was changed just before the order is served soon.
-    Scan,
-    /// Then all is hashed, whatever its times.
-    HashAll,
+    /// Publish the state, then that an order is carried out, if one is; then comes [`Schedule::published`].
+    Publish { ends_order: bool },
 }
 
 /// What a scan saw.
@@ -77,7 +53,8 @@ pub(super) struct Schedule {
     /// The same, longer where scans take long.
     pause: Option<Duration>,
     step: Step,
-    order: Order,
+    /// An order has not been carried out yet.
+    ordered: bool,
     /// The tree may differ from what was hashed last.
     stale: bool,
     /// What was hashed last was not settled.
@@ -95,7 +72,7 @@ impl Schedule {
             interval,
             pause: interval,
             step: Step::Scan,
-            order: Order::No,
+            ordered: false,
             stale: false,
             young: !settled,
             settled,
@@ -112,20 +89,20 @@ impl Schedule {
         }
     }
 
-    /// An order to look at everything.
+    /// An order to rescan.
     pub(super) fn order(&mut self) {
-        self.order = Order::Scan;
+        self.ordered = true;
         self.step = Step::Scan;
+    }
+
+    /// Whether the tree may differ from what was hashed last.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
     }
 
     /// A file is not what was hashed, whatever a scan says.
     pub(super) fn distrust(&mut self) {
         self.stale = true;
-        self.step = Step::Scan;
-    }
-
-    /// No hash is known any more.
-    pub(super) fn forgotten(&mut self) {
         self.step = Step::Scan;
     }
 
@@ -136,7 +113,7 @@ impl Schedule {
         self.stale |= scan.moved || (self.young && scan.settled);
         self.moves = if scan.moved { self.moves + 1 } else { 0 };
         let still_moves = scan.moved && self.moves < MAX_MOVES;
-        if self.is_ordered() || (self.stale && !still_moves) {
+        if self.ordered || (self.stale && !still_moves) {
             self.step = Step::Hash;
         } else if self.stale {
             self.wait(now);
@@ -148,12 +125,7 @@ impl Schedule {
     /// What the last scan saw is hashed.
     pub(super) fn hashed(&mut self) {
         self.rest();
-        let done = match self.order {
-            Order::No => Done::Nothing,
-            Order::Scan => Done::Scan,
-            Order::HashAll => Done::Order,
-        };
-        self.step = Step::Publish { done };
+        self.step = Step::Publish { ends_order: self.ordered };
     }
 
     /// A file was not what the last scan saw.
@@ -164,9 +136,8 @@ impl Schedule {
     /// The tree could not be scanned or hashed. What cannot be hashed is left alone until it changes, unless
     /// an order had it hashed, which ends with that.
     pub(super) fn failed(&mut self, now: Instant) {
-        if self.is_ordered() {
-            self.order = Order::HashAll;
-            self.step = Step::Publish { done: Done::Order };
+        if self.ordered {
+            self.step = Step::Publish { ends_order: true };
             return;
         }
         if self.step == Step::Hash {
@@ -177,25 +148,15 @@ impl Schedule {
 
     pub(super) fn signed(&mut self, is_other: bool, now: Instant) {
         if is_other {
-            self.step = Step::Publish { done: Done::Nothing };
+            self.step = Step::Publish { ends_order: false };
         } else {
             self.wait(now);
         }
     }
 
     pub(super) fn published(&mut self, now: Instant) {
-        if self.order == Order::Scan {
-            self.order = Order::HashAll;
-            self.step = Step::Forget;
-        } else {
-            self.order = Order::No;
-            self.wait(now);
-        }
-    }
-
-    /// Whether an order is carried out.
-    pub(super) fn is_ordered(&self) -> bool {
-        self.order != Order::No
+        self.ordered = false;
+        self.wait(now);
     }
 
     /// Nothing needs to be hashed until another scan says so.
@@ -290,21 +251,11 @@ mod tests {
             self.schedule.failed(self.now);
         }
 
-        /// Publishes as it is told to, and says what is done of an order with that.
-        fn publish(&mut self) -> Done {
-            let Step::Publish { done } = self.step() else { panic!("{:?}", self.step()) };
+        /// Publishes as it is told to, and says whether an order is carried out with that.
+        fn publish(&mut self) -> bool {
+            let Step::Publish { ends_order } = self.step() else { panic!("{:?}", self.step()) };
             self.schedule.published(self.now);
-            done
-        }
-
-        /// Carries out the rest of an order, of which what a scan can see is hashed.
-        fn hash_all(&mut self) {
-            assert_eq!(self.publish(), Done::Scan);
-            assert_eq!(self.step(), Step::Forget);
-            self.schedule.forgotten();
-            assert_eq!(self.scan(false, true), Step::Hash);
-            self.hash();
-            assert_eq!(self.publish(), Done::Order);
+            ends_order
         }
     }
 
@@ -325,7 +276,7 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        story.hash_all();
+        assert!(story.publish());
         assert_eq!(story.step(), Step::Wait(None));
     }
 
@@ -339,7 +290,7 @@ mod tests {
         assert_eq!(story.wait(), RETRY_AFTER);
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        assert_eq!(story.publish(), Done::Nothing, "nobody has ordered it");
+        assert!(!story.publish(), "nobody has ordered it");
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign);
     }
@@ -402,22 +353,9 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        story.hash_all();
+        assert!(story.publish());
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign);
-    }
-
-    #[test]
-    fn an_order_that_cannot_be_carried_out_as_a_whole_ends() {
-        let mut story = Story::settled();
-        story.schedule.order();
-        story.scan(false, true);
-        story.hash();
-        assert_eq!(story.publish(), Done::Scan);
-        story.schedule.forgotten();
-        story.failed();
-        assert_eq!(story.publish(), Done::Order);
-        assert_eq!(story.wait(), INTERVAL);
     }
 
     #[test]
@@ -427,7 +365,7 @@ mod tests {
             story.schedule.distrust();
             assert_eq!(story.scan(false, true), Step::Hash);
             story.hash();
-            assert_eq!(story.publish(), Done::Nothing);
+            assert!(!story.publish());
             assert_eq!(story.step(), Step::Wait(interval.map(|interval| story.now + interval)));
         }
     }
@@ -443,7 +381,7 @@ mod tests {
         }
         assert_eq!(story.scan(true, true), Step::Hash);
         story.hash();
-        story.hash_all();
+        assert!(story.publish());
     }
 
     #[test]
@@ -452,12 +390,12 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.step(), Step::Scan);
         story.failed();
-        assert_eq!(story.publish(), Done::Order);
+        assert!(story.publish());
         assert_eq!(story.wait(), INTERVAL);
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.failed();
-        assert_eq!(story.publish(), Done::Order);
+        assert!(story.publish());
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign, "there is no order any more");
     }
@@ -482,7 +420,7 @@ mod tests {
         story.schedule.order();
         assert_eq!(story.scan(false, true), Step::Hash);
         story.hash();
-        story.hash_all();
+        assert!(story.publish());
         assert_eq!(story.wait(), INTERVAL);
     }
 
@@ -492,7 +430,7 @@ mod tests {
         story.wait();
         story.scan(false, true);
         story.sign(true);
-        assert_eq!(story.publish(), Done::Nothing);
+        assert!(!story.publish());
         assert_eq!(story.wait(), INTERVAL);
     }
 
