@@ -11,6 +11,7 @@ mod request;
 mod socket;
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::pin::pin;
@@ -135,6 +136,14 @@ async fn connection(site: Rc<Site>, stream: TcpStream, conn: Conn, client: Rc<Cl
     site.shared.end(conn, end.err());
 }
 
+/// Why a connection has ended. If an answer could not be sent to its end, that is what counts.
+fn why(error: &hyper::Error) -> String {
+    match error.source().filter(|_| error.is_user()) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    }
+}
+
 /// Answers until one side closes the connection (Ok) or something goes wrong.
 async fn serve(
     site: &Rc<Site>,
@@ -177,7 +186,7 @@ async fn serve(
         let active = std::mem::replace(&mut before, progress) != progress;
         shared.engine.borrow_mut().server_mut().observe_http(conn, active, waits, Instant::now());
         shared.act();
-        polled.map_err(|error| error.to_string())
+        polled.map_err(|error| why(&error))
     })
     .await
 }
