@@ -7,6 +7,7 @@
 mod answer;
 mod body;
 mod index;
+mod prove;
 mod request;
 mod socket;
 

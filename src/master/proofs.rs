@@ -8,7 +8,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -18,7 +18,6 @@ use blake3::{Hash, Hasher};
 use super::by_host::HostQueue;
 use super::hash::{HashError, Reader};
 use super::scan::Scan;
-use super::shared::Shared;
 use crate::image::chunks::ChunkId;
 use crate::image::manifest::Manifest;
 use crate::limits::{MAX_CHECKSUM_BYTES, MAX_HTTP_BYTES};
@@ -28,8 +27,6 @@ use crate::serve::tree::Tree;
 pub(super) const PIECE_BYTES: u64 = MAX_HTTP_BYTES as u64;
 /// What a chunk is counted for besides its checksums.
 const CHUNK_COST_BYTES: usize = 256;
-/// Who has seen what this process sees by itself.
-const OURSELVES: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
 /// A chunk of a generation.
 type Key = (Hash, ChunkId);
@@ -58,14 +55,14 @@ enum State {
 }
 
 /// The checksums of a chunk's pieces, file by file, and the index of each one's file.
-struct Checksums {
+pub(super) struct Checksums {
     entries: Box<[u32]>,
     sums: Box<[u64]>,
 }
 
 impl Proofs {
     /// What is known of a chunk, or will be once it is read, for a host that waits for it.
-    fn of(&mut self, tree: &Arc<Tree>, chunk: ChunkId, host: IpAddr) -> Rc<Proof> {
+    pub(super) fn of(&mut self, tree: &Arc<Tree>, chunk: ChunkId, host: IpAddr) -> Rc<Proof> {
         let key = (tree.manifest().generation(), chunk);
         let waiting = &mut self.waiting;
         let proof = self.chunks.entry(key).or_insert_with(|| {
@@ -75,8 +72,20 @@ impl Proofs {
         proof.clone()
     }
 
-    /// A chunk was read; None if it is not what it should be.
-    fn ended(&mut self, key: Key, checksums: Option<Checksums>) {
+    /// Whether somebody has to begin to read what waits.
+    pub(super) fn wants_work(&mut self) -> bool {
+        self.waiting.len() > 0 && !std::mem::replace(&mut self.works, true)
+    }
+
+    /// The next chunk to read; then comes [`Proofs::ended`]. None ends the work.
+    pub(super) fn next(&mut self) -> Option<(Arc<Tree>, ChunkId)> {
+        let next = self.waiting.pop(|_| true);
+        self.works = next.is_some();
+        next
+    }
+
+    /// A chunk of a generation was read; None if it is not what it should be.
+    pub(super) fn ended(&mut self, key: Key, checksums: Option<Checksums>) {
         let bytes = checksums.as_ref().map(Checksums::bytes);
         let state = checksums.map_or(State::Failed, State::Known);
         let proof = match bytes {
@@ -100,21 +109,6 @@ impl Proofs {
 }
 
 impl Proof {
-    /// What is known of a chunk, for the host at the other end of a connection.
-    pub(super) fn of(
-        shared: &Rc<Shared>,
-        tree: &Arc<Tree>,
-        chunk: ChunkId,
-        host: IpAddr,
-    ) -> Rc<Proof> {
-        let mut proofs = shared.proofs.borrow_mut();
-        let proof = proofs.of(tree, chunk, host);
-        if proofs.waiting.len() > 0 && !std::mem::replace(&mut proofs.works, true) {
-            tokio::task::spawn_local(prove(shared.clone()));
-        }
-        proof
-    }
-
     /// Whether the chunk is what was hashed, once that is known.
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<bool> {
         match &mut *self.0.borrow_mut() {
@@ -153,7 +147,7 @@ impl Proof {
 
 impl Checksums {
     /// Reads a chunk; None if it is not what was hashed.
-    fn of(
+    pub(super) fn of(
         scan: &Scan,
         manifest: &Manifest,
         chunk: ChunkId,
@@ -198,33 +192,6 @@ impl Checksums {
     fn bytes(&self) -> usize {
         size_of_val(&*self.entries) + size_of_val(&*self.sums) + CHUNK_COST_BYTES
     }
-}
-
-/// Reads what waits, a chunk at a time and on another thread.
-async fn prove(shared: Rc<Shared>) {
-    loop {
-        let next = shared.proofs.borrow_mut().waiting.pop(|_| true);
-        let Some((tree, chunk)) = next else { break };
-        let (scan, manifest) = (shared.files.borrow().scan_of(&tree), tree.manifest().clone());
-        let checksums = match scan {
-            Some(scan) => {
-                let read = move || Checksums::of(&scan, &manifest, chunk);
-                tokio::task::spawn_blocking(read).await.ok().and_then(Result::ok)
-            }
-            None => None,
-        };
-        if matches!(checksums, Some(None)) {
-            is_wrong(&shared, chunk);
-        }
-        let key = (tree.manifest().generation(), chunk);
-        shared.proofs.borrow_mut().ended(key, checksums.flatten());
-    }
-    shared.proofs.borrow_mut().works = false;
-}
-
-/// A chunk is not what was hashed: the watcher has to look at it.
-pub(super) fn is_wrong(shared: &Shared, chunk: ChunkId) {
-    shared.orders.doubt(OURSELVES, chunk.get());
 }
 
 fn checksum(bytes: &[u8]) -> u64 {
@@ -293,6 +260,10 @@ mod tests {
         assert!(Checksums::of(&scan, &manifest, chunk).unwrap().is_none());
     }
 
+    fn host() -> IpAddr {
+        [10, 0, 0, 1].into()
+    }
+
     fn proofs() -> (Proofs, Arc<Tree>) {
         let manifest = Arc::new(crate::image::manifest::tests::sample());
         (Proofs::default(), Arc::new(Tree::new(manifest)))
@@ -319,11 +290,11 @@ mod tests {
         let (mut proofs, tree) = proofs();
         let chunk = tree.manifest().layout().chunk(0).unwrap();
         let cx = &Context::from_waker(Waker::noop());
-        let first = proofs.of(&tree, chunk, OURSELVES);
-        proofs.waiting.pop(|_| true);
+        let first = proofs.of(&tree, chunk, host());
+        assert!(proofs.wants_work() && proofs.next().is_some());
         proofs.ended((tree.manifest().generation(), chunk), None);
         assert_eq!(first.poll(cx), Poll::Ready(false));
-        let second = proofs.of(&tree, chunk, OURSELVES);
+        let second = proofs.of(&tree, chunk, host());
         assert!(second.poll(cx).is_pending());
         assert_eq!(proofs.waiting.len(), 1);
     }

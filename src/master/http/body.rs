@@ -1,7 +1,6 @@
 //! What answers carry: short texts, files read piece by piece, listings made piece by piece.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
@@ -13,11 +12,12 @@ use std::time::Instant;
 use hyper::body::{Body, Bytes, Frame, SizeHint};
 
 use super::index;
+use super::prove::{is_wrong, proof};
 use super::socket::Answering;
 use crate::conn::Conn;
 use crate::image::chunks::ChunkId;
 use crate::image::manifest::Segment;
-use crate::master::proofs::{PIECE_BYTES, Proof, is_wrong};
+use crate::master::proofs::{PIECE_BYTES, Proof};
 use crate::master::shared::Shared;
 use crate::net::send::Files as _;
 use crate::p9::errno::Errno;
@@ -114,9 +114,7 @@ impl FilePart {
         match &self.proof {
             Some((known, proof)) if *known == chunk => proof.clone(),
             _ => {
-                let peer = self.shared.engine.borrow().server().peer(self.conn);
-                let host = peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
-                let proof = Proof::of(&self.shared, &self.tree, chunk, host);
+                let proof = proof(&self.shared, self.conn, &self.tree, chunk);
                 self.proof.insert((chunk, proof)).1.clone()
             }
         }
