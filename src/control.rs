@@ -197,6 +197,28 @@ impl Report {
     }
 }
 
+/// The one line of `log` that a master does something about: somebody has sent a chunk with a wrong hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WrongChunk {
+    pub(crate) from: SocketAddr,
+    pub(crate) chunk: u32,
+}
+
+impl WrongChunk {
+    #[cfg(any(test, fuzzing, feature = "master"))]
+    pub(crate) fn parse(line: &str) -> Option<WrongChunk> {
+        let (from, rest) = line.split_once(" sent chunk ")?;
+        let chunk = rest.strip_suffix(" with a wrong hash")?;
+        Some(WrongChunk { from: from.parse().ok()?, chunk: chunk.parse().ok()? })
+    }
+}
+
+impl fmt::Display for WrongChunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} sent chunk {} with a wrong hash", self.from, self.chunk)
+    }
+}
+
 /// Reads a line of `next`: a chunk that is granted.
 pub(crate) fn parse_grant(line: &str, layout: &Layout) -> Option<ChunkId> {
     line.parse().ok().and_then(|n| layout.chunk(n))
@@ -251,6 +273,8 @@ mod tests {
             let address = SourceAddress(address.parse().unwrap());
             assert_eq!(SourceAddress::parse(&address.to_string()), Some(address));
         }
+        let wrong = WrongChunk { from: "10.0.0.7:20004".parse().unwrap(), chunk: 17 };
+        assert_eq!(WrongChunk::parse(&wrong.to_string()), Some(wrong));
         let sent = Report::Sent { bytes: 1 << 40, sources: 3 };
         assert_eq!(Report::parse(&sent.lines()[0], &layout()), Some(sent));
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::boot::cmdline::{Cmdline, next_cmdline};
 use crate::conn::Conn;
 use crate::control::status::{ServerLine, StatusLine};
-use crate::control::{HaveHeader, Join, Report, SourceAddress, parse_grant};
+use crate::control::{HaveHeader, Join, Report, SourceAddress, WrongChunk, parse_grant};
 use crate::fetch::{Action, Fetch, Patience, Start};
 use crate::image::chunks::{ChunkSet, parse_run};
 use crate::image::manifest::Manifest;
@@ -30,7 +30,8 @@ pub use crate::net::resolve::fuzz_answer as dns;
 /// A tree of a few files, whose chunks all hold zeroes.
 fn manifest() -> Arc<Manifest> {
     static MANIFEST: OnceLock<Arc<Manifest>> = OnceLock::new();
-    let parse = || Arc::new(Manifest::parse(include_bytes!("../fuzz/manifest")).expect("sound"));
+    let parse =
+        || Arc::new(Manifest::parse(&include_bytes!("../fuzz/manifest")[..]).expect("sound"));
     MANIFEST.get_or_init(parse).clone()
 }
 
@@ -201,6 +202,9 @@ pub fn control(bytes: &[u8]) {
         }
         if let Some(chunk) = parse_grant(line, layout) {
             assert_eq!(parse_grant(&chunk.to_string(), layout), Some(chunk));
+        }
+        if let Some(wrong) = WrongChunk::parse(line) {
+            assert_eq!(WrongChunk::parse(&wrong.to_string()), Some(wrong));
         }
         if let Some(report) = Report::parse(line, layout) {
             // One without chunks has no lines.

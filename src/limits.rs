@@ -104,6 +104,12 @@ pub const MAX_WINDOW_LINES: u32 = 1200;
 pub const MAX_LAST_LINES_OF_ONE: usize = 4;
 /// See [`MAX_LAST_LINES_OF_ONE`].
 pub const MAX_LAST_LINES: usize = 64;
+/// Most chunks that nodes say are wrong and that wait to be read again, and most of one host.
+pub const MAX_DOUBTS: usize = 256;
+/// See [`MAX_DOUBTS`].
+pub const MAX_DOUBTS_OF_ONE: usize = 16;
+/// Most bytes of checksums that are kept of what is sent over HTTP.
+pub const MAX_CHECKSUM_BYTES: usize = 16 << 20;
 /// Most nodes that `status` shows of those that went away before they were whole.
 pub const MAX_GONE: usize = 64;
 

@@ -66,7 +66,7 @@ for shell in bash zsh fish; do
     # Shells propose short options in ways of their own: -m alone, or among the long ones.
     proposed() { $in_shell -- | grep -e '^--' | sed 's/=$//' ; }
     check "$shell proposes every option, and no other" diff <(options_of_help | grep -e '^--') <(proposed)
-    check "$shell proposes those that begin as what is written" test "$($in_shell --re | tr -d = | tr '\n' ' ')" = "--rescan --retries --retry-wait "
+    check "$shell proposes those that begin as what is written" test "$($in_shell --re | tr -d = | sort | tr '\n' ' ')" = "--rehash --rescan --retries --retry-wait "
     check "$shell proposes files to serve" test "$($in_shell '')" = "an image"
     check "$shell proposes files to an option that takes one" test "$($in_shell --signature '')" = "an image"
     check "$shell proposes the words that an option takes" test "$($in_shell --serve '' | tr '\n' ' ')" = "forever no "

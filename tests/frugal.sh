@@ -65,6 +65,20 @@ else
     is_below master $master_kib "the master with $crowd nodes"
 fi
 
+# ---- very many files
+
+many=$work/many entries=200000
+mkdir "$many"
+(cd "$many" && seq -f d%03g 200 | xargs mkdir && for dir in d*; do (cd "$dir" && seq -w 1000 | xargs touch); done)
+echo one > "$many/file"
+manifest_kib=$(($("$xget" --manifest --cache none "$many" | wc -c) >> 10))
+start many - "$xget" -p $((port + 50)) --cache none -D 1 "$many"
+wait_for 60 grep -q 'serving .* on ' "$(log many)" || fail "a master of $entries files starts" "$(log many)"
+fetch few 51 $((port + 50)) file --serve forever
+all_whole 60 few || fail "a node fetches one of them" "$(log few)"
+is_below few $((3 * manifest_kib + (6 << 10))) "a node with a manifest of $manifest_kib KiB"
+end TERM few many; unset 'pid[few]' 'pid[many]'
+
 # ---- nothing to do
 
 sleep 3

@@ -104,6 +104,8 @@ pub struct ServeOptions {
     pub(crate) cache: Cache,
     /// How often the tree is looked at for changes; None is never.
     pub(crate) rescan: Option<Duration>,
+    /// How long all of it takes to be hashed again, over and over; None is never.
+    pub(crate) rehash: Option<Duration>,
     /// The manifest's signature, if it is signed.
     pub(crate) signature: Option<PathBuf>,
     /// Who may have signed it: keys, or files of keys, as they were given; none without a signature.
@@ -131,6 +133,7 @@ impl Default for ServeOptions {
             no_owner: false,
             cache: Cache::Default,
             rescan: Some(Duration::from_secs(2)),
+            rehash: None,
             signature: None,
             keys: Vec::new(),
             background: false,

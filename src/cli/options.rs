@@ -108,6 +108,18 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
             },
             OptionSpec {
                 short: None,
+                long: "rehash",
+                kind: Value {
+                    metavar: "SECONDS",
+                    expected: "a number of seconds",
+                    set: |args, v| seconds(v).map(|secs| args.serve.rehash = interval(secs)),
+                },
+                modes: &[Serve],
+                help: "read all files again, slowly, once in this time\n\
+                       (default 0: never)",
+            },
+            OptionSpec {
+                short: None,
                 long: "http",
                 kind: Value {
                     metavar: "[ADDR:]PORT",

@@ -399,6 +399,7 @@ mod with_a_master {
             no_owner: false,
             cache: Cache::Default,
             rescan: Some(Duration::from_secs(2)),
+            rehash: None,
             signature: None,
             keys: Vec::new(),
             background: false,
@@ -449,6 +450,13 @@ mod with_a_master {
     #[test]
     fn rescanning_can_be_turned_off() {
         assert_eq!(serve("--rescan 0 d").rescan, None);
+    }
+
+    #[test]
+    fn all_is_hashed_again_where_that_is_asked_for() {
+        assert_eq!(serve("--rehash 86400 d").rehash, Some(Duration::from_secs(86_400)));
+        assert_eq!(serve("--rehash 0 d").rehash, None);
+        refused("-n h --rehash 9 . d", "--rehash can only be used with serving");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{Action, Event, Fault, Fetch, Incoming};
 use crate::conn::Conn;
+use crate::control::WrongChunk;
 use crate::image::chunks::ChunkId;
 use crate::limits::MAX_WRONG_CHUNKS;
 
@@ -81,7 +82,7 @@ impl Fetch {
             // A source that lies once and is dialed again has lied twice; but the files of the origin may have
             // changed under it.
             let wrong = if source.is_origin { source.wrong } else { share.wrong };
-            self.trouble(&format!("{address} sent chunk {chunk} with a wrong hash"));
+            self.trouble(&WrongChunk { from: address, chunk: chunk.get() }.to_string());
             self.actions.push_back(Action::Report(Event::WrongChunk(address, chunk)));
             return if wrong >= MAX_WRONG_CHUNKS { Err(Fault::WrongChunks) } else { Ok(()) };
         }

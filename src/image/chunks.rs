@@ -3,6 +3,9 @@
 //! A chunk number is a [`ChunkId`]. Only a [`Layout`] makes one, so that a number from the network is
 //! checked once, where it is decoded.
 
+#[cfg(any(test, feature = "master", feature = "plain", feature = "simulator"))]
+mod choice;
+
 use std::fmt;
 use std::ops::Range;
 
@@ -10,8 +13,6 @@ use std::ops::Range;
 pub(crate) const MIN_CHUNK_BYTES: u64 = 64 << 10;
 /// Largest chunk, in bytes.
 pub(crate) const MAX_CHUNK_BYTES: u64 = 4 << 20;
-/// An image that would have more chunks than this gets larger ones, up to the largest.
-const MANY_CHUNKS: u64 = 2048;
 /// Most chunks that an image may have: 4 TiB of the largest.
 pub(crate) const MAX_CHUNKS: u64 = 1 << 20;
 
@@ -44,15 +45,6 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout that a master chooses for an image of this size.
-    pub(crate) fn for_image(image_bytes: u64) -> Layout {
-        let mut chunk_bytes = MIN_CHUNK_BYTES;
-        while chunk_bytes < MAX_CHUNK_BYTES && image_bytes.div_ceil(chunk_bytes) > MANY_CHUNKS {
-            chunk_bytes *= 2;
-        }
-        Layout { image_bytes, chunk_bytes }
-    }
-
     /// A layout that another master chose; None unless it is within the bounds above.
     pub(crate) fn new(image_bytes: u64, chunk_bytes: u64) -> Option<Layout> {
         let is_valid = chunk_bytes.is_power_of_two()

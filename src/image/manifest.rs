@@ -4,12 +4,14 @@
 //! **generation**, the name of one state of the served tree.
 //!
 //! [`entry`] is a file, directory or link, [`listing`] sorts entries and says where each file stands in the
-//! image, [`check`] that they form one tree, [`text`] parses and prints.
+//! image, [`check`] that they form one tree, [`text`] parses and prints; `make` is for those who have a tree.
 
 mod check;
 mod entry;
 mod error;
 mod listing;
+#[cfg(any(test, feature = "master", feature = "plain", feature = "simulator"))]
+mod make;
 #[cfg(test)]
 pub(crate) mod tests;
 mod text;
@@ -25,38 +27,30 @@ pub use error::{ManifestError, Problem};
 pub use listing::{Listing, Segment};
 
 /// A listing with the hash of each chunk, and the text that says the same: others hash it, sign it and
-/// verify against it.
+/// verify against it. A clone shares all of it.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     listing: Listing,
-    hashes: Vec<Hash>,
-    text: Arc<[u8]>,
+    hashes: Arc<[Hash]>,
     generation: Hash,
 }
 
 impl Manifest {
-    /// Joins a listing and the hashes of its chunks, in the order of the chunks.
-    pub(crate) fn new(listing: Listing, hashes: Vec<Hash>) -> Result<Manifest, Problem> {
-        if hashes.len() != listing.layout().count() as usize {
-            return Err(Problem::HashCount);
-        }
-        let text: Arc<[u8]> = text::print(&listing, &hashes).into_bytes().into();
-        let generation = blake3::hash(&text);
-        Ok(Manifest { listing, hashes, text, generation })
+    fn of(listing: Listing, hashes: Vec<Hash>) -> Manifest {
+        let generation = blake3::hash(listing.text());
+        Manifest { listing, hashes: hashes.into(), generation }
     }
 
     /// Parses a manifest's text.
     ///
-    /// Only the text that [`Manifest::new`] would print is accepted (the canonical form): one state of
+    /// Only the text that `Manifest::new` would print is accepted (the canonical form): one state of
     /// a tree has one text and so one generation.
-    pub fn parse(text: &[u8]) -> Result<Manifest, ManifestError> {
-        let whole = |problem| ManifestError { line: None, problem };
-        let (listing, hashes) = text::parse(text)?;
-        let manifest = Manifest::new(listing, hashes).map_err(whole)?;
-        if *manifest.text != *text {
-            return Err(whole(Problem::NotCanonical));
+    pub fn parse(text: impl Into<Arc<[u8]>>) -> Result<Manifest, ManifestError> {
+        let (listing, hashes) = text::parse(text.into())?;
+        if hashes.len() != listing.layout().count() as usize {
+            return Err(ManifestError { line: None, problem: Problem::HashCount });
         }
-        Ok(manifest)
+        Ok(Manifest::of(listing, hashes))
     }
 
     pub(crate) fn listing(&self) -> &Listing {
@@ -70,7 +64,7 @@ impl Manifest {
 
     /// The text, byte for byte what is hashed and signed.
     pub(crate) fn text(&self) -> &Arc<[u8]> {
-        &self.text
+        self.listing.text()
     }
 
     /// The name of this state of the tree: the BLAKE3 hash of the text.

@@ -93,6 +93,12 @@ impl TreePath {
         self.0.is_empty()
     }
 
+    /// Whether `dir` is the directory that it is in.
+    pub(crate) fn is_directly_in(&self, dir: &TreePath) -> bool {
+        let end = self.0.iter().rposition(|&b| b == b'/').unwrap_or(0);
+        !self.is_root() && self.0.get(..end) == Some(&dir.0)
+    }
+
     /// Whether it is `dir` itself or below it.
     pub(crate) fn is_within(&self, dir: &TreePath) -> bool {
         let mut mine = self.elements();
@@ -133,8 +139,14 @@ fn name_problem(name: &[u8]) -> Option<&'static str> {
 /// Compares element by element, so that a directory is followed by all that is below it.
 impl Ord for TreePath {
     fn cmp(&self, other: &TreePath) -> Ordering {
-        self.elements().cmp(other.elements())
+        compare(&self.0, &other.0)
     }
+}
+
+/// How the paths with these bytes compare. A slash, which ends an element, comes before whatever goes on with one.
+pub(crate) fn compare(a: &[u8], b: &[u8]) -> Ordering {
+    let rank = |byte: &u8| if *byte == b'/' { 0 } else { u16::from(*byte) + 1 };
+    a.iter().map(rank).cmp(b.iter().map(rank))
 }
 
 impl PartialOrd for TreePath {

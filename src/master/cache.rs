@@ -135,7 +135,9 @@ impl ChunkKey {
             for number in [*dev, *inode, *bytes, segment.offset, segment.len] {
                 hasher.update(&number.to_le_bytes());
             }
-            hasher.update(&mtime_ns.to_le_bytes()).update(&ctime_ns.to_le_bytes());
+            for ns in [*mtime_ns, *ctime_ns] {
+                hasher.update(&i128::from(ns).to_le_bytes());
+            }
         }
         ChunkKey(hasher.finalize())
     }

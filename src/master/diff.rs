@@ -1,8 +1,10 @@
 //! What is different between two states of the tree, in numbers for people.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use crate::image::manifest::{Content, Entry, Manifest};
+use crate::units::quantity;
 
 /// How many files, directories and links came, went, and are other than before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,28 +12,49 @@ pub(super) struct Change {
     added: usize,
     removed: usize,
     changed: usize,
+    /// Chunks with other contents, where all files have kept their sizes and times.
+    chunks: usize,
 }
 
 impl Change {
     /// Between two manifests. A file that has kept its size and its times counts as the same.
     pub(super) fn between(before: &Manifest, after: &Manifest) -> Change {
-        let (before, after) = (before.listing(), after.listing());
         let mut change = Change::default();
-        for entry in after.entries() {
-            match before.find(&entry.path).and_then(|old| before.entry(old)) {
-                None => change.added += 1,
-                Some(old) => change.changed += usize::from(!is_same(old, entry)),
+        // Both are sorted.
+        let mut old = before.listing().entries().peekable();
+        let mut new = after.listing().entries().peekable();
+        loop {
+            let order = match (old.peek(), new.peek()) {
+                (Some(old), Some(new)) => old.path.cmp(&new.path),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => break,
+            };
+            let old = old.next_if(|_| order.is_le());
+            let new = new.next_if(|_| order.is_ge());
+            match (old, new) {
+                (Some(old), Some(new)) => change.changed += usize::from(!is_same(&old, &new)),
+                (old, new) => {
+                    change.removed += usize::from(old.is_some());
+                    change.added += usize::from(new.is_some());
+                }
             }
         }
-        let gone = |entry: &&Entry| after.find(&entry.path).is_none();
-        change.removed = before.entries().iter().filter(gone).count();
+        if change == Change::default() {
+            let other = after.layout().iter().filter(|c| before.hash(*c) != after.hash(*c));
+            change.chunks = other.count();
+        }
         change
     }
 }
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} added, {} removed, {} changed", self.added, self.removed, self.changed)
+        write!(f, "{} added, {} removed, {} changed", self.added, self.removed, self.changed)?;
+        match self.chunks {
+            0 => Ok(()),
+            n => write!(f, ", {} rewritten without a change of times", quantity(n as u64, "chunk")),
+        }
     }
 }
 

@@ -66,15 +66,21 @@ pub(crate) fn hash(
     threads: usize,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Manifest, HashError> {
-    let keys: Vec<_> = scan.listing().layout().iter().map(|chunk| key(scan, chunk)).collect();
-    let cached = keys.iter().map(|key| key.and_then(|key| cache.get(&key)));
-    let job = Job::new(scan, cached.collect(), progress);
+    let layout = scan.listing().layout();
+    let keys: Vec<_> = layout.iter().map(|chunk| key(scan, chunk)).collect();
+    let mut hashes: Vec<_> = keys.iter().map(|key| key.and_then(|key| cache.get(&key))).collect();
+    let unknown = layout.iter().zip(&hashes).filter(|(_, hash)| hash.is_none());
+    let job = Job::new(scan, unknown.map(|(chunk, _)| chunk).collect(), progress);
     job.run(threads);
 
-    let Job { hashes, failure, .. } = job;
-    let hashes: Vec<_> = hashes.into_iter().map(OnceLock::into_inner).collect();
+    let (hashed, failure) = job.end();
+    for (chunk, hash) in hashed {
+        if let Some(place) = hashes.get_mut(chunk.index()) {
+            *place = Some(hash);
+        }
+    }
     let known = keys.into_iter().zip(&hashes).filter_map(|(key, hash)| Some((key?, (*hash)?)));
-    if let Some(failure) = failure.into_inner() {
+    if let Some(failure) = failure {
         cache.extend(known);
         return Err(failure);
     }
@@ -83,8 +89,26 @@ pub(crate) fn hash(
     Manifest::new(scan.listing().clone(), hashes).map_err(HashError::Tree)
 }
 
+/// Hashes some chunks of the scanned tree, whatever the cache says of them, and returns their hashes; the cache has
+/// them from then on.
+///
+/// The files must be as they were at the scan.
+pub(crate) fn rehash(
+    scan: &Scan,
+    chunks: Vec<ChunkId>,
+    cache: &mut Cache,
+    threads: usize,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Vec<(ChunkId, Hash)>, HashError> {
+    let job = Job::new(scan, chunks, progress);
+    job.run(threads);
+    let (hashed, failure) = job.end();
+    cache.extend(hashed.iter().filter_map(|(chunk, hash)| Some((key(scan, *chunk)?, *hash))));
+    failure.map_or(Ok(hashed), Err)
+}
+
 /// The key of a chunk in the cache; None if a file in it is too fresh to be cached.
-fn key(scan: &Scan, chunk: ChunkId) -> Option<ChunkKey> {
+pub(super) fn key(scan: &Scan, chunk: ChunkId) -> Option<ChunkKey> {
     let range = scan.listing().layout().range(chunk);
     let chunk_bytes = range.end.saturating_sub(range.start);
     let part = |segment: Segment| {
@@ -98,9 +122,9 @@ fn key(scan: &Scan, chunk: ChunkId) -> Option<ChunkKey> {
 /// The chunks that are to be hashed, shared by the threads that do it.
 struct Job<'a> {
     scan: &'a Scan,
-    /// One for each chunk.
-    hashes: Vec<OnceLock<Hash>>,
     missing: Vec<ChunkId>,
+    /// One for each of them.
+    hashes: Vec<OnceLock<Hash>>,
     /// The index in `missing` of the chunk that is hashed next.
     next: AtomicUsize,
     hashed_bytes: AtomicU64,
@@ -112,23 +136,28 @@ struct Job<'a> {
 impl<'a> Job<'a> {
     fn new(
         scan: &'a Scan,
-        cached: Vec<Option<Hash>>,
+        missing: Vec<ChunkId>,
         progress: &'a (dyn Fn(Progress) + Sync),
     ) -> Job<'a> {
-        let layout = scan.listing().layout();
-        let unknown = layout.iter().zip(&cached).filter(|(_, hash)| hash.is_none());
-        let missing: Vec<_> = unknown.map(|(chunk, _)| chunk).collect();
-        let ranges = missing.iter().map(|chunk| layout.range(*chunk));
+        let ranges = missing.iter().map(|chunk| scan.listing().layout().range(*chunk));
         Job {
             scan,
             total_bytes: ranges.map(|range| range.end.saturating_sub(range.start)).sum(),
-            hashes: cached.into_iter().map(|h| h.map_or_else(OnceLock::new, Into::into)).collect(),
+            hashes: missing.iter().map(|_| OnceLock::new()).collect(),
             missing,
             next: AtomicUsize::new(0),
             hashed_bytes: AtomicU64::new(0),
             failure: OnceLock::new(),
             progress,
         }
+    }
+
+    /// What was hashed, and why it is not everything.
+    fn end(self) -> (Vec<(ChunkId, Hash)>, Option<HashError>) {
+        let hashes = self.hashes.into_iter().map(OnceLock::into_inner);
+        let hashed = self.missing.into_iter().zip(hashes);
+        let hashed = hashed.filter_map(|(chunk, hash)| Some((chunk, hash?)));
+        (hashed.collect(), self.failure.into_inner())
     }
 
     fn run(&self, threads: usize) {
@@ -148,7 +177,7 @@ impl<'a> Job<'a> {
         while self.failure.get().is_none() {
             let next = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&chunk) = self.missing.get(next) else { return };
-            match (self.hash_chunk(chunk, &mut reader), self.hashes.get(chunk.index())) {
+            match (self.hash_chunk(chunk, &mut reader), self.hashes.get(next)) {
                 (Ok(hash), Some(slot)) => drop(slot.set(hash)),
                 (Err(failure), _) => drop(self.failure.set(failure)),
                 (Ok(_), None) => {}

@@ -7,10 +7,12 @@
 mod answer;
 mod body;
 mod index;
+mod prove;
 mod request;
 mod socket;
 
 use std::cell::RefCell;
+use std::error::Error as _;
 use std::future::{Future as _, poll_fn};
 use std::net::{IpAddr, Ipv4Addr, TcpListener};
 use std::pin::pin;
@@ -136,6 +138,14 @@ async fn connection(site: Rc<Site>, stream: TcpStream, conn: Conn, client: Rc<Cl
     site.shared.end(conn, end.err());
 }
 
+/// Why a connection has ended. If an answer could not be sent to its end, that is what counts.
+fn why(error: &hyper::Error) -> String {
+    match error.source().filter(|_| error.is_user()) {
+        Some(cause) => cause.to_string(),
+        None => error.to_string(),
+    }
+}
+
 /// Answers until one side closes the connection (Ok) or something goes wrong.
 async fn serve(
     site: &Rc<Site>,
@@ -192,7 +202,7 @@ async fn serve(
         }
         drop(engine);
         shared.turn_ended(conn, now.saturating_duration_since(began));
-        polled.map_err(|error| error.to_string())
+        polled.map_err(|error| why(&error))
     })
     .await
 }

@@ -1,6 +1,7 @@
 //! The master: scans and hashes a tree, and serves it to everybody, many connections on one thread.
 
 mod acceptor;
+mod by_host;
 pub mod cache;
 mod confine;
 mod connection;
@@ -9,6 +10,7 @@ mod files;
 pub mod hash;
 mod http;
 mod listen;
+mod proofs;
 pub mod scan;
 mod server;
 mod shared;

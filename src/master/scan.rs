@@ -25,9 +25,9 @@ use walk::Walk;
 
 /// A file that changed this shortly before a scan may change again without a trace, if its file
 /// system counts in whole seconds (FAT: in two).
-const COARSE_SETTLING_NS: i128 = 2_000_000_000;
+const COARSE_SETTLING_NS: i64 = 2_000_000_000;
 /// The same for all others: the kernel's clock for files has ticks of at most 10 ms.
-const FINE_SETTLING_NS: i128 = 100_000_000;
+const FINE_SETTLING_NS: i64 = 100_000_000;
 
 /// What to scan and what to record.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,7 @@ pub struct Scan {
     serves_one_file: bool,
     warnings: Vec<Warning>,
     counts: Counts,
-    scanned_ns: i128,
+    scanned_ns: i64,
 }
 
 /// What tells a file, in one state, from all others and from itself after a change.
@@ -66,9 +66,9 @@ pub struct Identity {
     /// Size in bytes.
     pub(crate) bytes: u64,
     /// Time of the last change of the content, in nanoseconds since 1970.
-    pub(crate) mtime_ns: i128,
+    pub(crate) mtime_ns: i64,
     /// Time of the last change of content or attributes, in nanoseconds since 1970.
-    pub(crate) ctime_ns: i128,
+    pub(crate) ctime_ns: i64,
 }
 
 /// How much of what was met.
@@ -165,7 +165,7 @@ impl Scan {
     ///
     /// Only as sure as the file system's clock is fine: see [`Scan::is_settled`].
     pub(crate) fn same_as(&self, other: &Scan) -> bool {
-        self.listing.entries() == other.listing.entries() && self.identities == other.identities
+        self.listing == other.listing && self.identities == other.identities
     }
 
     /// Would every change of a file since this scan show in the next one?
@@ -185,8 +185,8 @@ impl Scan {
 
     /// The path of a file in the file system.
     pub(super) fn file_path(&self, entry: usize) -> PathBuf {
-        match self.listing.entry(entry) {
-            Some(entry) if !self.serves_one_file => below(&self.root, &entry.path),
+        match self.listing.path(entry) {
+            Some(path) if !self.serves_one_file => below(&self.root, &path),
             _ => self.root.clone(),
         }
     }
@@ -206,14 +206,29 @@ impl Scan {
         Ok(())
     }
 
+    /// Takes the present state of a file for what was scanned, as if a write had left no trace.
+    #[cfg(test)]
+    pub(super) fn forget_times(&mut self, path: &Path) {
+        let now = Identity::of(&std::fs::metadata(path).unwrap());
+        for identity in self.identities.iter_mut().flatten() {
+            if identity.inode == now.inode {
+                *identity = now;
+            }
+        }
+    }
+
+    /// As if it had been made long after all files had changed.
+    #[cfg(test)]
+    pub(super) fn settle(&mut self) {
+        self.scanned_ns = i64::MAX;
+    }
+
     /// Opens the file at an index of the listing, whatever it has become. The root is not held open
     /// for that, as nobody could unmount it then.
     fn open(&self, entry: usize) -> io::Result<File> {
         let root = open_root(&self.root)?;
-        match self.listing.entry(entry) {
-            Some(entry) if !self.serves_one_file => {
-                open_beneath(&root, &entry.path, libc::O_RDONLY)
-            }
+        match self.listing.path(entry) {
+            Some(path) if !self.serves_one_file => open_beneath(&root, &path, libc::O_RDONLY),
             _ => Ok(root),
         }
     }
@@ -265,12 +280,14 @@ fn below(root: &Path, path: &TreePath) -> PathBuf {
     root.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
-fn nanoseconds(secs: i64, nanos: i64) -> i128 {
-    i128::from(secs).saturating_mul(1_000_000_000).saturating_add(i128::from(nanos))
+/// Nanoseconds since 1970. Times beyond the years 1677 and 2262 count as those: where a file's own time is such, its
+/// ctime, which only the kernel sets, tells of changes.
+fn nanoseconds(secs: i64, nanos: i64) -> i64 {
+    secs.saturating_mul(1_000_000_000).saturating_add(nanos)
 }
 
-fn nanoseconds_of(time: SystemTime) -> i128 {
-    let signed = |nanos: u128| i128::try_from(nanos).unwrap_or(i128::MAX);
+fn nanoseconds_of(time: SystemTime) -> i64 {
+    let signed = |nanos: u128| i64::try_from(nanos).unwrap_or(i64::MAX);
     match time.duration_since(SystemTime::UNIX_EPOCH) {
         Ok(since) => signed(since.as_nanos()),
         Err(before) => signed(before.duration().as_nanos()).saturating_neg(),
@@ -279,7 +296,7 @@ fn nanoseconds_of(time: SystemTime) -> i128 {
 
 /// How long after its last change a file may change without a trace. Only the kernel sets a ctime,
 /// so one with a fraction of a second tells how fine the file system counts.
-fn settling_ns(ctime_ns: i128) -> i128 {
+fn settling_ns(ctime_ns: i64) -> i64 {
     match ctime_ns % 1_000_000_000 {
         0 => COARSE_SETTLING_NS,
         _ => FINE_SETTLING_NS,

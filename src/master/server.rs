@@ -3,14 +3,14 @@
 //! A task holds its socket and little else; the buffer that bytes are read into is shared, so that an idle
 //! connection costs about two kilobytes. [`super::shared`] is what the tasks share.
 //!
-//! SIGHUP has the whole tree looked at, SIGTERM and SIGINT let every client have what it is being sent.
+//! SIGHUP has the whole tree looked at and hashed, SIGTERM and SIGINT let every client have what it is being sent.
 
 use std::future::{Future as _, poll_fn};
 use std::io::{self, IsTerminal};
 use std::net::TcpListener;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ use super::diff::Change;
 use super::files::ServedFiles;
 use super::http;
 use super::shared::Shared;
-use super::watch::{News, State, Watcher};
+use super::watch::{Intervals, News, Outcome, State, Watcher, orders};
 use crate::cli;
 use crate::engine::Engine;
 use crate::error::Error;
@@ -41,7 +41,7 @@ use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 use crate::sys::process;
 use crate::sys::signals::{Signal, Signals};
-use crate::units::quantity;
+use crate::units::{bytes, quantity};
 
 /// How long clients may take for what they are being sent when this process is told to end.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -59,15 +59,15 @@ pub(super) fn run(
     descriptors: usize,
 ) -> Result<(), Error> {
     let (publish, news) = mpsc::unbounded_channel();
-    let (rescan, orders) = std_mpsc::channel();
+    let (orders, told) = orders();
     let tree = Arc::new(Tree::new(first.manifest.clone()));
     let mut files = ServedFiles::new(limits::open_files(descriptors));
     files.publish(tree.clone(), first.scan.clone());
     let signature = first.signature.clone();
-    let interval = options.rescan;
+    let intervals = Intervals { scan: options.rescan, rehash: options.rehash };
     thread::Builder::new()
         .name("watch".into())
-        .spawn(move || watcher.watch(&first, interval, &orders, |news| publish.send(news).is_ok()))
+        .spawn(move || watcher.watch(&first, intervals, &told, |news| publish.send(news).is_ok()))
         .map_err(Error::system("start a thread"))?;
     let slots = options.max_fed.get();
     let mut hub = Hub::master(tree, slots, Rules::default(), process::seed());
@@ -79,7 +79,7 @@ pub(super) fn run(
     let connections = limits::connections(descriptors, MASTER_CONNECTIONS);
     let admission = Admission::new(connections, options.allowed.clone());
     let engine = Engine::master(hub, admission, report.traces());
-    let shared = Rc::new(Shared::new(engine, files, slots, manager, report));
+    let shared = Rc::new(Shared::new(engine, files, slots, orders, manager, report));
     let signals = Signals::watch(true).map_err(Error::system("wait for signals"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -105,7 +105,7 @@ pub(super) fn run(
         let mut acceptors: Vec<JoinHandle<()>> = listeners.into_iter().map(accept).collect();
         acceptors.extend(http.open(&shared)?);
         shared.manager.ready(&shared.status());
-        serve_until_the_end(&shared, &signals, &rescan).await;
+        serve_until_the_end(&shared, &signals).await;
         stop(&shared, &signals, &acceptors).await;
         Ok(())
     });
@@ -115,15 +115,14 @@ pub(super) fn run(
 }
 
 /// Does what signals ask for, until one asks for the end.
-async fn serve_until_the_end(shared: &Shared, signals: &UnixStream, rescan: &std_mpsc::Sender<()>) {
+async fn serve_until_the_end(shared: &Shared, signals: &UnixStream) {
     // A terminal that goes sends this signal as well.
     let had_terminal = io::stdin().is_terminal();
     loop {
         match next_signal(signals).await {
             Signal::Reload if !had_terminal || io::stdin().is_terminal() => {
                 shared.manager.reloading("rescanning the tree");
-                // Without a watcher nothing would be served any more.
-                let _ = rescan.send(());
+                shared.orders.look();
             }
             Signal::Reload | Signal::End => return,
         }
@@ -212,26 +211,34 @@ async fn accept(shared: Rc<Shared>, listener: tokio::net::TcpListener) {
 async fn hear(shared: Rc<Shared>, mut news: mpsc::UnboundedReceiver<News>) {
     while let Some(news) = news.recv().await {
         match news {
-            News::State(state) => publish(&shared, state),
-            News::Looked { changed } => {
-                if !changed {
-                    shared.report.notice("rescan finished: nothing has changed");
-                }
+            News::State(state, change) => publish(&shared, state, change),
+            News::Rewritten(scan, files) => shared.files.borrow_mut().distrust(scan, files),
+            News::Looked => {
+                let tree = shared.engine.borrow().hub().tree().clone();
+                let image_bytes = bytes(tree.manifest().layout().image_bytes());
+                shared.report.notice(format_args!("rescan: hashing all {image_bytes} again"));
+                shared.manager.ready(&shared.status());
+            }
+            News::Hashed(outcome) => {
+                shared.report.notice(match outcome {
+                    Outcome::Same => "rescan finished: nothing has changed",
+                    Outcome::Changed => "rescan finished: the new generation is served",
+                    Outcome::Failed => "rescan finished: not everything could be read",
+                });
                 shared.manager.ready(&shared.status());
             }
         }
     }
 }
 
-fn publish(shared: &Shared, State { manifest, signature, scan }: State) {
+fn publish(shared: &Shared, State { manifest, signature, scan }: State, change: Change) {
     let served = shared.engine.borrow().hub().tree().clone();
     if manifest.generation() == served.manifest().generation() {
         shared.files.borrow_mut().publish(served, scan);
         shared.engine.borrow_mut().hub_mut().sign(signature);
         return;
     }
-    let (generation, change) =
-        (manifest.generation().to_hex(), Change::between(served.manifest(), &manifest));
+    let generation = manifest.generation().to_hex();
     shared.report.notice(format_args!("the tree has changed: generation {generation} ({change})"));
     let tree = Arc::new(Tree::new(manifest));
     shared.files.borrow_mut().publish(tree.clone(), scan);

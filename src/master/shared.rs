@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,13 +11,14 @@ use tokio::sync::futures::Notified;
 
 use super::connection::Peer;
 use super::files::ServedFiles;
+use super::proofs::Proofs;
+use super::watch::Orders;
 use crate::conn::Conn;
+use crate::control::WrongChunk;
 use crate::engine::{Action, Engine, Event};
-use crate::image::manifest::Content;
 use crate::process::notify::Manager;
 use crate::process::report::Reporter;
 use crate::serve::server;
-use crate::serve::session::Host as _;
 use crate::units::{bytes, quantity};
 
 /// Bytes read from a socket at a time.
@@ -28,6 +30,10 @@ const TURNS: Duration = Duration::from_micros(500);
 pub(super) struct Shared {
     pub(super) engine: RefCell<Engine>,
     pub(super) files: RefCell<ServedFiles>,
+    /// What is sent over HTTP is compared with these.
+    pub(super) proofs: RefCell<Proofs>,
+    /// What the watcher is asked for.
+    pub(super) orders: Orders,
     /// How many nodes may take from the master at a time.
     pub(super) slots: usize,
     clients: RefCell<HashMap<Conn, Rc<Client>>>,
@@ -117,12 +123,15 @@ impl Shared {
         engine: Engine,
         files: ServedFiles,
         slots: usize,
+        orders: Orders,
         manager: Manager,
         report: Reporter,
     ) -> Shared {
         Shared {
             engine: RefCell::new(engine),
             files: RefCell::new(files),
+            proofs: RefCell::default(),
+            orders,
             slots,
             clients: RefCell::new(HashMap::new()),
             earlier: Notify::new(),
@@ -149,8 +158,12 @@ impl Shared {
                 Action::Finish(conn) => self.tell(conn, Order::Finish),
                 Action::Close(conn) => self.tell(conn, Order::Close),
                 Action::Report(event) => {
-                    if let Event::Serve(server::Event::Joined(_)) = event {
-                        self.nodes.notify_one();
+                    match &event {
+                        Event::Serve(server::Event::Joined(_)) => self.nodes.notify_one(),
+                        Event::Serve(server::Event::Reported(peer, line)) => {
+                            self.doubt(peer.ip(), line);
+                        }
+                        _ => {}
                     }
                     self.report.say(event.level(), &event);
                 }
@@ -212,6 +225,13 @@ impl Shared {
         self.act();
     }
 
+    /// A chunk that a node says is wrong is read again; nothing else follows from what it says.
+    fn doubt(&self, host: IpAddr, line: &str) {
+        if let Some(wrong) = WrongChunk::parse(line) {
+            self.orders.doubt(host, wrong.chunk);
+        }
+    }
+
     fn tell(&self, conn: Conn, order: Order) {
         if let Some(client) = self.clients.borrow().get(&conn) {
             client.tell(order);
@@ -238,9 +258,7 @@ impl Shared {
     pub(super) fn status(&self) -> String {
         let engine = self.engine.borrow();
         let hub = engine.hub();
-        let files = hub.tree().manifest().listing().entries().iter();
-        let files = files.filter(|e| matches!(e.content, Content::File { .. })).count();
-        let files = quantity(files as u64, "file");
+        let files = quantity(self.files.borrow().count(), "file");
         let (size, nodes) =
             (bytes(hub.layout().image_bytes()), quantity(hub.members().serving() as u64, "node"));
         format!("serving {files}, {size}; {nodes} serving others")

@@ -1,23 +1,34 @@
-//! Watches the served tree: scans it, hashes what is new, and publishes each new state. [`schedule`] decides when.
+//! Watches the served tree: scans it, hashes what is new, and publishes each new state. [`schedule`] decides when,
+//! [`doubts`] what is read again although a scan sees no change; [`work`] does it.
 
+mod doubts;
+mod orders;
 mod schedule;
+mod work;
 
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::cache::{Cache, NoCache};
-use super::hash::{HashError, Progress, hash};
+use super::diff::Change;
+use super::hash::{HashError, Progress, hash, rehash};
 use super::scan::{Scan, ScanOptions, Warning, scan};
 use super::signature::SignatureFile;
 use crate::error::Error;
+use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
+use crate::image::path::shown;
 use crate::level::Level;
 use crate::process::report::{Pace, Reporter};
-use crate::units::{bytes, rate};
-use schedule::{Failures, RETRY_AFTER, Scanned, Schedule, Step};
+use crate::units::{bytes, quantity, rate};
+pub(super) use orders::{Orders, Told, orders};
+use schedule::{Failures, RETRY_AFTER};
+use work::Watch;
 
 /// A state of the tree that can be served.
 #[derive(Clone, Debug)]
@@ -30,13 +41,25 @@ pub(super) struct State {
 
 /// What a watcher has found.
 pub(super) enum News {
-    /// Another state.
-    State(State),
-    /// It has looked at everything, as it was asked to, and whether it has found another manifest.
-    Looked {
-        /// It has.
-        changed: bool,
-    },
+    /// Another state, and what is different in it.
+    State(State, Change),
+    /// These files of the scan are not what was hashed. They are hashed again, and then comes another state.
+    Rewritten(Arc<Scan>, BTreeSet<usize>),
+    /// It has looked at the tree, as it was asked to. Next it reads all of it.
+    Looked,
+    /// It has read everything, as it was asked to.
+    Hashed(Outcome),
+}
+
+/// What has come of an order to look at everything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Every byte is what was hashed before.
+    Same,
+    /// There is another generation.
+    Changed,
+    /// Not everything could be read.
+    Failed,
 }
 
 /// What is watched, and what is known of it.
@@ -53,6 +76,17 @@ pub(super) struct Watcher {
     failures: Failures,
     /// Why the tree could not be looked at, once that is told.
     trouble: Option<String>,
+    /// So many threads hash. Once clients are served, one processor is left to those.
+    threads: usize,
+}
+
+/// How often what is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Intervals {
+    /// The tree is scanned; None is after an order alone.
+    pub(super) scan: Option<Duration>,
+    /// All of it is hashed; None is after an order alone.
+    pub(super) rehash: Option<Duration>,
 }
 
 impl Watcher {
@@ -86,6 +120,7 @@ impl Watcher {
             warned: Vec::new(),
             failures: Failures::default(),
             trouble: None,
+            threads: thread::available_parallelism().map_or(1, usize::from),
         }
     }
 
@@ -110,78 +145,76 @@ impl Watcher {
         }
     }
 
-    /// Scans the tree every `interval`, and whenever it is ordered to by a message from `orders`, and
-    /// hands on each new state, until `publish` returns false. A state may be new and have the same manifest:
-    /// a file may have got another link, say, or the manifest a signature.
+    /// Scans the tree as often as the intervals say, and whenever it is ordered to, and hands on each new state, until
+    /// `publish` returns false. A state may be new and have the same manifest: a file may have got another link, say,
+    /// or the manifest a signature.
     pub(super) fn watch(
         mut self,
         first: &State,
-        interval: Option<Duration>,
-        orders: &Receiver<()>,
-        mut publish: impl FnMut(News) -> bool,
+        intervals: Intervals,
+        orders: &Told,
+        publish: impl FnMut(News) -> bool,
     ) {
-        let mut state = first.clone();
-        let mut last = first.scan.clone();
-        let mut published = state.manifest.generation();
-        let mut schedule = Schedule::new(interval, last.is_settled(), Instant::now());
-        loop {
-            let now = Instant::now();
-            match schedule.step(now) {
-                Step::Wait(until) => {
-                    let most = until.map(|until| until.saturating_duration_since(now));
-                    match wait_for_order(orders, most) {
-                        Err(NobodyAsks) => return,
-                        Ok(Asked::No) => {}
-                        Ok(Asked::Yes) => {
-                            self.leave_nothing_out();
-                            schedule.order();
-                        }
-                    }
-                }
-                Step::Scan => match self.scan() {
-                    Ok(next) => {
-                        self.trouble = None;
-                        let took = now.elapsed();
-                        let (moved, settled) = (!next.same_as(&last), next.is_settled());
-                        last = Arc::new(next);
-                        schedule.scanned(Scanned { took, moved, settled }, Instant::now());
-                    }
-                    Err(error) => {
-                        self.cannot_look(&error);
-                        schedule.failed(Instant::now());
-                    }
-                },
-                Step::Hash => match self.hash(last.clone()) {
-                    Ok(Some(next)) => {
-                        state = next;
-                        schedule.hashed();
-                    }
-                    Ok(None) => schedule.changed_meanwhile(Instant::now()),
-                    Err(error) => {
-                        self.cannot_look(&error);
-                        schedule.failed(Instant::now());
-                    }
-                },
-                Step::Sign => {
-                    let is_other = self.sign(&mut state);
-                    schedule.signed(is_other, Instant::now());
-                }
-                Step::Publish { ends_order } => {
-                    let before = std::mem::replace(&mut published, state.manifest.generation());
-                    let changed = published != before;
-                    let is_heard = publish(News::State(state.clone()))
-                        && (!ends_order || publish(News::Looked { changed }));
-                    if !is_heard {
-                        return;
-                    }
-                    schedule.published(Instant::now());
-                }
-            }
-        }
+        self.threads = self.threads.saturating_sub(1).max(1);
+        Watch::new(self, first, intervals, Instant::now()).run(orders, publish);
     }
 
-    /// What was left out is scanned and hashed again, and all warnings are repeated. A file that has kept its
-    /// size and its times keeps its hash.
+    /// Reads chunks whatever the cache says of them.
+    fn read_again(&mut self, state: &State, chunks: Range<u32>) -> ReadAgain {
+        let layout = state.manifest.layout();
+        let chunks: Vec<_> = chunks.filter_map(|number| layout.chunk(number)).collect();
+        let hashed = rehash(&state.scan, chunks.clone(), &mut self.cache, self.threads, &|_| {});
+        let mut found = ReadAgain::default();
+        // One that cannot be read says nothing of the others.
+        let each = |chunk: &ChunkId| rehash(&state.scan, vec![*chunk], &mut self.cache, 1, &|_| {});
+        let hashed = match hashed {
+            Ok(hashed) => vec![Ok(hashed)],
+            Err(error) if chunks.len() < 2 => vec![Err(error)],
+            Err(_) => chunks.iter().map(each).collect(),
+        };
+        for hashed in hashed {
+            match hashed {
+                Ok(hashed) => {
+                    let wrong = hashed
+                        .into_iter()
+                        .filter(|(chunk, hash)| state.manifest.hash(*chunk) != Some(hash));
+                    found.wrong.extend(wrong.map(|(chunk, _)| chunk));
+                }
+                Err(error) => found.unread = Some(error),
+            }
+        }
+        found
+    }
+
+    /// Hashes whole files, from which the cache knows what they are, though their times say nothing.
+    fn hash_files(&mut self, state: &State, files: &BTreeSet<usize>) {
+        let (listing, layout) = (state.manifest.listing(), state.manifest.layout());
+        let mut chunks = ChunkSet::empty(layout);
+        for &file in files {
+            let range = listing.image_start(file)..listing.image_start(file + 1);
+            for chunk in layout.covering(range) {
+                chunks.insert(chunk);
+            }
+        }
+        // What cannot be read is tried again with the next scan.
+        let _ =
+            rehash(&state.scan, chunks.iter().collect(), &mut self.cache, self.threads, &|_| {});
+    }
+
+    fn tell_of_rewritten(&self, state: &State, files: &BTreeSet<usize>) {
+        let first = files.first().map(|file| state.scan.file_path(*file)).unwrap_or_default();
+        let first = shown(first.as_os_str().as_bytes());
+        let more = match files.len() as u64 {
+            0 | 1 => String::new(),
+            n => format!(" (or one of {})", quantity(n - 1, "other file")),
+        };
+        self.report.warning(format_args!(
+            "{first}{more} has other contents than were hashed and kept its times: a program \
+             writes to it through a memory mapping; replace served files by renaming new ones"
+        ));
+    }
+
+    /// What was left out is scanned and hashed again, and all warnings are repeated.
     fn leave_nothing_out(&mut self) {
         self.options.restless.clear();
         self.failures.clear();
@@ -217,7 +250,6 @@ impl Watcher {
 
     /// The state that a scan saw, or None if the tree is no longer like that.
     fn hash(&mut self, scan: Arc<Scan>) -> Result<Option<State>, Error> {
-        let threads = thread::available_parallelism().map_or(1, usize::from);
         let pace = Mutex::new(Pace::new(&self.report, Instant::now()));
         let (report, started) = (self.report, Instant::now());
         let progress = |Progress { hashed_bytes, total_bytes }: Progress| {
@@ -232,7 +264,7 @@ impl Watcher {
                 ));
             }
         };
-        let result = hash(&scan, &mut self.cache, threads, &progress);
+        let result = hash(&scan, &mut self.cache, self.threads, &progress);
         self.report.end_progress();
         match result {
             Ok(manifest) => {
@@ -265,26 +297,83 @@ impl Watcher {
     }
 }
 
-enum Asked {
-    Yes,
-    No,
+/// What came of reading chunks again.
+#[derive(Debug, Default)]
+struct ReadAgain {
+    /// They are not what was hashed.
+    wrong: Vec<ChunkId>,
+    /// Why one could not be read.
+    unread: Option<HashError>,
 }
 
-/// The server is gone.
-struct NobodyAsks;
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::FileExt as _;
 
-/// Waits for so long, or for ever, or until it is asked for; orders that come together are one.
-fn wait_for_order(orders: &Receiver<()>, most: Option<Duration>) -> Result<Asked, NobodyAsks> {
-    let asked = match most {
-        Some(most) => orders.recv_timeout(most),
-        None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-    };
-    match asked {
-        Ok(()) => {
-            while orders.try_recv().is_ok() {}
-            Ok(Asked::Yes)
-        }
-        Err(RecvTimeoutError::Timeout) => Ok(Asked::No),
-        Err(RecvTimeoutError::Disconnected) => Err(NobodyAsks),
+    use super::super::hash::key;
+    use super::super::scan::tests::TempDir;
+    use super::*;
+    use crate::process::log::Logging;
+
+    /// A watcher of one file, `a`, of three chunks, and the state that it has found.
+    fn watcher(dir: &TempDir) -> (Watcher, State) {
+        dir.write("a", &[7; 3 << 16]);
+        let report = Reporter::new(Logging::default());
+        let mut watcher = Watcher::new(dir.path().into(), ScanOptions::default(), None, report);
+        let mut first = watcher.first().unwrap();
+        Arc::get_mut(&mut first.scan).unwrap().settle();
+        (watcher, first)
+    }
+
+    /// Writes as a mapping does: afterwards the file's times are what they were, and the cache believes them.
+    fn rewrite(watcher: &mut Watcher, dir: &TempDir, state: &mut State, offset: u64) {
+        let path = dir.path().join("a");
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(b"other", offset).unwrap();
+        Arc::get_mut(&mut state.scan).unwrap().forget_times(&path);
+        let (scan, manifest) = (&state.scan, &state.manifest);
+        let hashes = manifest.layout().iter().map(|chunk| (chunk, *manifest.hash(chunk).unwrap()));
+        let known = hashes.filter_map(|(chunk, hash)| Some((key(scan, chunk)?, hash)));
+        watcher.cache.extend(known);
+    }
+
+    #[test]
+    fn a_chunk_that_is_right_is_read_and_nothing_follows() {
+        let dir = TempDir::new();
+        let (mut watcher, state) = watcher(&dir);
+        let found = watcher.read_again(&state, 1..2);
+        assert!(found.wrong.is_empty() && found.unread.is_none());
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_was_hashed_is_found_and_hashed_though_no_time_says_so() {
+        let dir = TempDir::new();
+        let (mut watcher, mut state) = watcher(&dir);
+        rewrite(&mut watcher, &dir, &mut state, 5);
+        rewrite(&mut watcher, &dir, &mut state, 2 << 16);
+        let same = watcher.hash(state.scan.clone()).unwrap().unwrap();
+        assert_eq!(same.manifest.generation(), state.manifest.generation(), "a scan sees nothing");
+        let found = watcher.read_again(&state, 2..3);
+        assert_eq!(found.wrong, [state.manifest.layout().chunk(2).unwrap()]);
+        watcher.hash_files(&state, &BTreeSet::from([1]));
+        let new = watcher.hash(state.scan.clone()).unwrap().unwrap();
+        let changed = |chunk: &ChunkId| new.manifest.hash(*chunk) != state.manifest.hash(*chunk);
+        let changed: Vec<u32> =
+            state.manifest.layout().iter().filter(changed).map(ChunkId::get).collect();
+        assert_eq!(changed, [0, 2], "also the chunk that nobody has doubted");
+    }
+
+    #[test]
+    fn a_chunk_that_cannot_be_read_hides_none_that_is_wrong() {
+        let dir = TempDir::new();
+        dir.write("b", &[1; 1 << 16]);
+        let (mut watcher, mut state) = watcher(&dir);
+        Arc::get_mut(&mut state.scan).unwrap().settle();
+        rewrite(&mut watcher, &dir, &mut state, 5);
+        fs::remove_file(dir.path().join("b")).unwrap();
+        let found = watcher.read_again(&state, 0..4);
+        assert_eq!(found.wrong, [state.manifest.layout().chunk(0).unwrap()]);
+        assert!(matches!(found.unread, Some(HashError::Changed { .. })));
     }
 }

@@ -22,7 +22,7 @@ const SLACK: Duration = Duration::from_secs(20);
 
 /// A master of a few files.
 pub(crate) fn master() -> Hub {
-    let manifest = Manifest::parse(include_bytes!("../../fuzz/manifest")).unwrap();
+    let manifest = Manifest::parse(&include_bytes!("../../fuzz/manifest")[..]).unwrap();
     let tree = Arc::new(Tree::new(Arc::new(manifest)));
     Hub::master(tree, 4, Rules::default(), 1)
 }

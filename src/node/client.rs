@@ -104,7 +104,7 @@ impl Get<'_> {
             return self.fetch_unverified(&server, &sources, &retry);
         }
         loop {
-            let found = match fetch_manifest(&server, retry, &self.report) {
+            let mut found = match fetch_manifest(&server, retry, &self.report) {
                 Err(Error::NotXget { .. }) => {
                     return self.fetch_unverified(&server, &sources, &retry);
                 }
@@ -115,7 +115,7 @@ impl Get<'_> {
                 host: server.name.clone(),
                 why: error.to_string(),
             };
-            let manifest = Arc::new(Manifest::parse(&found.text).map_err(bad)?);
+            let manifest = Arc::new(Manifest::parse(std::mem::take(&mut found.text)).map_err(bad)?);
             let generation = manifest.generation();
             changed = self.after_change(&server, changed, generation)?;
             let dest = &self.options.dest;
@@ -241,9 +241,8 @@ impl Get<'_> {
         let report = self.report;
         report.info(format_args!("generation {}", manifest.generation().to_hex()));
         let stays = matches!(self.options.serve_on, ServeOn::WhileWanted | ServeOn::Forever);
-        let serves_files = SERVES_CLASSIC
-            && stays
-            && (0..manifest.listing().entries().len()).all(|i| plan.chosen(i));
+        let serves_files =
+            SERVES_CLASSIC && stays && (0..manifest.listing().len()).all(|i| plan.chosen(i));
         let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
         let options =
             StoreOptions { keep_modes: !self.options.no_mode, keep_owners: !self.options.no_owner };

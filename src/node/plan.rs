@@ -4,12 +4,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::image::chunks::ChunkSet;
-use crate::image::manifest::{Content, Manifest};
+use crate::image::manifest::{Listing, Manifest};
 use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
 
 /// What DEST is before a fetch. Symbolic links are followed: a DEST is what it leads to.
@@ -46,10 +47,19 @@ impl DestIs {
 pub struct Plan {
     /// The directory that everything goes below.
     pub dir: PathBuf,
-    /// For each entry of the manifest its place; None for those that were not asked for.
-    places: Vec<Option<TreePath>>,
+    listing: Listing,
+    /// What was asked for, in the order of the entries; no entry is in two of them.
+    chosen: Vec<Chosen>,
     /// The one file that a DEST which is a file is replaced by.
     replacement: Option<TreePath>,
+}
+
+/// One thing that was asked for, with all that is in it.
+#[derive(Clone, Debug)]
+struct Chosen {
+    entries: Range<usize>,
+    /// The directory that it is in: places are relative to that.
+    above: TreePath,
 }
 
 /// The sources as a person wrote them.
@@ -83,16 +93,13 @@ pub fn plan(
     refuse_collisions(sources, dest)?;
     let mut plan = Plan {
         dir: dest.to_owned(),
-        places: vec![None; listing.entries().len()],
+        listing: listing.clone(),
+        chosen: Vec::new(),
         replacement: None,
     };
     match dest_is {
-        DestIs::Missing | DestIs::Directory => {
-            for (source, &entry) in sources.iter().zip(&entries) {
-                plan.add(manifest, source, entry);
-            }
-        }
-        DestIs::File => plan.replace(manifest, &entries, dest)?,
+        DestIs::Missing | DestIs::Directory => plan.choose(sources.iter().zip(entries)),
+        DestIs::File => plan.replace(&entries, dest)?,
         DestIs::Other => return Err(unfit(dest, "is not a directory or regular file")),
     }
     plan.refuse_temporary_names(host)?;
@@ -102,18 +109,22 @@ pub fn plan(
 impl Plan {
     /// Where an entry goes, below [`Plan::dir`]; None if it was not asked for. Only the root of the
     /// manifest can have the place of that directory itself.
-    pub fn place(&self, entry: usize) -> Option<&TreePath> {
-        self.places.get(entry)?.as_ref()
+    pub fn place(&self, entry: usize) -> Option<TreePath> {
+        let chosen = self.chosen.iter().find(|chosen| chosen.entries.contains(&entry))?;
+        match &self.replacement {
+            Some(place) => Some(place.clone()),
+            None => self.listing.path(entry)?.relative_to(&chosen.above),
+        }
     }
 
     /// Was the entry asked for?
     pub fn chosen(&self, entry: usize) -> bool {
-        self.place(entry).is_some()
+        self.chosen.iter().any(|chosen| chosen.entries.contains(&entry))
     }
 
     /// All entries that were asked for, in order.
     pub fn entries(&self) -> impl DoubleEndedIterator<Item = usize> + '_ {
-        self.places.iter().enumerate().filter_map(|(entry, place)| place.as_ref().and(Some(entry)))
+        self.chosen.iter().flat_map(|chosen| chosen.entries.clone())
     }
 
     /// The place that is a file already and is to be replaced, where DEST named that file itself.
@@ -122,36 +133,36 @@ impl Plan {
     }
 
     /// The chunks that hold any byte of a file that was asked for.
-    pub fn wanted(&self, manifest: &Manifest) -> ChunkSet {
-        let layout = manifest.layout();
+    pub fn wanted(&self) -> ChunkSet {
+        let layout = self.listing.layout();
         let mut wanted = ChunkSet::empty(layout);
-        for entry in self.entries().filter_map(|entry| manifest.listing().entry(entry)) {
-            for chunk in layout.covering(entry.image_range()) {
+        // What was asked for at once, and is in one place of the tree, is in one place of the image.
+        for Chosen { entries, .. } in &self.chosen {
+            let start = self.listing.image_start(entries.start);
+            let end = self.listing.image_start(entries.end);
+            for chunk in layout.covering(start..end) {
                 wanted.insert(chunk);
             }
         }
         wanted
     }
 
-    fn add(&mut self, manifest: &Manifest, source: &TreePath, entry: usize) {
-        let above = source.parent().unwrap_or(TreePath::root());
-        let end = manifest.listing().subtree_end(entry);
-        let entries = manifest.listing().entries().iter().zip(&mut self.places);
-        for (entry, place) in entries.take(end).skip(entry) {
-            *place = entry.path.relative_to(&above);
-        }
+    fn choose<'a>(&mut self, sources: impl Iterator<Item = (&'a TreePath, usize)>) {
+        let chosen = sources.map(|(source, entry)| Chosen {
+            entries: entry..self.listing.subtree_end(entry),
+            above: source.parent().unwrap_or(TreePath::root()),
+        });
+        self.chosen = chosen.collect();
+        self.chosen.sort_by_key(|chosen| chosen.entries.start);
+        // The same may be asked for twice.
+        self.chosen.dedup_by_key(|chosen| chosen.entries.start);
     }
 
-    fn replace(
-        &mut self,
-        manifest: &Manifest,
-        entries: &[usize],
-        dest: &Path,
-    ) -> Result<(), Error> {
+    fn replace(&mut self, entries: &[usize], dest: &Path) -> Result<(), Error> {
         let &[entry] = entries else {
             return Err(unfit(dest, "is a file; several sources need a directory as destination"));
         };
-        if manifest.listing().entry(entry).is_none_or(|e| e.content == Content::Directory) {
+        if self.listing.is_dir(entry) {
             return Err(unfit(dest, "is a file and cannot be replaced by a directory"));
         }
         let name = dest.file_name().unwrap_or_default();
@@ -161,18 +172,16 @@ impl Plan {
             Some(dir) if !dir.as_os_str().is_empty() => dir.to_owned(),
             _ => PathBuf::from("."),
         };
-        self.replacement = Some(place.clone());
-        if let Some(slot) = self.places.get_mut(entry) {
-            *slot = Some(place);
-        }
+        self.replacement = Some(place);
+        self.chosen = vec![Chosen { entries: entry..entry + 1, above: TreePath::root() }];
         Ok(())
     }
 
     /// A master leaves out such names, so that only a manifest that means harm has one: it could
     /// have one file's temporary be another file.
     fn refuse_temporary_names(&self, host: &str) -> Result<(), Error> {
-        let reserved = |place: &&TreePath| place.name().starts_with(PARTIAL_PREFIX);
-        match self.places.iter().flatten().find(reserved) {
+        let reserved = |place: &TreePath| place.name().starts_with(PARTIAL_PREFIX);
+        match self.entries().filter_map(|entry| self.place(entry)).find(reserved) {
             Some(place) => {
                 let why = format!("{place} has a name that is reserved for unfinished files");
                 Err(Error::Peer { host: host.to_owned(), why })
@@ -212,7 +221,7 @@ fn unfit(dest: &Path, why: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::image::manifest::Listing;
+    use crate::image::manifest::Content;
     use crate::image::manifest::tests::entry;
 
     /// `boot/vmlinuz`, `boot/sub/vmlinuz`, a link `boot/latest` and `etc/boot`.
@@ -274,8 +283,8 @@ mod tests {
             let plan = planned(&[source], dest, DestIs::File).unwrap();
             assert_eq!(plan.dir, Path::new(dir));
             let places: Vec<_> = plan.entries().map(|i| plan.place(i).unwrap()).collect();
-            assert_eq!(places, [&TreePath::from_user(b"k").unwrap()]);
-            assert_eq!(plan.replacement(), Some(places[0]));
+            assert_eq!(places, [TreePath::from_user(b"k").unwrap()]);
+            assert_eq!(plan.replacement(), places.first());
         }
     }
 
@@ -325,9 +334,9 @@ mod tests {
     #[test]
     fn all_chunks_that_touch_a_chosen_file_are_wanted() {
         let plan = planned(&["boot/vmlinuz"], "/x", DestIs::Missing).unwrap();
-        assert_eq!(plan.wanted(&manifest()).runs(), "1-3");
+        assert_eq!(plan.wanted().runs(), "1-3");
         let link = planned(&["boot/latest"], "/x", DestIs::Missing).unwrap();
-        assert!(link.wanted(&manifest()).is_empty());
+        assert!(link.wanted().is_empty());
     }
 
     #[test]

@@ -198,9 +198,9 @@ impl Store {
             attributes: Attributes::new(options),
             locked,
             dirs,
-            wanted: plan.wanted(&manifest),
+            wanted: plan.wanted(),
             verified: ChunkSet::empty(manifest.layout()),
-            files: vec![nothing; manifest.listing().entries().len()],
+            files: vec![nothing; manifest.listing().len()],
             open: OpenFiles::default(),
             spill: None,
             copying: None,
@@ -363,13 +363,13 @@ impl Store {
         let keep_modes = self.attributes.keep_modes();
         for (_, entry, place) in chosen(&self.plan, &self.manifest) {
             if entry.content == Content::Directory && !place.is_root() {
-                self.dirs.make(place, self.attributes.first_dir_mode(), keep_modes)?;
-                let dir = self.dirs.dir(place)?;
+                self.dirs.make(&place, self.attributes.first_dir_mode(), keep_modes)?;
+                let dir = self.dirs.dir(&place)?;
                 let found = dir
                     .metadata()
-                    .map_err(Error::file("read the attributes of", self.dirs.full(place)))?;
-                if others_can_rename_in(&found) && !self.attributes.is_as_meant(&found, entry) {
-                    self.dirs.expose(place);
+                    .map_err(Error::file("read the attributes of", self.dirs.full(&place)))?;
+                if others_can_rename_in(&found) && !self.attributes.is_as_meant(&found, &entry) {
+                    self.dirs.expose(&place);
                 }
             }
         }
@@ -382,9 +382,9 @@ impl Store {
             if entry.content == Content::Directory {
                 continue;
             }
-            let dir = self.dirs.parent(place)?;
-            let held = found::look_for(&dir, place, entry, &self.attributes);
-            let held = held.map_err(Error::file("replace", self.dirs.full(place)))?;
+            let dir = self.dirs.parent(&place)?;
+            let held = found::look_for(&dir, &place, &entry, &self.attributes);
+            let held = held.map_err(Error::file("replace", self.dirs.full(&place)))?;
             let missing_chunks = layout.covering(entry.image_range()).count() as u64;
             if let Some(state) = self.files.get_mut(i) {
                 *state = FileState { held, missing_chunks };
@@ -398,7 +398,7 @@ impl Store {
         let (plan, manifest) = (self.plan.clone(), self.manifest.clone());
         for (i, entry, place) in chosen(&plan, &manifest) {
             let Content::File { bytes, .. } = entry.content else { continue };
-            let dir = self.dirs.parent(place).map_err(io::Error::other);
+            let dir = self.dirs.parent(&place).map_err(io::Error::other);
             let found = dir.and_then(|dir| look_at(&dir, place.name())).ok().flatten();
             if let Some(found) = found.filter(|found| found.is_file() && found.size() == bytes) {
                 self.set_held(i, Held::Whole(Inode::of(&found)));
@@ -411,7 +411,7 @@ impl Store {
         if let Some(file) = self.open.get(entry) {
             return Ok(file);
         }
-        let place = self.plan.place(entry).cloned().ok_or_else(nothing)?;
+        let place = self.plan.place(entry).ok_or_else(nothing)?;
         let dir = self.dirs.parent(&place).map_err(io::Error::other)?;
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let (file, inode) = match self.held(entry) {
@@ -443,7 +443,7 @@ impl Store {
 
     /// The path of an entry in the file system, for messages.
     fn full(&self, entry: usize) -> PathBuf {
-        self.plan.place(entry).map_or(self.plan.dir.clone(), |place| self.dirs.full(place))
+        self.plan.place(entry).map_or(self.plan.dir.clone(), |place| self.dirs.full(&place))
     }
 }
 
@@ -451,7 +451,7 @@ impl Store {
 fn chosen<'a>(
     plan: &'a Plan,
     manifest: &'a Manifest,
-) -> impl DoubleEndedIterator<Item = (usize, &'a Entry, &'a TreePath)> {
+) -> impl DoubleEndedIterator<Item = (usize, Entry, TreePath)> + 'a {
     plan.entries().filter_map(|i| Some((i, manifest.listing().entry(i)?, plan.place(i)?)))
 }
 
@@ -503,7 +503,7 @@ fn nothing() -> io::Error {
 }
 
 fn file_offset(manifest: &Manifest, entry: usize) -> u64 {
-    manifest.listing().entry(entry).map_or(0, |entry| entry.image_range().start)
+    manifest.listing().image_start(entry)
 }
 
 #[cfg(test)]

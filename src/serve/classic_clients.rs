@@ -80,7 +80,7 @@ impl ClassicClients {
             let node = Node::Entry(entry);
             let state = |tree: &Tree, node| {
                 let entry = tree.entry(node)?;
-                Some((entry.mtime, size(entry)))
+                Some((entry.mtime, size(&entry)))
             };
             if new.same_place(old, node).and_then(|node| state(new, node)) != state(old, node) {
                 let fetching = offers.iter().filter(|offer| offer.depth > 0);

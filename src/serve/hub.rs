@@ -27,7 +27,7 @@ use crate::conn::Conn;
 use crate::control::status::{NodeLine, Progress, ServerLine};
 use crate::control::{Control, HaveHeader, Join, Report, Role, SourceAddress};
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::image::manifest::{Entry, Segment};
+use crate::image::manifest::Segment;
 use crate::limits::{MASTER_HELD_BYTES, MAX_LOG_LINES, NODE_HELD_BYTES};
 use crate::p9::errno::Errno;
 use crate::serve::session::{Answer, At, Budget, Data, Host};
@@ -340,7 +340,7 @@ impl Hub {
     /// [`Hub::checksum_found`].
     pub(crate) fn next_checksum(&mut self) -> Option<(Arc<Tree>, Segment)> {
         let entry = self.classic.next_checksum()?;
-        let range = self.tree.entry(Node::Entry(entry)).map_or(0..0, Entry::image_range);
+        let range = self.tree.entry(Node::Entry(entry)).map_or(0..0, |entry| entry.image_range());
         let len = range.end.saturating_sub(range.start);
         Some((self.tree.clone(), Segment { entry, offset: 0, len }))
     }

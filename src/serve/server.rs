@@ -402,6 +402,12 @@ impl Server {
         }
     }
 
+    /// Who a connection is with.
+    #[cfg(feature = "master")]
+    pub(crate) fn peer(&self, conn: Conn) -> Option<SocketAddr> {
+        self.clients.get(&conn).map(|client| client.address)
+    }
+
     /// When to call [`Server::timeout`], though nothing happens until then.
     pub fn next_timeout(&self, now: Instant) -> Option<Instant> {
         let deadlines = [self.hub.deadline(now), self.admission.deadline(), self.intake.deadline()];

@@ -441,7 +441,7 @@ impl Session {
         };
         let (tree, node) = (tree.clone(), *node);
         let log = classic.open_log(dialect, &tree, node, &access, host, at);
-        let open = match (node, tree.entry(node).map(|entry| &entry.content)) {
+        let open = match (node, tree.entry(node).map(|entry| entry.content)) {
             _ if log.is_some() => {
                 host.open(at, Control::Log)?;
                 let bytes = log.map(Arc::from);
@@ -600,7 +600,8 @@ impl Session {
             Err(errno) => return self.reply(tag, Err(errno)),
         };
         let tree = fid.tree.clone();
-        let reply = match tree.entry(fid.node).map(|entry| &entry.content) {
+        let content = tree.entry(fid.node).map(|entry| entry.content);
+        let reply = match &content {
             Some(Content::Symlink { target })
                 if target.len() + HEADER_BYTES + 2 <= self.replies.msize() as usize =>
             {

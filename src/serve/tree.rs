@@ -75,7 +75,7 @@ impl Tree {
     /// The entries that `chosen` picks by index, and the directories that lead to them.
     pub fn partial(manifest: Arc<Manifest>, chosen: impl Fn(usize) -> bool) -> Tree {
         let listing = manifest.listing();
-        let mut shown = vec![false; listing.entries().len()];
+        let mut shown = vec![false; listing.len()];
         for i in (0..shown.len()).rev() {
             let below = i + 1..listing.subtree_end(i);
             let leads = shown.get(below).is_some_and(|below| below.contains(&true));
@@ -92,7 +92,7 @@ impl Tree {
     }
 
     /// The entry behind a node; None for control files.
-    pub fn entry(&self, node: Node) -> Option<&Entry> {
+    pub fn entry(&self, node: Node) -> Option<Entry> {
         match node {
             Node::Entry(i) | Node::Classic(i, _) => self.manifest.listing().entry(i),
             _ => None,
@@ -101,8 +101,11 @@ impl Tree {
 
     /// Is it a directory?
     pub fn is_dir(&self, node: Node) -> bool {
-        node == Node::ControlDir
-            || self.entry(node).is_some_and(|entry| entry.content == Content::Directory)
+        match node {
+            Node::Entry(i) | Node::Classic(i, _) => self.manifest.listing().is_dir(i),
+            Node::ControlDir => true,
+            Node::Control(_) => false,
+        }
     }
 
     /// One step of a walk: `name` in directory `from`. `..` of the root is the root.
@@ -158,8 +161,8 @@ impl Tree {
     /// comes what is in it, and a client may make up where to go on from.
     fn child_from(&self, dir: usize, from: usize) -> Option<usize> {
         let listing = self.manifest.listing();
-        let dir = &listing.entry(dir)?.path;
-        let path = &listing.entry(from).filter(|entry| entry.path.is_within(dir))?.path;
+        let dir = listing.path(dir)?;
+        let path = listing.path(from).filter(|path| path.is_within(&dir))?;
         let name = path.elements().nth(dir.elements().count())?;
         let child = listing.find(&dir.join(name)?)?;
         Some(if child < from { listing.subtree_end(child) } else { from })
@@ -169,7 +172,7 @@ impl Tree {
     pub fn attributes(&self, node: Node) -> Attributes {
         match (self.entry(node), node) {
             (Some(_), Node::Classic(_, file)) => self.classic_attributes(node, file),
-            (Some(entry), _) => Some(entry_attributes(entry)),
+            (Some(entry), _) => Some(entry_attributes(&entry)),
             (None, _) => None,
         }
         .unwrap_or_else(|| self.control_attributes(node))
@@ -259,7 +262,7 @@ mod tests {
         assert_eq!(walk(&tree, ".xget/nothing"), None);
         assert_eq!(tree.children(Node::ControlDir, 0).count(), 0);
         let listing = tree.manifest().listing();
-        assert!(tree.children(ROOT, 0).all(|i| listing.entries()[i].path.name() != CONTROL_DIR));
+        assert!(tree.children(ROOT, 0).all(|i| listing.path(i).unwrap().name() != CONTROL_DIR));
     }
 
     #[test]

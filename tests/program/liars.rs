@@ -85,7 +85,7 @@ impl Liar {
 fn manifest_of(served: &std::path::Path) -> Manifest {
     let arguments =
         ["--manifest".as_ref(), "--cache".as_ref(), "none".as_ref(), served.as_os_str()];
-    Manifest::parse(&xget(arguments).succeeds().stdout).unwrap()
+    Manifest::parse(xget(arguments).succeeds().stdout).unwrap()
 }
 
 /// Says to a master what an honest node reports: it serves.

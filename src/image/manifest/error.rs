@@ -34,10 +34,19 @@ pub enum Problem {
     Twice(TreePath),
     /// The image, or its number of chunks, is larger than what is supported.
     TooLarge,
+    /// The text is longer than a place in it can be numbered.
+    TooLong,
     /// There is not one hash for each chunk.
     HashCount,
     /// The text is not the one that would be printed for what it says.
     NotCanonical,
+}
+
+impl Problem {
+    /// Whether it is a line that is malformed, and not that lines do not fit together.
+    pub(super) fn is_of_a_line(&self) -> bool {
+        matches!(self, Problem::Heading | Problem::Syntax | Problem::Path(_) | Problem::Target(_))
+    }
 }
 
 impl fmt::Display for ManifestError {
@@ -60,6 +69,7 @@ impl fmt::Display for Problem {
             Problem::NoParent(path) => write!(f, "the directory of {path} is not listed"),
             Problem::Twice(path) => write!(f, "{path} is listed twice"),
             Problem::TooLarge => write!(f, "the image is larger than 4 TiB"),
+            Problem::TooLong => write!(f, "the manifest is larger than 4 GiB"),
             Problem::HashCount => {
                 write!(f, "the number of hashes differs from the number of chunks")
             }

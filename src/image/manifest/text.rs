@@ -1,62 +1,118 @@
-//! The text of a manifest: its only parser and its only printer. `docs/protocol.md` describes it.
+//! The text of a manifest: its only parser, and the printer of its lines. `docs/protocol.md` describes it.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use blake3::Hash;
 
 use super::entry::{Content, Entry, Mtime, Owner};
 use super::error::{HEADING, ManifestError, Problem};
-use super::listing::Listing;
+use super::listing::{Builder, Listing};
 use crate::image::path::{TreePath, escape, unescape};
 
-/// Parses a text into a listing and the hashes of its chunks. Whether it is the only text that says this is
-/// not checked.
-pub(super) fn parse(text: &[u8]) -> Result<(Listing, Vec<Hash>), ManifestError> {
-    let mut entries = Vec::new();
-    let mut hashes = Vec::new();
-    let mut chunk_bytes = None;
-    for (line, number) in text.split(|&b| b == b'\n').zip(1..) {
-        let at = |problem| ManifestError { line: Some(number), problem };
-        let line = std::str::from_utf8(line).map_err(|_| at(Problem::Syntax))?;
-        match (number, line.split_once(' ')) {
-            (1, _) if line == HEADING => {}
-            (1, _) => return Err(at(Problem::Heading)),
-            (_, Some(("chunk", bytes))) => {
-                chunk_bytes = Some(bytes.parse().map_err(|_| at(Problem::Syntax))?);
+/// Shortest line of an entry, in bytes.
+const MIN_ENTRY_BYTES: usize = "d 0755 - - 0.000000000 .\n".len();
+
+/// Parses a text into a listing and the hashes of its chunks. Their number is not checked.
+///
+/// Nothing is printed as a whole to be compared with the text: it may be 256 MiB long. Each line has to be the one
+/// that would be printed, and lines have only one order.
+pub(super) fn parse(text: Arc<[u8]>) -> Result<(Listing, Vec<Hash>), ManifestError> {
+    let whole = |problem| ManifestError { line: None, problem };
+    let lines = text.iter().filter(|&&b| b == b'\n').count();
+    let mut parser = Parser {
+        builder: Builder::with_capacity(lines.min(text.len() / MIN_ENTRY_BYTES)),
+        chunk_bytes: None,
+        hashes: Vec::new(),
+        printed: String::new(),
+    };
+    let mut at = 0;
+    for (line, number) in text.split_inclusive(|&b| b == b'\n').zip(1..) {
+        // The last line has an end, too.
+        let ended = line.strip_suffix(b"\n").ok_or(whole(Problem::NotCanonical))?;
+        let ended = std::str::from_utf8(ended).map_err(|_| Problem::Syntax);
+        match ended.and_then(|ended| parser.line(number, ended, at)) {
+            Ok(()) => at += line.len(),
+            Err(problem) if problem.is_of_a_line() => {
+                return Err(ManifestError { line: Some(number), problem });
             }
-            (_, Some(("hash", hex))) => {
-                hashes.push(Hash::from_hex(hex).map_err(|_| at(Problem::Syntax))?);
-            }
-            (_, Some((kind, fields))) => entries.push(parse_entry(kind, fields).map_err(at)?),
-            (_, None) if line.is_empty() => break,
-            (_, None) => return Err(at(Problem::Syntax)),
+            Err(problem) => return Err(whole(problem)),
         }
     }
-    let listing = Listing::with_chunk_bytes(entries, chunk_bytes)
-        .map_err(|problem| ManifestError { line: None, problem })?;
-    Ok((listing, hashes))
+    let Parser { builder, chunk_bytes, hashes, .. } = parser;
+    let chunk_bytes = chunk_bytes.ok_or(whole(Problem::Heading))?;
+    Ok((builder.finish(text, chunk_bytes).map_err(whole)?, hashes))
 }
 
-pub(super) fn print(listing: &Listing, hashes: &[Hash]) -> String {
-    let mut text = format!("{HEADING}\nchunk {}\n", listing.layout().chunk_bytes());
-    for entry in listing.entries() {
-        let Entry { path, mode, mtime: Mtime { secs, nanos }, .. } = entry;
-        let path = escape(path.as_bytes_or_dot());
-        let owner = entry.owner.map_or("- -".into(), |Owner { uid, gid }| format!("{uid} {gid}"));
-        let (kind, rest) = match &entry.content {
-            Content::Directory => ('d', path),
-            Content::File { bytes, .. } => ('f', format!("{path} {bytes}")),
-            Content::Symlink { target } => ('l', format!("{path} {}", escape(target))),
-        };
-        let _ = writeln!(text, "{kind} {mode:04o} {owner} {secs}.{nanos:09} {rest}");
-    }
-    for hash in hashes {
-        let _ = writeln!(text, "hash {}", hash.to_hex());
-    }
-    text
+/// What the lines so far have said.
+struct Parser {
+    builder: Builder,
+    chunk_bytes: Option<u64>,
+    hashes: Vec<Hash>,
+    /// The present line as it has to be.
+    printed: String,
 }
 
-fn parse_entry(kind: &str, fields: &str) -> Result<Entry, Problem> {
+impl Parser {
+    /// The line with this number, which begins at an offset of the text.
+    fn line(&mut self, number: usize, line: &str, at: usize) -> Result<(), Problem> {
+        self.printed.clear();
+        let printed = &mut self.printed;
+        match (number, line.split_once(' ')) {
+            (1, _) if line == HEADING => return Ok(()),
+            (1, _) => return Err(Problem::Heading),
+            (2, Some(("chunk", bytes))) => {
+                let bytes = bytes.parse().map_err(|_| Problem::Syntax)?;
+                self.chunk_bytes = Some(bytes);
+                let _ = write!(printed, "chunk {bytes}");
+            }
+            (2, _) => return Err(Problem::NotCanonical),
+            (_, Some(("hash", hex))) => {
+                let hash = Hash::from_hex(hex).map_err(|_| Problem::Syntax)?;
+                let _ = write!(printed, "hash {}", hash.to_hex());
+                self.hashes.push(hash);
+            }
+            _ => {
+                let entry = parse_entry(line)?;
+                let path_at = at.saturating_add(print_entry(printed, &entry));
+                printed.pop();
+                self.builder.add(entry, path_at)?;
+                if !self.hashes.is_empty() {
+                    return Err(Problem::NotCanonical);
+                }
+            }
+        }
+        if printed == line { Ok(()) } else { Err(Problem::NotCanonical) }
+    }
+}
+
+/// Adds the line of an entry to a text, and says where its path begins in it.
+pub(super) fn print_entry(text: &mut String, entry: &Entry) -> usize {
+    let Entry { path, mode, mtime: Mtime { secs, nanos }, .. } = entry;
+    let kind = match entry.content {
+        Content::Directory => 'd',
+        Content::File { .. } => 'f',
+        Content::Symlink { .. } => 'l',
+    };
+    let _ = match entry.owner {
+        None => write!(text, "{kind} {mode:04o} - - {secs}.{nanos:09} "),
+        Some(Owner { uid, gid }) => {
+            write!(text, "{kind} {mode:04o} {uid} {gid} {secs}.{nanos:09} ")
+        }
+    };
+    let path_at = text.len();
+    *text += &escape(path.as_bytes_or_dot());
+    let _ = match &entry.content {
+        Content::Directory => writeln!(text),
+        Content::File { bytes, .. } => writeln!(text, " {bytes}"),
+        Content::Symlink { target } => writeln!(text, " {}", escape(target)),
+    };
+    path_at
+}
+
+/// Parses the line of an entry. Where a file stands in the image it does not say.
+pub(super) fn parse_entry(line: &str) -> Result<Entry, Problem> {
+    let (kind, fields) = line.split_once(' ').ok_or(Problem::Syntax)?;
     let mut fields = fields.split(' ');
     let mut next = || fields.next().ok_or(Problem::Syntax);
     let mode = u32::from_str_radix(next()?, 8).ok().filter(|mode| *mode <= 0o7777);

@@ -18,6 +18,7 @@ use super::request::{Part, Validators, Verdict, elements, encode, find, part, ve
 use super::socket::Traffic;
 use crate::conn::Conn;
 use crate::image::manifest::{Entry, Manifest};
+use crate::image::path::TreePath;
 use crate::master::shared::Shared;
 use crate::serve::session::Host as _;
 use crate::serve::tree::{Node, ROOT, Tree};
@@ -167,8 +168,8 @@ impl Site {
             }
             (false, true) => return Reply::not_found(),
             (false, false) => {
-                let etag = etag(tree.manifest(), entry);
-                let now = Validators { etag: &etag, modified: modified(entry) };
+                let etag = etag(tree.manifest(), &entry);
+                let now = Validators { etag: &etag, modified: modified(&entry) };
                 let range = entry.image_range();
                 let bytes = range.end - range.start;
                 let reply = match verdict(request.headers(), &now) {
@@ -204,11 +205,11 @@ impl Site {
                     .with(CONTENT_RANGE, &format!("bytes */{bytes}"));
             }
         };
-        let name = tree.entry(Node::Entry(entry)).map(|entry| entry.path.name());
-        let kind = content_type(name.unwrap_or_default());
+        let path = tree.manifest().listing().path(entry);
+        let kind = content_type(path.as_ref().map(TreePath::name).unwrap_or_default());
         let (length, shown) = (rest.end - rest.start, rest.clone());
         let (shared, tree) = (self.shared.clone(), tree.clone());
-        let source = Source::File(FilePart { shared, conn, tree, entry, rest });
+        let source = Source::File(FilePart { shared, conn, tree, entry, rest, proof: None });
         let reply = Reply { source, ..Reply::empty(code) }
             .with(CONTENT_TYPE, kind)
             .with(CONTENT_LENGTH, &length.to_string())
@@ -297,12 +298,11 @@ fn content_type(name: &[u8]) -> &'static str {
 mod tests {
     use super::*;
     use crate::image::manifest::tests::sample;
-    use crate::image::path::TreePath;
 
     fn etag_of(manifest: &Manifest, path: &str) -> String {
         let path = TreePath::from_manifest(path.as_bytes()).unwrap();
         let index = manifest.listing().find(&path).unwrap();
-        etag(manifest, manifest.listing().entry(index).unwrap())
+        etag(manifest, &manifest.listing().entry(index).unwrap())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::request::encode;
 use crate::image::manifest::{Content, Entry};
-use crate::image::path::shown;
+use crate::image::path::{TreePath, shown};
 use crate::limits::MAX_HTTP_BYTES;
 use crate::serve::tree::{Node, ROOT, Tree};
 use crate::units::bytes;
@@ -17,8 +17,8 @@ pub(super) fn page(tree: &Tree, dir: usize, from: usize) -> (String, Option<usiz
     let mut text = String::new();
     let mut from = from;
     if from == dir {
-        let path = tree.entry(node).map(|entry| entry.path.as_bytes()).unwrap_or_default();
-        let path = escaped(&format!("/{}", shown(path)));
+        let path = tree.manifest().listing().path(dir).unwrap_or(TreePath::root());
+        let path = escaped(&format!("/{}", shown(path.as_bytes())));
         let _ = writeln!(
             text,
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{path}</title>\
@@ -34,7 +34,7 @@ pub(super) fn page(tree: &Tree, dir: usize, from: usize) -> (String, Option<usiz
             return (text, Some(index));
         }
         if let Some(entry) = tree.entry(Node::Entry(index)) {
-            row(&mut text, entry);
+            row(&mut text, &entry);
         }
     }
     text += "</table>\n";

@@ -40,16 +40,16 @@ pub(super) fn find(tree: &Tree, elements: &[Vec<u8>]) -> Option<usize> {
     let mut at = TreePath::root();
     let mut found = 0;
     let mut links = 0;
-    let mut rest: VecDeque<&[u8]> = elements.iter().map(Vec::as_slice).collect();
+    let mut rest: VecDeque<Vec<u8>> = elements.iter().cloned().collect();
     while let Some(name) = rest.pop_front() {
-        match name {
+        match &name[..] {
             b"" | b"." => continue,
             b".." => at = at.parent().unwrap_or_else(TreePath::root),
-            _ => at = at.join(name)?,
+            name => at = at.join(name)?,
         }
         let Node::Entry(index) = tree.find(&at)? else { return None };
         found = index;
-        match &tree.entry(Node::Entry(index))?.content {
+        match tree.entry(Node::Entry(index))?.content {
             Content::Directory => {}
             Content::File { .. } if rest.is_empty() => {}
             Content::File { .. } => return None,
@@ -67,7 +67,7 @@ pub(super) fn find(tree: &Tree, elements: &[Vec<u8>]) -> Option<usize> {
                     _ => return None,
                 };
                 for name in target.split(|&b| b == b'/').rev() {
-                    rest.push_front(name);
+                    rest.push_front(name.to_vec());
                 }
             }
         }

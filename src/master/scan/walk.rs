@@ -89,10 +89,16 @@ impl<'a> Walk<'a> {
         self.found.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
         self.found.dedup_by(|(a, _), (b, _)| a.path == b.path);
         self.warnings.sort_by(|a, b| a.path.cmp(&b.path));
-        let (entries, identities) = self.found.into_iter().unzip();
+        let image_bytes = self.found.iter().map(|(entry, _)| entry.bytes());
+        let image_bytes = image_bytes.fold(0, u64::saturating_add);
+        let mut identities = Vec::with_capacity(self.found.len());
+        let entries = self.found.into_iter().map(|(entry, identity)| {
+            identities.push(identity);
+            entry
+        });
         Ok(Scan {
             root: self.root.to_owned(),
-            listing: Listing::new(entries)?,
+            listing: Listing::of_sorted(entries, image_bytes)?,
             identities,
             serves_one_file,
             warnings: self.warnings,

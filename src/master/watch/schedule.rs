@@ -95,6 +95,17 @@ impl Schedule {
         self.step = Step::Scan;
     }
 
+    /// Whether the tree may differ from what was hashed last.
+    pub(super) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// A file is not what was hashed, whatever a scan says.
+    pub(super) fn distrust(&mut self) {
+        self.stale = true;
+        self.step = Step::Scan;
+    }
+
     pub(super) fn scanned(&mut self, scan: Scanned, now: Instant) {
         self.pause = self.interval.map(|interval| interval.max(scan.took * SCAN_SHARE));
         self.settled = scan.settled;
@@ -345,6 +356,18 @@ mod tests {
         assert!(story.publish());
         assert_eq!(story.wait(), INTERVAL);
         assert_eq!(story.scan(false, true), Step::Sign);
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_was_hashed_is_hashed_though_the_scan_is_the_same() {
+        for interval in [None, Some(INTERVAL)] {
+            let mut story = Story::new(interval, true);
+            story.schedule.distrust();
+            assert_eq!(story.scan(false, true), Step::Hash);
+            story.hash();
+            assert!(!story.publish());
+            assert_eq!(story.step(), Step::Wait(interval.map(|interval| story.now + interval)));
+        }
     }
 
     #[test]

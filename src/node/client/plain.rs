@@ -69,7 +69,7 @@ pub(super) fn fetch(
     let plan = plan(&manifest, sources, dest, DestIs::look(dest)?, host)?;
     let chosen: Vec<(usize, Entry)> = plan
         .entries()
-        .filter_map(|i| Some((i, manifest.listing().entry(i)?.clone())))
+        .filter_map(|i| Some((i, manifest.listing().entry(i)?)))
         .filter(|(_, entry)| matches!(entry.content, Content::File { bytes, .. } if bytes > 0))
         .collect();
     let options = StoreOptions { keep_modes: !options.no_mode, keep_owners: !options.no_owner };

@@ -148,7 +148,7 @@ impl Handed {
     /// The manifest; it must be the one of this generation.
     pub(super) fn manifest(&mut self, generation: Hash) -> io::Result<Arc<Manifest>> {
         let text = read_all(&mut self.manifest, MAX_MANIFEST_BYTES)?;
-        let manifest = Manifest::parse(&text).map_err(io::Error::other)?;
+        let manifest = Manifest::parse(text).map_err(io::Error::other)?;
         match manifest.generation() == generation {
             true => Ok(Arc::new(manifest)),
             false => Err(io::Error::other("the manifest does not match its generation")),

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
-use crate::image::manifest::{Content, Manifest};
+use crate::image::manifest::Manifest;
 use crate::image::path::{TreePath, escape};
 use crate::node::plan::Plan;
 use crate::status::string;
@@ -52,16 +52,12 @@ impl State<'_> {
             file.push(b'/');
             file.extend_from_slice(place.as_bytes());
         }
-        let within = listing.entries().iter().take(listing.subtree_end(entry)).skip(entry);
-        let sizes = within.map(|entry| match entry.content {
-            Content::File { bytes, .. } => bytes,
-            _ => 0,
-        });
+        let bytes = listing.image_start(listing.subtree_end(entry)) - listing.image_start(entry);
         Some(format!(
             "{{\"path\":{},\"file\":{},\"bytes\":{}}}",
             string(&escape(path.as_bytes_or_dot())),
             string(&escape(&file)),
-            sizes.fold(0, u64::saturating_add),
+            bytes,
         ))
     }
 }
@@ -78,8 +74,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::image::manifest::Listing;
     use crate::image::manifest::tests::entry;
+    use crate::image::manifest::{Content, Listing};
     use crate::node::plan::{DestIs, plan};
 
     #[test]

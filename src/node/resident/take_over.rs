@@ -112,7 +112,7 @@ fn node(
     let sources = source_paths(&fetch.sources)?;
     let plan = plan(&manifest, &sources, dest, DestIs::look(dest)?, &fetch.server)?;
     let tree = Tree::partial(manifest.clone(), |entry| plan.chosen(entry));
-    let wanted = plan.wanted(&manifest).len();
+    let wanted = plan.wanted().len();
     let signature = handed.signature().map_err(Error::system("take over"))?;
     let store = Store::taken_over(plan, manifest.clone(), handed.files, &mut |_, _| {})?;
     let held = store.wanted().clone();

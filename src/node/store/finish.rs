@@ -28,14 +28,14 @@ impl Store {
             match &entry.content {
                 Content::Directory => {}
                 Content::File { .. } => self.finish_file(i)?,
-                Content::Symlink { target } => self.place_link(entry, place, target)?,
+                Content::Symlink { target } => self.place_link(&entry, &place, target)?,
             }
         }
         // The deepest first: nothing below a directory is reached any more when it gets its mode,
         // nor changed after it got its time.
         for (_, entry, place) in chosen(&plan, &manifest).rev() {
             if entry.content == Content::Directory {
-                self.finish_directory(entry, place)?;
+                self.finish_directory(&entry, &place)?;
             }
         }
         self.check_names()?;
@@ -48,7 +48,7 @@ impl Store {
     /// Gives a file that is whole its final name. Its descriptor, which can write, is closed: while
     /// one is open the system refuses to execute the file.
     pub(super) fn place_file(&mut self, entry: usize) -> Result<(), Error> {
-        let Some(place) = self.plan.place(entry).cloned() else { return Ok(()) };
+        let Some(place) = self.plan.place(entry) else { return Ok(()) };
         let (file, _) = self.temporary(entry)?;
         let Held::Temporary { origin, .. } = self.held(entry) else { return Ok(()) };
         let inode = self.apply(entry, &file, origin)?;
@@ -75,7 +75,7 @@ impl Store {
     fn apply(&self, entry: usize, file: &File, origin: Origin) -> Result<Inode, Error> {
         let apply = || {
             if let Some(entry) = self.manifest.listing().entry(entry) {
-                self.attributes.apply(file, entry, origin)?;
+                self.attributes.apply(file, &entry, origin)?;
             }
             file.metadata().map(|found| Inode::of(&found))
         };
@@ -99,7 +99,7 @@ impl Store {
     }
 
     fn place_link(&mut self, entry: &Entry, place: &TreePath, target: &[u8]) -> Result<(), Error> {
-        let dir = self.dirs.parent(place)?;
+        let dir = self.dirs.parent(&place)?;
         let place_link = || {
             if let Some(old) = open_link(&dir, place.name(), target)?
                 && self.attributes.owns_link(&old.metadata()?, entry)
@@ -123,7 +123,7 @@ impl Store {
         if place.is_root() && !self.dirs.made_top() {
             return Ok(());
         }
-        let dir = self.dirs.dir(place)?;
+        let dir = self.dirs.dir(&place)?;
         let is_known = place.is_root() || self.dirs.is_known(place)?;
         let applied = self.attributes.apply_to_dir(&dir, entry, is_known);
         applied.map_err(Error::file("set owner, mode or time of", self.dirs.full(place)))
@@ -134,13 +134,13 @@ impl Store {
         let (plan, manifest) = (self.plan.clone(), self.manifest.clone());
         self.dirs.close();
         for (i, entry, place) in chosen(&plan, &manifest) {
-            let dir = self.dirs.parent(place)?;
+            let dir = self.dirs.parent(&place)?;
             if !dir.exposed {
                 continue;
             }
             let found = match &entry.content {
                 Content::Directory => {
-                    self.dirs.dir(place)?;
+                    self.dirs.dir(&place)?;
                     Ok(true)
                 }
                 Content::Symlink { target } => {
@@ -151,7 +151,7 @@ impl Store {
                 }),
             };
             let found = found.and_then(|right| if right { Ok(()) } else { Err(replaced()) });
-            found.map_err(Error::file("finish", self.dirs.full(place)))?;
+            found.map_err(Error::file("finish", self.dirs.full(&place)))?;
         }
         self.dirs.check_top()
     }

@@ -103,7 +103,7 @@ impl Store {
     /// Opens a file that was found, to read from it. One that another process has open for writing is not completed in
     /// place after all.
     pub(super) fn open_found(&mut self, entry: usize, found: Found) -> io::Result<Arc<File>> {
-        let place = self.plan.place(entry).cloned().ok_or_else(super::nothing)?;
+        let place = self.plan.place(entry).ok_or_else(super::nothing)?;
         let dir = self.dirs.parent(&place).map_err(io::Error::other)?;
         let name = match found.name {
             Name::Temporary => &temporary_name(&place)[..],
@@ -124,7 +124,7 @@ impl Store {
     }
 
     fn is_partly_verified(&self, entry: usize) -> bool {
-        let range = self.manifest.listing().entry(entry).map(Entry::image_range);
+        let range = self.manifest.listing().entry(entry).map(|entry| entry.image_range());
         let mut chunks = self.manifest.layout().covering(range.unwrap_or_default());
         chunks.any(|chunk| self.verified.contains(chunk))
     }

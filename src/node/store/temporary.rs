@@ -91,11 +91,11 @@ impl Store {
     /// Makes an empty temporary file for an entry, in the place of one that is there.
     pub(super) fn make_temporary(&mut self, entry: usize) -> Result<(Arc<File>, Inode), Error> {
         self.open.close(entry);
-        let bytes = match self.manifest.listing().entry(entry).map(|entry| &entry.content) {
-            Some(Content::File { bytes, .. }) => *bytes,
+        let bytes = match self.manifest.listing().entry(entry).map(|entry| entry.content) {
+            Some(Content::File { bytes, .. }) => bytes,
             _ => 0,
         };
-        let place = self.plan.place(entry).cloned().unwrap_or(TreePath::root());
+        let place = self.plan.place(entry).unwrap_or(TreePath::root());
         let dir = self.dirs.parent(&place)?;
         let make = || {
             let name = temporary_name(&place);

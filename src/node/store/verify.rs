@@ -209,7 +209,7 @@ impl Store {
     fn drop_temporary(&mut self, entry: usize, useless: bool) -> Result<(), Error> {
         self.open.close(entry);
         self.set_held(entry, Held::Nothing);
-        let Some(place) = self.plan.place(entry).filter(|_| useless).cloned() else {
+        let Some(place) = self.plan.place(entry).filter(|_| useless) else {
             return Ok(());
         };
         let dir = self.dirs.parent(&place)?;

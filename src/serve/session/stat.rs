@@ -1,5 +1,7 @@
 //! What stat(2), readdir(3) and their kin are told of a node, in each dialect.
 
+use std::borrow::Cow;
+
 use super::classic;
 use crate::image::manifest::Content;
 use crate::p9::message::Message;
@@ -80,11 +82,12 @@ pub(super) fn records(
 /// more than the index of the entry to go on from.
 pub(super) fn dirents(tree: &Tree, dir: Node, offset: u64, most: usize) -> Vec<u8> {
     let dots = [(&b"."[..], dir), (b"..", tree.walk(dir, b"..").unwrap_or(ROOT))];
-    let dots = (1u64..).zip(dots).skip(offset.min(2) as usize).map(|(c, (n, at))| (c, n, at));
+    let dots = (1u64..).zip(dots).skip(offset.min(2) as usize);
+    let dots = dots.map(|(cookie, (name, at))| (cookie, Cow::Borrowed(name), at));
     let from = usize::try_from(offset.saturating_sub(2)).unwrap_or(usize::MAX);
     let entries = tree.children(dir, from).filter_map(|i| {
-        let name = tree.entry(Node::Entry(i))?.path.name();
-        Some((i as u64 + 3, name, Node::Entry(i)))
+        let path = tree.manifest().listing().path(i)?;
+        Some((i as u64 + 3, Cow::Owned(path.name().to_owned()), Node::Entry(i)))
     });
     let mut records = Vec::new();
     for (cookie, name, node) in dots.chain(entries) {
@@ -94,7 +97,7 @@ pub(super) fn dirents(tree: &Tree, dir: Node, offset: u64, most: usize) -> Vec<u
         qid.encode(w);
         cookie.encode(w);
         dirent_type(qid.kind).encode(w);
-        Text(name).encode(w);
+        Text(&name).encode(w);
         if records.len() > most {
             records.truncate(before);
             break;
@@ -120,7 +123,7 @@ pub(super) fn statfs(tree: &Tree) -> Message<'static> {
         blocks: bytes.div_ceil(4096),
         bfree: 0,
         bavail: 0,
-        files: tree.manifest().listing().entries().len() as u64,
+        files: tree.manifest().listing().len() as u64,
         ffree: 0,
         fsid: 0,
         namelen: 255,
@@ -142,7 +145,7 @@ pub(super) fn touches_nothing(stat: &Stat<'_>) -> bool {
 pub(super) fn with_stat(tree: &Tree, node: Node, dialect: Dialect, take: impl FnOnce(Stat<'_>)) {
     let Attributes { mut qid, mode, owner, bytes, mtime, .. } = tree.attributes(node);
     let entry = tree.entry(node);
-    let name = match (node, entry) {
+    let name = match (node, &entry) {
         (ROOT, _) => b"/",
         (Node::Classic(_, file), _) => file.name().as_bytes(),
         (_, Some(entry)) => entry.path.name(),
@@ -158,7 +161,7 @@ pub(super) fn with_stat(tree: &Tree, node: Node, dialect: Dialect, take: impl Fn
         bits |= if mode & 0o4000 != 0 { DMSETUID } else { 0 };
         bits |= if mode & 0o2000 != 0 { DMSETGID } else { 0 };
         bits |= if mode & 0o1000 != 0 { DMSETVTX } else { 0 };
-        if let Some(Content::Symlink { target }) = entry.map(|entry| &entry.content) {
+        if let Some(Content::Symlink { target }) = entry.as_ref().map(|entry| &entry.content) {
             bits |= DMSYMLINK;
             extension = target;
         }

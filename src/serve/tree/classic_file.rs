@@ -40,7 +40,7 @@ impl ClassicFile {
 impl Tree {
     pub(super) fn classic_attributes(&self, node: Node, file: ClassicFile) -> Option<Attributes> {
         let entry = self.entry(node)?;
-        let of_file = entry_attributes(entry);
+        let of_file = entry_attributes(&entry);
         let path = fingerprint(&[entry.path.as_bytes_or_dot(), b"/", file.name().as_bytes()]);
         let (mode, bytes) = match file {
             ClassicFile::Data => (of_file.mode, of_file.bytes),

@@ -197,17 +197,17 @@ impl NodeDisk {
         disk
     }
 
-    fn files<'a>(&self, served: &'a Served) -> impl Iterator<Item = (usize, &'a TreePath)> {
-        let entries = served.manifest.listing().entries().iter().enumerate();
+    fn files<'a>(&self, served: &'a Served) -> impl Iterator<Item = (usize, TreePath)> + use<'a> {
+        let entries = served.manifest.listing().entries().enumerate();
         let files = entries.filter(|(_, entry)| matches!(entry.content, Content::File { .. }));
-        let files = files.map(|(i, entry)| (i, &entry.path));
+        let files = files.map(|(i, entry)| (i, entry.path));
         let sources = self.sources.clone();
         files.filter(move |(_, path)| sources.iter().any(|source| is_in(path, source)))
     }
 
     fn path(&self, served: &Served, entry: usize) -> PathBuf {
-        let path = served.manifest.listing().entry(entry).unwrap().path.as_bytes();
-        self.dest.join(std::str::from_utf8(path).unwrap())
+        let path = served.manifest.listing().path(entry).unwrap();
+        self.dest.join(std::str::from_utf8(path.as_bytes()).unwrap())
     }
 
     /// A file with its final name was verified, or was there before.

@@ -103,7 +103,7 @@ fn changed(file_too: bool) -> Arc<Tree> {
         entry
     };
     let old = sample();
-    let entries = old.listing().entries().iter().cloned().map(later).collect();
+    let entries = old.listing().entries().map(later).collect();
     let listing = Listing::new(entries).unwrap();
     let hashes = old.layout().iter().filter_map(|chunk| old.hash(chunk).copied()).collect();
     Arc::new(Tree::new(Arc::new(Manifest::new(listing, hashes).unwrap())))
