@@ -49,6 +49,8 @@ pub(super) struct Source {
     /// Chunks that lines of `have` have named.
     pub(super) named: u64,
     pub(super) redir: Lines,
+    /// Addresses that this `redir` has named so far.
+    pub(super) named_nodes: usize,
     pub(super) next: Lines,
     pub(super) transfers: Vec<Transfer>,
     /// How many of the verified chunks it has been told of.
@@ -76,6 +78,7 @@ impl Source {
             have: Lines::default(),
             named: 0,
             redir: Lines::default(),
+            named_nodes: 0,
             next: Lines::default(),
             transfers: Vec::new(),
             reported: 0,
@@ -124,6 +127,7 @@ impl Source {
             return false;
         }
         self.redir = Lines::default();
+        self.named_nodes = 0;
         let asked = self.read(file);
         self.client.send(Token::Clunk, &Message::Tclunk { fid });
         asked

@@ -103,12 +103,13 @@ impl Get<'_> {
             return self.fetch_unverified(&server, &sources, &retry);
         }
         loop {
-            let found = match fetch_manifest(&server, retry, &self.report) {
-                Err(Error::NotXget { .. }) => {
-                    return self.fetch_unverified(&server, &sources, &retry);
-                }
-                found => found?,
-            };
+            let found =
+                match fetch_manifest(&server, retry, self.options.allowed.clone(), &self.report) {
+                    Err(Error::NotXget { .. }) => {
+                        return self.fetch_unverified(&server, &sources, &retry);
+                    }
+                    found => found?,
+                };
             self.check_trust(&server, &found.text, found.signature.as_deref())?;
             let bad = |error: ManifestError| Error::Peer {
                 host: server.name.clone(),

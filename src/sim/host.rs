@@ -157,6 +157,7 @@ impl Host {
             held,
             origin: vec![origin],
             port: PORT,
+            allowed: Allowed::default(),
             serves_files: false,
             rules: *rules,
             patience: Patience::default(),
@@ -165,7 +166,13 @@ impl Host {
         };
         let store = Store { record, keeps, finished: false };
         let retry = Retry { times: None, longest_wait: LONGEST_RETRY_WAIT, end: None };
-        let named = ManifestStart { name: "master".to_owned(), several: false, retry, seed };
+        let named = ManifestStart {
+            name: "master".to_owned(),
+            several: false,
+            retry,
+            allowed: Allowed::default(),
+            seed,
+        };
         let phase = Phase::Manifest(ManifestFetch::new(named), Some(start));
         Host { lies, ..Host::new(id, served, phase, Some(store)) }
     }
