@@ -26,6 +26,8 @@ pub(super) struct Candidate {
     informant: Option<SocketAddr>,
     /// It has answered once as a source does.
     answered: bool,
+    /// It has left the table before, since it did not answer.
+    was_dead: bool,
     not_before: Option<Instant>,
     failures: u32,
 }
@@ -140,6 +142,7 @@ impl Candidates {
         let past = self.dead.take(address);
         let candidate = Candidate {
             informant,
+            was_dead: past.is_some(),
             not_before: past.map(|past| past.not_before),
             failures: past.map_or(0, |past| past.failures),
             ..Candidate::default()
@@ -218,13 +221,14 @@ impl Candidates {
         let due = now + backoff(REDIAL, candidate.failures, BAN);
         let not_before = candidate.not_before.unwrap_or(now).max(due);
         candidate.not_before = Some(not_before);
-        let Candidate { answered, failures, .. } = *candidate;
+        let Candidate { answered, failures, was_dead, .. } = *candidate;
         let informant = candidate.hearsay_of();
         if !answered && (informant.is_some() || failures >= MAX_UNANSWERED_CALLS) {
             self.known.remove(&address);
             self.dead.add(address, Past { failures, not_before });
         }
-        let by = informant?;
+        // Each address counts once.
+        let by = informant.filter(|_| !was_dead)?;
         let dead = self.informants.was_wrong(by.ip())?;
         self.forget_hearsay_of(by.ip());
         Some(Misled { by, dead, last: address })

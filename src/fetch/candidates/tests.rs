@@ -183,6 +183,17 @@ fn a_host_that_names_dead_addresses_is_asked_no_more_and_told_on_once() {
 }
 
 #[test]
+fn an_address_that_is_dead_each_time_counts_once_against_who_named_it() {
+    let (mut candidates, mut now) = (Candidates::new(20_004), Instant::now());
+    for _ in 0..MAX_UNANSWERED_CALLS {
+        hears_of(&mut candidates, 0..4, address(9), now);
+        assert_eq!(dials_in_vain(&mut candidates, now).len(), 4);
+        now += BAN;
+    }
+    assert!(!candidates.is_untrusted(address(9).ip()));
+}
+
+#[test]
 fn half_of_the_connections_are_left_to_what_others_have_named() {
     let (mut candidates, now) = (Candidates::new(20_004), Instant::now());
     hears_of(&mut candidates, 0..32, address(9), now);
