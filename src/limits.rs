@@ -129,7 +129,11 @@ pub const MAX_UNANSWERED_AT_ONCE: usize = 4;
 /// Calls to an address that other nodes name, none of which is answered as a node does. After them it is not called
 /// again because of what nodes say.
 pub const MAX_UNANSWERED_CALLS: u32 = 3;
-/// A host is asked for no more addresses once so many of those that it named are dead, and more than have answered.
+/// Ports of one host at which no node answers. After them no others are tried that only other nodes name, but for the
+/// usual one.
+pub const MAX_DEAD_PORTS: usize = 4;
+/// A host is asked for no more addresses once so many of the hosts that it has named are dead, and more than have
+/// answered.
 pub const MANY_DEAD: u32 = 8;
 /// Likewise once so many are dead, however many have answered.
 pub const MAX_DEAD_OF_ONE: u32 = 32;

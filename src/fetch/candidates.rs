@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::hearsay::{DeadAddresses, Informants, Past};
 use crate::limits::{
-    BAN, MAX_ADDRESSES, MAX_ADDRESSES_OF_ONE, MAX_UNANSWERED_AT_ONCE, MAX_UNANSWERED_CALLS,
+    BAN, MAX_ADDRESSES, MAX_ADDRESSES_OF_ONE, MAX_DEAD_PORTS, MAX_UNANSWERED_AT_ONCE,
+    MAX_UNANSWERED_CALLS,
 };
 use crate::network::is_near;
 
@@ -26,8 +27,6 @@ pub(super) struct Candidate {
     informant: Option<SocketAddr>,
     /// It has answered once as a source does.
     answered: bool,
-    /// It has left the table before, since it did not answer.
-    was_dead: bool,
     not_before: Option<Instant>,
     failures: u32,
 }
@@ -44,11 +43,11 @@ impl Candidate {
     }
 }
 
-/// A host that names too many addresses at which there is no node.
+/// A node that names too many hosts at which there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Misled {
     pub(super) by: SocketAddr,
-    /// How many were dead.
+    /// How many.
     pub(super) dead: u32,
     pub(super) last: SocketAddr,
 }
@@ -139,10 +138,9 @@ impl Candidates {
     }
 
     fn insert(&mut self, address: SocketAddr, informant: Option<SocketAddr>) {
-        let past = self.dead.take(address);
+        let past = self.dead.get(address);
         let candidate = Candidate {
             informant,
-            was_dead: past.is_some(),
             not_before: past.map(|past| past.not_before),
             failures: past.map_or(0, |past| past.failures),
             ..Candidate::default()
@@ -209,6 +207,7 @@ impl Candidates {
         }
         candidate.answered = true;
         candidate.failures = 0;
+        self.dead.remove(address);
     }
 
     /// The connection to it has ended, or could not be made. Who has misled this node, if that is enough to say so.
@@ -221,17 +220,27 @@ impl Candidates {
         let due = now + backoff(REDIAL, candidate.failures, BAN);
         let not_before = candidate.not_before.unwrap_or(now).max(due);
         candidate.not_before = Some(not_before);
-        let Candidate { answered, failures, was_dead, .. } = *candidate;
+        let Candidate { answered, failures, .. } = *candidate;
         let informant = candidate.hearsay_of();
-        if !answered && (informant.is_some() || failures >= MAX_UNANSWERED_CALLS) {
-            self.known.remove(&address);
-            self.dead.add(address, Past { failures, not_before });
+        if answered || informant.is_none() && failures < MAX_UNANSWERED_CALLS {
+            return None;
         }
-        // Each address counts once.
-        let by = informant.filter(|_| !was_dead)?;
+        self.known.remove(&address);
+        let is_first_of_host = self.dead.of_host(address.ip()) == 0;
+        self.dead.add(address, Past { failures, not_before });
+        if self.has_dead_ports(address.ip()) {
+            self.forget_hearsay(|other, _| other.ip() == address.ip());
+        }
+        // A host counts once: whoever joins an honest node on a hundred ports must not bring that into disrepute.
+        let by = informant.filter(|_| is_first_of_host)?;
         let dead = self.informants.was_wrong(by.ip())?;
-        self.forget_hearsay_of(by.ip());
+        self.forget_hearsay(|_, informant| informant.ip() == by.ip());
         Some(Misled { by, dead, last: address })
+    }
+
+    /// Whether so many ports of a host are dead that no others are tried which only other nodes name.
+    pub(super) fn has_dead_ports(&self, host: IpAddr) -> bool {
+        self.dead.of_host(host) >= MAX_DEAD_PORTS
     }
 
     /// Whether a host is asked for no more addresses.
@@ -239,9 +248,11 @@ impl Candidates {
         self.informants.is_untrusted(host)
     }
 
-    fn forget_hearsay_of(&mut self, host: IpAddr) {
-        self.known.retain(|_, candidate| {
-            candidate.in_use || candidate.hearsay_of().is_none_or(|by| by.ip() != host)
+    /// Forgets those that are hearsay and not in use, by their addresses and informants.
+    fn forget_hearsay(&mut self, is_forgotten: impl Fn(&SocketAddr, SocketAddr) -> bool) {
+        self.known.retain(|address, candidate| {
+            let informant = candidate.hearsay_of().filter(|_| !candidate.in_use);
+            informant.is_none_or(|informant| !is_forgotten(address, informant))
         });
     }
 
@@ -287,15 +298,19 @@ impl Candidates {
         let in_use = self.known.iter().filter(|(_, candidate)| candidate.in_use);
         let in_use: Vec<(SocketAddr, &Candidate)> = in_use.map(|(a, c)| (*a, c)).collect();
         let connections = |ip| in_use.iter().filter(|(address, _)| address.ip() == ip).count();
-        let unanswered = |host| {
-            let calls = in_use.iter().filter(|(_, candidate)| !candidate.answered);
-            calls.filter(|(address, candidate)| candidate.host(*address) == host).count()
+        // Those that something speaks against share what one host may have.
+        let share = |(address, candidate): (SocketAddr, &Candidate)| {
+            Some(candidate.host(address)).filter(|_| self.demerits(address) == 0)
+        };
+        let unanswered: Vec<Option<IpAddr>> =
+            in_use.iter().filter(|(_, c)| !c.answered).map(|call| share(*call)).collect();
+        let may_call = |address, candidate: &Candidate| {
+            let own = share((address, candidate));
+            let calls = unanswered.iter().filter(|other| **other == own).count();
+            candidate.answered || calls < MAX_UNANSWERED_AT_ONCE
         };
         let due = |&(address, candidate): &(&SocketAddr, &Candidate)| {
-            wanted(candidate)
-                && candidate.not_before <= Some(now)
-                && (candidate.answered
-                    || unanswered(candidate.host(*address)) < MAX_UNANSWERED_AT_ONCE)
+            wanted(candidate) && candidate.not_before <= Some(now) && may_call(*address, candidate)
         };
         let due = self.known.iter().filter(due);
         due.map(|(address, _)| *address).min_by_key(|address| {

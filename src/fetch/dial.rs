@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::candidates::{Candidate, Misled};
-use super::hearsay::{is_plausible, is_plausible_port};
+use super::hearsay::{is_plausible, is_well_known};
 use super::source::Source;
 use super::timers::Timer;
 use super::{Action, Event, Fault, Fetch, MAY_HAVE_MOVED};
@@ -26,8 +26,9 @@ impl Fetch {
         }
     }
 
-    /// A source has named a node. From the origin that is taken as something it has seen, from others as hearsay, which
-    /// has no place on the ring: nobody is waited for whom only others know.
+    /// A source has named a node. From the origin that is taken as something it has seen. From others it is hearsay,
+    /// which has no place on the ring, since nobody waits for a node that only others know; and of which ports of other
+    /// services, and further ones of hosts where some are dead, are left out.
     pub(super) fn named(&mut self, address: SocketAddr, by: Conn, now: Instant) {
         let Some(source) = self.sources.get_mut(&by) else { return };
         let (informant, is_origin) = (source.address, source.is_origin);
@@ -40,12 +41,10 @@ impl Fetch {
         }
         source.named_nodes += 1;
         let is_too_much = source.named_nodes > MAX_ADDRESSES_OF_ONE;
-        let origin_ports = self.origin.addresses.iter().map(SocketAddr::port);
-        let usual = origin_ports.chain([self.port]);
-        if !is_too_much
-            && is_plausible_port(address.port(), usual)
-            && !self.origin.addresses.contains(&address)
-        {
+        let (port, origin) = (address.port(), &self.origin.addresses);
+        let is_usual = port == self.port || origin.iter().any(|origin| origin.port() == port);
+        let is_doubtful = is_well_known(port) || self.candidates.has_dead_ports(address.ip());
+        if !is_too_much && (is_usual || !is_doubtful) && !origin.contains(&address) {
             self.changed |= self.candidates.hear_of(address, informant, now);
             self.leave_displaced();
         }

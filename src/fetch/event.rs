@@ -28,7 +28,7 @@ pub enum Event {
         /// What was wrong with the answer.
         fault: Fault,
     },
-    /// A node has named too many addresses at which there is none.
+    /// A node has named too many hosts at which there is none.
     Misled {
         /// That node.
         by: SocketAddr,
@@ -79,8 +79,8 @@ impl fmt::Display for Event {
             }
             Event::Misled { by, dead, last } => write!(
                 f,
-                "{by}: named {dead} addresses where no xget node answers, the last one {last}; not \
-                 asked for addresses any more"
+                "{by}: named {dead} hosts where no xget node answers, the last one {last}; not asked \
+                 for addresses any more"
             ),
             Event::WrongChunk(address, chunk) => {
                 write!(

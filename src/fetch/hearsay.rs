@@ -29,9 +29,9 @@ pub(super) fn is_plausible(address: SocketAddr, named_by: IpAddr, allowed: &Allo
     !is_nowhere && is_in_reach && allowed.allows(ip)
 }
 
-/// Whether a port may be a node's: those of other services only if this node or its origin serves on the same one.
-pub(super) fn is_plausible_port(port: u16, mut usual: impl Iterator<Item = u16>) -> bool {
-    port >= FIRST_FREE_PORT || usual.any(|own| own == port)
+/// Whether a port is one of other services.
+pub(super) fn is_well_known(port: u16) -> bool {
+    port < FIRST_FREE_PORT
 }
 
 fn is_link_local(ip: IpAddr) -> bool {
@@ -41,7 +41,7 @@ fn is_link_local(ip: IpAddr) -> bool {
     }
 }
 
-/// What came of the addresses that one host has named.
+/// What came of the hosts that another has named.
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
     answered: u32,
@@ -65,7 +65,7 @@ impl Informants {
         account.answered = account.answered.saturating_add(1);
     }
 
-    /// No node answers at an address that this host has named. How many of those there are, if that makes too many.
+    /// No node answers at another host that this one has named. How many of those there are, if that makes too many.
     pub(super) fn was_wrong(&mut self, host: IpAddr) -> Option<u32> {
         let account = self.account(host);
         let before = account.is_untrusted();
@@ -78,7 +78,7 @@ impl Informants {
         self.0.get(&host).is_some_and(|account| account.is_untrusted())
     }
 
-    /// How many more of its addresses are dead than have answered.
+    /// How many more of those that it has named are dead than have answered.
     pub(super) fn demerits(&self, host: IpAddr) -> u32 {
         self.0.get(&host).map_or(0, |account| account.dead.saturating_sub(account.answered))
     }
@@ -108,14 +108,14 @@ impl Past {
     }
 }
 
-/// The addresses that have left the table since no node answers there.
+/// The addresses at which no node has answered, even if they were named again since.
 #[derive(Debug, Default)]
 pub(super) struct DeadAddresses(BTreeMap<SocketAddr, Past>);
 
 impl DeadAddresses {
     /// Remembers one, in place of that which might be dialed soonest if there are too many.
     pub(super) fn add(&mut self, address: SocketAddr, past: Past) {
-        if self.0.len() >= MAX_DEAD_ADDRESSES {
+        if self.0.len() >= MAX_DEAD_ADDRESSES && !self.0.contains_key(&address) {
             let soonest = self.0.iter().min_by_key(|(_, past)| past.not_before);
             if let Some(soonest) = soonest.map(|(address, _)| *address) {
                 self.0.remove(&soonest);
@@ -128,9 +128,15 @@ impl DeadAddresses {
         self.0.get(&address).copied()
     }
 
-    /// It gets another chance.
-    pub(super) fn take(&mut self, address: SocketAddr) -> Option<Past> {
-        self.0.remove(&address)
+    /// How many there are of one host.
+    pub(super) fn of_host(&self, host: IpAddr) -> usize {
+        let (first, last) = (SocketAddr::new(host, 0), SocketAddr::new(host, u16::MAX));
+        self.0.range(first..=last).count()
+    }
+
+    /// A node has answered there after all.
+    pub(super) fn remove(&mut self, address: SocketAddr) {
+        self.0.remove(&address);
     }
 }
 
@@ -177,15 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_of_other_services_are_not_dialed() {
-        let port = |port, usual: &[u16]| is_plausible_port(port, usual.iter().copied());
-        assert!(port(20_004, &[20_004]) && port(40_000, &[20_004]));
-        assert!(!port(22, &[20_004]) && !port(80, &[20_004]));
-        assert!(port(564, &[20_004, 564]), "where the cluster itself uses one of them");
-    }
-
-    #[test]
-    fn a_host_whose_addresses_are_mostly_dead_is_not_trusted() {
+    fn a_host_that_names_mostly_dead_ones_is_not_trusted() {
         let mut informants = Informants::default();
         for dead in 1..MANY_DEAD {
             assert_eq!(informants.was_wrong(HOST), None);
@@ -198,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_whose_addresses_mostly_answer_may_name_some_that_died() {
+    fn a_host_that_names_mostly_nodes_may_name_some_that_died() {
         let mut informants = Informants::default();
         for _ in 1..MAX_DEAD_OF_ONE {
             informants.was_right(HOST);

@@ -183,7 +183,7 @@ fn a_host_that_names_dead_addresses_is_asked_no_more_and_told_on_once() {
 }
 
 #[test]
-fn an_address_that_is_dead_each_time_counts_once_against_who_named_it() {
+fn a_host_that_is_dead_each_time_counts_once_against_who_named_it() {
     let (mut candidates, mut now) = (Candidates::new(20_004), Instant::now());
     for _ in 0..MAX_UNANSWERED_CALLS {
         hears_of(&mut candidates, 0..4, address(9), now);
@@ -191,6 +191,34 @@ fn an_address_that_is_dead_each_time_counts_once_against_who_named_it() {
         now += BAN;
     }
     assert!(!candidates.is_untrusted(address(9).ip()));
+}
+
+#[test]
+fn a_node_that_is_joined_on_many_ports_of_one_host_is_trusted_and_that_host_tried_on_a_few() {
+    let (mut candidates, now) = (Candidates::new(20_004), Instant::now());
+    let mut calls = 0;
+    for port in 1..1000 {
+        let dead = SocketAddr::new(address(66).ip(), port);
+        if !candidates.has_dead_ports(dead.ip()) {
+            candidates.hear_of(dead, address(9), now);
+        }
+        calls += dials_in_vain(&mut candidates, now).len();
+    }
+    assert_eq!(calls, MAX_DEAD_PORTS);
+    assert!(!candidates.is_untrusted(address(9).ip()));
+}
+
+#[test]
+fn two_hosts_that_named_dead_addresses_leave_half_of_the_connections_to_others() {
+    let (mut candidates, now) = (Candidates::new(20_004), Instant::now());
+    hears_of(&mut candidates, 0..32, address(9), now);
+    hears_of(&mut candidates, 100..132, address(8), now);
+    assert_eq!(dials_in_vain(&mut candidates, now).len(), 2 * MAX_UNANSWERED_AT_ONCE);
+    while let Some(address) = candidates.choose(now, 1, false, any) {
+        candidates.dialed(address);
+    }
+    let in_use = candidates.known.values().filter(|candidate| candidate.in_use).count();
+    assert_eq!(in_use, MAX_UNANSWERED_AT_ONCE);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A node and a master that answers it, or does not.
 
 use super::*;
-use crate::limits::{MANY_DEAD, MAX_UNANSWERED_AT_ONCE, MUTE, MUTE_HOME};
+use crate::limits::{MANY_DEAD, MAX_DEAD_PORTS, MAX_UNANSWERED_AT_ONCE, MUTE, MUTE_HOME};
 use crate::serve::hub::Hub;
 use crate::serve::session::{Output, Session};
 use crate::serve::tree::Tree;
@@ -223,7 +223,7 @@ fn a_node_that_names_dead_addresses_is_told_on_once_and_not_asked_again() {
     }
     let told = node.tells(conns[&ORIGIN]);
     let [line] = &told[..] else { panic!("{told:?}") };
-    assert!(line.starts_with("10.0.0.3:20004: named 8 addresses where no xget node answers"));
+    assert!(line.starts_with("10.0.0.3:20004: named 8 hosts where no xget node answers"));
     node.fetch.named(address(200), conns[&address(3)], node.now);
     assert_eq!(node.dials(), []);
 }
@@ -236,6 +236,33 @@ fn a_node_dials_nobody_outside_of_the_allowed_networks() {
     node.fetch.named(ELSEWHERE, conns[&ORIGIN], node.now);
     assert!(conns.contains_key(&address(2)) && !conns.contains_key(&ELSEWHERE));
     assert_eq!(node.dials(), []);
+}
+
+#[test]
+fn ports_of_other_services_are_not_dialed_because_a_node_names_them() {
+    let mut node = Node::new();
+    let port = |port| SocketAddr::new(address(2).ip(), port);
+    let conns = node.hears_of(&[port(22), port(80), port(1023), port(1024), port(20_004)]);
+    let dialed = conns.keys().filter(|address| address.ip() == port(0).ip());
+    assert_eq!(dialed.copied().collect::<Vec<_>>(), [port(1024), port(20_004)]);
+    node.fetch.named(port(564), conns[&ORIGIN], node.now);
+    assert_eq!(node.dials()[0].1, port(564), "the origin has seen it");
+}
+
+#[test]
+fn the_usual_port_of_a_host_is_dialed_though_a_node_has_named_dead_ones_of_it() {
+    let mut node = Node::new();
+    let dead: Vec<_> = (1..=20).map(|n| SocketAddr::new(address(2).ip(), 30_000 + n)).collect();
+    let mut conns = node.hears_of(&dead);
+    let mut calls = 0;
+    while let Some(next) = conns.keys().find(|address| dead.contains(address)).copied() {
+        node.fetch.closed(conns.remove(&next).unwrap(), Some("connection refused"), node.now);
+        calls += 1;
+        conns.extend(node.dials().into_iter().map(|(conn, address)| (address, conn)));
+    }
+    assert!(calls < MAX_DEAD_PORTS + MAX_UNANSWERED_AT_ONCE, "{calls}");
+    node.fetch.named(address(2), conns[&address(3)], node.now);
+    assert_eq!(node.dials()[0].1, address(2));
 }
 
 #[test]
