@@ -18,8 +18,8 @@ pub enum Event {
     Closed(SocketAddr, String),
     /// A source is no longer used.
     Dropped(SocketAddr, Fault),
-    /// What answers at an address is no node of this generation. Its fault is for tests alone: it depends on what an
-    /// arbitrary host has sent, which nobody is to read by way of this node.
+    /// No node of this generation answers at an address. The fault is for tests alone: it depends on what an arbitrary
+    /// host has sent, which nobody is to read by way of this node.
     NoNode {
         /// The address.
         address: SocketAddr,

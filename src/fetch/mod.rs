@@ -630,21 +630,24 @@ impl Fetch {
 
     /// Says why a source is not used any longer. The origin is told of it, but for what it knows of itself.
     ///
-    /// What an address answers that has not answered as a node does may be any host's, and nobody is told of it.
+    /// What a host has sent is told only if it speaks 9P at an address where somebody has seen it, or has answered as a
+    /// node does: else nobody would be safe from being called and read by way of this node.
     fn accuse(&mut self, conn: Conn, fault: Fault) {
-        let Some(Source { address, is_origin, role, .. }) = self.sources.get(&conn) else { return };
-        let (address, is_origin, is_node) = (*address, *is_origin, role.is_some());
-        let informant = self.candidates.hearsay_of(address).filter(|_| !is_node);
-        let event = match (is_origin || is_node, informant) {
-            (true, _) => Event::Dropped(address, fault.clone()),
-            (false, informant) => Event::NoNode { address, informant, fault: fault.clone() },
+        let Some(source) = self.sources.get(&conn) else { return };
+        let (address, is_origin) = (source.address, source.is_origin);
+        let informant = self.candidates.hearsay_of(address).filter(|_| source.role.is_none());
+        let is_known = is_origin || source.speaks_9p && informant.is_none();
+        let (event, told) = if is_known {
+            let told =
+                (!is_origin || fault == Fault::WrongChunks).then(|| format!("{address}: {fault}"));
+            (Event::Dropped(address, fault), told)
+        } else {
+            let event = Event::NoNode { address, informant, fault };
+            let told = informant.is_none().then(|| event.to_string());
+            (event, told)
         };
-        match &event {
-            Event::Dropped(..) if !is_origin || fault == Fault::WrongChunks => {
-                self.trouble(&format!("{address}: {fault}"));
-            }
-            Event::NoNode { informant: None, .. } => self.trouble(&event.to_string()),
-            _ => {}
+        if let Some(told) = told {
+            self.trouble(&told);
         }
         self.actions.push_back(Action::Report(event));
     }

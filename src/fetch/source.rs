@@ -43,6 +43,8 @@ pub(super) struct Source {
     /// It is the server that was named.
     pub(super) is_origin: bool,
     pub(super) client: Box<Client<Token>>,
+    /// It has answered as a 9P server does.
+    pub(super) speaks_9p: bool,
     /// Known once the first line of `have` has come.
     pub(super) role: Option<Role>,
     pub(super) have: Lines,
@@ -74,6 +76,7 @@ impl Source {
             address,
             is_origin,
             client: Box::new(Client::new(traces)),
+            speaks_9p: false,
             role: None,
             have: Lines::default(),
             named: 0,
@@ -92,6 +95,7 @@ impl Source {
     }
 
     pub(super) fn attach(&mut self) {
+        self.speaks_9p = true;
         self.client.attach(Token::Attach, ROOT_FID, b"");
     }
 

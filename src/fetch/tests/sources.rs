@@ -212,6 +212,24 @@ fn of_a_host_that_the_origin_names_the_origin_is_told_that_it_is_no_node_and_no_
 }
 
 #[test]
+fn what_a_9p_server_answers_is_told_of_hosts_that_the_origin_names_alone() {
+    let line = format!("{} node\n", blake3::hash(b"another tree").to_hex());
+    for (is_seen, told) in [(true, "10.0.0.2:20004: serves another generation"), (false, "")] {
+        let mut node = Node::new();
+        let mut conns = node.hears_of(&[address(2)][usize::from(is_seen)..]);
+        if is_seen {
+            node.fetch.learn(address(2));
+            conns.extend(node.dials().into_iter().map(|(conn, address)| (address, conn)));
+        }
+        let conn = conns[&address(2)];
+        node.fetch.sources.get_mut(&conn).unwrap().speaks_9p = true;
+        let fault = node.fetch.text(conn, Control::Have, line.as_bytes(), node.now);
+        node.fetch.drop_source(conn, fault.unwrap_err(), node.now);
+        assert_eq!(node.tells(conns[&ORIGIN]).concat(), told);
+    }
+}
+
+#[test]
 fn a_node_that_names_dead_addresses_is_told_on_once_and_not_asked_again() {
     let mut node = Node::new();
     let dead: Vec<SocketAddr> = (100..100 + MANY_DEAD as u8).map(address).collect();
