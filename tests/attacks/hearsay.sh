@@ -21,6 +21,9 @@ hearsay_source() {
     for i in 1 2 3 4; do random_file "$src/image-$i" "$1"; done
 }
 
+# feeds_others HOST: has the node there sent anything?
+feeds_others() { [ "$(status "$1" "$(ip_of "$1"):$port" | field sent_bytes)" -gt 0 ]; }
+
 # ---- 256 dead addresses, half of them of hosts that are not there
 
 eclipse() {
@@ -38,6 +41,8 @@ eclipse() {
     # The node that names them is told on, once by each that it has misled.
     told="reports: $(ip_of 3):.* hosts where no xget node answers"
     wait_for 20 grep -q "$told" "$(log master)"
+    # The master names the whole node when it is asked next, which may take some seconds.
+    wait_for 20 feeds_others 1
     check "the late node is not whole yet" eval '! is_whole late'
     end KILL master
     began=$SECONDS
