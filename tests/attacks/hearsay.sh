@@ -9,13 +9,11 @@ start_misleading() {
     wait_for 20 grep -q ready "$work/$name.out" || fail "a node that misleads others joins" "$(log "$name")"
 }
 
-attacks=$repo/tests/attacks
 most_calls=3                                # MAX_UNANSWERED_CALLS in src/limits.rs
 
 # hearsay_source SIZE: $src, four files of this size
 hearsay_source() {
     local i
-    home=$(ip_of 0)
     src=$work/hearsay-src
     mkdir -p "$src"
     for i in 1 2 3 4; do random_file "$src/image-$i" "$1"; done
@@ -55,7 +53,7 @@ eclipse() {
     exit_of late 10
     check "its copy is right" same "$src" "$work/late"
     check "the master's log names the misleading node, once" [ "$(grep -c "$told" "$(log master)")" = 1 ]
-    end KILL whole misleading
+    end KILL whole misleading; unset 'pid[master]' 'pid[whole]' 'pid[misleading]'
     net_down
 }
 
@@ -90,7 +88,7 @@ reflect() {
         sh -c "! timeout 10 nsenter --net=/run/netns/$(ns 0) '$xget' --status --json -n $home:$port | grep -E '$victim.*(SSH|invalid)'"
     for i in "${honest[@]}"; do exit_of "honest$i" 10; done
     check "a copy is right" same "$src" "$work/honest1"
-    end KILL master reflecting third
+    end KILL master reflecting third; unset 'pid[master]' 'pid[reflecting]' 'pid[third]'
     net_down
 }
 
@@ -108,7 +106,7 @@ only_allowed() {
         fail "a node with --allow finishes" "$(log allowed)"; fi
     exit_of allowed 10
     check "it has not called a host that --allow leaves out" sh -c "! grep '^22' '$work/third.out'"
-    end KILL master reflecting third
+    end KILL master reflecting third; unset 'pid[master]' 'pid[reflecting]' 'pid[third]'
     net_down
 }
 

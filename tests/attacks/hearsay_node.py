@@ -11,10 +11,8 @@ import struct
 import sys
 import threading
 
-from p9 import C, msg
+import p9
 
-RLERROR, RLOPEN = 7, 13
-RVERSION, RATTACH, RFLUSH, RWALK, RREAD, RWRITE, RCLUNK = 101, 105, 109, 111, 117, 119, 121
 TLOPEN, TVERSION, TATTACH, TFLUSH, TWALK, TREAD, TWRITE, TCLUNK = 12, 100, 104, 108, 110, 116, 118, 120
 QID = bytes(13)
 
@@ -45,10 +43,10 @@ class Client:
             while True:
                 (size,) = struct.unpack("<I", self.receive(4))
                 message = self.receive(size - 4)
-                reply = self.answer(message[0], message[3:])
-                if reply:
-                    (tag,) = struct.unpack("<H", message[1:3])
-                    self.sock.sendall(msg(reply[0], tag, reply[1]))
+                kind, (tag,) = message[0], struct.unpack("<H", message[1:3])
+                reply = self.answer(kind, message[3:])
+                if reply is not None:
+                    self.sock.sendall(p9.message(kind + 1, tag, reply))
         except (OSError, EOFError, struct.error):
             self.sock.close()
 
@@ -62,23 +60,24 @@ class Client:
         return data
 
     def answer(self, kind, body):
+        """What a reply of the usual type says; None for no reply."""
         if kind == TVERSION:
-            return RVERSION, body
+            return body
         if kind == TATTACH:
-            return RATTACH, QID
+            return QID
         if kind == TWALK:
             fid, count = struct.unpack("<IH", body[4:10])
             self.fids[fid] = body.rsplit(b"\0", 1)[-1].decode("latin-1") if count else ""
-            return RWALK, struct.pack("<H", count) + QID * count
+            return struct.pack("<H", count) + QID * count
         if kind == TLOPEN:
-            return RLOPEN, QID + bytes(4)
+            return QID + bytes(4)
         if kind == TREAD:
             return self.read(*struct.unpack("<IQI", body[:16]))
         if kind == TWRITE:
-            return RWRITE, body[12:16]
-        if kind == TCLUNK:
-            return RCLUNK, b""
-        return (RFLUSH, b"") if kind == TFLUSH else (RLERROR, struct.pack("<I", 22))
+            return body[12:16]
+        if kind in (TCLUNK, TFLUSH):
+            return b""
+        raise EOFError
 
     def read(self, fid, offset, count):
         name = self.fids.get(fid)
@@ -86,19 +85,20 @@ class Client:
         # The end of `have` is never reached: whoever reads on waits.
         if name == "have" and not data:
             return None
-        return RREAD, struct.pack("<I", len(data)) + data
+        return struct.pack("<I", len(data)) + data
 
 
 def main():
     master, port, own = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     listener = socket.create_server((own, 0), backlog=512)
-    client = C(port, host=master, src=own, timeout=60)
-    generation = client.have_line().split()[0]
+    client = p9.Client(master, port)
+    generation = client.generation()
     files = {
         "have": f"{generation} node\n".encode(),
         "redir": "".join(addresses(sys.argv[4:])).encode(),
     }
-    client.join(listener.getsockname()[1], generation)
+    joined = f"{listener.getsockname()[1]} {generation}\n".encode()
+    client.ask(p9.write(client.control("avail", flags=1), joined))
     print("ready", flush=True)
     while True:
         sock, _ = listener.accept()
