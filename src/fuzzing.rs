@@ -19,6 +19,7 @@ use crate::limits::{MAX_OUTPUTS, MAX_PARKED, MAX_REPLY_BYTES};
 use crate::p9::client::Client;
 use crate::p9::message::{Frame, Message};
 use crate::p9::wire::Dialect;
+use crate::serve::admission::Allowed;
 use crate::serve::hub::Hub;
 use crate::serve::session::{At, Host, Output, Session};
 use crate::serve::tree::Tree;
@@ -125,6 +126,7 @@ pub fn fetch(bytes: &[u8]) {
         manifest,
         origin: vec![origin],
         port: 20004,
+        allowed: Allowed::default(),
         serves_files: false,
         rules: Rules::default(),
         patience: Patience::default(),

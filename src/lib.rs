@@ -76,6 +76,7 @@ pub mod network;
 pub mod node;
 pub mod p9;
 mod percent;
+mod printable;
 pub mod process;
 pub mod random;
 pub mod serve;

@@ -153,6 +153,26 @@ pub const MAX_REPORT_BYTES: usize = 4096;
 pub const MAX_TROUBLES: usize = 8;
 /// Addresses of nodes that are remembered.
 pub const MAX_ADDRESSES: usize = 256;
+/// Most of them that one host has named and that have not answered yet: an eighth.
+pub const MAX_ADDRESSES_OF_ONE: usize = 32;
+/// Connections at a time to addresses that one host has named, or that are its own, and have not answered yet. Half of
+/// those that a node makes: the others are for what somebody else has named.
+pub const MAX_UNANSWERED_AT_ONCE: usize = 4;
+/// Calls to an address that other nodes name, none of which is answered as a node does. After them it is not called
+/// again because of what nodes say.
+pub const MAX_UNANSWERED_CALLS: u32 = 3;
+/// Ports of one host at which no node answers. After them no others are tried that only other nodes name, but for the
+/// usual one.
+pub const MAX_DEAD_PORTS: usize = 4;
+/// A host is asked for no more addresses once so many of the hosts that it has named are dead, and more than have
+/// answered.
+pub const MANY_DEAD: u32 = 8;
+/// Likewise once so many are dead, however many have answered.
+pub const MAX_DEAD_OF_ONE: u32 = 32;
+/// Dead addresses that are remembered, and hosts that have named addresses.
+pub const MAX_DEAD_ADDRESSES: usize = 1024;
+/// See [`MAX_DEAD_ADDRESSES`].
+pub const MAX_INFORMANTS: usize = 1024;
 /// Most bytes of a DNS name on the wire, with its closing zero (RFC 1035, section 2.3.4).
 pub const MAX_DNS_NAME_BYTES: usize = 255;
 /// Most aliases between a name and its addresses.

@@ -14,6 +14,9 @@ use xget::sim::{HostId, HostLink, NodePlan, Outcome, Racks, Scenario, ScenarioEv
 use chart::Dot;
 use options::Options;
 
+/// Each node that misleads others names so many.
+const DEAD_ADDRESSES: usize = 256;
+
 fn main() -> ExitCode {
     match Options::parse().map_err(Into::into).and_then(|options| simulate(&options)) {
         Ok(true) => ExitCode::SUCCESS,
@@ -65,7 +68,7 @@ fn print(
     took: Duration,
 ) -> (f64, f64) {
     let size = options.size as f64;
-    let sound = outcome.times.iter().skip(options.slow as usize).flatten();
+    let sound = outcome.times.iter().take(nodes as usize).skip(options.slow as usize).flatten();
     let mut times: Vec<f64> = sound.map(|time| time.as_secs_f64() / options.floor()).collect();
     times.sort_by(f64::total_cmp);
     let last = times.last().copied().unwrap_or_default();
@@ -98,9 +101,10 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
         link: if n < options.slow { link(up / 10, down / 10) } else { link(up, down) },
         starts: Duration::from_secs_f64(starts),
         lies: (options.slow..options.slow + options.liars).contains(&n),
+        dead_addresses: if n < nodes { 0 } else { DEAD_ADDRESSES },
     };
     let spread = options.spread;
-    let plans = (0..nodes).map(|n| plan(n, below(spread))).collect();
+    let plans = (0..nodes + options.misleading).map(|n| plan(n, below(spread))).collect();
     let stall = |host| ScenarioEvent::Stall(host, Duration::from_secs(5));
     let faults = (0..options.kill + options.stall).take(nodes as usize).map(|n| {
         let host = HostId((nodes - n) as usize);

@@ -25,6 +25,7 @@ What goes wrong
   --spread SECONDS        the nodes start within this time, not all at once
   --slow NODES            the first ones have a tenth of the rate
   --liars NODES           serve wrong bytes
+  --misleading NODES      more nodes, which hold nothing and name 256 dead addresses each
   --kill NODES            lose their power; --stall NODES: do nothing for 5 s
   --at SECONDS            when they do (at random within S/B)
   --master-leaves         the master loses its power once every chunk is with some node
@@ -73,6 +74,7 @@ pub(crate) struct Options {
     pub(crate) spread: f64,
     pub(crate) slow: u64,
     pub(crate) liars: u64,
+    pub(crate) misleading: u64,
     pub(crate) kill: u64,
     pub(crate) stall: u64,
     pub(crate) at: Option<f64>,
@@ -101,6 +103,7 @@ impl Default for Options {
             spread: 0.0,
             slow: 0,
             liars: 0,
+            misleading: 0,
             kill: 0,
             stall: 0,
             at: None,
@@ -152,6 +155,7 @@ impl Options {
                 Long("spread") => options.spread = parser.value()?.parse()?,
                 Long("slow") => options.slow = parser.value()?.parse()?,
                 Long("liars") => options.liars = parser.value()?.parse()?,
+                Long("misleading") => options.misleading = parser.value()?.parse()?,
                 Long("kill") => options.kill = parser.value()?.parse()?,
                 Long("stall") => options.stall = parser.value()?.parse()?,
                 Long("at") => options.at = Some(parser.value()?.parse()?),

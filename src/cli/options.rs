@@ -451,7 +451,8 @@ pub(super) static SECTIONS: &[(&str, &[OptionSpec])] = &[
                     },
                 },
                 modes: &[Serve, Fetch],
-                help: "serve only hosts of this network (default:\nall); can be repeated",
+                help: "serve only hosts of this network, and fetch\nfrom no others but the master \
+                       (default: all);\ncan be repeated",
             },
             OptionSpec {
                 short: None,

@@ -32,7 +32,10 @@ impl Fetch {
                     let chunk = parse_grant(line, self.manifest.layout());
                     self.scheduler.granted(conn, chunk.ok_or(malformed.clone())?, now);
                 }
-                _ => self.learn(SourceAddress::parse(line).ok_or(malformed.clone())?.0),
+                _ => {
+                    let address = SourceAddress::parse(line).ok_or(malformed.clone())?;
+                    self.named(address.0, conn, now);
+                }
             }
         }
         Ok(())
@@ -158,9 +161,10 @@ impl Fetch {
         let enough = self.is_whole()
             || self.peers() >= self.rules.max_dialled && !self.scheduler.far_is_slow();
         let Some(source) = self.sources.get_mut(&conn) else { return };
+        let is_in_vain = !source.is_origin && self.candidates.is_untrusted(source.address.ip());
         // If it is asked, it is asked again only after it has answered: where answers come late, as in a storm, more
         // questions would only make them later.
-        if enough || !source.ask_for_sources() {
+        if enough || is_in_vain || !source.ask_for_sources() {
             self.ask_again_later(conn, now);
         }
     }

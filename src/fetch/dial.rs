@@ -3,23 +3,66 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::candidates::Candidate;
+use super::candidates::{Candidate, Misled};
+use super::hearsay::{is_plausible, is_well_known};
 use super::source::Source;
 use super::timers::Timer;
-use super::{Action, Fault, Fetch, MAY_HAVE_MOVED};
+use super::{Action, Event, Fault, Fetch, MAY_HAVE_MOVED};
 use crate::conn::Conn;
 use crate::control::Role;
-use crate::limits::{CONNECTING, MAX_MUTE_DOUBLINGS, MUTE, MUTE_HOME};
+use crate::limits::{CONNECTING, MAX_ADDRESSES_OF_ONE, MAX_MUTE_DOUBLINGS, MUTE, MUTE_HOME};
 use crate::random::next_random;
 
 impl Fetch {
-    /// A node that serves has come to be known.
+    /// A node that serves has come to be known: it has called here, or the origin has named it.
     pub(super) fn learn(&mut self, address: SocketAddr) {
-        if !self.origin.addresses.contains(&address) && self.candidates.learn(address) {
-            self.changed = true;
-            if self.candidates.is_near(address) {
-                self.scheduler.ring().add(address);
-            }
+        if self.origin.addresses.contains(&address) {
+            return;
+        }
+        self.changed |= self.candidates.learn(address);
+        self.leave_displaced();
+        if self.candidates.is_known(address) && self.candidates.is_near(address) {
+            self.scheduler.ring().add(address);
+        }
+    }
+
+    /// A source has named a node. From the origin that is taken as something it has seen. From others it is hearsay,
+    /// which has no place on the ring, since nobody waits for a node that only others know; and of which ports of other
+    /// services, and further ones of hosts where some are dead, are left out.
+    pub(super) fn named(&mut self, address: SocketAddr, by: Conn, now: Instant) {
+        let Some(source) = self.sources.get_mut(&by) else { return };
+        let (informant, is_origin) = (source.address, source.is_origin);
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        if !is_plausible(address, informant.ip(), &self.allowed) {
+            return;
+        }
+        if is_origin {
+            return self.learn(address);
+        }
+        source.named_nodes += 1;
+        let is_too_much = source.named_nodes > MAX_ADDRESSES_OF_ONE;
+        let (port, origin) = (address.port(), &self.origin.addresses);
+        let is_usual = port == self.port || origin.iter().any(|origin| origin.port() == port);
+        let is_doubtful = is_well_known(port) || self.candidates.has_dead_ports(address.ip());
+        if !is_too_much && (is_usual || !is_doubtful) && !origin.contains(&address) {
+            self.changed |= self.candidates.hear_of(address, informant, now);
+            self.leave_displaced();
+        }
+    }
+
+    /// A node that is not known any longer is not waited for either.
+    fn leave_displaced(&mut self) {
+        if let Some(displaced) = self.candidates.take_displaced() {
+            self.scheduler.ring().remove(displaced);
+        }
+    }
+
+    /// A connection to an address has failed, or ended.
+    pub(super) fn failed(&mut self, address: SocketAddr, now: Instant) {
+        if let Some(Misled { by, dead, last }) = self.candidates.failed(address, now) {
+            let event = Event::Misled { by, dead, last };
+            self.trouble(&event.to_string());
+            self.actions.push_back(Action::Report(event));
         }
     }
 
@@ -37,9 +80,7 @@ impl Fetch {
     }
 
     pub(super) fn drop_silent(&mut self, conn: Conn, now: Instant) {
-        if let Some(source) = self.sources.get(&conn) {
-            self.accuse(source.address, source.is_origin, Fault::Silent);
-        }
+        self.accuse(conn, Fault::Silent);
         self.lose(conn, now);
         self.actions.push_back(Action::Close(conn));
     }
@@ -101,7 +142,7 @@ impl Fetch {
         if self.peers() < self.rules.max_dialled {
             return;
         }
-        let Some(other) = self.choose(now, |candidate| !candidate.in_use) else { return };
+        let Some(other) = self.choose_other(now) else { return };
         let peers = self.sources.iter().filter(|(_, s)| s.role == Some(Role::Node));
         let is_near = |source: &Source| self.candidates.is_near(source.address);
         let far = peers.clone().filter(|(_, source)| !is_near(source)).count();
@@ -130,7 +171,7 @@ impl Fetch {
             }
             let idle = far.iter().find(|(_, source)| source.transfers.is_empty());
             let Some(conn) = idle.map(|(conn, _)| **conn) else { return };
-            let near = self.choose(now, |candidate| !candidate.in_use);
+            let near = self.choose_other(now);
             let Some(near) = near.filter(|address| self.candidates.is_near(*address)) else {
                 return;
             };
@@ -166,6 +207,12 @@ impl Fetch {
             Some(due) => self.timers.set(Timer::DialCandidate, due),
             None => self.timers.stop(Timer::DialCandidate),
         }
+    }
+
+    /// A node to take the place of a source, which must not be given up for what is most likely dead.
+    fn choose_other(&mut self, now: Instant) -> Option<SocketAddr> {
+        let other = self.choose(now, |candidate| !candidate.in_use)?;
+        (self.candidates.demerits(other) == 0).then_some(other)
     }
 
     /// Any node of those that may be dialed now and are `wanted`.

@@ -18,6 +18,25 @@ pub enum Event {
     Closed(SocketAddr, String),
     /// A source is no longer used.
     Dropped(SocketAddr, Fault),
+    /// No node of this generation answers at an address. The fault is for tests alone: it depends on what an arbitrary
+    /// host has sent, which nobody is to read by way of this node.
+    NoNode {
+        /// The address.
+        address: SocketAddr,
+        /// Who has named it, if nobody but other nodes did.
+        informant: Option<SocketAddr>,
+        /// What was wrong with the answer.
+        fault: Fault,
+    },
+    /// A node has named too many hosts at which there is none.
+    Misled {
+        /// That node.
+        by: SocketAddr,
+        /// How many.
+        dead: u32,
+        /// The last of them.
+        last: SocketAddr,
+    },
     /// A source sent a chunk with a wrong hash.
     WrongChunk(SocketAddr, ChunkId),
     /// A 9P message, both ways.
@@ -36,7 +55,11 @@ impl Event {
         match self {
             Event::WrongChunk(..) | Event::TryingNext(..) | Event::Retrying(..) => Level::Warning,
             Event::Message(..) => Level::Debug,
-            Event::Closed(..) | Event::Dropped(..) | Event::Unanswered(..) => Level::Info,
+            Event::Closed(..)
+            | Event::Dropped(..)
+            | Event::NoNode { .. }
+            | Event::Misled { .. }
+            | Event::Unanswered(..) => Level::Info,
         }
     }
 }
@@ -48,6 +71,17 @@ impl fmt::Display for Event {
             Event::Dropped(address, fault) => {
                 write!(f, "{address}: {fault}; no longer used as a source")
             }
+            Event::NoNode { address, informant: None, .. } => {
+                write!(f, "{address}: no xget node answers")
+            }
+            Event::NoNode { address, informant: Some(informant), .. } => {
+                write!(f, "{informant}: named {address}, where no xget node answers")
+            }
+            Event::Misled { by, dead, last } => write!(
+                f,
+                "{by}: named {dead} hosts where no xget node answers, the last one {last}; not asked \
+                 for addresses any more"
+            ),
             Event::WrongChunk(address, chunk) => {
                 write!(
                     f,

@@ -8,10 +8,12 @@
 //! Several hosts may be named, any of which will do, and each may have several addresses: all are tried in turn. Once
 //! all have failed, their names are looked up again after a while.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::control_client::{CallError, ControlClient};
+use super::hearsay::is_plausible;
 use super::retry::{Retry, jittered};
 use super::{Action, Event};
 use crate::conn::Conn;
@@ -22,6 +24,7 @@ use crate::limits::{
 };
 use crate::p9::errno::Errno;
 use crate::random::next_random;
+use crate::serve::admission::Allowed;
 use crate::units::quantity;
 
 /// First and longest wait before an origin that is busy is asked again.
@@ -41,6 +44,8 @@ pub struct ManifestStart {
     pub several: bool,
     /// How long it is tried for.
     pub retry: Retry,
+    /// The networks in which nodes are dialed that it names.
+    pub allowed: Allowed,
     /// Drives all random choices.
     pub seed: u64,
 }
@@ -118,6 +123,8 @@ pub struct ManifestFetch {
     due: Option<Instant>,
     origin: Option<Call>,
     node: Option<Call>,
+    /// The host of the node that was asked last.
+    node_host: Option<IpAddr>,
     /// Since when this origin is asked.
     since: Option<Instant>,
     /// The wait before it is asked again.
@@ -125,6 +132,8 @@ pub struct ManifestFetch {
     /// Nodes that may have the manifest, how many more of them are asked, and the hash that it has to have.
     nodes: Vec<SocketAddr>,
     nodes_left: usize,
+    /// Hosts that have not answered as a node does: others are asked first.
+    mute: BTreeSet<IpAddr>,
     generation: Option<blake3::Hash>,
     signature: Option<Vec<u8>>,
     text: Vec<u8>,
@@ -150,10 +159,12 @@ impl ManifestFetch {
             due: None,
             origin: None,
             node: None,
+            node_host: None,
             since: None,
             again: AGAIN_FIRST,
             nodes: Vec::new(),
             nodes_left: 0,
+            mute: BTreeSet::new(),
             generation: None,
             signature: None,
             text: Vec::new(),
@@ -203,7 +214,7 @@ impl ManifestFetch {
     pub fn closed(&mut self, conn: Conn, why: Option<&str>, now: Instant) {
         let error = why.map_or(CallError::Closed, |why| CallError::Network(why.to_owned()));
         if self.node.take_if(|node| node.conn == conn).is_some() {
-            self.ask_a_node(now);
+            self.node_is_mute(now);
         } else if self.origin.take_if(|origin| origin.conn == conn).is_some() {
             self.origin_failed(error, now);
         }
@@ -254,7 +265,7 @@ impl ManifestFetch {
                     self.step = Step::Resolve;
                     self.actions.push_back(Action::Resolve);
                 }
-                Step::Node => self.node_failed(now),
+                Step::Node => self.node_is_mute(now),
                 Step::Origin(_) => {
                     self.timeouts = self.timeouts.saturating_add(1);
                     self.origin_failed(CallError::TimedOut, now);
@@ -345,9 +356,7 @@ impl ManifestFetch {
                 self.ask(Question::SignatureAfter, now);
             }
             (Question::Nodes, Ok(redir)) => {
-                let redir = String::from_utf8_lossy(&redir);
-                let sources = redir.lines().filter_map(SourceAddress::parse);
-                self.nodes = sources.map(|source| source.0).collect();
+                self.learn_nodes(&String::from_utf8_lossy(&redir));
                 self.nodes_left = NODES_A_TURN;
                 if self.nodes.is_empty() {
                     self.ask_again_later(now);
@@ -424,6 +433,17 @@ impl ManifestFetch {
 
     // ---- nodes that have the manifest
 
+    fn learn_nodes(&mut self, redir: &str) {
+        let origin = self.resolved.addresses.get(self.turn);
+        let is_plausible = |node: &SocketAddr| {
+            origin.is_some_and(|origin| is_plausible(*node, origin.ip(), &self.start.allowed))
+        };
+        let named = redir.lines().filter_map(SourceAddress::parse).map(|named| named.0);
+        let (mute, others): (Vec<_>, Vec<_>) =
+            named.filter(is_plausible).partition(|node| self.mute.contains(&node.ip()));
+        self.nodes = if others.is_empty() { mute } else { others };
+    }
+
     fn ask_a_node(&mut self, now: Instant) {
         if self.nodes.is_empty() || self.nodes_left == 0 || self.generation.is_none() {
             return self.ask_again_later(now);
@@ -433,6 +453,7 @@ impl ManifestFetch {
         let address = self.nodes.swap_remove(chosen);
         let mut call = self.dial(address, NODE_SILENCE, now);
         call.client.read(Control::Manifest, MAX_MANIFEST_BYTES);
+        self.node_host = Some(address.ip());
         self.node = Some(call);
         self.step = Step::Node;
     }
@@ -444,8 +465,15 @@ impl ManifestFetch {
                 self.hang_up_on_node();
                 self.ask(Question::SignatureAfter, now);
             }
-            _ => self.node_failed(now),
+            // It has too much to do, or goes over to another generation.
+            Err(CallError::Refused(_)) => self.node_failed(now),
+            _ => self.node_is_mute(now),
         }
+    }
+
+    fn node_is_mute(&mut self, now: Instant) {
+        self.mute.extend(self.node_host);
+        self.node_failed(now);
     }
 
     fn node_failed(&mut self, now: Instant) {

@@ -4,8 +4,8 @@
 //! do: dial, send, close. Chunks are hashed here as their bytes come, so that none is ever held in memory as a whole,
 //! and only a chunk with the right hash is reported as verified.
 //!
-//! `scheduler` chooses which chunk is asked of whom, `dial` and `candidates` which nodes are dialed; `source` is one
-//! connection, on which `control_files` are read and written and chunks are on their way (`transfer`). `timers` names
+//! `scheduler` chooses which chunk is asked of whom, `dial` and `candidates` which nodes are dialed, of which `hearsay`
+//! says whom to believe; `source` is one connection, on which `control_files` are read and written and chunks are on their way (`transfer`). `timers` names
 //! all that happens because time has passed. Before all that, [`manifest`] gets the manifest.
 
 mod candidates;
@@ -13,6 +13,7 @@ pub mod control_client;
 mod control_files;
 mod dial;
 mod event;
+mod hearsay;
 pub mod manifest;
 pub mod retry;
 mod scheduler;
@@ -32,7 +33,9 @@ use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
 use crate::limits::{BAN, MAX_LOG_LINE_BYTES, MAX_REFUSED_CHUNKS, MAX_TROUBLES};
 use crate::p9::errno::Errno;
+use crate::printable::is_printable;
 use crate::random::next_random;
+use crate::serve::admission::Allowed;
 use crate::swarm::rules::Rules;
 use candidates::{Candidates, backoff};
 pub use event::{Event, Fault};
@@ -145,6 +148,8 @@ pub struct Start {
     pub origin: Vec<SocketAddr>,
     /// The port on which this node serves others; 0 if it does not.
     pub port: u16,
+    /// The networks in which nodes are dialed that somebody names.
+    pub allowed: Allowed,
     /// Whether 2009 clients may be sent here: all files are shown, and a client that reads one is waited for.
     pub serves_files: bool,
     /// The rules of the swarm.
@@ -168,6 +173,7 @@ pub struct Fetch {
     last: Conn,
     origin: Origin,
     candidates: Candidates,
+    allowed: Allowed,
     port: u16,
     serves_files: bool,
     patience: Patience,
@@ -206,6 +212,7 @@ impl Fetch {
             held: nothing,
             origin: Vec::new(),
             port: 0,
+            allowed: Allowed::default(),
             serves_files: false,
             rules: Rules::default(),
             patience: Patience::default(),
@@ -222,6 +229,7 @@ impl Fetch {
             held,
             origin,
             port,
+            allowed,
             serves_files,
             rules,
             patience,
@@ -241,6 +249,7 @@ impl Fetch {
             last: Conn::DIALED,
             origin: Origin { addresses: origin, turn: 0, failures: 0, lies: 0 },
             candidates: Candidates::new(port),
+            allowed,
             port,
             serves_files,
             patience,
@@ -329,13 +338,13 @@ impl Fetch {
     }
 
     /// Something has gone wrong here: one line for the log of the origin, which gets it once it can be reached.
-    /// Control characters become spaces, and the line is cut where it is too long; where many lines wait, it is left
+    /// What is not printable becomes spaces, and the line is cut where it is too long; where many lines wait, it is left
     /// out.
     pub fn trouble(&mut self, line: &str) {
         if self.troubles.len() < MAX_TROUBLES {
             let fits = |(at, c): &(usize, char)| at + c.len_utf8() <= MAX_LOG_LINE_BYTES;
             let fitting = line.char_indices().take_while(fits).map(|(_, c)| c);
-            self.troubles.push(fitting.map(|c| if c.is_control() { ' ' } else { c }).collect());
+            self.troubles.push(fitting.map(|c| if is_printable(c) { c } else { ' ' }).collect());
             self.changed = true;
         }
     }
@@ -401,7 +410,7 @@ impl Fetch {
             self.timers.set(Timer::DialOrigin, now + wait);
             self.look_up_again(now);
         } else {
-            self.candidates.failed(source.address, now);
+            self.failed(source.address, now);
         }
     }
 
@@ -603,7 +612,8 @@ impl Fetch {
     fn drop_source(&mut self, conn: Conn, fault: Fault, now: Instant) {
         let Some(source) = self.sources.get(&conn) else { return };
         let (address, is_origin) = (source.address, source.is_origin);
-        self.candidates.rest(address, now + BAN);
+        self.accuse(conn, fault.clone());
+        self.candidates.avoid(address, now + BAN);
         self.lose(conn, now);
         if is_origin && fault == Fault::OtherGeneration {
             self.stale = true;
@@ -615,16 +625,31 @@ impl Fetch {
             self.origin.lies += 1;
             self.timers.set(Timer::DialOrigin, now + REDIAL_LIAR);
         }
-        self.accuse(address, is_origin, fault);
         self.actions.push_back(Action::Close(conn));
     }
 
     /// Says why a source is not used any longer. The origin is told of it, but for what it knows of itself.
-    fn accuse(&mut self, address: SocketAddr, is_origin: bool, fault: Fault) {
-        if !is_origin || fault == Fault::WrongChunks {
-            self.trouble(&format!("{address}: {fault}"));
+    ///
+    /// What a host has sent is told only if it speaks 9P at an address where somebody has seen it, or has answered as a
+    /// node does: else nobody would be safe from being called and read by way of this node.
+    fn accuse(&mut self, conn: Conn, fault: Fault) {
+        let Some(source) = self.sources.get(&conn) else { return };
+        let (address, is_origin) = (source.address, source.is_origin);
+        let informant = self.candidates.hearsay_of(address).filter(|_| source.role.is_none());
+        let is_known = is_origin || source.speaks_9p && informant.is_none();
+        let (event, told) = if is_known {
+            let told =
+                (!is_origin || fault == Fault::WrongChunks).then(|| format!("{address}: {fault}"));
+            (Event::Dropped(address, fault), told)
+        } else {
+            let event = Event::NoNode { address, informant, fault };
+            let told = informant.is_none().then(|| event.to_string());
+            (event, told)
+        };
+        if let Some(told) = told {
+            self.trouble(&told);
         }
-        self.actions.push_back(Action::Report(Event::Dropped(address, fault)));
+        self.actions.push_back(Action::Report(event));
     }
 
     fn peers(&self) -> usize {

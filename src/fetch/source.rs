@@ -43,12 +43,16 @@ pub(super) struct Source {
     /// It is the server that was named.
     pub(super) is_origin: bool,
     pub(super) client: Box<Client<Token>>,
+    /// It has answered as a 9P server does.
+    pub(super) speaks_9p: bool,
     /// Known once the first line of `have` has come.
     pub(super) role: Option<Role>,
     pub(super) have: Lines,
     /// Chunks that lines of `have` have named.
     pub(super) named: u64,
     pub(super) redir: Lines,
+    /// Addresses that this `redir` has named so far.
+    pub(super) named_nodes: usize,
     pub(super) next: Lines,
     pub(super) transfers: Vec<Transfer>,
     /// How many of the verified chunks it has been told of.
@@ -72,10 +76,12 @@ impl Source {
             address,
             is_origin,
             client: Box::new(Client::new(traces)),
+            speaks_9p: false,
             role: None,
             have: Lines::default(),
             named: 0,
             redir: Lines::default(),
+            named_nodes: 0,
             next: Lines::default(),
             transfers: Vec::new(),
             reported: 0,
@@ -89,6 +95,7 @@ impl Source {
     }
 
     pub(super) fn attach(&mut self) {
+        self.speaks_9p = true;
         self.client.attach(Token::Attach, ROOT_FID, b"");
     }
 
@@ -124,6 +131,7 @@ impl Source {
             return false;
         }
         self.redir = Lines::default();
+        self.named_nodes = 0;
         let asked = self.read(file);
         self.client.send(Token::Clunk, &Message::Tclunk { fid });
         asked

@@ -28,6 +28,7 @@ fn start() -> Start {
         held,
         origin: vec![ORIGIN],
         port: 20004,
+        allowed: Allowed::default(),
         serves_files: false,
         rules: Rules::default(),
         patience: Patience::default(),

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::printable::is_printable;
+
 /// Longest name of one path element, in bytes (`NAME_MAX`).
 pub(crate) const MAX_NAME_BYTES: usize = 255;
 /// How the names of temporary files begin, which a fetch has not completed. A master does not serve
@@ -175,11 +177,11 @@ impl fmt::Display for BadPath {
 
 impl std::error::Error for BadPath {}
 
-/// Bytes as text that is safe on a terminal: UTF-8 without control characters stays as it is, anything
-/// else is escaped.
+/// Bytes as text that is safe on a terminal: UTF-8 stays as it is if all of it is printable, anything else is
+/// escaped.
 pub(crate) fn shown(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) if text.chars().all(is_printable) => text.to_owned(),
         _ => bytes.escape_ascii().to_string(),
     }
 }
@@ -253,6 +255,14 @@ mod tests {
         assert_eq!(relative("boot", "boot").as_deref(), Some("."));
         assert_eq!(relative("boot-old", "boot"), None);
         assert_eq!(relative("boot", "boot/a"), None);
+    }
+
+    #[test]
+    fn a_name_that_hides_something_is_shown_escaped() {
+        assert_eq!(shown("gr\u{fc}n".as_bytes()), "gr\u{fc}n");
+        assert_eq!(shown("a\u{202e}gpj.exe".as_bytes()), "a\\xe2\\x80\\xaegpj.exe");
+        assert_eq!(shown("\u{200b}a\u{2028}".as_bytes()), "\\xe2\\x80\\x8ba\\xe2\\x80\\xa8");
+        assert_eq!(shown(b"a\xff\x1b"), "a\\xff\\x1b");
     }
 
     #[test]

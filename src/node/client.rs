@@ -104,7 +104,8 @@ impl Get<'_> {
             return self.fetch_unverified(&server, &sources, &retry);
         }
         loop {
-            let mut found = match fetch_manifest(&server, retry, &self.report) {
+            let allowed = self.options.allowed.clone();
+            let mut found = match fetch_manifest(&server, retry, allowed, &self.report) {
                 Err(Error::NotXget { .. }) => {
                     return self.fetch_unverified(&server, &sources, &retry);
                 }

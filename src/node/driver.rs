@@ -124,7 +124,7 @@ pub struct Start {
     pub seed: u64,
     /// Most bytes a second that are sent to others.
     pub max_upload: Option<NonZeroU64>,
-    /// Who may fetch from here.
+    /// Who may fetch from here, and be fetched from when somebody names it.
     pub allowed: Allowed,
     /// Whether all files are shown and whoever reads one is waited for.
     pub serves_files: bool,
@@ -135,13 +135,14 @@ impl Node {
     pub fn new(start: Start, report: Reporter) -> Node {
         let descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
         let connections = limits::connections(descriptors.get(), NODE_CONNECTIONS);
-        let admission = Admission::new(connections, start.allowed);
+        let admission = Admission::new(connections, start.allowed.clone());
         let fetch = fetch::Start {
             manifest: start.manifest,
             wanted: start.store.wanted().clone(),
             held: start.held,
             origin: start.origin,
             port: start.listener.as_ref().map_or(0, Listener::port),
+            allowed: start.allowed,
             serves_files: start.serves_files,
             rules: Rules::default(),
             patience: start.patience,

@@ -17,6 +17,7 @@ use crate::net::tcp::is_passing;
 use crate::net::transport::Transport;
 use crate::node::server::Server;
 use crate::process::report::{Pace, Reporter};
+use crate::serve::admission::Allowed;
 use crate::sys::poll::{self, PollFd};
 use crate::units::bytes;
 
@@ -31,16 +32,17 @@ struct Socket {
     unsent: Vec<u8>,
 }
 
-/// Gets the manifest of `server`, which is tried as `retry` has it.
+/// Gets the manifest of `server`, which is tried as `retry` has it; or of a node that it names in an `allowed` network.
 pub(super) fn fetch_manifest(
     server: &Server,
     retry: Retry,
+    allowed: Allowed,
     report: &Reporter,
 ) -> Result<Found, Error> {
     let mut driver = Driver {
         server,
         report,
-        fetch: ManifestFetch::new(server.start(retry)),
+        fetch: ManifestFetch::new(server.start(retry, allowed)),
         sockets: BTreeMap::new(),
         buffer: vec![0; READ_BYTES],
     };

@@ -19,6 +19,7 @@ use crate::net::host_port::HostPort;
 use crate::net::resolve::resolve;
 use crate::net::transport::Transport;
 use crate::process::report::{Pace, Reporter};
+use crate::serve::admission::Allowed;
 use crate::sys::process;
 use crate::units::bytes;
 
@@ -85,9 +86,9 @@ impl Server {
     }
 
     /// What the search for its manifest begins with.
-    pub(super) fn start(&self, retry: Retry) -> ManifestStart {
+    pub(super) fn start(&self, retry: Retry, allowed: Allowed) -> ManifestStart {
         let (name, several) = (self.name.clone(), self.hosts.len() > 1);
-        ManifestStart { name, several, retry, seed: process::seed() }
+        ManifestStart { name, several, retry, allowed, seed: process::seed() }
     }
 
     /// Those of all hosts that can be found, and why others cannot; the error of the last one if
@@ -181,6 +182,6 @@ impl Server {
                 }
             }
         }
-        Err(unanswered(&self.start(Retry::NEVER), &failures, &missing))
+        Err(unanswered(&self.start(Retry::NEVER, Allowed::default()), &failures, &missing))
     }
 }

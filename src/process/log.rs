@@ -5,6 +5,7 @@
 use std::fmt::Display;
 
 pub use crate::level::Level;
+use crate::printable::printable;
 
 /// Longest record that every kernel takes whole, in bytes: `LOG_LINE_MAX` of its printk is 1024 less
 /// what it puts before the text, up to 48.
@@ -82,19 +83,7 @@ impl LogFormat {
 
 /// A message as a line without its end: whatever stands in it, it stays one, and text.
 pub(crate) fn line(text: &dyn Display) -> String {
-    let line = format!("xget: {text}");
-    if !line.chars().any(char::is_control) {
-        return line;
-    }
-    let mut escaped = String::with_capacity(line.len());
-    for c in line.chars() {
-        if c.is_control() {
-            escaped.extend(c.escape_default());
-        } else {
-            escaped.push(c);
-        }
-    }
-    escaped
+    printable(&format!("xget: {text}")).into_owned()
 }
 
 /// The line as a record of the kernel's log (dev-kmsg of the kernel's ABI documentation).
@@ -116,6 +105,7 @@ mod tests {
     fn what_others_say_stays_one_line() {
         assert_eq!(line(&"a\nb\x1b[2J\r"), "xget: a\\nb\\u{1b}[2J\\r");
         assert_eq!(line(&"grün"), "xget: grün");
+        assert_eq!(line(&"10.0.0.9 \u{202e}: ok\u{2028}"), "xget: 10.0.0.9 \\u{202e}: ok\\u{2028}");
     }
 
     #[test]

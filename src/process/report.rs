@@ -11,6 +11,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use super::log::{self, Level, LogFormat, Logging};
+use crate::printable::printable;
 
 /// Between two progress lines where nobody sees them rewritten.
 const LINE_EVERY: Duration = Duration::from_secs(5);
@@ -113,7 +114,7 @@ impl Reporter {
         }
         if self.terminal {
             let mut out = io::stderr();
-            let _ = write!(out, "\r\x1b[K{text}");
+            let _ = write!(out, "\r\x1b[K{}", printable(&text.to_string()));
             let _ = out.flush();
         } else {
             self.write(Level::Info, &log::line(&text));

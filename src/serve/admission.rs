@@ -88,7 +88,7 @@ impl fmt::Display for Refusal {
 pub struct Allowed(pub Vec<IpNet>);
 
 impl Allowed {
-    fn allows(&self, ip: IpAddr) -> bool {
+    pub(crate) fn allows(&self, ip: IpAddr) -> bool {
         self.0.is_empty() || self.0.iter().any(|network| network.contains(&ip))
     }
 }

@@ -32,6 +32,7 @@ struct Machine {
     last_turn: Option<Instant>,
     turns_since: u32,
     lies: bool,
+    dead_addresses: usize,
 }
 
 pub(super) struct Cluster<'s> {
@@ -87,6 +88,7 @@ impl<'s> Cluster<'s> {
             let starts = Some(origin + node.starts);
             machines.push(Machine {
                 lies: node.lies,
+                dead_addresses: node.dead_addresses,
                 deadline: starts,
                 timer: starts,
                 ..Machine::default()
@@ -161,6 +163,9 @@ impl<'s> Cluster<'s> {
         let master = self.net.racks().address(HostId::MASTER);
         machine.host = Some(match id {
             HostId::MASTER => Host::master(&self.served, self.scenario.master_slots, seed),
+            _ if machine.dead_addresses > 0 => {
+                Host::misleading(id, master, &self.served, machine.dead_addresses, seed)
+            }
             _ => Host::node(id, master, &self.served, machine.lies, keeps, seed),
         });
         self.first_unfinished = self.first_unfinished.min(id.0.max(1));

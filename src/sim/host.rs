@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::content::{Image, Misuse, Record};
-use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready};
+use super::network::{End, HostId, LinkId, Network, PORT, Piece, Ready, dead_address};
 use crate::conn::Conn;
+use crate::control::{Control, Join};
 use crate::engine::{Action, Engine, Event};
 use crate::fetch::manifest::{ManifestFetch, ManifestStart, Resolved};
 use crate::fetch::retry::Retry;
@@ -22,7 +23,7 @@ use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::serve::admission::{Admission, Allowed};
 use crate::serve::hub::Hub;
 use crate::serve::server::{self, Reason};
-use crate::serve::session::Output;
+use crate::serve::session::{At, Host as _, Output};
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 
@@ -30,6 +31,9 @@ use crate::swarm::rules::Rules;
 const LONGEST_RETRY_WAIT: Duration = Duration::from_secs(8);
 /// A node never has more requests than this waiting for one connection, in bytes.
 const MOST_UNSENT_BYTES: usize = 256 << 10;
+
+/// The numbers of connections that a host claims to have are from here on.
+const FIRST_DEAD_CONN: u64 = 1 << 40;
 
 /// What the pure half must never do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +82,7 @@ pub(super) struct Host {
     /// What a node has fetched; None for the master, which has all.
     store: Option<Store>,
     lies: bool,
+    dead_addresses: usize,
     messages: u64,
     buffer: Vec<u8>,
     /// What has happened of late.
@@ -157,6 +162,7 @@ impl Host {
             held,
             origin: vec![origin],
             port: PORT,
+            allowed: Allowed::default(),
             serves_files: false,
             rules: *rules,
             patience: Patience::default(),
@@ -165,9 +171,32 @@ impl Host {
         };
         let store = Store { record, keeps, finished: false };
         let retry = Retry { times: None, longest_wait: LONGEST_RETRY_WAIT, end: None };
-        let named = ManifestStart { name: "master".to_owned(), several: false, retry, seed };
+        let named = ManifestStart {
+            name: "master".to_owned(),
+            several: false,
+            retry,
+            allowed: Allowed::default(),
+            seed,
+        };
         let phase = Phase::Manifest(ManifestFetch::new(named), Some(start));
         Host { lies, ..Host::new(id, served, phase, Some(store)) }
+    }
+
+    /// A node that wants nothing and names so many addresses to others at which there is no host, all at once.
+    pub(super) fn misleading(
+        id: HostId,
+        origin: SocketAddr,
+        served: &Served,
+        dead_addresses: usize,
+        seed: u64,
+    ) -> Host {
+        let rules = Rules { max_sources: dead_addresses, ..served.rules };
+        let served = Served { rules, ..served.clone() };
+        let mut host = Host::node(id, origin, &served, false, None, seed);
+        if let Phase::Manifest(_, Some(start)) = &mut host.phase {
+            start.wanted = ChunkSet::empty(served.manifest.layout());
+        }
+        Host { dead_addresses, ..host }
     }
 
     fn new(id: HostId, served: &Served, phase: Phase, store: Option<Store>) -> Host {
@@ -179,6 +208,7 @@ impl Host {
             conns: BTreeMap::new(),
             store,
             lies: false,
+            dead_addresses: 0,
             messages: 0,
             buffer: Vec::new(),
             ready: Vec::new(),
@@ -389,14 +419,31 @@ impl Host {
         }
         let tree = Arc::new(Tree::new(start.manifest.clone()));
         let admission = Admission::new(NODE_CONNECTIONS, Allowed::default());
-        self.phase = Phase::Swarm(Engine::node(tree, admission, start));
+        let mut engine = Engine::node(tree, admission, start);
+        self.have_joined(engine.hub_mut(), net.now());
+        self.phase = Phase::Swarm(engine);
         Ok(true)
+    }
+
+    /// As if nodes had joined from the dead addresses that this host names.
+    fn have_joined(&self, hub: &mut Hub, now: Instant) {
+        let generation = self.served.manifest.generation();
+        let join = Join { port: PORT, generation, all_files: false }.to_string();
+        for n in 0..self.dead_addresses {
+            let conn = Conn(FIRST_DEAD_CONN + 2 * n as u64);
+            hub.connected(conn, dead_address(self.id.0 * self.dead_addresses + n), now);
+            // A node that has too much to do would say so; this one does nothing.
+            let _ = hub.write(At { conn, now }, Control::Avail, join.as_bytes());
+        }
+        hub.take_joined();
     }
 
     fn report(&mut self, event: Event) -> Result<(), Wrong> {
         match event {
             // To have nothing sent is no lie.
-            Event::Fetch(fetch::Event::Dropped(address, fault)) if fault != Fault::Silent => {
+            Event::Fetch(
+                fetch::Event::Dropped(address, fault) | fetch::Event::NoNode { address, fault, .. },
+            ) if fault != Fault::Silent => {
                 self.faults.push((address, fault.to_string()));
             }
             Event::Serve(server::Event::Closed(_, Reason::Hangup(hangup))) => {

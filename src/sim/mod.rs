@@ -69,6 +69,8 @@ pub struct NodePlan {
     pub starts: Duration,
     /// It serves every chunk with a wrong byte.
     pub lies: bool,
+    /// If not 0, it wants nothing and holds nothing, and names so many addresses to others at which there is no host.
+    pub dead_addresses: usize,
 }
 
 /// A fault, or a restart.

@@ -16,8 +16,8 @@ use super::queue::Queue;
 use crate::random::next_random;
 pub(super) use pipe::Piece;
 use pipe::Pipe;
-pub(super) use topology::PORT;
 pub use topology::{HostId, HostLink, Racks};
+pub(super) use topology::{PORT, dead_address};
 
 /// Bytes that may be written and not sent, as `net/tcp.rs` sets it for the smallest chunks.
 const UNSENT_BYTES: usize = 32 << 10;
@@ -326,11 +326,13 @@ impl Network {
     }
 
     pub(super) fn dial(&mut self, from: HostId, address: SocketAddr) -> Option<LinkId> {
-        let to = self.racks.host(address).filter(|to| to.0 < self.ports.len())?;
+        let to = self.racks.host(address)?;
         let link = LinkId(self.pipes.len() as u64);
         self.pipes.push([Some(Pipe::new(from, to)), None]);
         let delay = self.delay(from, to);
-        self.schedule(self.now + delay, NetworkEvent::Syn(link));
+        if !topology::is_silent(address) {
+            self.schedule(self.now + delay, NetworkEvent::Syn(link));
+        }
         Some(link)
     }
 

@@ -16,6 +16,7 @@ use crate::control::status::{
     LogLine, NodeLine, Progress, ServerLine, StatusLine, Words, is_number,
 };
 use crate::network;
+use crate::printable::is_printable;
 use crate::serve::hub::totals::STALLED_AFTER;
 
 /// A status, by kinds of lines.
@@ -186,10 +187,12 @@ pub(crate) fn string(text: &str) -> String {
                 json.push('\\');
                 json.push(c);
             }
-            c if c.is_control() => {
-                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            c if is_printable(c) => json.push(c),
+            c => {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(json, "\\u{unit:04x}");
+                }
             }
-            c => json.push(c),
         }
     }
     json.push('"');
@@ -242,6 +245,11 @@ mod tests {
             "{\"server\":{\"held\":[3,8]},\"nodes\":[],\
              \"log\":[{\"log\":\"10.0.0.1:20004\",\"seconds\":1.5,\"text\":\"a=1 text=2 \\\"\"}]}\n"
         );
+    }
+
+    #[test]
+    fn json_has_nothing_that_a_terminal_does_not_show() {
+        assert_eq!(string("a\u{202e}b\u{e0001}ü"), "\"a\\u202eb\\udb40\\udc01ü\"");
     }
 
     #[test]

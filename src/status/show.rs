@@ -9,6 +9,8 @@ use super::to_json;
 use crate::cli;
 use crate::error::Error;
 use crate::node::server;
+use crate::printable::printable;
+use crate::process::log;
 use crate::sys::terminal;
 
 /// How often it is asked while somebody watches.
@@ -33,9 +35,9 @@ pub fn show(options: &cli::StatusOptions) -> Result<(), Error> {
         let text = match asked {
             Ok(text) => written(&text, options.format, room),
             // It may come back; what it said last would be misleading.
-            Err(error) if on_terminal => format!("{error}\n"),
+            Err(error) if on_terminal => format!("{}\n", printable(&error.to_string())),
             Err(error) => {
-                let _ = writeln!(io::stderr(), "xget: {error}");
+                let _ = writeln!(io::stderr(), "{}", log::line(&error));
                 String::new()
             }
         };

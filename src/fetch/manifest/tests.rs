@@ -11,7 +11,13 @@ const fn address(n: u8) -> SocketAddr {
 
 fn start(several: bool, times: Option<u32>) -> ManifestStart {
     let retry = Retry { times, longest_wait: Duration::from_secs(8), end: None };
-    ManifestStart { name: "head".to_owned(), several, retry, seed: 1 }
+    ManifestStart {
+        name: "head".to_owned(),
+        several,
+        retry,
+        allowed: Allowed(vec!["10.0.0.0/24".parse().unwrap()]),
+        seed: 1,
+    }
 }
 
 /// A search whose names were found to be these addresses, and what it does first.
@@ -91,8 +97,19 @@ fn a_signature_that_has_changed_meanwhile_makes_it_read_the_manifest_again() {
 /// The origin is busy, names a node, and says which generation there is; what comes of it.
 fn busy_origin(fetch: &mut ManifestFetch, generation: &str, now: Instant) -> Vec<Action> {
     answer(fetch, Err(NO_SIGNATURE), now);
+    is_sent_to(fetch, &[NODE], generation, now)
+}
+
+/// The same, of an origin that was asked for the manifest and names these.
+fn is_sent_to(
+    fetch: &mut ManifestFetch,
+    nodes: &[SocketAddr],
+    generation: &str,
+    now: Instant,
+) -> Vec<Action> {
     answer(fetch, Err(BUSY), now);
-    answer(fetch, Ok(format!("{}\n", SourceAddress(NODE)).as_bytes()), now);
+    let redir: String = nodes.iter().map(|node| format!("{}\n", SourceAddress(*node))).collect();
+    answer(fetch, Ok(redir.as_bytes()), now);
     answer(fetch, Ok(format!("{generation} master").as_bytes()), now)
 }
 
@@ -129,6 +146,30 @@ fn a_node_that_is_silent_is_given_up_and_the_origin_asked_again() {
     assert!(again <= now + NODE_SILENCE + 2 * AGAIN_FIRST);
     actions(&mut fetch, again);
     assert!(matches!(fetch.step, Step::Origin(Question::Manifest)));
+}
+
+#[test]
+fn a_host_that_does_not_answer_is_asked_after_others_whatever_ports_it_has() {
+    let (mut fetch, _, mut now) = search(&[ORIGIN], Some(0));
+    let (node, address) = dialed(&busy_origin(&mut fetch, GENERATION_OF_X, now)).unwrap();
+    assert_eq!(address, NODE);
+    fetch.closed(node, None, now);
+    let hogs = (1..=15).map(|port| SocketAddr::new(NODE.ip(), port));
+    let nodes: Vec<SocketAddr> = hogs.chain([SECOND_ORIGIN]).collect();
+    now = fetch.next_timeout().unwrap();
+    actions(&mut fetch, now);
+    let next = is_sent_to(&mut fetch, &nodes, GENERATION_OF_X, now);
+    assert_eq!(dialed(&next).map(|(_, address)| address), Some(SECOND_ORIGIN));
+}
+
+#[test]
+fn a_node_outside_of_the_allowed_networks_is_not_asked() {
+    let (mut fetch, _, now) = search(&[ORIGIN], Some(0));
+    answer(&mut fetch, Err(NO_SIGNATURE), now);
+    answer(&mut fetch, Err(BUSY), now);
+    let next = answer(&mut fetch, Ok(b"192.0.2.1!20004\n127.0.0.1!20004\n"), now);
+    assert_eq!(dialed(&next), None);
+    assert!(matches!(fetch.step, Step::Again));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::swarm::rules::Rules;
 
 fn fetched_from(origin: SocketAddr) -> Result<Found, Error> {
     let server = Server::named(&origin.to_string(), 20_004, Transport::Kernel).unwrap();
-    fetch_manifest(&server, Retry::NEVER, &Reporter::new(Logging::default()))
+    fetch_manifest(&server, Retry::NEVER, Allowed::default(), &Reporter::new(Logging::default()))
 }
 
 fn with_signature_of(bytes: u64) -> Result<Found, Error> {

@@ -99,7 +99,7 @@ impl Store {
     }
 
     fn place_link(&mut self, entry: &Entry, place: &TreePath, target: &[u8]) -> Result<(), Error> {
-        let dir = self.dirs.parent(&place)?;
+        let dir = self.dirs.parent(place)?;
         let place_link = || {
             if let Some(old) = open_link(&dir, place.name(), target)?
                 && self.attributes.owns_link(&old.metadata()?, entry)
@@ -123,7 +123,7 @@ impl Store {
         if place.is_root() && !self.dirs.made_top() {
             return Ok(());
         }
-        let dir = self.dirs.dir(&place)?;
+        let dir = self.dirs.dir(place)?;
         let is_known = place.is_root() || self.dirs.is_known(place)?;
         let applied = self.attributes.apply_to_dir(&dir, entry, is_known);
         applied.map_err(Error::file("set owner, mode or time of", self.dirs.full(place)))

@@ -6,6 +6,21 @@ use std::time::Duration;
 /// The port that all hosts serve on.
 pub(in crate::sim) const PORT: u16 = 20_004;
 
+/// The second byte of addresses at which there is no host: connections are refused, or nothing ever comes back, as from
+/// behind a firewall.
+const REFUSES: u8 = 200;
+const SILENT: u8 = 201;
+
+/// One of the addresses at which there is no host, half of them silent.
+pub(in crate::sim) fn dead_address(n: usize) -> SocketAddr {
+    let second = if n.is_multiple_of(2) { REFUSES } else { SILENT };
+    SocketAddr::from(([10, second, (n >> 8) as u8, n as u8], PORT))
+}
+
+pub(super) fn is_silent(address: SocketAddr) -> bool {
+    matches!(address.ip(), IpAddr::V4(ip) if ip.octets().get(1) == Some(&SILENT))
+}
+
 /// The number of a host: 0 is the master, and the nodes follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostId(pub usize);
