@@ -40,6 +40,8 @@ memory() { awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/${pid[$1]}/status"; }
 cases=("$@")
 [ ${#cases[@]} -gt 0 ] || mapfile -t cases < <(cd "$attacks" && ls ./*.sh | sed 's|^\./||; s|\.sh$||')
 for case in "${cases[@]}"; do
+    # What an earlier case has left is not in its way.
+    find "$work" -mindepth 1 -delete
     . "$attacks/$case.sh"
 done
 finish

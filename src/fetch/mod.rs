@@ -493,7 +493,7 @@ impl Fetch {
                 Arrived::Data(..) => Ok(()),
                 Arrived::End(token, count) => self.read_ended(conn, token, count, now),
                 Arrived::Done(token) => {
-                    self.succeeded(conn, token);
+                    self.succeeded(conn, token, now);
                     Ok(())
                 }
                 Arrived::Refused(token, errno) => self.refused(conn, token, errno, now),
@@ -532,6 +532,11 @@ impl Fetch {
                     source.abandon(chunk, None);
                 }
             }
+            Command::Probe { source } => {
+                if let Some(source) = self.sources.get_mut(&source) {
+                    source.probe();
+                }
+            }
             Command::Drop { source } => self.drop_silent(source, now),
         }
     }
@@ -560,9 +565,10 @@ impl Fetch {
         }
     }
 
-    fn succeeded(&mut self, conn: Conn, token: Token) {
+    fn succeeded(&mut self, conn: Conn, token: Token, now: Instant) {
         let Some(source) = self.sources.get_mut(&conn) else { return };
         match token {
+            Token::Probe => self.scheduler.answered(conn, now),
             Token::Version => source.attach(),
             Token::Attach => source.open_files(),
             _ => {}
@@ -592,7 +598,8 @@ impl Fetch {
             // Without these there are fewer sources, or nobody comes: no reason to part.
             Token::Open(Control::Redir | Control::Avail | Control::Log)
             | Token::Write(_)
-            | Token::Clunk => Ok(()),
+            | Token::Clunk
+            | Token::Probe => Ok(()),
             Token::Read(Control::Redir) => {
                 self.ask_again_later(conn, now);
                 Ok(())

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     AskNext { source: Conn },
     /// The chunk is not needed from this source any more.
     Abandon { source: Conn, chunk: ChunkId },
+    /// A master has sent nothing for a while: find out whether it answers at all.
+    Probe { source: Conn },
     /// The source does not answer; end the connection.
     Drop { source: Conn },
 }
@@ -78,6 +80,21 @@ struct SourceState {
     /// Nothing more is requested from it before then.
     paused_until: Option<Instant>,
     last_heard: Instant,
+    /// It was asked for a sign of life since.
+    probed: bool,
+}
+
+impl SourceState {
+    fn heard(&mut self, now: Instant) {
+        (self.last_heard, self.probed) = (now, false);
+    }
+
+    /// A master whose rate is limited, or that has others to serve, may send nothing for long, and is not given up as
+    /// long as it answers.
+    fn is_probed_after(&self, silence: Duration) -> Option<Instant> {
+        let asks = self.role == Role::Master && !self.probed && !self.requests.is_empty();
+        asks.then(|| self.last_heard + silence / 2)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +143,7 @@ impl Scheduler {
             grant_requests: 0,
             paused_until: None,
             last_heard: now,
+            probed: false,
         };
         self.sources.insert(source, source_state);
     }
@@ -181,15 +199,23 @@ impl Scheduler {
     pub(crate) fn granted(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let Some(master) = self.sources.get_mut(&source) else { return };
         master.grant_requests = master.grant_requests.saturating_sub(1);
-        master.last_heard = now;
+        master.heard(now);
         master.granted.push(chunk);
         self.changed = true;
+    }
+
+    /// A source has answered something.
+    pub(crate) fn answered(&mut self, source: Conn, now: Instant) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.heard(now);
+            self.changed = true;
+        }
     }
 
     /// Bytes of a chunk have arrived.
     pub(crate) fn progressed(&mut self, source: Conn, chunk: ChunkId, now: Instant) {
         let Some(source) = self.sources.get_mut(&source) else { return };
-        source.last_heard = now;
+        source.heard(now);
         if let Some(request) = source.requests.iter_mut().find(|request| request.chunk == chunk) {
             request.progress_at = now;
         }
@@ -200,7 +226,7 @@ impl Scheduler {
         self.changed = true;
         self.forget_request(source, chunk);
         let Some(source) = self.sources.get_mut(&source) else { return };
-        source.last_heard = now;
+        source.heard(now);
         if verified {
             self.missing.remove(chunk);
             self.unrequested.remove(chunk);
@@ -259,7 +285,7 @@ impl Scheduler {
                 if let Some(source) = self.sources.get_mut(&source) {
                     source.granted.retain(|granted| *granted != chunk);
                     if source.requests.is_empty() {
-                        source.last_heard = now;
+                        source.heard(now);
                     }
                     source.requests.push(ChunkRequest { chunk, sent_at: now, progress_at: now });
                     self.in_flight_to_peers += usize::from(source.role == Role::Node);
@@ -271,6 +297,11 @@ impl Scheduler {
                 }
             }
             Command::Abandon { source, chunk } => self.forget_request(source, chunk),
+            Command::Probe { source } => {
+                if let Some(source) = self.sources.get_mut(&source) {
+                    source.probed = true;
+                }
+            }
             Command::Drop { source } => self.remove(source),
         }
     }
@@ -284,6 +315,9 @@ impl Scheduler {
             {
                 self.timeouts.back_off(now);
                 return Some(Command::Drop { source: id });
+            }
+            if source.is_probed_after(silence).is_some_and(|at| at <= now) {
+                return Some(Command::Probe { source: id });
             }
             for request in &source.requests {
                 let chunk = request.chunk;
@@ -395,7 +429,8 @@ impl Scheduler {
             let late = late.into_iter().flat_map(move |late| {
                 source.requests.iter().map(move |request| request.sent_at + late)
             });
-            stalled.chain(silent).chain(resumed).chain(late)
+            let probed = source.is_probed_after(silence);
+            stalled.chain(silent).chain(probed).chain(resumed).chain(late)
         });
         let idle_far = |source: &SourceState| !source.near && source.requests.is_empty();
         let polled = self.idle_at.filter(|_| self.sources.values().any(idle_far));

@@ -10,7 +10,7 @@ use crate::limits::MAX_LINE_BYTES;
 use crate::p9::client::{Broken, Client, Event};
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
-use crate::p9::wire::Blob;
+use crate::p9::wire::{Blob, List};
 
 /// How much of `have` or `redir` is read at a time, in bytes.
 const TEXT_BYTES: u32 = 64 << 10;
@@ -29,6 +29,8 @@ pub(super) enum Token {
     Read(Control),
     Write(Control),
     Clunk,
+    /// Whether the source answers at all.
+    Probe,
     /// A piece of a chunk that begins `offset` bytes into it.
     Chunk {
         chunk: ChunkId,
@@ -110,6 +112,12 @@ impl Source {
             self.client.open(Token::Open(file), ROOT_FID, fid(file), &path(file), flags);
         }
         self.read(Control::Have);
+    }
+
+    /// Asks for what costs nothing, to see whether the source answers.
+    pub(super) fn probe(&mut self) {
+        let nowhere = Message::Twalk { fid: ROOT_FID, newfid: ROOT_FID, wname: List::new() };
+        self.client.send(Token::Probe, &nowhere);
     }
 
     /// Asks for more of a control file; false with too many requests in flight.

@@ -23,6 +23,7 @@ use crate::fetch::{Outcome, Patience};
 use crate::image::manifest::{Manifest, ManifestError};
 use crate::image::path::{TreePath, shown};
 use crate::image::trust::Trust;
+use crate::limits::MAX_DESCRIPTORS;
 use crate::net::own::Stack;
 use crate::net::transport::{Listener, Transport};
 use crate::node::driver::{Node, Start};
@@ -37,7 +38,7 @@ use crate::process::background;
 use crate::process::report::{Pace, Reporter};
 use crate::serve::SERVES_CLASSIC;
 use crate::serve::tree::Tree;
-use crate::sys::process::{self, Detach};
+use crate::sys::process::{self, DescriptorLimit, Detach};
 use crate::units::bytes;
 
 /// First wait for a server whose files have changed to serve the new generation; doubled each time.
@@ -59,6 +60,8 @@ pub fn get(options: &cli::FetchOptions) -> Result<(), Error> {
             Some(config) => Transport::Own(Stack::start(config, process::seed())?),
             None => Transport::Kernel,
         };
+        // A tree of many levels has a directory open for each.
+        let _descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
         Get { options, trust, report, end, detach, transport }.run()
     })
 }

@@ -201,7 +201,7 @@ impl Store {
             wanted: plan.wanted(),
             verified: ChunkSet::empty(manifest.layout()),
             files: vec![nothing; manifest.listing().len()],
-            open: OpenFiles::default(),
+            open: OpenFiles::new(),
             spill: None,
             copying: None,
             writer: Writer::default(),

@@ -28,11 +28,7 @@ pub struct DescriptorLimit {
 impl DescriptorLimit {
     /// Raises it to `most`, or as far as this process may.
     pub fn raise(most: usize) -> DescriptorLimit {
-        let mut before = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: getrlimit writes the structure that is given to it.
-        if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) } != 0 {
-            before = libc::rlimit { rlim_cur: USUAL_DESCRIPTORS, rlim_max: USUAL_DESCRIPTORS };
-        }
+        let before = read_descriptor_limit();
         let raised = (most as libc::rlim_t).min(before.rlim_max).max(before.rlim_cur);
         let now =
             if set_descriptor_limit(raised, before.rlim_max) { raised } else { before.rlim_cur };
@@ -58,8 +54,22 @@ impl Drop for DescriptorLimit {
     }
 }
 
+/// How many descriptors may be open in this process.
+pub fn descriptor_limit() -> usize {
+    usize::try_from(read_descriptor_limit().rlim_cur).unwrap_or(usize::MAX)
+}
+
 /// The limit of most systems.
 const USUAL_DESCRIPTORS: libc::rlim_t = 1024;
+
+fn read_descriptor_limit() -> libc::rlimit {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes the structure that is given to it.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit,
+        _ => libc::rlimit { rlim_cur: USUAL_DESCRIPTORS, rlim_max: USUAL_DESCRIPTORS },
+    }
+}
 
 fn set_descriptor_limit(rlim_cur: libc::rlim_t, rlim_max: libc::rlim_t) -> bool {
     let limit = libc::rlimit { rlim_cur, rlim_max };

@@ -154,6 +154,23 @@ fn a_silent_source_is_dropped() {
 }
 
 #[test]
+fn a_master_that_sends_nothing_and_answers_is_kept() {
+    let mut node = Node::new(1);
+    node.scheduler.add(A, Role::Master, true, node.now);
+    node.scheduler.granted(A, node.chunk(0), node.now);
+    node.commands();
+    for _ in 0..100 {
+        node.now += node.scheduler.rules.silence / 2;
+        assert_eq!(node.commands(), [Command::Probe { source: A }]);
+        assert_eq!(node.commands(), []);
+        node.now += node.scheduler.rules.silence / 4;
+        node.scheduler.answered(A, node.now);
+    }
+    node.now += node.scheduler.rules.silence;
+    assert_eq!(node.commands().first(), Some(&Command::Drop { source: A }));
+}
+
+#[test]
 fn a_master_is_asked_for_grants_up_to_the_window() {
     let mut node = Node::new(100);
     node.scheduler.add(A, Role::Master, true, node.now);

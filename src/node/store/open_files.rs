@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-/// So many files stay open; with sockets and directories still far below the usual 1024.
-const MOST: usize = 256;
+use crate::limits;
+use crate::sys::process::descriptor_limit;
 
 /// Open files by entry; the one that was not used for longest is closed for the next.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct OpenFiles {
     files: HashMap<usize, Held>,
+    /// So many stay open.
+    most: usize,
     uses: u64,
 }
 
@@ -21,6 +23,11 @@ struct Held {
 }
 
 impl OpenFiles {
+    /// None is open yet. As many stay open as this process can afford.
+    pub(super) fn new() -> OpenFiles {
+        OpenFiles { files: HashMap::new(), most: limits::open_files(descriptor_limit()), uses: 0 }
+    }
+
     /// The file of an entry, if it is open.
     pub(super) fn get(&mut self, entry: usize) -> Option<Arc<File>> {
         self.uses += 1;
@@ -31,7 +38,7 @@ impl OpenFiles {
 
     /// Keeps a file open for an entry.
     pub(super) fn put(&mut self, entry: usize, file: File) -> Arc<File> {
-        if self.files.len() >= MOST {
+        if self.files.len() >= self.most {
             let oldest = self.files.iter().min_by_key(|(_, held)| held.last_use);
             if let Some(&oldest) = oldest.map(|(entry, _)| entry) {
                 self.files.remove(&oldest);
