@@ -23,7 +23,7 @@ fetch_by() {
     local n names=() name
     for ((n = 2; n <= $1 + 1; n++)); do
         rm -rf "$work/copy-$n"
-        node "honest-$n" $n "$home" "$work/copy-$n"
+        node "honest-$n" "$n" "$home" "$work/copy-$n"
         names+=("honest-$n")
     done
     took=$(now)
@@ -38,10 +38,11 @@ cpu() { awk '{ print ($14 + $15) / 100 }' "/proc/${pid[$1]}/stat"; }
 memory() { awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/${pid[$1]}/status"; }
 
 cases=("$@")
-[ ${#cases[@]} -gt 0 ] || mapfile -t cases < <(cd "$attacks" && ls ./*.sh | sed 's|^\./||; s|\.sh$||')
+[ ${#cases[@]} -gt 0 ] || mapfile -t cases < <(find "$attacks" -name "*.sh" -printf "%f\n" | sed "s/\.sh$//" | sort)
 for case in "${cases[@]}"; do
     # What an earlier case has left is not in its way.
     find "$work" -mindepth 1 -delete
+    # shellcheck source=/dev/null
     . "$attacks/$case.sh"
 done
 finish
