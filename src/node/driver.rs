@@ -252,7 +252,7 @@ impl Node {
         let Ready { sockets, listener } = self.wait(timeout, others)?;
 
         let now = Instant::now();
-        if sockets.is_empty() {
+        if sockets.is_empty() && !self.engine.has_turns() {
             self.pass_on(true, now)?;
         }
         for (conn, fd) in sockets {
@@ -263,7 +263,7 @@ impl Node {
         }
         self.pass_on(self.fetch().is_whole(), now)?;
         self.act(now);
-        self.give_turns(now);
+        self.give_turns(Instant::now());
         Ok(())
     }
 

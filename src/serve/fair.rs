@@ -109,6 +109,7 @@ impl FairQueue {
             // Nobody else waits, so that nobody has had less.
             self.level = self.hosts.get(&ip).map_or(level, |host| host.had);
         }
+        self.forget();
     }
 
     /// The last connection of the host of which most wait, if that are more than `most`.

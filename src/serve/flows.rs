@@ -17,7 +17,9 @@ const IDLE: Duration = Duration::from_millis(100);
 /// How often those that wait are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Who was sent something for so long does, too.
-const TURN: Duration = Duration::from_secs(1);
+const TURN: Duration = Duration::from_millis(200);
+/// A piece that is on its way for so long leaves the link to others, and does not count.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// The connections that are sent files.
 #[derive(Debug, Default)]
@@ -47,6 +49,11 @@ impl Flow {
     fn is_busy(&self, now: Instant) -> bool {
         self.sending || now.saturating_duration_since(self.last) < IDLE
     }
+
+    fn counts(&self, now: Instant) -> bool {
+        let time = now.saturating_duration_since(self.last);
+        if self.sending { time < SLOW } else { time < IDLE }
+    }
 }
 
 impl Flows {
@@ -55,7 +62,10 @@ impl Flows {
     pub(super) fn ask(&mut self, conn: Conn, host: IpAddr, shared: bool, now: Instant) -> bool {
         let waits = self.waiting.waiting_of(host) > 0;
         let flows = self.hosts.entry(host).or_default();
+        flows.retain(|flow| flow.conn == conn || flow.is_busy(now));
         let most = if shared { 1 } else { MAX_FLOWS };
+        let earlier = flows.iter().take_while(|flow| flow.conn != conn);
+        let earlier = earlier.filter(|flow| flow.counts(now)).count();
         let own = flows.iter().position(|flow| flow.conn == conn);
         if let Some(own) = own
             && let Some(flow) = flows.get_mut(own)
@@ -64,12 +74,12 @@ impl Flows {
                 flow.again = true;
                 return false;
             }
-            if own < most && !(waits && now.saturating_duration_since(flow.since) >= TURN) {
+            if earlier < most && !(waits && now.saturating_duration_since(flow.since) >= TURN) {
                 (flow.last, flow.sending) = (now, true);
                 return true;
             }
             flows.remove(own);
-        } else if !waits && flows.len() < most {
+        } else if !waits && earlier < most {
             flows.push(Flow::new(conn, true, now));
             return true;
         }
@@ -86,8 +96,16 @@ impl Flows {
         std::mem::take(&mut flow.again)
     }
 
-    /// `conn` wants nothing more, or has gone.
+    /// `conn` does not wait any longer. What is on its way to it goes on.
     pub(super) fn cancel(&mut self, conn: Conn, host: IpAddr) {
+        self.waiting.remove(conn);
+        for flow in self.hosts.get_mut(&host).into_iter().flatten() {
+            flow.again &= flow.conn != conn;
+        }
+    }
+
+    /// Nothing is on its way to `conn`, and it wants nothing more.
+    pub(super) fn ended(&mut self, conn: Conn, host: IpAddr) {
         self.waiting.remove(conn);
         if let Some(flows) = self.hosts.get_mut(&host) {
             flows.retain(|flow| flow.conn != conn);
@@ -111,7 +129,8 @@ impl Flows {
         });
         let has_place = |hosts: &HashMap<IpAddr, Vec<Flow>>, host: IpAddr| {
             let most = if shared(host) { 1 } else { MAX_FLOWS };
-            hosts.get(&host).is_none_or(|flows| flows.len() < most)
+            let counts = |flows: &Vec<Flow>| flows.iter().filter(|flow| flow.counts(now)).count();
+            hosts.get(&host).is_none_or(|flows| counts(flows) < most)
         };
         while let Some((conn, host)) = waiting.pop_of(|host| has_place(hosts, host)) {
             hosts.entry(host).or_default().push(Flow::new(conn, false, now));
@@ -173,6 +192,26 @@ mod tests {
         assert!(server.ask(1, true) && !server.ask(1, true));
         assert!(server.sent(1), "it wants another one");
         assert!(server.ask(1, true) && !server.sent(1));
+    }
+
+    #[test]
+    fn a_request_that_is_given_up_does_not_free_the_place_of_what_is_on_its_way() {
+        let mut server = Server::new();
+        server.ask(1, true);
+        server.ask(1, true);
+        server.flows.cancel(Conn(1), host(1));
+        assert!(!server.ask(2, true) && !server.sent(1));
+        server.flows.ended(Conn(1), host(1));
+        assert_eq!(server.woken_after(IDLE), [2]);
+    }
+
+    #[test]
+    fn a_connection_that_takes_nothing_does_not_keep_others_of_its_host_waiting() {
+        let mut server = Server::new();
+        server.ask(1, true);
+        server.ask(2, true);
+        assert_eq!(server.woken_after(SLOW), [2]);
+        assert!(server.ask(2, true));
     }
 
     #[test]

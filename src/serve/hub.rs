@@ -184,7 +184,7 @@ impl Hub {
     /// A connection ended; its session was closed before.
     pub fn disconnected(&mut self, conn: Conn, now: Instant) {
         let host = self.members.host(conn);
-        self.flows.cancel(conn, host);
+        self.flows.ended(conn, host);
         let member = self.members.disconnected(conn, now);
         self.classic.disconnected(conn);
         self.have_readers.remove(&conn);
@@ -228,7 +228,8 @@ impl Hub {
         next.plain_bytes = self.plain_bytes;
         next.members.count_on(&self.members);
         next.metrics = self.metrics;
-        next.rate_limit = self.rate_limit.take();
+        next.rate_limit = self.rate_limit.as_ref().map(RateLimit::without_waiting);
+        next.budget = std::mem::replace(&mut self.budget, Budget::new(0));
         next.log = std::mem::take(&mut self.log);
         *self = next;
     }
@@ -544,14 +545,19 @@ impl Hub {
     #[cfg(feature = "master")]
     pub(crate) fn may_send_text(&mut self, at: At) -> bool {
         self.file_piece_sent(at);
-        self.has_turn(at, self.members.host(at.conn), false)
+        // A page now and then does not make another host less alone.
+        let host = self.members.host(at.conn);
+        self.flows.ask(at.conn, host, self.uploads.has_others(host, at.now), at.now)
     }
 
     /// Nothing is on its way any more to a connection that speaks HTTP.
     #[cfg(feature = "master")]
     pub(crate) fn answer_left(&mut self, conn: Conn) {
         let host = self.members.host(conn);
-        self.flows.cancel(conn, host);
+        self.flows.ended(conn, host);
+        if let Some(rate_limit) = &mut self.rate_limit {
+            rate_limit.cancel(conn);
+        }
     }
 
     /// What is to be sent and not held: it comes, or it never does.
@@ -669,13 +675,11 @@ impl Host for Hub {
     }
 
     fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()> {
-        // A file that was opened in an older state of the tree; the driver looks whether it is
-        // still what it was.
-        if !Arc::ptr_eq(tree, &self.tree) {
-            return Answer::Now(());
-        }
+        // Of a file that was opened in an older state of the tree the driver looks whether it is still what it was.
         let layout = *self.layout();
-        if layout.covering(range.clone()).any(|chunk| !self.held.contains(chunk)) {
+        if Arc::ptr_eq(tree, &self.tree)
+            && layout.covering(range.clone()).any(|chunk| !self.held.contains(chunk))
+        {
             return self.wait_for_chunks(at, tree, range);
         }
         let host = self.members.host(at.conn);

@@ -31,7 +31,7 @@ impl Intake {
     /// So many bytes were read from a host.
     pub(super) fn take(&mut self, host: IpAddr, bytes: usize, now: Instant) {
         if self.hosts.len() >= self.forget_at {
-            self.hosts.retain(|_, (paid_at, _)| *paid_at > now);
+            self.hosts.retain(|_, (paid_at, waits)| *waits || *paid_at > now);
             self.forget_at = self.hosts.len() + FORGET_AFTER;
         }
         let nanos = (bytes as u64).saturating_mul(1_000_000_000) / self.bytes_per_s.max(1);

@@ -9,6 +9,8 @@ use crate::conn::Conn;
 
 /// What was not sent for this long may be sent later.
 const SAVED: Duration = Duration::from_millis(100);
+/// How long somebody may take to use an offer.
+const OFFER_LASTS: Duration = Duration::from_millis(100);
 
 /// A limit on the bytes that are sent a second. Something of any size may begin as soon as what was
 /// sent before is paid for, so that the limit is kept exactly over time, however large the pieces.
@@ -21,8 +23,8 @@ pub(crate) struct RateLimit {
     paid_at: Option<Instant>,
     /// What their hosts have had is bytes.
     waiting: FairQueue,
-    /// Who was woken, and may send before all others.
-    offered: Option<Conn>,
+    /// Who was woken, and may send before all others, and since when.
+    offered: Option<(Conn, Instant)>,
 }
 
 impl RateLimit {
@@ -31,14 +33,19 @@ impl RateLimit {
         RateLimit { bytes_per_s, paid_at: None, waiting: FairQueue::default(), offered: None }
     }
 
+    /// The same limit, with what is paid for, and nobody who waits.
+    pub(crate) fn without_waiting(&self) -> RateLimit {
+        RateLimit { paid_at: self.paid_at, ..RateLimit::new(self.bytes_per_s) }
+    }
+
     /// May `conn` send something now? If not, it waits for [`RateLimit::next`].
     pub(crate) fn ask(&mut self, conn: Conn, host: IpAddr, now: Instant) -> bool {
         let its_turn = match self.offered {
-            Some(offered) => offered == conn,
+            Some((offered, _)) => offered == conn,
             None => self.waiting.is_empty(),
         };
         let may = its_turn && self.wait(now).is_none();
-        if !may && self.offered != Some(conn) {
+        if !may && (!its_turn || self.offered.is_none()) {
             self.waiting.push(conn, host);
         }
         may
@@ -54,22 +61,28 @@ impl RateLimit {
     /// `conn` does not wait any longer, or cannot send for another reason.
     pub(crate) fn cancel(&mut self, conn: Conn) {
         self.waiting.remove(conn);
-        self.offered.take_if(|offered| *offered == conn);
+        self.offered.take_if(|(offered, _)| *offered == conn);
     }
 
     /// Who may send now and is to be woken.
     pub(crate) fn next(&mut self, now: Instant) -> Option<Conn> {
+        // Who cannot send, since its socket takes nothing, does not keep others waiting: it asks again.
+        self.offered.take_if(|(_, since)| now.saturating_duration_since(*since) >= OFFER_LASTS);
         if self.offered.is_some() || self.wait(now).is_some() {
             return None;
         }
-        self.offered = self.waiting.pop();
-        self.offered
+        let next = self.waiting.pop()?;
+        self.offered = Some((next, now));
+        Some(next)
     }
 
     /// When [`RateLimit::next`] has somebody to name.
     pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
-        let waits = self.offered.is_none() && !self.waiting.is_empty();
-        waits.then(|| self.wait(now).unwrap_or(now))
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let free_at = self.offered.map_or(now, |(_, since)| since + OFFER_LASTS);
+        Some(self.wait(now).map_or(free_at, |paid_at| paid_at.max(free_at)))
     }
 
     /// Until when nothing more may be sent; None if it may be at once.
@@ -165,5 +178,7 @@ mod tests {
         assert!(!limit.ask(Conn(3), host, later), "it is another's turn");
         limit.cancel(Conn(1));
         assert_eq!(limit.next(later), Some(Conn(2)));
+        let later = limit.deadline(later).unwrap();
+        assert_eq!(limit.next(later), Some(Conn(3)), "the one before did not come");
     }
 }

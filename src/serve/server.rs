@@ -10,7 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::admission::{Admission, Refusal, Wait};
@@ -142,6 +142,8 @@ pub struct Server {
     turns: FairQueue,
     /// The connection whose turn it is.
     turn: Option<Conn>,
+    /// Who had the last turn, and whose time it took, even if it has ended in it.
+    last_turn: Option<(Conn, IpAddr)>,
     actions: VecDeque<Action>,
     traces: bool,
     stopping: bool,
@@ -159,6 +161,7 @@ impl Server {
             last: Conn::ACCEPTED,
             turns: FairQueue::default(),
             turn: None,
+            last_turn: None,
             actions: VecDeque::new(),
             traces,
             stopping: false,
@@ -265,9 +268,10 @@ impl Server {
     /// All was done that a connection may do in its turn, which took so long.
     pub fn turn_ended(&mut self, conn: Conn, took: Duration) {
         self.turn.take_if(|turn| *turn == conn);
-        let Some(client) = self.clients.get_mut(&conn) else { return };
+        let Some((_, host)) = self.last_turn.take_if(|(last, _)| *last == conn) else { return };
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX).max(SHORTEST_TURN_NS);
-        self.turns.spend(host(client.address.ip()), took);
+        self.turns.spend(host, took);
+        let Some(client) = self.clients.get_mut(&conn) else { return };
         if std::mem::take(&mut client.has_more) {
             self.ready(conn);
         }
@@ -302,7 +306,7 @@ impl Server {
             self.end(conn, Reason::Hangup(hangup), now);
             return None;
         }
-        client.has_more |= session.has_more();
+        client.has_more |= !self.stopping && session.has_more();
         let output = session.next_output();
         match &output {
             Some(Output::Reply(_)) => {
@@ -440,8 +444,10 @@ impl Server {
         }
         let conn = self.turns.pop()?;
         // Who has left does not wait for a turn.
-        self.clients.get_mut(&conn)?.left = TURN_REPLIES;
+        let client = self.clients.get_mut(&conn)?;
+        client.left = TURN_REPLIES;
         self.turn = Some(conn);
+        self.last_turn = Some((conn, host(client.address.ip())));
         self.turn
     }
 
@@ -461,5 +467,57 @@ impl Server {
             self.actions.push_back(Action::Close(conn));
         }
         self.forget(conn, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::limits::MASTER_REQUEST_BYTES_PER_S;
+    use crate::serve::admission::Allowed;
+    use crate::serve::session::testing::tree;
+    use crate::swarm::rules::Rules;
+
+    fn server() -> Server {
+        let hub = Hub::master(Arc::clone(&tree()), 4, Rules::default(), 1);
+        let admission = Admission::new(100, Allowed::default());
+        Server::new(hub, admission, MASTER_REQUEST_BYTES_PER_S, false)
+    }
+
+    fn address(host: u8) -> SocketAddr {
+        ([10, 0, 0, host], 5000).into()
+    }
+
+    /// Gives a turn, which takes a millisecond; whose it was. All but `honest` break the protocol in it.
+    fn turn(server: &mut Server, honest: Conn, now: Instant) -> Conn {
+        let conn = server.next_turn().unwrap();
+        server.receive(conn, if conn == honest { &[] } else { &[3, 0, 0, 0] }, now);
+        while server.next_output(conn, now).is_some() {
+            server.output_left(conn, now);
+        }
+        server.turn_ended(conn, Duration::from_millis(1));
+        conn
+    }
+
+    #[test]
+    fn a_host_whose_connections_end_in_their_turns_gets_no_more_of_them() {
+        let (mut server, now) = (server(), Instant::now());
+        let honest = server.accept(address(1), now).unwrap();
+        let mut turns = 0;
+        for _ in 0..100 {
+            // Another one calls as soon as one was hung up on, and has a turn if it is the next.
+            let greedy = server.accept(address(2), now).unwrap();
+            server.ready(greedy);
+            server.ready(honest);
+            let next = turn(&mut server, honest, now);
+            turns += u32::from(next == honest);
+            while server.poll().is_some() {}
+            if next == honest {
+                server.closed(greedy, None, now);
+            }
+        }
+        assert!((45..=55).contains(&turns), "{turns} of 100 turns");
     }
 }

@@ -118,14 +118,17 @@ impl Uploads {
         if self.waiting.is_empty() {
             return Vec::new();
         }
-        let overdue = |turn: &&mut Turn| {
-            turn.state != State::Overdue && now.saturating_duration_since(turn.since) >= limit
-        };
         let mut freed = Vec::new();
-        for turn in self.active.values_mut().filter(overdue) {
-            turn.state = State::Overdue;
-            freed.push(turn.host);
-        }
+        self.active.retain(|_, turn| {
+            let late = now.saturating_duration_since(turn.since) >= limit;
+            let before = turn.state;
+            if late && before != State::Overdue {
+                turn.state = State::Overdue;
+                freed.push(turn.host);
+            }
+            // Who has not used its offer asks again.
+            !(late && before == State::Offered)
+        });
         for host in freed {
             self.free(host);
         }
@@ -296,6 +299,20 @@ mod tests {
             server.ask_from(next, host);
         }
         assert_eq!(turns[1..], [10, 10, 10]);
+    }
+
+    #[test]
+    fn an_offer_that_is_not_used_passes_to_the_next_and_may_be_asked_for_again() {
+        let mut server = Server::new(1);
+        for conn in 1..=3 {
+            server.ask(conn);
+        }
+        assert_eq!(server.done(1), [2]);
+        server.now += LIMIT;
+        assert_eq!(server.tick(), [3]);
+        assert!(!server.ask(2) && server.ask(3));
+        assert_eq!(server.done(3), [2]);
+        assert!(server.ask(2));
     }
 
     #[test]

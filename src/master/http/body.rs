@@ -154,15 +154,14 @@ impl Body for Content {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         // A body that has to wait is polled again once its connection's task is notified.
         let Content { source, shared, conn, .. } = &mut *self;
+        let at = At { conn: *conn, now: Instant::now() };
+        let is_text =
+            matches!(source, Source::Text(Some(_)) | Source::Listing { next: Some(_), .. });
+        if is_text && !shared.engine.borrow_mut().hub_mut().may_send_text(at) {
+            return Poll::Pending;
+        }
         let bytes = match source {
-            Source::Text(None) => None,
-            Source::Text(text) => {
-                let at = At { conn: *conn, now: Instant::now() };
-                if !shared.engine.borrow_mut().hub_mut().may_send_text(at) {
-                    return Poll::Pending;
-                }
-                text.take()
-            }
+            Source::Text(text) => text.take(),
             Source::File(part) if part.rest.is_empty() => None,
             Source::File(part) => match part.piece(cx) {
                 Poll::Ready(Ok(bytes)) => Some(bytes),
