@@ -182,6 +182,7 @@ async fn serve(
             return Poll::Pending;
         }
         let began = Instant::now();
+        traffic.lets_read(shared.engine.borrow().wants_input(conn));
         if shared.engine.borrow().server().is_stopping() {
             // What is being sent is sent to its end, and nothing else is.
             http.as_mut().graceful_shutdown();
@@ -197,6 +198,7 @@ async fn serve(
         let now = Instant::now();
         let mut engine = shared.engine.borrow_mut();
         engine.server_mut().observe_http(conn, active, waits, now);
+        engine.server_mut().took_in(conn, traffic.take_read_bytes(), now);
         if waits == Some(Wait::Request) {
             engine.hub_mut().answer_left(conn);
         }

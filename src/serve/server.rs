@@ -237,12 +237,20 @@ impl Server {
 
     /// Whether bytes of this connection should be read at present.
     pub fn wants_input(&self, conn: Conn) -> bool {
-        self.clients.get(&conn).is_some_and(|client| match &client.protocol {
-            Protocol::NineP(session) => {
-                session.wants_input() && !self.intake.waits(host(client.address.ip()))
-            }
-            Protocol::Http => true,
+        self.clients.get(&conn).is_some_and(|client| {
+            let has_room = match &client.protocol {
+                Protocol::NineP(session) => session.wants_input(),
+                Protocol::Http => true,
+            };
+            has_room && !self.intake.waits(host(client.address.ip()))
         })
+    }
+
+    /// So many bytes came on a connection that speaks HTTP.
+    pub fn took_in(&mut self, conn: Conn, bytes: usize, now: Instant) {
+        if let Some(client) = self.clients.get(&conn).filter(|_| bytes > 0) {
+            self.intake.take(host(client.address.ip()), bytes, now);
+        }
     }
 
     /// Bytes came on a connection, in its turn.

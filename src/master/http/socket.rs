@@ -25,6 +25,10 @@ pub(super) struct Traffic {
     blocked: Cell<bool>,
     /// What was answered last is kept in memory until all of it has left.
     in_memory: Cell<bool>,
+    /// Bytes that were read and not yet told of.
+    read_bytes: Cell<usize>,
+    /// Nothing is to be read at present.
+    full: Cell<bool>,
 }
 
 impl Traffic {
@@ -38,6 +42,16 @@ impl Traffic {
     /// Whether what is answered now is kept in memory.
     pub(super) fn answers_from_memory(&self, in_memory: bool) {
         self.in_memory.set(in_memory);
+    }
+
+    /// Bytes that were read since the last call.
+    pub(super) fn take_read_bytes(&self) -> usize {
+        self.read_bytes.take()
+    }
+
+    /// Whether bytes are to be read.
+    pub(super) fn lets_read(&self, reads: bool) {
+        self.full.set(!reads);
     }
 
     pub(super) fn is_blocked(&self) -> bool {
@@ -103,12 +117,17 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.traffic.full.get() {
+            // The connection has a turn when that may be otherwise.
+            return Poll::Pending;
+        }
         let mut bytes = [0; READ_BYTES];
         let room = bytes.get_mut(..buf.remaining().min(READ_BYTES)).unwrap_or_default();
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             match self.stream.try_read(room) {
                 Ok(n) => {
+                    self.traffic.read_bytes.set(self.traffic.read_bytes.get() + n);
                     buf.put_slice(room.get(..n).unwrap_or_default());
                     return Poll::Ready(Ok(()));
                 }
