@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::content::Image;
+use super::greedy::{Attacker, Greedy};
 use super::host::{Host, Keep, Served, Wrong};
 use super::network::{HostId, Network, Step};
 use super::{Outcome, Scenario, ScenarioEvent, Violation};
@@ -21,6 +22,7 @@ pub(super) type OpenDisk<'s> = Box<dyn FnMut(HostId, &Served) -> Result<Box<dyn 
 #[derive(Debug, Default)]
 struct Machine {
     host: Option<Host>,
+    attacker: Option<Attacker>,
     /// It was stopped, and has not started again.
     stopped: bool,
     started: Duration,
@@ -33,6 +35,7 @@ struct Machine {
     turns_since: u32,
     lies: bool,
     dead_addresses: usize,
+    greedy: Option<Greedy>,
 }
 
 pub(super) struct Cluster<'s> {
@@ -89,6 +92,7 @@ impl<'s> Cluster<'s> {
             machines.push(Machine {
                 lies: node.lies,
                 dead_addresses: node.dead_addresses,
+                greedy: node.greedy,
                 deadline: starts,
                 timer: starts,
                 ..Machine::default()
@@ -136,7 +140,8 @@ impl<'s> Cluster<'s> {
     /// Whether every node is whole or was stopped.
     fn is_over(&mut self) -> bool {
         let whole = |machine: &Machine| {
-            machine.stopped || machine.host.as_ref().is_some_and(Host::is_whole)
+            let is_whole = || machine.host.as_ref().is_some_and(Host::is_whole);
+            machine.stopped || machine.greedy.is_some() || is_whole()
         };
         while self.machines.get(self.first_unfinished).is_some_and(whole) {
             self.first_unfinished += 1;
@@ -149,6 +154,13 @@ impl<'s> Cluster<'s> {
     }
 
     fn start(&mut self, id: HostId) -> Result<(), Violation> {
+        let Some(machine) = self.machines.get_mut(id.0) else { return Ok(()) };
+        if let Some(greedy) = machine.greedy {
+            self.net.start(id);
+            machine.stopped = false;
+            machine.attacker = Some(Attacker::new(id, greedy, &self.served, &mut self.net));
+            return Ok(());
+        }
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
         let open_disk = self.open_disk.as_mut().filter(|_| id != HostId::MASTER);
@@ -224,6 +236,7 @@ impl<'s> Cluster<'s> {
         let Some(machine) = self.machines.get_mut(id.0) else { return };
         machine.stopped = true;
         machine.deadline = None;
+        machine.attacker = None;
         if let Some(host) = machine.host.take() {
             self.count(id, &host);
         }
@@ -239,7 +252,7 @@ impl<'s> Cluster<'s> {
             self.set_timer(id);
             return Ok(());
         }
-        if machine.host.is_none() {
+        if machine.host.is_none() && machine.attacker.is_none() {
             self.start(id)?;
         }
         self.turn(id)
@@ -252,8 +265,13 @@ impl<'s> Cluster<'s> {
         if machine.stalled_until.is_some_and(|until| now < until) {
             return Ok(());
         }
-        let Some(host) = &mut machine.host else { return Ok(()) };
         let wrong = |wrong| Violation::Host { at, host: id, wrong };
+        if let Some(attacker) = &mut machine.attacker {
+            machine.deadline = attacker.turn(&mut self.net).map_err(wrong)?;
+            self.set_timer(id);
+            return Ok(());
+        }
+        let Some(host) = &mut machine.host else { return Ok(()) };
         self.outcome.turns += 1;
         machine.turns_since =
             if machine.last_turn == Some(now) { machine.turns_since + 1 } else { 0 };
@@ -288,10 +306,11 @@ impl<'s> Cluster<'s> {
             self.stop(HostId::MASTER, false);
         }
         for (address, fault) in faults {
-            let lies = |(i, machine): (usize, &Machine)| {
-                machine.lies && self.net.racks().host(address) == Some(HostId(i))
+            let is_dishonest = |(i, machine): (usize, &Machine)| {
+                (machine.lies || machine.greedy.is_some())
+                    && self.net.racks().host(address) == Some(HostId(i))
             };
-            if !self.machines.iter().enumerate().any(lies) {
+            if !self.machines.iter().enumerate().any(is_dishonest) {
                 return Err(wrong(Wrong::Accuses(address, fault)));
             }
         }
