@@ -110,7 +110,9 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
     let head_start = if options.greedy.is_some() { HEAD_START } else { 0.0 };
     let all = 0..nodes + options.misleading;
     let mut plans: Vec<_> = all.map(|n| plan(n, head_start + below(spread))).collect();
-    plans.extend(options.greedy.map(|greedy| NodePlan { greedy: Some(greedy), ..plan(0, 0.0) }));
+    let host = plan(nodes, 0.0);
+    let greedy = options.greedy.map(|greedy| NodePlan { greedy: Some(greedy), ..host });
+    plans.extend(greedy);
     let stall = |host| ScenarioEvent::Stall(host, Duration::from_secs(5));
     let faults = (0..options.kill + options.stall).take(nodes as usize).map(|n| {
         let host = HostId((nodes - n) as usize);

@@ -1,5 +1,6 @@
 //! Drives all hosts of a [`Scenario`] through virtual time.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::content::Image;
@@ -305,16 +306,17 @@ impl<'s> Cluster<'s> {
         if leaves && self.reachable().len() == self.served.manifest.layout().count() {
             self.stop(HostId::MASTER, false);
         }
-        for (address, fault) in faults {
-            let is_dishonest = |(i, machine): (usize, &Machine)| {
-                (machine.lies || machine.greedy.is_some())
-                    && self.net.racks().host(address) == Some(HostId(i))
-            };
-            if !self.machines.iter().enumerate().any(is_dishonest) {
-                return Err(wrong(Wrong::Accuses(address, fault)));
-            }
+        let accused = faults.into_iter().find(|(address, _)| !self.is_dishonest(*address));
+        match accused {
+            Some((address, fault)) => Err(wrong(Wrong::Accuses(address, fault))),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether a host that lies, or takes more than its share, has this address.
+    fn is_dishonest(&self, address: SocketAddr) -> bool {
+        let host = self.net.racks().host(address).and_then(|host| self.machines.get(host.0));
+        host.is_some_and(|machine| machine.lies || machine.greedy.is_some())
     }
 
     fn set_timer(&mut self, id: HostId) {

@@ -26,6 +26,11 @@ const ROOT: u32 = 0;
 const FILE: u32 = 1;
 const AVAIL: u32 = 2;
 
+/// Flags of Tlopen, as open(2) has them.
+const O_RDONLY: u32 = 0;
+const O_WRONLY: u32 = 1;
+const O_RDWR: u32 = 2;
+
 /// What a greedy host does on each of its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greed {
@@ -122,7 +127,10 @@ impl Attacker {
             // It says that it serves, and does not.
             Ready::Accepted(link, _) => net.close(link, End::Server),
             Ready::Connected(link) => self.ask(link, self.hello.clone(), net),
-            Ready::Readable(link, End::Client) if self.greed != Greed::Image => {
+            // Of the image it takes the beginning, and more when it is time.
+            Ready::Readable(link, End::Client)
+                if self.greed != Greed::Image || !self.is_answered(link) =>
+            {
                 self.take(link, net)?;
             }
             Ready::Writable(link, End::Client) => self.send(link, net),
@@ -133,6 +141,10 @@ impl Attacker {
             Ready::Readable(..) | Ready::Writable(..) => {}
         }
         Ok(())
+    }
+
+    fn is_answered(&self, link: LinkId) -> bool {
+        self.links.get(&link).is_some_and(|client| client.answered)
     }
 
     /// It is this connection's turn.
@@ -183,48 +195,50 @@ impl Attacker {
 
 /// The first requests of a connection, which do not wait for replies.
 fn hello(greed: Greed, served: &Served) -> Vec<u8> {
-    let open = |fid, file: Control, flags| {
-        let path = [CONTROL_DIR, file.name().as_bytes()];
-        let wname: List<Text<'_>> = path.into_iter().map(Text).collect();
-        [(1, Message::Twalk { fid: ROOT, newfid: fid, wname }), (1, Message::Tlopen { fid, flags })]
-    };
-    let nobody = NumericId(Some(0));
-    let attach = Message::Tattach {
-        fid: ROOT,
-        afid: NOFID,
-        uname: Text(b""),
-        aname: Text(b""),
-        n_uname: nobody,
-    };
-    let version = Message::Tversion { msize: MAX_MSIZE, version: Text(b"9P2000.L") };
-    let mut requests = encoded(&[(NOTAG, version), (1, attach)]);
+    let mut requests = greeting();
     match greed {
         Greed::Image => {
-            requests.extend(encoded(&open(FILE, Control::Image, 0)));
+            requests.extend(opening(FILE, Control::Image, O_RDONLY));
             let read = Message::Tread { fid: FILE, offset: 0, count: MAX_MSIZE };
             let reads = (2..2 + IMAGE_READS).map(|tag| (tag, read.clone()));
             requests.extend(encoded(&reads.collect::<Vec<_>>()));
         }
-        Greed::Manifest => {
-            requests.extend(encoded(&open(FILE, Control::Manifest, 0)));
-        }
+        Greed::Manifest => requests.extend(opening(FILE, Control::Manifest, O_RDONLY)),
         Greed::Grants => {
             let generation = served.manifest.generation();
-            let join = Join { port: PORT, generation, all_files: false };
-            let join = join.to_string();
-            requests.extend(encoded(&open(AVAIL, Control::Avail, 1)));
-            requests.extend(encoded(&[(1, write(AVAIL, join.as_bytes()))]));
-            requests.extend(encoded(&open(FILE, Control::Next, 2)));
+            let join = Join { port: PORT, generation, all_files: false }.to_string();
+            requests.extend(opening(AVAIL, Control::Avail, O_WRONLY));
+            requests.extend(encoded(&[(1, write(AVAIL, &join))]));
+            requests.extend(opening(FILE, Control::Next, O_RDWR));
             for line in Report::Want(ChunkSet::full(served.manifest.layout())).lines() {
-                requests.extend(encoded(&[(1, write(FILE, line.as_bytes()))]));
+                requests.extend(encoded(&[(1, write(FILE, &line))]));
             }
         }
     }
     requests
 }
 
-fn write(fid: u32, data: &[u8]) -> Message<'_> {
-    Message::Twrite { fid, offset: 0, data: Blob(data) }
+fn greeting() -> Vec<u8> {
+    let version = Message::Tversion { msize: MAX_MSIZE, version: Text(b"9P2000.L") };
+    let attach = Message::Tattach {
+        fid: ROOT,
+        afid: NOFID,
+        uname: Text(b""),
+        aname: Text(b""),
+        n_uname: NumericId(Some(0)),
+    };
+    encoded(&[(NOTAG, version), (1, attach)])
+}
+
+fn opening(fid: u32, file: Control, flags: u32) -> Vec<u8> {
+    let path = [CONTROL_DIR, file.name().as_bytes()];
+    let wname: List<Text<'_>> = path.into_iter().map(Text).collect();
+    let walk = Message::Twalk { fid: ROOT, newfid: fid, wname };
+    encoded(&[(1, walk), (1, Message::Tlopen { fid, flags })])
+}
+
+fn write(fid: u32, text: &str) -> Message<'_> {
+    Message::Twrite { fid, offset: 0, data: Blob(text.as_bytes()) }
 }
 
 fn encoded(requests: &[(u16, Message<'_>)]) -> Vec<u8> {
