@@ -28,9 +28,10 @@ What goes wrong
   --liars NODES           serve wrong bytes
   --misleading NODES      more nodes, which hold nothing and name 256 dead addresses each
   --greedy KIND=CONNECTIONS one more host, with many connections to the master from 1 s before the nodes start.
-                          KIND is what each of them does: image (takes 2 KB/s of the image),
-                          manifest (reads its first byte, again and again), grants (joins, takes
-                          grants and fetches nothing)
+                          KIND is what each of them does: image (takes 2 KB/s of the image), readers
+                          (takes all it gets), manifest (reads its first byte, again and again),
+                          grants (joins, takes grants and fetches nothing), mute (that, and answers
+                          nothing to nodes that connect to it)
   --kill NODES            lose their power; --stall NODES: do nothing for 5 s
   --at SECONDS            when they do (at random within S/B)
   --master-leaves         the master loses its power once every chunk is with some node
@@ -205,9 +206,11 @@ fn greedy(text: &str) -> Result<Greedy, lexopt::Error> {
     let (kind, connections) = text.split_once('=').ok_or("--greedy wants KIND=CONNECTIONS")?;
     let greed = match kind {
         "image" => Greed::Image,
+        "readers" => Greed::Readers,
+        "mute" => Greed::Mute,
         "manifest" => Greed::Manifest,
         "grants" => Greed::Grants,
-        _ => return Err(format!("no host is greedy for {kind}: image, manifest, grants").into()),
+        _ => return Err(format!("--greedy does not know the kind {kind}").into()),
     };
     Ok(Greedy { greed, connections: number(connections, 1000)? as usize })
 }

@@ -12,7 +12,7 @@ use crate::control::{Control, Join, Report};
 use crate::image::chunks::ChunkSet;
 use crate::limits::MAX_MSIZE;
 use crate::p9::errno::Errno;
-use crate::p9::message::{Frame, HEADER_BYTES, Message, NOFID, NOTAG};
+use crate::p9::message::{Frame, HEADER_BYTES, Message, NOFID, NOTAG, RREAD};
 use crate::p9::wire::{Blob, Dialect, List, NumericId, Text};
 use crate::serve::tree::CONTROL_DIR;
 
@@ -26,6 +26,8 @@ const ROOT: u32 = 0;
 const FILE: u32 = 1;
 const AVAIL: u32 = 2;
 
+const READ_IMAGE: Message<'_> = Message::Tread { fid: FILE, offset: 0, count: MAX_MSIZE };
+
 /// Flags of Tlopen, as open(2) has them.
 const O_RDONLY: u32 = 0;
 const O_WRONLY: u32 = 1;
@@ -36,10 +38,14 @@ const O_RDWR: u32 = 2;
 pub enum Greed {
     /// Reads the image and takes 2 KB/s of it, so that every upload to it lasts.
     Image,
+    /// Reads the image as fast as it comes.
+    Readers,
     /// Reads the first byte of the manifest twice a second, and never ends.
     Manifest,
     /// Joins, lacks everything, asks for grants five times a second, and fetches nothing.
     Grants,
+    /// The same, and says nothing to nodes that connect to it, instead of refusing them.
+    Mute,
 }
 
 /// A host that takes more than its share.
@@ -55,9 +61,9 @@ impl Greed {
     /// How often each connection does what it does.
     fn period(self) -> Duration {
         match self {
-            Greed::Image => Duration::from_secs(8),
+            Greed::Image | Greed::Readers => Duration::from_secs(8),
             Greed::Manifest => Duration::from_millis(500),
-            Greed::Grants => Duration::from_millis(200),
+            Greed::Grants | Greed::Mute => Duration::from_millis(200),
         }
     }
 }
@@ -124,6 +130,7 @@ impl Attacker {
 
     fn react(&mut self, ready: Ready, net: &mut Network) -> Result<(), Wrong> {
         match ready {
+            Ready::Accepted(..) if self.greed == Greed::Mute => {}
             // It says that it serves, and does not.
             Ready::Accepted(link, _) => net.close(link, End::Server),
             Ready::Connected(link) => self.ask(link, self.hello.clone(), net),
@@ -152,9 +159,10 @@ impl Attacker {
         let Some(client) = self.links.get_mut(&link) else { return Ok(()) };
         let count = match self.greed {
             Greed::Image => return self.take(link, net),
+            Greed::Readers => return Ok(()),
             Greed::Manifest if !client.answered => return Ok(()),
             Greed::Manifest => 1,
-            Greed::Grants => 64,
+            Greed::Grants | Greed::Mute => 64,
         };
         client.tag = client.tag.wrapping_add(1) % NOTAG;
         client.answered = false;
@@ -164,14 +172,26 @@ impl Attacker {
         Ok(())
     }
 
-    /// Reads what has come: of the image one segment, and all of the rest.
+    /// Reads what has come: all of it, or one segment of the image.
     fn take(&mut self, link: LinkId, net: &mut Network) -> Result<(), Wrong> {
-        while let Some(Piece::Bytes(bytes)) = net.read(link, End::Client) {
+        while let Some(piece) = net.read(link, End::Client) {
+            let Piece::Bytes(bytes) = piece else {
+                if self.greed == Greed::Readers {
+                    continue;
+                }
+                return Ok(());
+            };
             if let Some(errno) = refusals(&bytes).find(|errno| *errno != Errno::EBUSY) {
                 return Err(Wrong::Attack(errno));
             }
             if let Some(client) = self.links.get_mut(&link) {
                 client.answered = true;
+            }
+            let chunk = Frame::parse(&bytes).ok().filter(|frame| frame.kind == RREAD);
+            if let Some(Frame { tag, .. }) = chunk
+                && self.greed == Greed::Readers
+            {
+                self.ask(link, encoded(&[(tag, READ_IMAGE)]), net);
             }
         }
         Ok(())
@@ -197,14 +217,13 @@ impl Attacker {
 fn hello(greed: Greed, served: &Served) -> Vec<u8> {
     let mut requests = greeting();
     match greed {
-        Greed::Image => {
+        Greed::Image | Greed::Readers => {
             requests.extend(opening(FILE, Control::Image, O_RDONLY));
-            let read = Message::Tread { fid: FILE, offset: 0, count: MAX_MSIZE };
-            let reads = (2..2 + IMAGE_READS).map(|tag| (tag, read.clone()));
+            let reads = (2..2 + IMAGE_READS).map(|tag| (tag, READ_IMAGE));
             requests.extend(encoded(&reads.collect::<Vec<_>>()));
         }
         Greed::Manifest => requests.extend(opening(FILE, Control::Manifest, O_RDONLY)),
-        Greed::Grants => {
+        Greed::Grants | Greed::Mute => {
             let generation = served.manifest.generation();
             let join = Join { port: PORT, generation, all_files: false }.to_string();
             requests.extend(opening(AVAIL, Control::Avail, O_WRONLY));
