@@ -14,6 +14,8 @@ use xget::sim::{HostId, HostLink, NodePlan, Outcome, Racks, Scenario, ScenarioEv
 use chart::Dot;
 use options::Options;
 
+/// A greedy host has this long, in seconds, before the nodes start.
+const HEAD_START: f64 = 1.0;
 /// Each node that misleads others names so many.
 const DEAD_ADDRESSES: usize = 256;
 
@@ -102,9 +104,15 @@ fn scenario(options: &Options, nodes: u64, seed: u64) -> Scenario {
         starts: Duration::from_secs_f64(starts),
         lies: (options.slow..options.slow + options.liars).contains(&n),
         dead_addresses: if n < nodes { 0 } else { DEAD_ADDRESSES },
+        greedy: None,
     };
     let spread = options.spread;
-    let plans = (0..nodes + options.misleading).map(|n| plan(n, below(spread))).collect();
+    let head_start = if options.greedy.is_some() { HEAD_START } else { 0.0 };
+    let all = 0..nodes + options.misleading;
+    let mut plans: Vec<_> = all.map(|n| plan(n, head_start + below(spread))).collect();
+    let host = plan(nodes, 0.0);
+    let greedy = options.greedy.map(|greedy| NodePlan { greedy: Some(greedy), ..host });
+    plans.extend(greedy);
     let stall = |host| ScenarioEvent::Stall(host, Duration::from_secs(5));
     let faults = (0..options.kill + options.stall).take(nodes as usize).map(|n| {
         let host = HostId((nodes - n) as usize);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
+use xget::sim::{Greed, Greedy};
 use xget::swarm::rules::Rules;
 
 pub(crate) const HELP: &str = "\
@@ -26,6 +27,11 @@ What goes wrong
   --slow NODES            the first ones have a tenth of the rate
   --liars NODES           serve wrong bytes
   --misleading NODES      more nodes, which hold nothing and name 256 dead addresses each
+  --greedy KIND=CONNECTIONS one more host, with many connections to the master from 1 s before the nodes start.
+                          KIND is what each of them does: image (takes 2 KB/s of the image), readers
+                          (takes all it gets), manifest (reads its first byte, again and again),
+                          grants (joins, takes grants and fetches nothing), mute (that, and answers
+                          nothing to nodes that connect to it)
   --kill NODES            lose their power; --stall NODES: do nothing for 5 s
   --at SECONDS            when they do (at random within S/B)
   --master-leaves         the master loses its power once every chunk is with some node
@@ -75,6 +81,7 @@ pub(crate) struct Options {
     pub(crate) slow: u64,
     pub(crate) liars: u64,
     pub(crate) misleading: u64,
+    pub(crate) greedy: Option<Greedy>,
     pub(crate) kill: u64,
     pub(crate) stall: u64,
     pub(crate) at: Option<f64>,
@@ -104,6 +111,7 @@ impl Default for Options {
             slow: 0,
             liars: 0,
             misleading: 0,
+            greedy: None,
             kill: 0,
             stall: 0,
             at: None,
@@ -156,6 +164,7 @@ impl Options {
                 Long("slow") => options.slow = parser.value()?.parse()?,
                 Long("liars") => options.liars = parser.value()?.parse()?,
                 Long("misleading") => options.misleading = parser.value()?.parse()?,
+                Long("greedy") => options.greedy = Some(greedy(&parser.value()?.string()?)?),
                 Long("kill") => options.kill = parser.value()?.parse()?,
                 Long("stall") => options.stall = parser.value()?.parse()?,
                 Long("at") => options.at = Some(parser.value()?.parse()?),
@@ -190,6 +199,20 @@ fn preset(name: &str) -> Result<Options, lexopt::Error> {
         "master-leaves" => Options { master_leaves: true, bar: Some(1.3), ..usual },
         _ => return Err(format!("there is no preset {name}").into()),
     })
+}
+
+/// What a greedy host does, and on how many connections.
+fn greedy(text: &str) -> Result<Greedy, lexopt::Error> {
+    let (kind, connections) = text.split_once('=').ok_or("--greedy wants KIND=CONNECTIONS")?;
+    let greed = match kind {
+        "image" => Greed::Image,
+        "readers" => Greed::Readers,
+        "mute" => Greed::Mute,
+        "manifest" => Greed::Manifest,
+        "grants" => Greed::Grants,
+        _ => return Err(format!("--greedy does not know the kind {kind}").into()),
+    };
+    Ok(Greedy { greed, connections: number(connections, 1000)? as usize })
 }
 
 /// Changes one rule.

@@ -1,8 +1,10 @@
 //! Drives all hosts of a [`Scenario`] through virtual time.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::content::Image;
+use super::greedy::{Attacker, Greedy};
 use super::host::{Host, Keep, Served, Wrong};
 use super::network::{HostId, Network, Step};
 use super::{Outcome, Scenario, ScenarioEvent, Violation};
@@ -21,6 +23,7 @@ pub(super) type OpenDisk<'s> = Box<dyn FnMut(HostId, &Served) -> Result<Box<dyn 
 #[derive(Debug, Default)]
 struct Machine {
     host: Option<Host>,
+    attacker: Option<Attacker>,
     /// It was stopped, and has not started again.
     stopped: bool,
     started: Duration,
@@ -33,6 +36,7 @@ struct Machine {
     turns_since: u32,
     lies: bool,
     dead_addresses: usize,
+    greedy: Option<Greedy>,
 }
 
 pub(super) struct Cluster<'s> {
@@ -89,6 +93,7 @@ impl<'s> Cluster<'s> {
             machines.push(Machine {
                 lies: node.lies,
                 dead_addresses: node.dead_addresses,
+                greedy: node.greedy,
                 deadline: starts,
                 timer: starts,
                 ..Machine::default()
@@ -136,7 +141,8 @@ impl<'s> Cluster<'s> {
     /// Whether every node is whole or was stopped.
     fn is_over(&mut self) -> bool {
         let whole = |machine: &Machine| {
-            machine.stopped || machine.host.as_ref().is_some_and(Host::is_whole)
+            let is_whole = || machine.host.as_ref().is_some_and(Host::is_whole);
+            machine.stopped || machine.greedy.is_some() || is_whole()
         };
         while self.machines.get(self.first_unfinished).is_some_and(whole) {
             self.first_unfinished += 1;
@@ -149,6 +155,13 @@ impl<'s> Cluster<'s> {
     }
 
     fn start(&mut self, id: HostId) -> Result<(), Violation> {
+        let Some(machine) = self.machines.get_mut(id.0) else { return Ok(()) };
+        if let Some(greedy) = machine.greedy {
+            self.net.start(id);
+            machine.stopped = false;
+            machine.attacker = Some(Attacker::new(id, greedy, &self.served, &mut self.net));
+            return Ok(());
+        }
         let seed = next_random(&mut self.random);
         let now = self.elapsed();
         let open_disk = self.open_disk.as_mut().filter(|_| id != HostId::MASTER);
@@ -224,6 +237,7 @@ impl<'s> Cluster<'s> {
         let Some(machine) = self.machines.get_mut(id.0) else { return };
         machine.stopped = true;
         machine.deadline = None;
+        machine.attacker = None;
         if let Some(host) = machine.host.take() {
             self.count(id, &host);
         }
@@ -239,7 +253,7 @@ impl<'s> Cluster<'s> {
             self.set_timer(id);
             return Ok(());
         }
-        if machine.host.is_none() {
+        if machine.host.is_none() && machine.attacker.is_none() {
             self.start(id)?;
         }
         self.turn(id)
@@ -252,8 +266,13 @@ impl<'s> Cluster<'s> {
         if machine.stalled_until.is_some_and(|until| now < until) {
             return Ok(());
         }
-        let Some(host) = &mut machine.host else { return Ok(()) };
         let wrong = |wrong| Violation::Host { at, host: id, wrong };
+        if let Some(attacker) = &mut machine.attacker {
+            machine.deadline = attacker.turn(&mut self.net).map_err(wrong)?;
+            self.set_timer(id);
+            return Ok(());
+        }
+        let Some(host) = &mut machine.host else { return Ok(()) };
         self.outcome.turns += 1;
         machine.turns_since =
             if machine.last_turn == Some(now) { machine.turns_since + 1 } else { 0 };
@@ -287,15 +306,17 @@ impl<'s> Cluster<'s> {
         if leaves && self.reachable().len() == self.served.manifest.layout().count() {
             self.stop(HostId::MASTER, false);
         }
-        for (address, fault) in faults {
-            let lies = |(i, machine): (usize, &Machine)| {
-                machine.lies && self.net.racks().host(address) == Some(HostId(i))
-            };
-            if !self.machines.iter().enumerate().any(lies) {
-                return Err(wrong(Wrong::Accuses(address, fault)));
-            }
+        let accused = faults.into_iter().find(|(address, _)| !self.is_dishonest(*address));
+        match accused {
+            Some((address, fault)) => Err(wrong(Wrong::Accuses(address, fault))),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Whether a host that lies, or takes more than its share, has this address.
+    fn is_dishonest(&self, address: SocketAddr) -> bool {
+        let host = self.net.racks().host(address).and_then(|host| self.machines.get(host.0));
+        host.is_some_and(|machine| machine.lies || machine.greedy.is_some())
     }
 
     fn set_timer(&mut self, id: HostId) {

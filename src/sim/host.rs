@@ -19,6 +19,7 @@ use crate::fetch::{self, Fault, Fetch, Incoming, Patience};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::Manifest;
 use crate::limits::{MASTER_CONNECTIONS, NODE_CONNECTIONS};
+use crate::p9::errno::Errno;
 use crate::p9::message::RREAD_HEADER_BYTES;
 use crate::serve::admission::{Admission, Allowed};
 use crate::serve::hub::Hub;
@@ -50,6 +51,8 @@ pub enum Wrong {
     Hangup(String),
     /// A node says of another, which is honest, that it breaks the protocol or lies.
     Accuses(SocketAddr, String),
+    /// The master refuses what a greedy host asks for, so that it takes nothing from others.
+    Attack(Errno),
     /// What it has on its disk is not what it should be.
     Disk(String),
     /// Its disk is full or broken, or it was killed: the program ends, and is started again.

@@ -13,6 +13,7 @@
 
 mod cluster;
 mod content;
+mod greedy;
 mod host;
 mod network;
 mod queue;
@@ -25,6 +26,7 @@ use crate::image::manifest::Problem;
 use crate::swarm::rules::Rules;
 use cluster::Cluster;
 pub use content::Misuse;
+pub use greedy::{Greed, Greedy};
 pub use host::Wrong;
 pub use network::{HostId, HostLink, Racks};
 
@@ -71,6 +73,8 @@ pub struct NodePlan {
     pub lies: bool,
     /// If not 0, it wants nothing and holds nothing, and names so many addresses to others at which there is no host.
     pub dead_addresses: usize,
+    /// If there is this, it is no node: it wants nothing but to take more than its share.
+    pub greedy: Option<Greedy>,
 }
 
 /// A fault, or a restart.

@@ -21,7 +21,7 @@ pub(super) use topology::{PORT, dead_address};
 
 /// Bytes that may be written and not sent, as `net/tcp.rs` sets it for the smallest chunks.
 const UNSENT_BYTES: usize = 32 << 10;
-/// Bytes that may be sent and not read.
+/// Bytes that may be sent and not read, but for hosts that want less.
 const WINDOW_BYTES: usize = 512 << 10;
 /// After this time a connection to a host without power breaks, as `net/tcp.rs` sets it.
 const BREAKS_AFTER: Duration = Duration::from_secs(30);
@@ -75,6 +75,8 @@ enum Power {
 #[derive(Debug)]
 struct Port {
     link: HostLink,
+    /// Bytes that may be sent to it on a connection and that it has not read.
+    window_bytes: usize,
     power: Power,
     /// Until when the uplink is busy.
     uplink_busy_until: Instant,
@@ -175,6 +177,7 @@ impl Network {
         let free = FifoLink { busy_until: now };
         let port = |link| Port {
             link,
+            window_bytes: WINDOW_BYTES,
             power: Power::Refuses,
             uplink_busy_until: now,
             send_scheduled: false,
@@ -325,6 +328,13 @@ impl Network {
         }
     }
 
+    /// From now on, so few bytes are in flight to a host on one connection.
+    pub(super) fn limit_window(&mut self, host: HostId, bytes: usize) {
+        if let Some(port) = self.ports.get_mut(host.0) {
+            port.window_bytes = bytes;
+        }
+    }
+
     pub(super) fn dial(&mut self, from: HostId, address: SocketAddr) -> Option<LinkId> {
         let to = self.racks.host(address)?;
         let link = LinkId(self.pipes.len() as u64);
@@ -441,10 +451,11 @@ impl Network {
 
     /// Puts a pipe into its uplink's queue if it may send something.
     fn enqueue(&mut self, id: PipeId) {
+        let Some(pipe) = self.pipe(id) else { return };
+        let window = self.ports.get(pipe.to.0).map_or(WINDOW_BYTES, |port| port.window_bytes);
         let Some(pipe) = self.pipe_mut(id) else { return };
         let idle = !pipe.queued && pipe.open;
-        if idle && pipe.unsent_bytes > 0 && pipe.arrived_bytes + pipe.in_flight_bytes < WINDOW_BYTES
-        {
+        if idle && pipe.unsent_bytes > 0 && pipe.arrived_bytes + pipe.in_flight_bytes < window {
             pipe.queued = true;
             let from = pipe.from;
             if let Some(port) = self.ports.get_mut(from.0) {

@@ -1,5 +1,6 @@
 mod disks;
 mod faults;
+mod greedy;
 mod hearsay;
 // The rules are the same in both builds, and their comparisons take minutes.
 #[cfg(feature = "master")]
@@ -20,8 +21,13 @@ fn link(rate: u64, delay_us: u64) -> HostLink {
 
 fn cluster(nodes: usize, mib: u64, seed: u64) -> Scenario {
     let link_of_node = link(RATE, 50);
-    let node =
-        NodePlan { link: link_of_node, starts: Duration::ZERO, lies: false, dead_addresses: 0 };
+    let node = NodePlan {
+        link: link_of_node,
+        starts: Duration::ZERO,
+        lies: false,
+        dead_addresses: 0,
+        greedy: None,
+    };
     Scenario {
         seed,
         image_bytes: mib * MIB + 12_345,
