@@ -1,7 +1,9 @@
 //! A queue in which hosts take turns, so that one that asks for much only waits for itself.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
+
+use crate::network::host;
 
 /// What hosts wait for; no host is in it without anything.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ impl<T> Default for HostQueue<T> {
 impl<T> HostQueue<T> {
     /// Something that a host waits for, behind what it waits for already.
     pub(super) fn push(&mut self, ip: IpAddr, item: T) {
-        let host = host_of(ip);
+        let host = host(ip);
         match self.hosts.iter_mut().find(|(other, _)| *other == host) {
             Some((_, items)) => items.push_back(item),
             None => self.hosts.push_back((host, VecDeque::from([item]))),
@@ -42,7 +44,7 @@ impl<T> HostQueue<T> {
 
     /// How much a host waits for.
     pub(super) fn len_of(&self, ip: IpAddr) -> usize {
-        let host = host_of(ip);
+        let host = host(ip);
         let own = self.hosts.iter().find(|(other, _)| *other == host);
         own.map_or(0, |(_, items)| items.len())
     }
@@ -53,14 +55,6 @@ impl<T> HostQueue<T> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.hosts.iter().flat_map(|(_, items)| items)
-    }
-}
-
-/// What counts as one host: an IPv6 host has all addresses of a /64 to choose from.
-fn host_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
-        ip => ip,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::image::path::TreePath;
 use crate::limits::MASTER_HELD_BYTES;
 use crate::p9::errno::Errno;
 use crate::p9::message::{Frame, Message, NOFID};
+pub(crate) use crate::p9::wire::Blob;
 use crate::p9::wire::{Dialect, List, NumericId, Text};
 use crate::serve::tree::Tree;
 
