@@ -123,7 +123,9 @@ pub const MAX_REPLY_BYTES: usize = 128 << 10;
 pub const CONNECTING: Duration = Duration::from_secs(5);
 /// How long a server may be silent to a question that is answered at once.
 pub const SILENCE: Duration = Duration::from_secs(10);
-/// Likewise a node that is asked for the manifest: there are others.
+/// Likewise a node that is asked for the manifest, at least: there are others, and the origin.
+pub const MIN_NODE_SILENCE: Duration = Duration::from_millis(500);
+/// And at most.
 pub const NODE_SILENCE: Duration = Duration::from_secs(2);
 /// How long a source may take from a call to the first line of its `have`.
 pub const MUTE: Duration = Duration::from_secs(15);

@@ -20,7 +20,8 @@ use crate::conn::Conn;
 use crate::control::{Control, HaveHeader, SourceAddress};
 use crate::error::Error;
 use crate::limits::{
-    CONNECTING, MAX_MANIFEST_BYTES, MAX_MUTE_DOUBLINGS, MAX_SIGNATURE_BYTES, NODE_SILENCE, SILENCE,
+    CONNECTING, MAX_MANIFEST_BYTES, MAX_MUTE_DOUBLINGS, MAX_SIGNATURE_BYTES, MIN_NODE_SILENCE,
+    NODE_SILENCE, SILENCE,
 };
 use crate::p9::errno::Errno;
 use crate::random::next_random;
@@ -32,6 +33,8 @@ const AGAIN_FIRST: Duration = Duration::from_millis(10);
 const AGAIN_MOST: Duration = Duration::from_secs(1);
 /// How many nodes are asked before the origin is again.
 const NODES_A_TURN: usize = 2;
+/// A node may be silent for this many times as long as the origin took for its last answer.
+const NODE_SILENCE_TIMES: u32 = 8;
 /// After this long an origin is at fault that sends the manifest to nobody, or has always another signature.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
@@ -127,6 +130,9 @@ pub struct ManifestFetch {
     node_host: Option<IpAddr>,
     /// Since when this origin is asked.
     since: Option<Instant>,
+    /// When it was asked last, and how long its last answer took.
+    asked: Option<Instant>,
+    took: Duration,
     /// The wait before it is asked again.
     again: Duration,
     /// Nodes that may have the manifest, how many more of them are asked, and the hash that it has to have.
@@ -161,6 +167,8 @@ impl ManifestFetch {
             node: None,
             node_host: None,
             since: None,
+            asked: None,
+            took: Duration::ZERO,
             again: AGAIN_FIRST,
             nodes: Vec::new(),
             nodes_left: 0,
@@ -327,6 +335,7 @@ impl ManifestFetch {
             Question::Generation => origin.client.read_first_line(Control::Have),
         }
         self.step = Step::Origin(question);
+        self.asked = Some(now);
         self.due = Some(now + origin.patience);
         self.actions.push_back(Action::Send(origin.conn));
     }
@@ -338,6 +347,7 @@ impl ManifestFetch {
         now: Instant,
     ) {
         let in_time = self.since.is_none_or(|since| now < since + REFUSED_FOR);
+        self.took = self.asked.map_or(Duration::ZERO, |asked| now.saturating_duration_since(asked));
         match (question, answer) {
             (Question::SignatureBefore, answer) => match signature(answer) {
                 Ok(signature) => {
@@ -451,7 +461,9 @@ impl ManifestFetch {
         self.nodes_left -= 1;
         let chosen = next_random(&mut self.random) as usize % self.nodes.len();
         let address = self.nodes.swap_remove(chosen);
-        let mut call = self.dial(address, NODE_SILENCE, now);
+        // The origin can be asked again: a node that says nothing is not waited for much longer than the origin took.
+        let patience = (self.took * NODE_SILENCE_TIMES).clamp(MIN_NODE_SILENCE, NODE_SILENCE);
+        let mut call = self.dial(address, patience, now);
         call.client.read(Control::Manifest, MAX_MANIFEST_BYTES);
         self.node_host = Some(address.ip());
         self.node = Some(call);

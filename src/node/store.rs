@@ -55,6 +55,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::image::chunks::{ChunkId, ChunkSet};
@@ -70,6 +72,11 @@ use open_files::OpenFiles;
 use temporary::temporary_name;
 use verify::Copying;
 use writer::{Failure, Piece, Writer};
+
+/// How long another process may take to give up its locks, and how often it is looked whether it has.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// See [`LOCK_PATIENCE`].
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is kept of the entries' attributes; times always are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -487,10 +494,19 @@ fn lock_file(top: &File, name: &[u8]) -> io::Result<Vec<File>> {
 }
 
 /// A file system without locks does without them: such is NFS for directories.
+///
+/// A process that was killed a moment ago may still have its locks while it is taken down.
 fn take_lock(file: &File, kind: Lock) -> io::Result<()> {
-    match lock(file, kind) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(busy()),
-        _ => Ok(()),
+    let end = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match lock(file, kind) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return Ok(()),
+        }
+        if Instant::now() >= end {
+            return Err(busy());
+        }
+        thread::sleep(LOCK_PAUSE);
     }
 }
 

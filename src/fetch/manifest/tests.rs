@@ -139,11 +139,11 @@ fn a_node_that_is_silent_is_given_up_and_the_origin_asked_again() {
     let generation = blake3::hash(b"text").to_hex();
     let (node, _) = dialed(&busy_origin(&mut fetch, &generation, now)).unwrap();
     fetch.connected(node, now);
-    assert_eq!(fetch.next_timeout(), Some(now + NODE_SILENCE));
-    let next = actions(&mut fetch, now + NODE_SILENCE);
+    assert_eq!(fetch.next_timeout(), Some(now + MIN_NODE_SILENCE));
+    let next = actions(&mut fetch, now + MIN_NODE_SILENCE);
     assert!(next.contains(&Action::Close(node)));
     let again = fetch.next_timeout().unwrap();
-    assert!(again <= now + NODE_SILENCE + 2 * AGAIN_FIRST);
+    assert!(again <= now + MIN_NODE_SILENCE + 2 * AGAIN_FIRST);
     actions(&mut fetch, again);
     assert!(matches!(fetch.step, Step::Origin(Question::Manifest)));
 }
