@@ -74,7 +74,7 @@ use verify::Copying;
 use writer::{Failure, Piece, Writer};
 
 /// How long another process may take to give up its locks, and how often it is looked whether it has.
-const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// See [`LOCK_PATIENCE`].
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
