@@ -537,11 +537,8 @@ impl Host for Hub {
         Ok(match file {
             Control::Signature => Some(self.signature.clone().ok_or(Errno::ENOENT)?),
             Control::Redir => Some(self.redir(at.conn).into_bytes().into()),
-            Control::Status => Some(self.shared_status(at.now).status.clone()),
-            Control::Metrics => {
-                let metrics = &self.shared_status(at.now).metrics;
-                Some(metrics.clone().ok_or(Errno::ENOENT)?)
-            }
+            Control::Status => Some(self.shared_status(at.now).into()),
+            Control::Metrics => Some(self.shared_metrics(at.now).ok_or(Errno::ENOENT)?.into()),
             _ => None,
         })
     }

@@ -137,13 +137,15 @@ impl Site {
         if let Some((_, made)) = kept.filter(|(until, _)| now < *until) {
             return made;
         }
-        let status = || self.shared.engine.borrow().hub().status(now);
-        let made: Bytes = match what {
-            Made::Status => status().into(),
-            Made::Json => to_json(&status()).into(),
-            Made::Metrics => metrics::metrics(&status()).into(),
+        let mut engine = self.shared.engine.borrow_mut();
+        let hub = engine.hub_mut();
+        let made = match what {
+            Made::Status => shared(hub.shared_status(now)),
+            Made::Json => to_json(&hub.shared_status(now)).into(),
+            Made::Metrics => hub.shared_metrics(now).map(shared).unwrap_or_default(),
             Made::Overview => self.history.borrow().to_json(now).into(),
         };
+        drop(engine);
         let until = now + LASTS.max(now.elapsed() * LASTS_TIMES);
         if let Some(kept) = self.made.get(what as usize) {
             kept.replace(Some((until, made.clone())));
@@ -222,6 +224,11 @@ impl Site {
             _ => reply,
         }
     }
+}
+
+/// The same bytes, not copied.
+fn shared(text: Arc<str>) -> Bytes {
+    Bytes::from_owner(Arc::<[u8]>::from(text))
 }
 
 impl Reply {

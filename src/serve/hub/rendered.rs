@@ -16,23 +16,34 @@ const SHORT_STATUS_BYTES: usize = 8 << 10;
 
 /// What several may read until a new one is made.
 #[derive(Debug)]
-pub(crate) struct Rendered {
+pub(super) struct Rendered {
     until: Instant,
-    pub(crate) status: Arc<[u8]>,
-    pub(crate) metrics: Option<Arc<[u8]>>,
+    status: Arc<str>,
+    /// Made of it once somebody asks for them.
+    metrics: Option<Arc<str>>,
 }
 
 impl Hub {
-    /// What `status` reads, and what `metrics` does. All who ask share it for a while, a longer one where it is long:
-    /// to make it never takes more than a small part of the time.
-    pub(crate) fn shared_status(&mut self, now: Instant) -> &Rendered {
+    /// What `status` reads. All who ask share it for a while, a longer one where it is long: to make it never takes more
+    /// than a small part of the time.
+    pub(crate) fn shared_status(&mut self, now: Instant) -> Arc<str> {
+        self.render(now).status.clone()
+    }
+
+    /// What `metrics` reads, where there is such a file; it is shared likewise.
+    pub(crate) fn shared_metrics(&mut self, now: Instant) -> Option<Arc<str>> {
+        let metrics = self.metrics?;
+        let Rendered { status, metrics: made, .. } = self.render(now);
+        Some(made.get_or_insert_with(|| metrics(status).into()).clone())
+    }
+
+    fn render(&mut self, now: Instant) -> &mut Rendered {
         let fresh = self.rendered.take().filter(|rendered| now < rendered.until);
         let rendered = fresh.unwrap_or_else(|| {
-            let status = self.status(now);
+            let status: Arc<str> = self.status(now).into();
             let bytes = status.len().saturating_sub(SHORT_STATUS_BYTES);
             let lasts = STATUS_LASTS_A_BYTE.saturating_mul(bytes as u32);
-            let metrics = self.metrics.map(|metrics| metrics(&status).into_bytes().into());
-            Rendered { until: now + lasts, status: status.into_bytes().into(), metrics }
+            Rendered { until: now + lasts, status, metrics: None }
         });
         self.rendered.insert(rendered)
     }
