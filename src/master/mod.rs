@@ -48,7 +48,7 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
         let mut watcher = watcher(&options.path, scanning, &options.cache, report)?;
         watcher.signature = signature;
         let first = watcher.first()?;
-        let descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS).keep();
+        let _descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
         let listeners = socket.open()?;
         say_what_is_served(&report, &options.path, &first, &listeners);
         let http = http.listen(&report)?;
@@ -61,7 +61,7 @@ pub fn serve(options: &cli::ServeOptions) -> Result<(), Error> {
         for what in missing {
             report.info(what);
         }
-        server::run(listeners, http, first, watcher, options, (report, manager), descriptors)
+        server::run(listeners, http, first, watcher, options, report, manager)
     })
 }
 

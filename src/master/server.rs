@@ -39,7 +39,7 @@ use crate::serve::hub::Hub;
 use crate::serve::session::Host as _;
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
-use crate::sys::process;
+use crate::sys::process::{self, descriptor_limit};
 use crate::sys::signals::{Signal, Signals};
 use crate::units::{bytes, quantity};
 
@@ -48,20 +48,20 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// Between two messages to the service manager about the nodes.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves until a signal ends it; so many `descriptors` may be open.
+/// Serves until a signal ends it.
 pub(super) fn run(
     listeners: Vec<TcpListener>,
     http: http::Listeners,
     first: State,
     watcher: Watcher,
     options: &cli::ServeOptions,
-    (report, manager): (Reporter, Manager),
-    descriptors: usize,
+    report: Reporter,
+    manager: Manager,
 ) -> Result<(), Error> {
     let (publish, news) = mpsc::unbounded_channel();
     let (orders, told) = orders();
     let tree = Arc::new(Tree::new(first.manifest.clone()));
-    let mut files = ServedFiles::new(limits::open_files(descriptors));
+    let mut files = ServedFiles::new(limits::open_files(descriptor_limit()));
     files.publish(tree.clone(), first.scan.clone());
     let signature = first.signature.clone();
     let intervals = Intervals { scan: options.rescan, rehash: options.rehash };
@@ -76,7 +76,7 @@ pub(super) fn run(
     }
     hub.sign(signature);
     http::equip(&mut hub);
-    let connections = limits::connections(descriptors, MASTER_CONNECTIONS);
+    let connections = limits::connections(descriptor_limit(), MASTER_CONNECTIONS);
     let admission = Admission::new(connections, options.allowed.clone());
     let engine = Engine::master(hub, admission, report.traces());
     let shared = Rc::new(Shared::new(engine, files, slots, orders, manager, report));

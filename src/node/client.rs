@@ -60,7 +60,7 @@ pub fn get(options: &cli::FetchOptions) -> Result<(), Error> {
             Some(config) => Transport::Own(Stack::start(config, process::seed())?),
             None => Transport::Kernel,
         };
-        // A tree of many levels has a directory open for each.
+        // For connections, and since a tree of many levels has a directory open for each.
         let _descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
         Get { options, trust, report, end, detach, transport }.run()
     })

@@ -22,7 +22,7 @@ use crate::error::{Error, reason};
 use crate::fetch::{self, Fetch, Incoming, Outcome, Patience};
 use crate::image::chunks::{ChunkId, ChunkSet};
 use crate::image::manifest::{Manifest, Segment};
-use crate::limits::{self, MAX_DESCRIPTORS, NODE_CONNECTIONS};
+use crate::limits::{self, NODE_CONNECTIONS};
 use crate::net::adler32;
 use crate::net::send::{Files, Outgoing, Progress};
 use crate::net::tcp::is_passing;
@@ -34,7 +34,7 @@ use crate::serve::hub::Hub;
 use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 use crate::sys::poll::{self, PollFd};
-use crate::sys::process::DescriptorLimit;
+use crate::sys::process::descriptor_limit;
 
 /// Bytes read from a source at a time.
 const READ_BYTES: usize = 256 << 10;
@@ -66,7 +66,6 @@ pub struct Node {
     /// The Adler-32 that is being computed, on a thread.
     checksum: Option<(Arc<Tree>, Segment, JoinHandle<io::Result<u32>>)>,
     report: Reporter,
-    _descriptors: DescriptorLimit,
 }
 
 /// The store, as the place that replies are sent from.
@@ -133,8 +132,7 @@ pub struct Start {
 impl Node {
     /// A node that has not asked anybody yet.
     pub fn new(start: Start, report: Reporter) -> Node {
-        let descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
-        let connections = limits::connections(descriptors.get(), NODE_CONNECTIONS);
+        let connections = limits::connections(descriptor_limit(), NODE_CONNECTIONS);
         let admission = Admission::new(connections, start.allowed.clone());
         let fetch = fetch::Start {
             manifest: start.manifest,
@@ -166,7 +164,6 @@ impl Node {
             wants_origin: false,
             checksum: None,
             report,
-            _descriptors: descriptors,
         }
     }
 

@@ -22,7 +22,6 @@ pub struct Detach(File);
 #[derive(Debug)]
 pub struct DescriptorLimit {
     before: libc::rlimit,
-    now: usize,
 }
 
 impl DescriptorLimit {
@@ -30,21 +29,8 @@ impl DescriptorLimit {
     pub fn raise(most: usize) -> DescriptorLimit {
         let before = read_descriptor_limit();
         let raised = (most as libc::rlim_t).min(before.rlim_max).max(before.rlim_cur);
-        let now =
-            if set_descriptor_limit(raised, before.rlim_max) { raised } else { before.rlim_cur };
-        DescriptorLimit { before, now: usize::try_from(now).unwrap_or(usize::MAX) }
-    }
-
-    /// How many descriptors may be open.
-    pub fn get(&self) -> usize {
-        self.now
-    }
-
-    /// The same, of a process that starts no others: the limit stays.
-    pub fn keep(self) -> usize {
-        let now = self.now;
-        std::mem::forget(self);
-        now
+        set_descriptor_limit(raised, before.rlim_max);
+        DescriptorLimit { before }
     }
 }
 
@@ -71,10 +57,10 @@ fn read_descriptor_limit() -> libc::rlimit {
     }
 }
 
-fn set_descriptor_limit(rlim_cur: libc::rlim_t, rlim_max: libc::rlim_t) -> bool {
+fn set_descriptor_limit(rlim_cur: libc::rlim_t, rlim_max: libc::rlim_t) {
     let limit = libc::rlimit { rlim_cur, rlim_max };
-    // SAFETY: setrlimit reads the structure that is given to it.
-    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0 }
+    // SAFETY: setrlimit reads the structure that is given to it. If it fails, fewer descriptors may be open.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
 /// Splits the process in two: the new one does the work, the old one waits for its report.

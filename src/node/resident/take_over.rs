@@ -17,6 +17,7 @@ use super::offer::{Handed, Offer};
 use crate::cli::{self, Command};
 use crate::error::Error;
 use crate::fetch::Patience;
+use crate::limits::MAX_DESCRIPTORS;
 use crate::net::transport::{Listener, Transport};
 use crate::node::driver::{Node, Start};
 use crate::node::plan::{DestIs, plan, source_paths};
@@ -26,7 +27,7 @@ use crate::process::report::Reporter;
 use crate::serve::tree::Tree;
 use crate::sys::descriptors::peer_user;
 use crate::sys::fs::effective_uid;
-use crate::sys::process;
+use crate::sys::process::{self, DescriptorLimit};
 
 /// How long the other process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,6 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// There is somebody, but what it offers cannot be used; it serves on then.
 pub fn take_over(options: &cli::TakeOverOptions) -> Result<(), Error> {
     let report = Reporter::new(options.logging);
+    let _descriptors = DescriptorLimit::raise(MAX_DESCRIPTORS);
     let dir = &options.state;
     let unusable = |error: io::Error| Error::Peer {
         host: format!("the process that serves with {}", dir.display()),
