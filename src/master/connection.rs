@@ -23,8 +23,7 @@ use crate::net::tcp;
 pub(super) async fn serve(shared: Rc<Shared>, conn: Conn, client: Rc<Client>) {
     let Some(peer) = &client.peer else { return };
     let chunk_bytes = shared.engine.borrow().hub().layout().chunk_bytes();
-    let tuned = tcp::tune(&peer.stream).and_then(|()| tcp::limit_queue(&peer.stream, chunk_bytes));
-    let end = match tuned {
+    let end = match tcp::tune_for_sending(&peer.stream, chunk_bytes) {
         Ok(()) => peer.wait(&shared, conn, &client).await,
         Err(error) => Err(error),
     };
@@ -141,9 +140,10 @@ impl Peer {
                 let blocked = progress == Progress::Blocked;
                 if blocked { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
             });
-            match sent {
-                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error),
-                _ => {}
+            if let Err(error) = sent
+                && error.kind() != io::ErrorKind::WouldBlock
+            {
+                return Err(error);
             }
             match progress {
                 Progress::Done => engine.output_left(conn, now),

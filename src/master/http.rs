@@ -155,9 +155,7 @@ async fn serve(
 ) -> Result<(), String> {
     let shared = &site.shared;
     let chunk_bytes = shared.engine.borrow().hub().layout().chunk_bytes();
-    tcp::tune(&stream)
-        .and_then(|()| tcp::limit_queue(&stream, chunk_bytes))
-        .map_err(|error| crate::error::reason(&error))?;
+    tcp::tune_for_sending(&stream, chunk_bytes).map_err(|error| crate::error::reason(&error))?;
     let traffic = Rc::new(Traffic::default());
     let service = service_fn(|request| {
         let answer = site.answer(conn, &traffic, &request);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
@@ -75,7 +76,7 @@ pub(crate) fn datagrams(address: SocketAddr) -> io::Result<UdpSocket> {
 /// Keeps the queue of a socket that chunks are sent on short: at most half a chunk that has not left
 /// yet. A turn at sending ends when its last byte is queued; with more in the queue the turns would
 /// say little, and everybody would be sent to at once, slowly. Very short queues cost wake-ups.
-pub(crate) fn limit_queue<'s>(socket: impl Into<SockRef<'s>>, chunk_bytes: u64) -> io::Result<()> {
+fn limit_queue<'s>(socket: impl Into<SockRef<'s>>, chunk_bytes: u64) -> io::Result<()> {
     let unsent_bytes = (chunk_bytes / 2).clamp(MIN_UNSENT_BYTES, MAX_UNSENT_BYTES);
     socket.into().set_tcp_notsent_lowat(unsent_bytes as u32)
 }
@@ -87,6 +88,12 @@ pub(crate) fn tune<'s>(socket: impl Into<SockRef<'s>>) -> io::Result<()> {
     socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Sets up a connection on which chunks of that size are sent.
+pub(crate) fn tune_for_sending(stream: &impl AsFd, chunk_bytes: u64) -> io::Result<()> {
+    tune(stream)?;
+    limit_queue(stream, chunk_bytes)
 }
 
 /// Whether the same may succeed later.

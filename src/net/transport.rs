@@ -113,8 +113,7 @@ impl Listener {
                 let (stream, address) = listener.accept().ok()?;
                 let ready = stream
                     .set_nonblocking(true)
-                    .and_then(|()| tcp::tune(&stream))
-                    .and_then(|()| tcp::limit_queue(&stream, chunk_bytes));
+                    .and_then(|()| tcp::tune_for_sending(&stream, chunk_bytes));
                 Some(ready.map(|()| (stream, tcp::canonical(address))))
             }
             Listener::Own(listener) => listener.accept().map(Ok),
