@@ -63,7 +63,7 @@ impl Flows {
         let waits = self.waiting.waiting_of(host) > 0;
         let flows = self.hosts.entry(host).or_default();
         flows.retain(|flow| flow.conn == conn || flow.is_busy(now));
-        let most = if shared { 1 } else { MAX_FLOWS };
+        let most = most_flows(shared);
         let earlier = flows.iter().take_while(|flow| flow.conn != conn);
         let earlier = earlier.filter(|flow| flow.counts(now)).count();
         let own = flows.iter().position(|flow| flow.conn == conn);
@@ -128,9 +128,8 @@ impl Flows {
             !flows.is_empty() || waiting.waiting_of(*host) > 0
         });
         let has_place = |hosts: &HashMap<IpAddr, Vec<Flow>>, host: IpAddr| {
-            let most = if shared(host) { 1 } else { MAX_FLOWS };
-            let counts = |flows: &Vec<Flow>| flows.iter().filter(|flow| flow.counts(now)).count();
-            hosts.get(&host).is_none_or(|flows| counts(flows) < most)
+            let flows = hosts.get(&host).into_iter().flatten();
+            flows.filter(|flow| flow.counts(now)).count() < most_flows(shared(host))
         };
         while let Some((conn, host)) = waiting.pop_of(|host| has_place(hosts, host)) {
             hosts.entry(host).or_default().push(Flow::new(conn, false, now));
@@ -144,6 +143,10 @@ impl Flows {
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.look_at
     }
+}
+
+fn most_flows(shared: bool) -> usize {
+    if shared { 1 } else { MAX_FLOWS }
 }
 
 #[cfg(test)]

@@ -124,6 +124,12 @@ struct Client {
     has_more: bool,
 }
 
+impl Client {
+    fn host(&self) -> IpAddr {
+        host(self.address.ip())
+    }
+}
+
 /// Replies that a connection is sent in one turn.
 const TURN_REPLIES: u32 = 4;
 /// What the shortest turn is taken to have taken, in nanoseconds.
@@ -242,14 +248,14 @@ impl Server {
                 Protocol::NineP(session) => session.wants_input(),
                 Protocol::Http => true,
             };
-            has_room && !self.intake.waits(host(client.address.ip()))
+            has_room && !self.intake.waits(client.host())
         })
     }
 
     /// So many bytes came on a connection that speaks HTTP.
     pub fn took_in(&mut self, conn: Conn, bytes: usize, now: Instant) {
         if let Some(client) = self.clients.get(&conn).filter(|_| bytes > 0) {
-            self.intake.take(host(client.address.ip()), bytes, now);
+            self.intake.take(client.host(), bytes, now);
         }
     }
 
@@ -269,7 +275,7 @@ impl Server {
     /// There is something to read from this connection, or it takes bytes again: it wants a turn.
     pub fn ready(&mut self, conn: Conn) {
         if let Some(client) = self.clients.get(&conn) {
-            self.turns.push(conn, host(client.address.ip()));
+            self.turns.push(conn, client.host());
         }
     }
 
@@ -455,7 +461,7 @@ impl Server {
         let client = self.clients.get_mut(&conn)?;
         client.left = TURN_REPLIES;
         self.turn = Some(conn);
-        self.last_turn = Some((conn, host(client.address.ip())));
+        self.last_turn = Some((conn, client.host()));
         self.turn
     }
 
