@@ -26,7 +26,6 @@ fetch_by() {
         node "honest-$n" "$n" "$home" "$work/copy-$n"
         names+=("honest-$n")
     done
-    took=$(now)
     all_whole 120 "${names[@]}" || { took=; for name in "${names[@]}"; do end KILL "$name"; done; return 1; }
     took=$(slowest "${names[@]}")
     for name in "${names[@]}"; do end TERM "$name"; unset "pid[$name]"; done
@@ -35,7 +34,8 @@ fetch_by() {
 # cpu NAME: processor seconds that it has used
 cpu() { awk '{ print ($14 + $15) / 100 }' "/proc/${pid[$1]}/stat"; }
 
-memory() { awk '/^VmHWM/ { print int($2 / 1024) }' "/proc/${pid[$1]}/status"; }
+# memory NAME: the most memory that it has had, in MiB
+memory() { echo $(($(peak "$1") / 1024)); }
 
 cases=("$@")
 [ ${#cases[@]} -gt 0 ] || mapfile -t cases < <(find "$attacks" -name "*.sh" -printf "%f\n" | sed "s/\.sh$//" | sort)

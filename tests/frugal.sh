@@ -20,9 +20,6 @@ truncate -s 896M "$src/image-3"
 master - "$src" || { fail "the master starts" "$(log master)"; finish; }
 chunks=$(status - "127.0.0.1:$port" | sed -n '1s/.* held=[0-9]*\/\([0-9]*\) .*/\1/p')
 
-# peak NAME: KiB of memory that it had at most
-peak() { sed -n 's/^VmHWM:\s*\([0-9]*\) kB/\1/p' "/proc/${pid[$1]}/status"; }
-
 # is_below NAME KIB WHAT
 is_below() {
     local kib

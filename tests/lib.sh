@@ -58,6 +58,9 @@ ns() { echo "xt$$-$1"; }
 # wakeups NAME: how often its threads have gone to sleep and come back so far
 wakeups() { awk '/^voluntary_ctxt_switches/ { sum += $2 } END { print sum }' /proc/"${pid[$1]}"/task/*/status; }
 
+# peak NAME: KiB of memory that it had at most
+peak() { sed -n 's/^VmHWM:\s*\([0-9]*\) kB/\1/p' "/proc/${pid[$1]}/status"; }
+
 # options_of_help: as they begin a line, the short one and the long one a line each
 options_of_help() {
     "$xget" --help | sed -nE 's/^  (-[a-zA-Z], |    )(--[a-z0-9-]+).*/\1\n\2/p' | grep -oE -e '-[^, ]+' | sort

@@ -12,8 +12,8 @@ import sys
 import threading
 
 import p9
+from p9 import TATTACH, TCLUNK, TFLUSH, TLOPEN, TREAD, TVERSION, TWALK, TWRITE
 
-TLOPEN, TVERSION, TATTACH, TFLUSH, TWALK, TREAD, TWRITE, TCLUNK = 12, 100, 104, 108, 110, 116, 118, 120
 QID = bytes(13)
 
 
@@ -41,23 +41,14 @@ class Client:
     def serve(self):
         try:
             while True:
-                (size,) = struct.unpack("<I", self.receive(4))
-                message = self.receive(size - 4)
+                (size,) = struct.unpack("<I", p9.exactly(self.sock, 4))
+                message = p9.exactly(self.sock, size - 4)
                 kind, (tag,) = message[0], struct.unpack("<H", message[1:3])
                 reply = self.answer(kind, message[3:])
                 if reply is not None:
                     self.sock.sendall(p9.message(kind + 1, tag, reply))
         except (OSError, EOFError, struct.error):
             self.sock.close()
-
-    def receive(self, count):
-        data = b""
-        while len(data) < count:
-            more = self.sock.recv(count - len(data))
-            if not more:
-                raise EOFError
-            data += more
-        return data
 
     def answer(self, kind, body):
         """What a reply of the usual type says; None for no reply."""

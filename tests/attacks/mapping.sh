@@ -30,6 +30,16 @@ gets_new() { get "$work/got" && cmp "$work/got" "$mapped"; }
 generation() { status 3 | grep -o 'generation=[0-9a-f]*' | head -n 1; }
 serve() { master 0 "$work/src" --http 8080 "$@" || fail "the master starts" "$(log master)"; }
 over() { end TERM master; unset 'pid[master]'; }
+# has_right_copy TEXT: the node gets all there is, and it is what is served
+has_right_copy() {
+    if all_whole 60 honest; then
+        check "$1" same "$work/src" "$work/copy"
+        note "$(summary honest)"
+        end TERM honest; unset 'pid[honest]'
+    else
+        fail "$1" "$(log honest)" "$(log master)"
+    fi
+}
 says() { wait_for 30 grep -q "$1" "$(log master)"; }
 
 serve
@@ -64,13 +74,7 @@ if [ "$(times)" = "$before" ]; then
     serve
     rewrite $((1 << 20)) $((2 << 20))
     node honest 2 "$home" "$work/copy"
-    if all_whole 60 honest; then
-        check "a node gets the new contents" same "$work/src" "$work/copy"
-        note "$(summary honest)"
-        end TERM honest; unset 'pid[honest]'
-    else
-        fail "a node gets the new contents" "$(log honest)" "$(log master)"
-    fi
+    has_right_copy "a node gets the new contents"
     over
 
     serve --max-upload 8M
@@ -78,13 +82,7 @@ if [ "$(times)" = "$before" ]; then
     node honest 2 "$home" "$work/copy"
     sleep 1
     rewrite $((30 << 20)) $((2 << 20))
-    if all_whole 60 honest; then
-        check "so does one in the middle of its fetch" same "$work/src" "$work/copy"
-        note "$(summary honest)"
-        end TERM honest; unset 'pid[honest]'
-    else
-        fail "so does one in the middle of its fetch" "$(log honest)" "$(log master)"
-    fi
+    has_right_copy "so does one in the middle of its fetch"
     over
 
     # ---- SIGHUP and --rehash
@@ -112,15 +110,12 @@ end TERM mapper; unset 'pid[mapper]'
 
 # ---- whoever doubts everything
 
-# seconds_of NAME: processor time that it has used
-seconds_of() { awk '{ print ($14 + $15) / 100 }' "/proc/${pid[$1]}/stat"; }
-
 serve
 start doubter 1 python3 -u "$attacks/doubter.py" "$home" "$port" 20 20
 wait_for 30 grep -q ready "$work/doubter.out" || fail "somebody doubts everything" "$(log doubter)"
-busy=$(seconds_of master)
+busy=$(cpu master)
 sleep 5
-busy=$(awk -v a="$busy" -v b="$(seconds_of master)" 'BEGIN { print (b - a) / 5 }')
+busy=$(awk -v a="$busy" -v b="$(cpu master)" 'BEGIN { print (b - a) / 5 }')
 reads=$(grep -c 'was read again and is right' "$(log master)")
 rm -rf "$work/copy"
 node honest 2 "$home" "$work/copy"

@@ -7,7 +7,18 @@ NOFID = 0xFFFFFFFF
 NOTAG = 0xFFFF
 
 RLERROR, TLOPEN, TREADDIR = 7, 12, 40
-TVERSION, TATTACH, TWALK, TREAD, RREAD, TWRITE, TCLUNK = 100, 104, 110, 116, 117, 118, 120
+TVERSION, TATTACH, TFLUSH, TWALK, TREAD, RREAD, TWRITE, TCLUNK = 100, 104, 108, 110, 116, 117, 118, 120
+
+
+def exactly(connection, count):
+    """So many bytes of a connection, or EOFError."""
+    received = b""
+    while len(received) < count:
+        more = connection.recv(count - len(received))
+        if not more:
+            raise EOFError("the other side has closed the connection")
+        received += more
+    return received
 
 
 def text(value):
@@ -57,22 +68,12 @@ class Client:
     def __init__(self, host, port, timeout=60):
         self.socket = socket.create_connection((host, port), timeout)
         self.next_fid = 1
-        self.unread = b""
         self.ask(version())
         self.ask(attach(0))
 
-    def bytes(self, count):
-        while len(self.unread) < count:
-            more = self.socket.recv(1 << 16)
-            if not more:
-                raise EOFError("the server has closed the connection")
-            self.unread += more
-        taken, self.unread = self.unread[:count], self.unread[count:]
-        return taken
-
     def reply(self):
-        size, kind, tag = struct.unpack("<IBH", self.bytes(7))
-        body = self.bytes(size - 7)
+        size, kind, tag = struct.unpack("<IBH", exactly(self.socket, 7))
+        body = exactly(self.socket, size - 7)
         if kind == RLERROR:
             raise Refused(struct.unpack("<I", body)[0])
         return kind, tag, body
