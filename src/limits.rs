@@ -87,6 +87,8 @@ pub const MAX_BUILT_BYTES: u32 = 64 << 10;
 pub const MAX_HTTP_BYTES: usize = 32 << 10;
 /// Connections of one host that are sent files at a time, if no other host wants anything; else it is one.
 pub const MAX_FLOWS: usize = 32;
+/// Nothing more is sent to a host while so many bytes are on their way to it.
+pub const MAX_FLOW_BYTES: u64 = 2 << 20;
 /// Most symbolic links that a path is followed through over HTTP.
 pub const MAX_LINKS: usize = 16;
 

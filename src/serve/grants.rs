@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::members::{Member, Members};
 use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
-use crate::swarm::meter::smooth;
+use crate::swarm::meter::{Meter, smooth};
 use crate::swarm::rules::Rules;
 use line::{Line, Place};
 
@@ -127,6 +127,7 @@ type Aged = (Instant, Conn, ChunkId);
 #[derive(Debug)]
 pub(crate) struct Grants {
     rules: Rules,
+    layout: Layout,
     /// Grants on their way at a time.
     most: usize,
     askers: BTreeMap<Conn, Asker>,
@@ -143,6 +144,8 @@ pub(crate) struct Grants {
     fresh: ChunkSet,
     /// Chunks of which there is one copy.
     single: ChunkSet,
+    /// What left of it.
+    sent: Meter,
     /// How long it takes until a grant has left.
     leaving: Times,
     /// How long it takes until it is held.
@@ -167,6 +170,7 @@ impl Grants {
     pub(crate) fn new(layout: Layout, slots: usize, rules: Rules) -> Grants {
         Grants {
             rules,
+            layout,
             most: slots.saturating_mul(rules.grants_a_slot),
             askers: BTreeMap::new(),
             line: Line::default(),
@@ -176,6 +180,7 @@ impl Grants {
             copies: vec![0; layout.count() as usize],
             fresh: ChunkSet::full(&layout),
             single: ChunkSet::empty(&layout),
+            sent: Meter::default(),
             leaving: Times::default(),
             arriving: Times::default(),
             assigned_at: None,
@@ -213,8 +218,27 @@ impl Grants {
             grant.sent = true;
             self.unsent.remove(&(grant.since, conn, chunk));
             self.leaving.add(now.saturating_duration_since(grant.since));
+            let range = self.layout.range(chunk);
+            self.sent.add(range.end - range.start, now);
         }
         self.line_up(conn);
+    }
+
+    /// Whether `conn` was granted this chunk, and it has not left.
+    pub(crate) fn expects(&self, conn: Conn, chunk: Option<ChunkId>) -> bool {
+        let mut granted = self.askers.get(&conn).into_iter().flat_map(|asker| &asker.granted);
+        granted.any(|grant| Some(grant.chunk) == chunk && !grant.sent)
+    }
+
+    /// Whether another host than this was granted something that has not left.
+    pub(crate) fn feeds_others(&self, host: IpAddr) -> bool {
+        let is_other = |conn| self.askers.get(conn).is_some_and(|asker| asker.host != host);
+        self.unsent.iter().any(|(_, conn, _)| is_other(conn))
+    }
+
+    /// What leaves of that which was granted, in bytes a second.
+    pub(crate) fn rate(&self, now: Instant) -> u64 {
+        self.sent.rate(now)
     }
 
     /// `conn` has said that it holds these chunks.

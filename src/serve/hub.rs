@@ -7,10 +7,11 @@
 mod classic_host;
 mod rendered;
 pub mod totals;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
@@ -231,9 +232,7 @@ impl Hub {
         let limit = self.upload_limit(now);
         let next = self.uploads.tick(limit, now);
         self.wakes.extend(next);
-        let uploads = &self.uploads;
-        let next = self.flows.tick(|host| uploads.has_others(host, now), now);
-        self.wakes.extend(next);
+        self.offer_pieces(now);
         if self.have_due.is_some_and(|due| due <= now) {
             self.have_due = None;
             self.tell(self.rules.told_at_once);
@@ -446,45 +445,6 @@ impl Hub {
         text
     }
 
-    /// Whether it is a connection's turn to be sent something: a chunk, or a piece of a file.
-    fn has_turn(&mut self, at: At, host: IpAddr, paced: bool) -> bool {
-        if paced {
-            return self.uploads.ask(at.conn, host, at.now);
-        }
-        let shared = self.uploads.has_others(host, at.now);
-        let may = self.flows.ask(at.conn, host, shared, at.now);
-        if may {
-            self.uploads.note(host, at.now);
-        }
-        may
-    }
-
-    /// A connection has been sent a piece of a file.
-    pub(crate) fn file_piece_sent(&mut self, at: At) {
-        if self.flows.sent(at.conn, self.members.host(at.conn), at.now) {
-            self.wakes.insert(at.conn);
-        }
-    }
-
-    /// Whether it is the turn of a connection that speaks HTTP to be sent a text. If not, it waits.
-    #[cfg(feature = "master")]
-    pub(crate) fn may_send_text(&mut self, at: At) -> bool {
-        self.file_piece_sent(at);
-        // A page now and then does not make another host less alone.
-        let host = self.members.host(at.conn);
-        self.flows.ask(at.conn, host, self.uploads.has_others(host, at.now), at.now)
-    }
-
-    /// Nothing is on its way any more to a connection that speaks HTTP.
-    #[cfg(feature = "master")]
-    pub(crate) fn answer_left(&mut self, conn: Conn) {
-        let host = self.members.host(conn);
-        self.flows.ended(conn, host);
-        if let Some(rate_limit) = &mut self.rate_limit {
-            rate_limit.cancel(conn);
-        }
-    }
-
     /// What is to be sent and not held: it comes, or it never does.
     fn wait_for_chunks<T>(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>) -> Answer<T> {
         let layout = *tree.manifest().layout();
@@ -592,7 +552,7 @@ impl Host for Hub {
         }
     }
 
-    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()> {
+    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<u64> {
         // Of a file that was opened in an older state of the tree the driver looks whether it is still what it was.
         let layout = *self.layout();
         if Arc::ptr_eq(tree, &self.tree)
@@ -606,26 +566,27 @@ impl Host for Hub {
         {
             return Answer::Wait;
         }
-        if !self.has_turn(at, host, paced) {
+        let Some(end) = self.turn(at, host, range, paced) else {
             if let Some(rate_limit) = &mut self.rate_limit {
                 rate_limit.cancel(at.conn);
             }
             return Answer::Wait;
-        }
-        let bytes = range.end.saturating_sub(range.start);
+        };
+        let bytes = end.saturating_sub(range.start);
         if let Some(rate_limit) = &mut self.rate_limit {
             rate_limit.spend(at.conn, host, bytes, at.now);
         }
         if !paced {
             self.plain_bytes = self.plain_bytes.saturating_add(bytes);
         }
-        Answer::Now(())
+        Answer::Now(end)
     }
 
     fn sent(&mut self, at: At, data: &Data) {
         let range = &data.range;
+        self.file_piece_sent(at);
         if !data.paced {
-            return self.file_piece_sent(at);
+            return;
         }
         let bytes = range.end.saturating_sub(range.start);
         self.sent_bytes = self.sent_bytes.saturating_add(bytes);

@@ -30,6 +30,6 @@ beside() {
     end TERM master; unset 'pid[master]'
 }
 
-for kind in ${KINDS:-want held image readers status texts manifest joins silent}; do beside "$kind"; done
+for kind in ${KINDS:-want held image readers file status texts manifest joins silent}; do beside "$kind"; done
 for kind in ${HTTP_KINDS:-pages downloads}; do beside "$kind" 8080; done
 net_down

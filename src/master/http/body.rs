@@ -83,14 +83,15 @@ impl FilePart {
         let start = self.tree.manifest().listing().image_start(self.entry);
         let range = start.saturating_add(sent.start)..start.saturating_add(sent.end);
         let mut engine = self.shared.engine.borrow_mut();
-        match engine.hub_mut().image(at, &self.tree, &range, false) {
-            Answer::Now(()) => {}
+        let end = match engine.hub_mut().image(at, &self.tree, &range, false) {
+            Answer::Now(end) => end.saturating_sub(start),
             Answer::Wait => return Poll::Pending,
             Answer::Error(Errno(errno)) => {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(errno as i32)));
             }
-        }
+        };
         drop(engine);
+        let sent = sent.start..end;
         let bytes = self.read(&place.piece)?;
         if !proof.fits(self.entry, place.number, &bytes) {
             is_wrong(&self.shared, place.chunk);

@@ -160,14 +160,47 @@ fn with_a_limit_a_read_waits_until_what_was_sent_is_paid_for() {
         let at = server.at(Conn(n));
         server.hub.image(at, &tree, &(0..1 << 20), false)
     };
-    assert_eq!(image(&mut server, 1), Answer::Now(()));
+    assert_eq!(image(&mut server, 1), Answer::Now(1 << 20));
     assert_eq!(image(&mut server, 2), Answer::Wait);
     let due = server.hub.deadline(server.now).unwrap();
     assert!(due > server.now);
     server.now = due;
     server.hub.tick(due);
     assert!(server.hub.take_wakes().contains(&Conn(2)));
-    assert_eq!(image(&mut server, 2), Answer::Now(()));
+    assert!(matches!(image(&mut server, 2), Answer::Now(_)));
+}
+
+#[test]
+fn beside_others_a_long_read_gets_a_short_answer() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    let tree = server.hub.tree.clone();
+    let image = |server: &mut Server, n: u64| {
+        let at = server.at(Conn(n));
+        server.hub.image(at, &tree, &(0..1 << 20), true)
+    };
+    assert_eq!(image(&mut server, 1), Answer::Now(1 << 20), "nobody else is there");
+    assert_eq!(image(&mut server, 2), Answer::Now(64 << 10));
+}
+
+#[test]
+fn beside_a_node_that_was_granted_chunks_other_reads_pause() {
+    let mut server = Server::of(|tree| Hub::master(tree, 4, Rules::default(), 1));
+    let tree = server.hub.tree.clone();
+    server.joins(Conn(1)).unwrap();
+    let at = server.at(Conn(1));
+    assert_eq!(server.hub.read(at, Control::Next, 0, 64), Answer::Wait);
+    server.hub.tick(server.now);
+    assert!(matches!(server.hub.read(at, Control::Next, 0, 64), Answer::Now(_)));
+    let chunk = server.hub.layout().chunk(0).unwrap();
+    let image = |server: &mut Server, n: u64| {
+        let at = server.at(Conn(n));
+        let range = server.hub.layout().range(chunk);
+        let answer = server.hub.image(at, &tree, &range, true);
+        server.hub.file_piece_sent(at);
+        answer
+    };
+    assert_eq!(image(&mut server, 2), Answer::Now(1 << 16));
+    assert_eq!(image(&mut server, 2), Answer::Wait);
 }
 
 #[test]

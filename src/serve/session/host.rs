@@ -35,9 +35,9 @@ pub trait Host: ClassicHost {
     /// An open control file was clunked, or its connection ended.
     fn clunk(&mut self, at: At, file: Control);
 
-    /// May these bytes of the image of `tree` go out? `paced` ones are of the present tree and take
-    /// turns, and [`Host::sent`] ends a turn.
-    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()>;
+    /// May these bytes of the image of `tree` go out? Says up to which; a client asks for the rest again. `paced` ones
+    /// are of the present tree and take turns, and [`Host::sent`] ends a turn.
+    fn image(&mut self, at: At, tree: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<u64>;
 
     /// A reply with bytes of the image has left, or was dropped.
     fn sent(&mut self, at: At, data: &Data);

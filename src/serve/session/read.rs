@@ -81,9 +81,9 @@ impl Session {
 
     /// Carries out a read or parks it.
     pub(super) fn attempt(&mut self, request: ParkedRead, host: &mut impl Host, now: Instant) {
-        let ParkedRead { tag, fid, read } = request;
+        let ParkedRead { tag, fid, mut read } = request;
         let at = self.at(now);
-        let answer = match &read {
+        let answer = match &mut read {
             Read::Control { tree, .. } | Read::Data { tree, paced: true, .. }
                 if !Arc::ptr_eq(tree, host.tree()) =>
             {
@@ -100,7 +100,10 @@ impl Session {
             Read::Data { range, .. } if range.is_empty() => Answer::Now(Vec::new()),
             Read::Data { tree, range, paced } => {
                 self.classic.reading(host, at);
-                host.image(at, tree, range, *paced).map(|()| Vec::new())
+                host.image(at, tree, range, *paced).map(|end| {
+                    range.end = end;
+                    Vec::new()
+                })
             }
         };
         match (answer, read) {

@@ -186,7 +186,7 @@ impl Host for TestHost {
         *open = open.checked_sub(1).expect("one clunk too many");
     }
 
-    fn image(&mut self, _: At, _: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<()> {
+    fn image(&mut self, _: At, _: &Arc<Tree>, range: &Range<u64>, paced: bool) -> Answer<u64> {
         let name = Control::Image.name();
         if paced {
             self.waiting.remove(name);
@@ -200,7 +200,7 @@ impl Host for TestHost {
         if paced {
             self.turns.push(range.clone());
         }
-        Answer::Now(())
+        Answer::Now(range.end)
     }
 
     fn sent(&mut self, _: At, data: &Data) {
