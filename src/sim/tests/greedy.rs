@@ -36,6 +36,11 @@ fn readers_that_take_little_of_the_image_delay_the_others_a_little() {
 }
 
 #[test]
+fn readers_that_take_the_image_as_fast_as_it_comes_delay_the_others_a_little() {
+    assert_delays_little(Greed::Readers);
+}
+
+#[test]
 fn readers_that_never_end_the_manifest_delay_the_others_a_little() {
     assert_delays_little(Greed::Manifest);
 }
