@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::sys::process;
 
 /// systemd runs where this is (sd_booted(3)).
 const UNITS: &str = "/run/systemd/system";
@@ -32,7 +33,7 @@ pub(super) fn run(arguments: &[OsString], url: Option<&OsStr>) -> Result<(), Err
     } else {
         let mut command = Command::new(SELF);
         command.arg0(NAME).arg("--background").args(arguments);
-        let status = command.stdin(Stdio::null()).status();
+        let status = process::status_while_here(command.stdin(Stdio::null()));
         status.map_err(Error::system("start xget"))?.code()
     };
     match code {

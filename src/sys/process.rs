@@ -3,6 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Which side of [`background`] this is.
 #[derive(Debug)]
@@ -63,9 +65,29 @@ fn set_descriptor_limit(rlim_cur: libc::rlim_t, rlim_max: libc::rlim_t) {
     unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
 }
 
-/// Splits the process in two: the new one does the work, the old one waits for its report.
+/// Has the kernel end this thread's process when the one that started it ends, whatever ends that (prctl(2),
+/// `PR_SET_PDEATHSIG`); `false` takes it back.
+fn end_with_parent(ends: bool) {
+    let signal = if ends { libc::SIGTERM } else { 0 };
+    // SAFETY: this option of prctl takes a number.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+}
+
+/// Runs a command that is ended when this process ends before it.
+pub fn status_while_here(command: &mut Command) -> io::Result<std::process::ExitStatus> {
+    let before_exec = || {
+        end_with_parent(true);
+        Ok(())
+    };
+    // SAFETY: prctl may be called between fork and exec, and nothing else is done there.
+    unsafe { command.pre_exec(before_exec) };
+    command.status()
+}
+
+/// Splits the process in two: the new one does the work, the old one waits for its report. If the old one is ended
+/// before that, so is the new one.
 ///
-/// To be called while there is only one thread.
+/// To be called while there is only one thread, which then calls [`Detach::release`].
 pub fn background() -> io::Result<Side> {
     let mut ends = [0; 2];
     // SAFETY: pipe2 writes two descriptors into the array that is given to it.
@@ -74,6 +96,7 @@ pub fn background() -> io::Result<Side> {
     }
     // SAFETY: both descriptors were just made and nobody else owns them.
     let (from, to) = unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) };
+    let parent = std::process::id();
     // SAFETY: there is one thread, so the child may go on as usual.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
@@ -81,6 +104,11 @@ pub fn background() -> io::Result<Side> {
             drop(from);
             // SAFETY: setsid takes nothing; a child that was just forked leads no group.
             unsafe { libc::setsid() };
+            end_with_parent(true);
+            if std::os::unix::process::parent_id() != parent {
+                // It was ended before the kernel knew.
+                std::process::exit(1);
+            }
             Ok(Side::Background(Detach(to.into())))
         }
         _ => {
@@ -96,6 +124,7 @@ pub fn background() -> io::Result<Side> {
 impl Detach {
     /// Lets the foreground process end with `code`, and lets go of the terminal.
     pub fn release(mut self, code: u8) -> io::Result<()> {
+        end_with_parent(false);
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         for stream in 0..3 {
             // SAFETY: both descriptors are open; dup2 closes the terminal's.

@@ -431,6 +431,27 @@ fn a_background_client_that_fails_says_so_and_leaves_nobody_behind() {
 }
 
 #[test]
+fn a_background_client_whose_command_is_ended_ends_too() {
+    let temp = Temp::new();
+    // Nobody answers there.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut command = client(silent.local_addr().unwrap(), &["-b"]);
+    command.arg(".").arg(temp.at("dest"));
+    let mut running = Running::start(command);
+    let children = format!("/proc/{0}/task/{0}/children", running.id());
+    let child = wait_for("the process in the background", || {
+        let children = fs::read_to_string(&children).ok()?;
+        children.split_whitespace().next().map(|id| format!("/proc/{id}/stat"))
+    });
+    running.kill();
+    wait_for("its end", || {
+        let stat = fs::read_to_string(&child).unwrap_or_default();
+        // Nobody may have asked how it has ended.
+        (stat.is_empty() || stat.contains(") Z ")).then_some(())
+    });
+}
+
+#[test]
 fn a_background_master_returns_once_it_serves() {
     let temp = Temp::new();
     let served = temp.tree();
