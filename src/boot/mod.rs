@@ -43,6 +43,9 @@ const FILES_FLAGS: MountFlags =
     MountFlags { read_only: false, no_privileges: true, remount: false };
 /// Where the root file system is to be, unless the environment's `NEWROOT` says otherwise.
 const NEW_ROOT: &str = "/sysroot";
+/// Where others mount it, and what says that it is one of theirs.
+const MOUNT_POINTS: [(&str, &str); 3] =
+    [("/new_root", "/new_root"), ("/sysroot", "/sysroot"), ("/root", "/scripts/functions")];
 /// Left free of what is fetched, in bytes: for xget and for what the kernel needs meanwhile.
 const SPARE_BYTES: u64 = 24 << 20;
 
@@ -96,7 +99,11 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
              this initramfs; use root=xget:// or add livenet"
                 .into(),
         )),
-        (None, None, Some(root)) => boot.mount_root(&root.url),
+        (None, None, Some(root)) => {
+            let new_root = new_root();
+            check_new_root(&new_root, &MOUNT_POINTS, Path::exists)?;
+            boot.mount_root(&root.url, &new_root)
+        }
         (None, None, None) => Err(Error::Boot(
             "nothing to boot: the kernel command line has neither root=xget://HOST/PATH nor \
              rd.xget.kernel=PATH"
@@ -180,10 +187,10 @@ impl Boot {
     }
 
     /// Fetches a root file system and mounts it.
-    fn mount_root(&self, url: &Url) -> Result<(), Error> {
+    fn mount_root(&self, url: &Url, new_root: &Path) -> Result<(), Error> {
         let fetched = self.fetch_url(url)?;
         let init = self.cmdline.init.as_deref();
-        let became = root::make_root(&fetched, &new_root(), init, &self.report)
+        let became = root::make_root(&fetched, new_root, init, &self.report)
             .inspect_err(|error| self.complain(url.host.as_ref(), error))?;
         if became == root::Fetched::Copied && self.cmdline.serve == Serve::No {
             fs::remove_file(&fetched).map_err(Error::file("remove", &fetched))?;
@@ -293,6 +300,28 @@ impl Boot {
         }
         Ok(servers.join(","))
     }
+}
+
+/// Where nobody would look for it a root is not mounted: each kind of initramfs has a directory of its own, with a file
+/// that tells which kind it is.
+fn check_new_root(
+    new_root: &Path,
+    mount_points: &[(&str, &str)],
+    exists: impl Fn(&Path) -> bool,
+) -> Result<(), Error> {
+    if exists(new_root) {
+        return Ok(());
+    }
+    let used = mount_points.iter().find(|(path, sign)| {
+        Path::new(path) != new_root && exists(Path::new(path)) && exists(Path::new(sign))
+    });
+    used.map_or(Ok(()), |(path, _)| {
+        Err(Error::Boot(format!(
+            "nobody would use a root on {}, which does not exist: this initramfs has its root on \
+             {path}; set NEWROOT={path}",
+            new_root.display()
+        )))
+    })
 }
 
 fn new_root() -> PathBuf {
@@ -411,6 +440,20 @@ mod tests {
         let cmdline = parsed(&format!("rd.xget.key={OTHER_KEY}"));
         let error = keys(built_in, &cmdline).unwrap_err().to_string();
         assert!(error.contains(OTHER_KEY) && error.contains(BUILT_IN_KEY), "{error}");
+    }
+
+    #[test]
+    fn a_root_is_not_mounted_where_this_initramfs_does_not_look_for_it() {
+        let check = |new_root: &str, there: &[&str]| {
+            let exists = |path: &Path| there.iter().any(|there| Path::new(there) == path);
+            check_new_root(Path::new(new_root), &MOUNT_POINTS, exists)
+        };
+        let error = check("/sysroot", &["/new_root"]).unwrap_err().to_string();
+        assert!(error.contains("NEWROOT=/new_root"), "{error}");
+        let error = check("/sysroot", &["/root", "/scripts/functions"]).unwrap_err().to_string();
+        assert!(error.contains("NEWROOT=/root"), "{error}");
+        assert!(check("/new_root", &["/new_root"]).is_ok());
+        assert!(check("/sysroot", &["/root"]).is_ok(), "nothing says where it looks");
     }
 
     #[test]
