@@ -35,20 +35,20 @@ mkinitcpio_initramfs() (
 )
 
 make_layout() {
-    mkdir -p "$BUILDROOT"/{dev,proc,run,sys,sysroot,tmp,var,etc,usr/bin,usr/lib/modules}
+    mkdir -p "$BUILDROOT"/{dev,proc,run,sys,new_root,tmp,var,etc,usr/bin,usr/lib/modules}
     ln -s usr/bin "$BUILDROOT/bin"
     ln -s usr/bin "$BUILDROOT/sbin"
     ln -s bin "$BUILDROOT/usr/sbin"
     ln -s usr/lib "$BUILDROOT/lib"
     ln -s usr/lib "$BUILDROOT/lib64"
     ln -s lib "$BUILDROOT/usr/lib64"
-    ln -s sysroot "$BUILDROOT/new_root"
     echo NAME=initramfs > "$BUILDROOT/etc/initrd-release"
 }
 
 # ---- what install hooks call
 
 error() { echo "ERROR: $*" >&2; }
+warning() { echo "WARNING: $*" >&2; }
 
 # map COMMAND ARGUMENT...: once for each
 map() {
@@ -64,9 +64,16 @@ add_file() {
 
 # add_binary PROGRAM [DESTINATION [MODE]]: and the libraries that it needs
 add_binary() {
-    local program library
+    local program library shebang interpreter
     program=$(type -P "$1") || { error "binary not found: $1"; return 1; }
     add_file "$program" "${2:-$program}" ${3:+"$3"} || return
+    # What runs a script has to be there before it.
+    shebang=$(head -c 2 "$program" | tr -d '\0')
+    if [ "$shebang" = '#!' ]; then
+        interpreter=$(head -n 1 "$program" | sed 's/^#! *//; s/ .*//')
+        [ -e "$BUILDROOT$interpreter" ] ||
+            { warning "possibly missing '$interpreter' for script: $program"; return 1; }
+    fi
     ldd "$program" 2> /dev/null | grep -o '/[^ ]*' | while read -r library; do
         [ -e "$BUILDROOT$library" ] || add_file "$library"
     done
@@ -175,15 +182,20 @@ done
 run_hooks run_earlyhook $EARLYHOOKS
 modprobe -qab $MODULES
 run_hooks run_hook $HOOKS
-"$mount_handler" /sysroot
+"$mount_handler" /new_root
+if [ "$(stat -c %D /)" = "$(stat -c %D /new_root)" ]; then
+    err "Failed to mount the real root device"
+    launch_interactive_shell
+fi
 run_hooks run_latehook $LATEHOOKS
 run_hooks run_cleanuphook $CLEANUPHOOKS
-exec env -i "TERM=$TERM" /usr/bin/switch_root /sysroot /sbin/init
+exec env -i "TERM=$TERM" /usr/bin/switch_root /new_root /sbin/init
 INIT
 }
 
 build_systemd() {
     add_binary /usr/lib/systemd/systemd /init
+    mkdir -p "$BUILDROOT/sysroot"
     map add_binary kmod mount umount systemd-tmpfiles journalctl udevadm /usr/lib/systemd/systemd-shutdown \
         /usr/lib/systemd/system-generators/systemd-fstab-generator
     add_symlink /usr/bin/modprobe kmod
