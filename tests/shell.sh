@@ -197,6 +197,8 @@ err() { echo "error: $*"; }
 launch_interactive_shell() { echo "a shell"; }
 mount_handler=default_mount_handler
 fsck_root() { echo "checks $root"; }
+# stat -c %D DIRECTORY: another file system than / once one is mounted there
+stat() { [ "$3" = / ] || [ -z "$mounted" ] || echo 2a; }
 . /hooks/mkinitcpio
 '
 in_each "mkinitcpio: root=xget:// is mounted by its handler, and there is nothing to check" \
@@ -212,6 +214,13 @@ This is a shell to look around. Type 'exit' to try once more.
 a shell
 xget --boot to /new
 went on" 'export fails=yes; root=xget:///node.img; xget_mount_handler /new; echo "went on"'
+in_each "mkinitcpio: one that was mounted in the shell is kept" "xget --boot to /new
+error: xget cannot mount xget:///node.img; the message above says why
+This is a shell to look around. Type 'exit' to try once more.
+a shell
+went on" '
+    export fails=yes; root=xget:///node.img; launch_interactive_shell() { echo "a shell"; mounted=yes; }
+    xget_mount_handler /new; echo "went on"'
 stubs=
 in_each "mkinitcpio: with systemd sysroot.mount is one that waits as long as it takes" "Where=/sysroot
 Type=xget
