@@ -29,6 +29,16 @@ def text(s):
     return struct.pack('<H', len(raw)) + raw
 
 
+def parse_names(body, at):
+    """The four texts of a stat entry: name, uid, gid, muid."""
+    names = []
+    for _ in range(4):
+        count, = struct.unpack_from('<H', body, at)
+        names.append(body[at + 2:at + 2 + count])
+        at += 2 + count
+    return names
+
+
 def parse_stat(raw):
     """(name, mode, length) of a stat entry with its size field; the rest of the bytes."""
     size, = struct.unpack_from('<H', raw)
@@ -36,8 +46,10 @@ def parse_stat(raw):
     mode, = struct.unpack_from('<I', body, 2 + 4 + 13)
     length, = struct.unpack_from('<Q', body, 2 + 4 + 13 + 12)
     at = 2 + 4 + 13 + 12 + 8
-    count, = struct.unpack_from('<H', body, at)
-    return (body[at + 2:at + 2 + count], mode, length), rest
+    name, *owners = parse_names(body, at)
+    # The original looks owners up by name, and takes any user where there is none.
+    assert owners == [b'root'] * 3, (name, owners)
+    return (name, mode, length), rest
 
 
 class Mount:

@@ -15,7 +15,7 @@ use crate::control::Control;
 use crate::limits::MAX_PARKED;
 use crate::p9::errno::Errno;
 use crate::p9::message::Message;
-use crate::p9::wire::{DMDIR, Dialect, Qid, Stat};
+use crate::p9::wire::{DMDIR, DMSETGID, DMSETUID, Dialect, Qid, Stat, Text, UnixOnly};
 use crate::serve::tree::{ClassicFile, Node, ROOT, Tree};
 
 /// What `log` reads: the level of debugging that clients are asked for.
@@ -76,6 +76,16 @@ pub(super) struct State {
     reads: bool,
     /// It has done something that a classic client does not do before it opens `log`.
     other: bool,
+}
+
+/// The client of 2009 looks owners up by name, and where it finds none takes whichever it looked up last. One name is known
+/// everywhere. What runs as somebody else is not to run as root then.
+fn belongs_to_root(stat: &mut Stat<'_>) {
+    if stat.numeric.iter().any(|UnixOnly(id)| *id != 0) {
+        stat.mode &= !(DMSETUID | DMSETGID);
+    }
+    let root = Text(b"root");
+    (stat.uid, stat.gid, stat.muid) = (root, root, root);
 }
 
 impl State {
@@ -166,7 +176,10 @@ impl State {
     }
 
     /// A stat entry as this client sees it.
-    pub(super) fn shown<'s>(&self, node: Node, stat: Stat<'s>) -> Stat<'s> {
+    pub(super) fn shown<'s>(&self, node: Node, mut stat: Stat<'s>) -> Stat<'s> {
+        if self.marked {
+            belongs_to_root(&mut stat);
+        }
         match node {
             Node::Entry(_) if self.marked && stat.qid.kind == Qid::FILE => Stat {
                 qid: Qid { kind: Qid::DIR, ..stat.qid },

@@ -1,7 +1,7 @@
 //! What an original client needs of a server, and what others must not notice of it.
 
 use super::super::*;
-use crate::p9::wire::{Reader, Stat};
+use crate::p9::wire::{DMSETGID, DMSETUID, Qid, Reader, Stat, Text, UnixOnly};
 use crate::serve::session::testing::*;
 
 const LOG_FID: u32 = 90;
@@ -51,6 +51,47 @@ fn a_file_is_a_directory_to_a_client_that_opened_log_and_a_file_to_others() {
     assert_eq!(mode(&mut classic(), FID, "boot.cfg"), DMDIR | 0o555);
     let mut other = Peer::new(Dialect::Unix);
     assert_eq!(mode(&mut other, FID, "boot.cfg"), 0o644);
+}
+
+#[test]
+fn everything_belongs_to_root_which_a_classic_client_knows_by_name() {
+    let owners = |mut peer: Peer| {
+        peer.walk(FID, "boot.cfg");
+        match peer.ask(&Message::Tstat { fid: FID }) {
+            Message::Rstat { stat: Stat { uid, gid, muid, .. } } => {
+                [uid, gid, muid].map(|name| String::from_utf8_lossy(name.0).into_owned())
+            }
+            other => panic!("{other}"),
+        }
+    };
+    assert_eq!(owners(classic()), ["root"; 3]);
+    assert_eq!(owners(Peer::new(Dialect::Unix)), ["7", "8", "7"]);
+}
+
+#[test]
+fn what_runs_as_its_owner_does_not_run_as_root_at_a_classic_client() {
+    let nothing = Text(b"");
+    let shown = |numeric: [u32; 3]| {
+        let mut stat = Stat {
+            dev_type: 0,
+            dev: 0,
+            qid: Qid { kind: Qid::FILE, version: 0, path: 1 },
+            mode: DMSETUID | DMSETGID | 0o755,
+            atime: 0,
+            mtime: 0,
+            length: 0,
+            name: nothing,
+            uid: nothing,
+            gid: nothing,
+            muid: nothing,
+            extension: UnixOnly(nothing),
+            numeric: numeric.map(UnixOnly),
+        };
+        super::belongs_to_root(&mut stat);
+        stat.mode
+    };
+    assert_eq!(shown([7, 8, 7]), 0o755);
+    assert_eq!(shown([0, 0, 0]), DMSETUID | DMSETGID | 0o755);
 }
 
 #[test]
