@@ -52,7 +52,7 @@ pub const MIN_MSIZE: u32 = 256;
 /// could be longer, and nothing is written here.
 pub const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// Most fids on one connection. A kernel client holds one for each file it has in its cache.
-pub const MAX_FIDS: usize = 1 << 16;
+pub const MAX_FIDS: usize = 1 << 18;
 /// Bytes that a fid is counted for: itself and its place in a table.
 pub const FID_BYTES: usize = 128;
 /// Most bytes that all connections hold at a master: fids, the texts that some are read from, replies that were not

@@ -24,6 +24,8 @@ use crate::serve::tree::{Node, Tree};
 pub(crate) const SERVES_CLASSIC: bool = true;
 /// Most offers to serve a file that are remembered, of all files together.
 const MAX_OFFERS: usize = 1 << 16;
+/// How many files one client is sent to one address for.
+const MAX_SENT: u32 = 10;
 /// A client that has read nothing for this long is not waited for.
 const GIVEN_UP: Duration = Duration::from_secs(10);
 /// The Adler-32 of no bytes.
@@ -56,6 +58,8 @@ struct Client {
     since: Instant,
     serves: Option<SocketAddr>,
     files: u32,
+    /// How many files it was sent to an address for: it keeps a connection open for each.
+    sent_to: BTreeMap<SocketAddr, u32>,
 }
 
 #[derive(Debug)]
@@ -126,7 +130,7 @@ impl ClassicClients {
     }
 
     pub(super) fn seen(&mut self, conn: Conn, now: Instant) {
-        let client = Client { since: now, serves: None, files: 0 };
+        let client = Client { since: now, serves: None, files: 0, sent_to: BTreeMap::new() };
         self.clients.entry(conn).or_insert(client);
     }
 
@@ -177,6 +181,9 @@ impl ClassicClients {
             None => &mut self.kept,
         };
         *count = count.saturating_add(1);
+        if let Some((address, client)) = chosen.zip(self.clients.get_mut(&conn)) {
+            *client.sent_to.entry(address).or_default() += 1;
+        }
         chosen
     }
 
@@ -193,7 +200,12 @@ impl ClassicClients {
             return None;
         }
         let offers = offers.iter().map(|offer| (offer.address, offer.depth));
-        let all: Vec<_> = offers.chain(whole.into_iter().map(|address| (address, 0))).collect();
+        let sent_to = self.clients.get(&conn).map(|client| &client.sent_to);
+        let has_room = |(address, _): &(SocketAddr, u32)| {
+            sent_to.and_then(|sent| sent.get(address)).is_none_or(|files| *files < MAX_SENT)
+        };
+        let whole = whole.into_iter().map(|address| (address, 0));
+        let all: Vec<_> = offers.chain(whole).filter(has_room).collect();
         // A classic client knows IPv4 alone, and another machine's loopback is no use to it.
         let fits = |ip: IpAddr| ip.is_ipv4() && (!ip.is_loopback() || asker.is_loopback());
         let best = all

@@ -301,7 +301,14 @@ impl Session {
             // No authentication is needed, and "no such file" is how 9P2000.L says so.
             Message::Tauth { .. } => Err(Errno::ENOENT),
             Message::Tattach { fid, afid, .. } => self.attach(fid, afid, host),
-            Message::Twalk { fid, newfid, wname } => self.walk(fid, newfid, &wname, host),
+            Message::Twalk { fid, newfid, wname } => {
+                let walked = self.walk(fid, newfid, &wname, host);
+                let error = walked.as_ref().err();
+                if let Some(failed) = error.and_then(|errno| self.classic.lacks_fids(*errno)) {
+                    self.hangup = Some(Hangup::Classic(failed));
+                }
+                walked
+            }
             Message::Topen { fid, mode } => self
                 .open(fid, Access::of_plan9(mode), host, at)
                 .map(|(qid, iounit)| Message::Ropen { qid, iounit }),

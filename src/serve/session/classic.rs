@@ -208,6 +208,12 @@ impl State {
         self.reads.then_some(ReadFailed(errno))
     }
 
+    /// Why the connection has to be closed if a walk fails: the client takes what it cannot walk to for a file that is not
+    /// there, and ends as if it had all.
+    pub(super) fn lacks_fids(&self, errno: Errno) -> Option<ReadFailed> {
+        (self.marked && errno == Errno::EMFILE).then_some(ReadFailed(errno))
+    }
+
     /// Why the connection has to be closed if the client fetches something that is no longer served.
     pub(super) fn lost(&self, host: &impl ClassicHost, at: At) -> Option<ReadFailed> {
         let lost = self.marked && host.classic_is_lost(at);

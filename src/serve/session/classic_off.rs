@@ -82,6 +82,10 @@ impl State {
         None
     }
 
+    pub(super) fn lacks_fids(&self, _: Errno) -> Option<ReadFailed> {
+        None
+    }
+
     pub(super) fn lost(&self, _: &impl ClassicHost, _: At) -> Option<ReadFailed> {
         None
     }

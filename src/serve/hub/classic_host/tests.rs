@@ -63,6 +63,16 @@ fn the_address_is_the_connections_and_only_the_port_is_taken_from_the_text() {
 }
 
 #[test]
+fn a_client_of_many_files_is_sent_to_one_address_for_a_few() {
+    let mut cluster = Cluster::new();
+    cluster.fetch(1);
+    cluster.hub.classic_seen(cluster.at(2));
+    let told: Vec<String> = (0..100).map(|_| cluster.redir(2)).collect();
+    assert_eq!(told.iter().filter(|to| *to == "10.0.0.1!7001").count(), 10);
+    assert_eq!(cluster.redir(3), "10.0.0.1!7001", "another one is sent there");
+}
+
+#[test]
 fn clients_that_come_at_once_form_a_tree_and_not_a_chain() {
     let mut cluster = Cluster::new();
     let told: Vec<String> = (1..=5).map(|n| cluster.fetch(n)).collect();

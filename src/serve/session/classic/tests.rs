@@ -148,6 +148,22 @@ fn a_failed_data_read_ends_the_connection_of_a_classic_client() {
 }
 
 #[test]
+fn a_classic_client_that_runs_out_of_fids_is_hung_up_on() {
+    let mut peer = classic();
+    peer.host.budget = Budget::new(0);
+    let result = (0..1 << 18).find_map(|n| {
+        let mut request = Vec::new();
+        let walk = Message::Twalk { fid: 0, newfid: 1000 + n, wname: List::new() };
+        walk.encode(7, Dialect::Unix, &mut request);
+        peer.session.receive(&request);
+        let result = peer.session.process(&mut peer.host, peer.now);
+        while peer.session.next_output().is_some() {}
+        result.err()
+    });
+    assert_eq!(result, Some(Hangup::Classic(ReadFailed(Errno::EMFILE))));
+}
+
+#[test]
 fn an_ordinary_read_that_cannot_be_answered_gets_its_error() {
     let mut peer = Peer::new(Dialect::Unix);
     peer.open(FID, "boot.cfg");
