@@ -50,6 +50,9 @@ pub struct Cmdline {
     pub network: NetworkWish,
     /// Words that look like xget's and are not: a misspelling that is better told than passed over.
     pub(crate) unknown: Vec<String>,
+    /// What cannot be understood of the network. Others read these words as well, and boot loaders make them of templates
+    /// that may have nothing to put in.
+    pub(crate) ignored: Vec<BadWord>,
 }
 
 /// `root=xget://...` or `root=live:xget://...`
@@ -97,8 +100,8 @@ pub enum Serve {
     Seconds(u64),
 }
 
-/// A word that cannot be understood. The boot ends here: to go on without it would do something else
-/// than was asked for.
+/// A word that cannot be understood. Where it is xget's own the boot ends here: to go on without it would do something
+/// else than was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadWord {
     /// The word, as it was given.
@@ -155,14 +158,13 @@ impl Cmdline {
                 "rd.xget.timeout" => cmdline.timeout = seconds(needed()?).map_err(bad)?,
                 "rd.xget.retry" => cmdline.retry = seconds(needed()?).map_err(bad)?,
                 "rd.xget.debug" => cmdline.debug = value().is_none_or(|value| value != "0"),
-                "ip" => cmdline.network.ips.push(Ip::parse(needed()?).map_err(bad)?),
-                "BOOTIF" => {
-                    cmdline.network.boot_mac = network::bootif(needed()?).map_err(bad)?;
+                "ip" | "BOOTIF" | "nameserver" | "vlan" => {
+                    let understood = match value() {
+                        Some(value) => cmdline.network.add(name, value),
+                        None => Err("it has no value".into()),
+                    };
+                    cmdline.ignored.extend(understood.map_err(bad).err());
                 }
-                "nameserver" => {
-                    cmdline.network.name_servers.push(network::address(needed()?).map_err(bad)?);
-                }
-                "vlan" => cmdline.network.vlans.push(Vlan::parse(needed()?).map_err(bad)?),
                 other if other.starts_with("rd.xget.") => cmdline.unknown.push(word.to_string()),
                 _ => {}
             }

@@ -29,7 +29,7 @@ use crate::process::log::{Level, Logging};
 use crate::process::report::Reporter;
 use crate::sys::mount::{MountFlags, mount};
 use address::Network;
-use cmdline::{Cmdline, Ip, Kernel, Method, Net, Serve, Url};
+use cmdline::{BadWord, Cmdline, Ip, Kernel, Method, Net, Serve, Url};
 pub use init::{init, is_init};
 
 const CMDLINE: &str = "/proc/cmdline";
@@ -68,6 +68,9 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
         report.warning(format_args!(
             "kernel command line: unknown parameter {word} is ignored; see xget.cmdline(7)"
         ));
+    }
+    for BadWord { word, why } in &cmdline.ignored {
+        report.warning(format_args!("kernel command line: {word} is ignored: {why}"));
     }
     refuse_beside_own_net(&cmdline)?;
     let keys = keys(built_in_keys()?, &cmdline)?;

@@ -73,6 +73,28 @@ pub struct Vlan {
     pub(crate) link: String,
 }
 
+impl NetworkWish {
+    /// Adds what one word says: `ip`, `BOOTIF`, `nameserver` or `vlan`.
+    pub(super) fn add(&mut self, name: &str, value: &str) -> Result<(), String> {
+        match name {
+            "ip" => self.ips.push(Ip::parse(value)?),
+            "BOOTIF" => self.boot_mac = bootif(value)?,
+            "vlan" => self.vlans.push(Vlan::parse(value)?),
+            _ => {
+                let mut result = Ok(());
+                for one in value.split(',').filter(|one| !one.is_empty()) {
+                    match address(one) {
+                        Ok(server) => self.name_servers.push(server),
+                        Err(why) => result = Err(why),
+                    }
+                }
+                return result;
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Ip {
     /// One of `METHOD`, `LINK:METHOD[:[MTU][:MAC]]`, and
     /// `[ADDRESS]:[SERVER]:[GATEWAY]:[NETMASK]:[NAME]:[LINK][:METHOD[:[MTU][:MAC]]` or
@@ -139,8 +161,18 @@ impl Ip {
 
 impl Method {
     fn parse(text: &str) -> Result<Method, String> {
-        // The kernel takes a client identifier behind it.
-        match text.split(',').next().unwrap_or_default() {
+        let Some((method, rest)) = text.split_once(',') else { return Method::one(text) };
+        let first = Method::one(method)?;
+        // The kernel takes a client identifier behind it, and NetworkManager and others another method.
+        let second = rest.split(',').find_map(|rest| Method::one(rest).ok());
+        Ok(match (first, second) {
+            (Method::Dhcp, Some(Method::V6)) | (Method::V6, Some(Method::Dhcp)) => Method::Either,
+            _ => first,
+        })
+    }
+
+    fn one(text: &str) -> Result<Method, String> {
+        match text {
             "dhcp" | "on" | "any" | "all" | "single-dhcp" | "dhcp4" | "both" | "bootp" | "rarp" => {
                 Ok(Method::Dhcp)
             }
@@ -176,7 +208,7 @@ impl Vlan {
 /// `01-aa-bb-cc-dd-ee-ff` as PXELINUX writes it, with colons in place of the dashes as well, or
 /// without the hardware type in front. None for that of an InfiniBand card, which has 20 bytes: what is
 /// meant may be an Ethernet all the same.
-pub(super) fn bootif(text: &str) -> Result<Option<[u8; 6]>, String> {
+fn bootif(text: &str) -> Result<Option<[u8; 6]>, String> {
     let text = text.replace('-', ":");
     let without_type = match text.split(':').count() {
         8.. if text.starts_with("20:") => return Ok(None),
@@ -187,7 +219,7 @@ pub(super) fn bootif(text: &str) -> Result<Option<[u8; 6]>, String> {
 }
 
 /// An IPv4 address, or an IPv6 one, in brackets or not.
-pub(super) fn address(text: &str) -> Result<IpAddr, String> {
+fn address(text: &str) -> Result<IpAddr, String> {
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     bare.parse().map_err(|_| format!("{text} is not an IP address"))
 }

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use super::*;
 
 fn parsed(text: &str) -> Cmdline {
@@ -93,18 +95,53 @@ fn what_is_wrong_is_said_with_the_word() {
         ("root=xget://a", "root=xget://a: the path is missing"),
         ("root=xget://a/%zz", "root=xget://a/%zz: % must be followed by"),
         ("rd.xget.initrd=a", "rd.xget.kernel=: missing"),
-        ("ip=dchp", "ip=dchp: unknown method dchp"),
-        ("ip=10.0.0.1", "ip=10.0.0.1: the netmask is missing"),
-        ("ip=10.0.0.1:::255.0.255.0::eth0:off", "255.0.255.0 is not a netmask"),
-        ("ip=[fe80::1", "missing closing bracket"),
-        ("BOOTIF=01-aa-bb", "BOOTIF=01-aa-bb: "),
-        ("nameserver=dns", "nameserver=dns: dns is not an IP address"),
-        ("vlan=vlan:eth0", "vlan=vlan:eth0: expected a name that ends in a VLAN"),
     ] {
         let said = refused(text);
         assert!(said.starts_with("kernel command line: "), "{said}");
         assert!(said.contains(expected), "{said:?} does not say {expected:?}");
     }
+}
+
+#[test]
+fn a_wrong_word_of_the_network_is_told_and_the_boot_goes_on() {
+    for (text, expected) in [
+        ("ip=dchp", "unknown method dchp"),
+        ("ip=10.0.0.1", "the netmask is missing"),
+        ("ip=10.0.0.1:::255.0.255.0::eth0:off", "255.0.255.0 is not a netmask"),
+        ("ip=[fe80::1", "missing closing bracket"),
+        ("BOOTIF=01-aa-bb", "is not a hardware address"),
+        ("nameserver=dns", "dns is not an IP address"),
+        ("vlan=vlan:eth0", "expected a name that ends in a VLAN"),
+    ] {
+        let Cmdline { network, ignored, .. } = parsed(text);
+        assert_eq!(network, NetworkWish::default(), "{text}");
+        let [BadWord { word, why }] = &ignored[..] else { panic!("{text}: {ignored:?}") };
+        assert!(word == text && why.contains(expected), "{text}: {why}");
+    }
+}
+
+#[test]
+fn what_a_template_has_left_empty_counts_as_absent() {
+    for text in ["BOOTIF=01-", "BOOTIF=", "nameserver=", "ip=", "vlan="] {
+        let Cmdline { network, ignored, .. } = parsed(text);
+        assert_eq!((network, ignored.len()), (NetworkWish::default(), 1), "{text}");
+    }
+}
+
+#[test]
+fn one_word_may_name_several_name_servers() {
+    let servers = |text: &str| parsed(text).network.name_servers;
+    let both = ["10.9.0.53", "10.9.0.54"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    assert_eq!(servers("nameserver=10.9.0.53,10.9.0.54"), both);
+    assert_eq!(servers("nameserver=10.9.0.53,dns,10.9.0.54"), both);
+}
+
+#[test]
+fn a_second_method_is_not_dropped() {
+    let method = |text: &str| ip(text).method;
+    assert_eq!(method("dhcp,dhcp6"), Method::Either);
+    assert_eq!(method("eth0:dhcp6,dhcp"), Method::Either);
+    assert_eq!(method("dhcp,1,name"), Method::Dhcp, "a client identifier");
 }
 
 #[test]
