@@ -15,14 +15,11 @@ use crate::sys::packet::Checksum;
 pub(super) use message::Lease;
 use message::{Asker, Reply, message_in};
 
-/// Waits for an answer, each 1 s longer or shorter by chance (RFC 2131, section 4.1); after the
-/// last it begins again, for ever.
-const RETRY: [Duration; 4] = [
-    Duration::from_secs(4),
-    Duration::from_secs(8),
-    Duration::from_secs(16),
-    Duration::from_secs(32),
-];
+/// The first wait for an answer and all others, each 1 s longer or shorter by chance. RFC 2131, section 4.1, has them
+/// grow to 64 s; but a switch port with spanning tree forwards after 30 s or more, and whoever asked just before that would
+/// wait as long again. Ten thousand nodes that nobody answers ask 1,250 times a second together.
+const FIRST_WAIT: Duration = Duration::from_secs(4);
+const WAIT: Duration = Duration::from_secs(8);
 const JITTER: Duration = Duration::from_secs(1);
 /// How often an offer is asked for before it is given up.
 const REQUESTS: usize = 3;
@@ -248,7 +245,7 @@ fn goodness(offer: &Lease) -> Goodness {
 
 /// How long to wait for an answer after `tries` waits before.
 fn wait(tries: usize, random: u64) -> Duration {
-    let wait = RETRY.get(tries % RETRY.len()).copied().unwrap_or(JITTER);
+    let wait = if tries == 0 { FIRST_WAIT } else { WAIT };
     let millis = u64::try_from(JITTER.as_millis()).unwrap_or(1);
     wait - JITTER + Duration::from_millis(random % (2 * millis))
 }
