@@ -31,7 +31,8 @@ elsewhere() {
 }
 elsewhere static/build xget-node > "$work/second.log" 2>&1 || { fail "it is built again" "$work/second.log"; finish; }
 check "two builds of the static node are the same" cmp "$target/static/xget-node" "$work/built/static/xget-node"
-check "the node says nothing of where it was built" sh -c "! grep -aqF -e '$target' -e '$HOME' -e '$repo/' '$target/static/xget-node'"
+# Of a home what cargo and rustup have there: initramfs-tools, too, has a directory of that name.
+check "the node says nothing of where it was built" sh -c "! grep -aqF -e '$target' -e '$HOME/.' -e '$repo/' '$target/static/xget-node'"
 
 # ---- the packages
 
