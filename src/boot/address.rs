@@ -122,7 +122,7 @@ pub fn bring_up(
                 network.lease = None;
             }
             announce(found, &network, report);
-            write_resolv_conf(&network.name_servers, domain(found), report);
+            write_resolv_conf(&network.name_servers, domains(found), report);
             if let Some(name) = &network.host_name {
                 name_node(name, report);
             }
@@ -328,8 +328,8 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
 }
 
 /// A failure is no error, because boot servers are mostly known by address.
-fn write_resolv_conf(servers: &[IpAddr], domain: Option<&str>, report: &Reporter) {
-    if let Err(error) = resolve::write_if_missing(servers, domain) {
+fn write_resolv_conf(servers: &[IpAddr], domains: &[String], report: &Reporter) {
+    if let Err(error) = resolve::write_if_missing(servers, domains) {
         report.warning(format_args!("cannot write {RESOLV_CONF}: {}", reason(&error)));
     }
 }
@@ -345,10 +345,10 @@ fn name_node(name: &str, report: &Reporter) {
     }
 }
 
-fn domain(found: &Found) -> Option<&str> {
+fn domains(found: &Found) -> &[String] {
     match found {
-        Found::Leased { lease: Lease { domain, .. }, .. } => domain.as_deref(),
-        _ => None,
+        Found::Leased { lease: Lease { domains, .. }, .. } => domains,
+        _ => &[],
     }
 }
 

@@ -17,9 +17,9 @@ use message::{Asker, Reply, message_in};
 
 /// The first wait for an answer and all others, each 1 s longer or shorter by chance. RFC 2131, section 4.1, has them
 /// grow to 64 s; but a switch port with spanning tree forwards after 30 s or more, and whoever asked just before that would
-/// wait as long again. Ten thousand nodes that nobody answers ask 1,250 times a second together.
+/// wait as long again. Ten thousand nodes that nobody answers ask 1,400 times a second together.
 const FIRST_WAIT: Duration = Duration::from_secs(4);
-const WAIT: Duration = Duration::from_secs(8);
+const WAIT: Duration = Duration::from_secs(7);
 const JITTER: Duration = Duration::from_secs(1);
 /// How often an offer is asked for before it is given up.
 const REQUESTS: usize = 3;
@@ -116,7 +116,8 @@ impl Dhcp {
         let others_until = self.others_until.filter(|&at| at > now);
         let is_alone = self.clients.len() == 1 && others_until.is_none();
         let client = self.clients.get_mut(&link)?;
-        match (client.asker.read(message_in(packet, checksum)?)?, &mut client.state) {
+        let (message, from) = message_in(packet, checksum)?;
+        match (client.asker.read(message, from)?, &mut client.state) {
             (Reply::Offer(new), State::Discovering { offer, .. }) => {
                 let at = match goodness(&new) {
                     Goodness::NamesFile => now,
@@ -262,9 +263,12 @@ fn random(cause: impl Hash) -> u64 {
 pub fn fuzz_dhcp(bytes: &[u8]) {
     let asker = message::Asker { mac: [2, 0, 0, 0, 0, 1], xid: 0x7fff_0001 };
     // As a message too, since most of what a fuzzer makes is no packet.
-    for message in [message_in(bytes, Checksum::Exempt), Some(bytes)].into_iter().flatten() {
-        let Some(Reply::Offer(lease) | Reply::Ack(lease)) = asker.read(message) else { continue };
-        let names = lease.host_name.iter().chain(&lease.domain);
+    let whole = (bytes, Ipv4Addr::UNSPECIFIED);
+    for (message, from) in [message_in(bytes, Checksum::Exempt), Some(whole)].into_iter().flatten()
+    {
+        let read = asker.read(message, from);
+        let Some(Reply::Offer(lease) | Reply::Ack(lease)) = read else { continue };
+        let names = lease.host_name.iter().chain(&lease.domains);
         assert!(names.flat_map(|name| name.bytes()).all(|byte| byte.is_ascii_graphic()));
     }
 }

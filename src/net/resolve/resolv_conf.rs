@@ -84,9 +84,9 @@ pub(crate) fn name_servers() -> Vec<IpAddr> {
         .collect()
 }
 
-/// Writes `/etc/resolv.conf` with these name servers and this search domain, unless it contains a name server
+/// Writes `/etc/resolv.conf` with these name servers and search domains, unless it contains a name server
 /// already, or `servers` is empty.
-pub(crate) fn write_if_missing(servers: &[IpAddr], domain: Option<&str>) -> io::Result<()> {
+pub(crate) fn write_if_missing(servers: &[IpAddr], domains: &[String]) -> io::Result<()> {
     if servers.is_empty() || !name_servers().is_empty() {
         return Ok(());
     }
@@ -94,7 +94,7 @@ pub(crate) fn write_if_missing(servers: &[IpAddr], domain: Option<&str>) -> io::
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let text = text(servers, domain);
+    let text = text(servers, domains);
     match fs::write(path, &text) {
         // A dangling symbolic link, such as systemd creates.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -105,8 +105,8 @@ pub(crate) fn write_if_missing(servers: &[IpAddr], domain: Option<&str>) -> io::
     }
 }
 
-fn text(servers: &[IpAddr], domain: Option<&str>) -> String {
-    let domain = domain.map(|domain| format!("search {domain}\n"));
+fn text(servers: &[IpAddr], domains: &[String]) -> String {
+    let domain = (!domains.is_empty()).then(|| format!("search {}\n", domains.join(" ")));
     let servers = servers.iter().map(|server| format!("nameserver {server}\n"));
     domain.into_iter().chain(servers).collect()
 }
@@ -177,9 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn the_domain_is_written_before_the_servers() {
+    fn domains_are_written_before_the_servers() {
         let servers = ["192.0.2.1".parse().unwrap(), "2001:db8::1".parse().unwrap()];
-        let text = text(&servers, Some("example.org"));
-        assert_eq!(text, "search example.org\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n");
+        let text = text(&servers, &["a.example", "example.org"].map(str::to_owned));
+        assert_eq!(
+            text,
+            "search a.example example.org\nnameserver 192.0.2.1\nnameserver 2001:db8::1\n"
+        );
     }
 }

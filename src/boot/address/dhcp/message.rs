@@ -3,6 +3,7 @@
 //! smoltcp writes them, and finds the fields and options of what comes in.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
 use std::time::Duration;
 
 use ipnet::{Ipv4Net, ipv4_mask_to_prefix};
@@ -17,7 +18,7 @@ use crate::boot::address::route::Route;
 use crate::network::class_prefix;
 use crate::sys::packet::Checksum;
 
-/// Numbers of options (RFC 2132, section 3 and 9; RFC 3442).
+/// Numbers of options (RFC 2132, section 3 and 9; RFC 3397; RFC 3442).
 const SUBNET_MASK: u8 = 1;
 const ROUTER: u8 = 3;
 const NAME_SERVER: u8 = 6;
@@ -25,13 +26,23 @@ const HOST_NAME: u8 = 12;
 const DOMAIN_NAME: u8 = 15;
 const INTERFACE_MTU: u8 = 26;
 const LEASE_TIME: u8 = 51;
+const OVERLOAD: u8 = 52;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
 const TFTP_SERVER_NAME: u8 = 66;
 const BOOT_FILE: u8 = 67;
+const DOMAIN_SEARCH: u8 = 119;
 const CLASSLESS_ROUTES: u8 = 121;
+/// Bytes of a message that have no number and end the options.
+const PAD: u8 = 0;
+const END: u8 = 255;
+/// The fields `sname` and `file`, which may hold options (RFC 2131, section 2), and what says so of each.
+const SERVER_NAME: (Range<usize>, u8) = (44..108, 2);
+const FILE: (Range<usize>, u8) = (108..236, 1);
+/// Domains of a search list that count.
+const MOST_DOMAINS: usize = 16;
 /// What is asked for; the classless routes stand before the router (RFC 3442).
-const ASKED_FOR: [u8; 9] = [
+const ASKED_FOR: [u8; 10] = [
     SUBNET_MASK,
     CLASSLESS_ROUTES,
     ROUTER,
@@ -41,6 +52,7 @@ const ASKED_FOR: [u8; 9] = [
     INTERFACE_MTU,
     TFTP_SERVER_NAME,
     BOOT_FILE,
+    DOMAIN_SEARCH,
 ];
 /// What every DHCP message has before its options (RFC 2131, section 3).
 const MAGIC: u32 = 0x6382_5363;
@@ -66,7 +78,8 @@ pub(in crate::boot::address) struct Lease {
     pub(in crate::boot::address) routes: Vec<Route>,
     pub(in crate::boot::address) name_servers: Vec<IpAddr>,
     pub(in crate::boot::address) host_name: Option<String>,
-    pub(in crate::boot::address) domain: Option<String>,
+    /// Where names without a dot are looked for.
+    pub(in crate::boot::address) domains: Vec<String>,
     /// In bytes.
     pub(in crate::boot::address) mtu: Option<u32>,
     /// None: it does not end.
@@ -107,8 +120,8 @@ impl Asker {
         self.packet(&message)
     }
 
-    /// What `message` says; None if it is no answer for this one.
-    pub(super) fn read(&self, message: &[u8]) -> Option<Reply> {
+    /// What a message from this address says; None if it is no answer for this one.
+    pub(super) fn read(&self, message: &[u8], from: Ipv4Addr) -> Option<Reply> {
         let packet = DhcpPacket::new_checked(message).ok()?;
         let is_answer = packet.opcode() == DhcpOpCode::Reply
             && packet.magic_number() == MAGIC
@@ -117,11 +130,11 @@ impl Asker {
         if !is_answer {
             return None;
         }
-        let options = Options(&packet);
+        let options = Options::new(&packet, message);
         let kind = options.of(MESSAGE_TYPE).first().copied()?;
         match DhcpMessageType::from(kind) {
-            DhcpMessageType::Offer => options.lease().map(Reply::Offer),
-            DhcpMessageType::Ack => options.lease().map(Reply::Ack),
+            DhcpMessageType::Offer => options.lease(from).map(Reply::Offer),
+            DhcpMessageType::Ack => options.lease(from).map(Reply::Ack),
             DhcpMessageType::Nak => Some(Reply::Nak(options.address(SERVER_IDENTIFIER))),
             _ => None,
         }
@@ -184,8 +197,9 @@ impl Asker {
     }
 }
 
-/// The message in an IPv4 packet to the client's port; None if the packet is another, or damaged.
-pub(super) fn message_in(packet: &[u8], checksum: Checksum) -> Option<&[u8]> {
+/// The message in an IPv4 packet to the client's port, and from where it comes; None if the packet is another, or
+/// damaged.
+pub(super) fn message_in(packet: &[u8], checksum: Checksum) -> Option<(&[u8], Ipv4Addr)> {
     let ip = Ipv4Packet::new_checked(packet).ok()?;
     let is_whole = ip.version() == 4 && !ip.more_frags() && ip.frag_offset() == 0;
     if !is_whole || ip.next_header() != IpProtocol::Udp || !ip.verify_checksum() {
@@ -194,17 +208,44 @@ pub(super) fn message_in(packet: &[u8], checksum: Checksum) -> Option<&[u8]> {
     let udp = UdpPacket::new_checked(ip.payload()).ok()?;
     let (from, to) = (IpAddress::Ipv4(ip.src_addr()), IpAddress::Ipv4(ip.dst_addr()));
     let is_sound = checksum == Checksum::Exempt || udp.verify_checksum(&from, &to);
-    (udp.dst_port() == DHCP_CLIENT_PORT && is_sound).then(|| udp.payload())
+    (udp.dst_port() == DHCP_CLIENT_PORT && is_sound).then(|| (udp.payload(), ip.src_addr()))
 }
 
 /// A message's fields, by number.
-struct Options<'a>(&'a DhcpPacket<&'a [u8]>);
+struct Options<'a> {
+    packet: &'a DhcpPacket<&'a [u8]>,
+    /// Fields that hold options in place of what they are for.
+    overloaded: Vec<&'a [u8]>,
+}
 
-impl Options<'_> {
-    /// All that is said under one number, which may come in several pieces (RFC 3396).
+impl<'a> Options<'a> {
+    fn new(packet: &'a DhcpPacket<&'a [u8]>, message: &'a [u8]) -> Options<'a> {
+        let mut options = Options { packet, overloaded: Vec::new() };
+        let overload = options.of(OVERLOAD).first().copied().unwrap_or_default();
+        let fields = [FILE, SERVER_NAME].into_iter().filter(|(_, bit)| overload & bit != 0);
+        options.overloaded = fields.filter_map(|(place, _)| message.get(place)).collect();
+        options
+    }
+
+    /// All that is said under one number, which may come in several pieces and fields (RFC 3396).
     fn of(&self, number: u8) -> Vec<u8> {
-        let pieces = self.0.options().filter(|option| option.kind == number);
-        pieces.flat_map(|option| option.data.to_vec()).collect()
+        let pieces = self.packet.options().map(|option| (option.kind, option.data));
+        let more = self.overloaded.iter().flat_map(|field| pieces_of(field));
+        let pieces = pieces.chain(more).filter(|(kind, _)| *kind == number);
+        pieces.flat_map(|(_, data)| data.to_vec()).collect()
+    }
+
+    /// The domain's name and the search list. Some servers write several names into the former.
+    fn domains(&self) -> Vec<String> {
+        let names = self.text(DOMAIN_NAME).unwrap_or_default();
+        let names = names.split(|c: char| c == ',' || c.is_ascii_whitespace()).map(str::to_owned);
+        let mut domains: Vec<String> = Vec::new();
+        for name in search_list(&self.of(DOMAIN_SEARCH)).into_iter().chain(names) {
+            if is_name(&name) && !domains.contains(&name) && domains.len() < MOST_DOMAINS {
+                domains.push(name);
+            }
+        }
+        domains
     }
 
     fn addresses(&self, number: u8) -> Vec<Ipv4Addr> {
@@ -226,20 +267,20 @@ impl Options<'_> {
         Some(text.trim_end_matches('\0').to_owned())
     }
 
-    /// A name of hosts; others could smuggle lines into `resolv.conf`.
+    /// A name of hosts.
     fn name(&self, number: u8) -> Option<String> {
-        let in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        let fits =
-            |name: &String| (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(in_names);
-        self.text(number).filter(fits)
+        self.text(number).filter(|name| is_name(name))
     }
 
-    /// None if there is no address in it that a node can have, or it does not say from whom.
-    fn lease(&self) -> Option<Lease> {
+    /// None if there is no address in it that a node can have, or nothing says from whom.
+    fn lease(&self, from: Ipv4Addr) -> Option<Lease> {
         // A card to a machine's own management controller may be given one that is good for that alone.
-        let address = Some(self.0.your_ip()).filter(|&ip| is_host(ip) && !ip.is_link_local())?;
-        let server = self.address(SERVER_IDENTIFIER)?;
-        let next = Some(self.0.server_ip()).filter(|&ip| is_host(ip));
+        let address =
+            Some(self.packet.your_ip()).filter(|&ip| is_host(ip) && !ip.is_link_local())?;
+        let next = Some(self.packet.server_ip()).filter(|&ip| is_host(ip));
+        // Some servers do not say who they are.
+        let from = Some(from).filter(|&ip| is_host(ip));
+        let server = self.address(SERVER_IDENTIFIER).or(from).or(next)?;
         let named = self.text(TFTP_SERVER_NAME).and_then(|text| text.parse().ok());
         let mut boot_servers: Vec<Ipv4Addr> =
             next.into_iter().chain(named.filter(|&ip| is_host(ip))).collect();
@@ -251,12 +292,17 @@ impl Options<'_> {
             routes: self.routes(),
             name_servers: self.addresses(NAME_SERVER).into_iter().map(IpAddr::from).collect(),
             host_name: self.name(HOST_NAME),
-            domain: self.name(DOMAIN_NAME),
+            domains: self.domains(),
             mtu: self.mtu(),
             time: self.time(),
             boot_servers,
-            names_file: self.0.get_boot_file().is_ok() || !self.of(BOOT_FILE).is_empty(),
+            names_file: self.names_file(),
         })
+    }
+
+    fn names_file(&self) -> bool {
+        let field = self.of(OVERLOAD).first().is_none_or(|overload| overload & FILE.1 == 0);
+        field && self.packet.get_boot_file().is_ok() || !self.of(BOOT_FILE).is_empty()
     }
 
     fn prefix(&self) -> Option<u8> {
@@ -281,6 +327,61 @@ impl Options<'_> {
         let seconds = self.number(LEASE_TIME).filter(|s| !matches!(*s, 0 | FOR_EVER_S))?;
         Some(Duration::from_secs(seconds.into()))
     }
+}
+
+/// The numbers and values in a field that holds options.
+fn pieces_of(mut field: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        while let Some((&PAD, rest)) = field.split_first() {
+            field = rest;
+        }
+        let (&kind, rest) = field.split_first().filter(|(kind, _)| **kind != END)?;
+        let (&length, rest) = rest.split_first()?;
+        let (data, rest) = rest.split_at_checked(usize::from(length))?;
+        field = rest;
+        Some((kind, data))
+    })
+}
+
+/// The names in a search list, where the end of one may be a pointer to what was written before (RFC 3397; RFC 1035,
+/// section 4.1.4). What is garbled ends it.
+fn search_list(bytes: &[u8]) -> Vec<String> {
+    let (mut names, mut at) = (Vec::new(), 0);
+    while at < bytes.len() && names.len() < MOST_DOMAINS {
+        let Some((name, after)) = name_at(bytes, at) else { break };
+        names.push(name);
+        at = after;
+    }
+    names
+}
+
+/// The name that begins at `at`, and where the next one begins.
+fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
+    let (mut labels, mut after) = (Vec::new(), None);
+    loop {
+        let length = *bytes.get(at)?;
+        if length & 0xc0 == 0xc0 {
+            let to = usize::from(length & 0x3f) << 8 | usize::from(*bytes.get(at + 1)?);
+            after.get_or_insert(at + 2);
+            // Only what stands before, so that there is no circle.
+            at = Some(to).filter(|to| *to < at)?;
+        } else if length == 0 {
+            return Some((labels.join("."), after.unwrap_or(at + 1)));
+        } else {
+            let label = bytes.get(at + 1..)?.get(..usize::from(length))?;
+            labels.push(String::from_utf8(label.to_vec()).ok()?);
+            at += 1 + usize::from(length);
+        }
+        if labels.len() > LONGEST_NAME / 2 {
+            return None;
+        }
+    }
+}
+
+/// Whether it can be a name of hosts; others could smuggle lines into `resolv.conf`.
+fn is_name(name: &str) -> bool {
+    let in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(in_names)
 }
 
 /// Prefix lengths, as many bytes of each network as that needs, and routers (RFC 3442); None if

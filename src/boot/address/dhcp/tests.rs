@@ -10,6 +10,8 @@ const OTHER_MAC: [u8; 6] = [0x02, 0, 0, 0, 0, 0x0b];
 const OFFER: u8 = 2;
 const ACK: u8 = 5;
 const NAK: u8 = 6;
+/// Where messages come from.
+const FROM: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// Subnet mask, router, a lease of an hour.
 const USUAL: [&[u8]; 3] =
     [&[1, 4, 255, 255, 255, 0], &[3, 4, 192, 0, 2, 254], &[51, 4, 0, 0, 14, 16]];
@@ -69,7 +71,7 @@ fn asker() -> Asker {
 
 /// What an offer with these options says.
 fn offer(options: &[&[u8]]) -> Option<Lease> {
-    match asker().read(&message(asker(), OFFER, 1, None, options)) {
+    match asker().read(&message(asker(), OFFER, 1, None, options), FROM) {
         Some(Reply::Offer(lease)) => Some(lease),
         _ => None,
     }
@@ -102,7 +104,7 @@ fn a_discover_goes_to_everybody_and_is_known_by_its_hardware_address() {
     assert_eq!(message[28..34], MAC);
     assert_eq!(option(&packet, 53), Some(vec![1]));
     assert_eq!(option(&packet, 61), Some([&[1], &MAC[..]].concat()));
-    assert_eq!(option(&packet, 55), Some(vec![1, 121, 3, 6, 12, 15, 26, 66, 67]));
+    assert_eq!(option(&packet, 55), Some(vec![1, 121, 3, 6, 12, 15, 26, 66, 67, 119]));
 }
 
 #[test]
@@ -115,6 +117,66 @@ fn a_request_names_the_offer_and_its_server() {
 
 // ---- what an answer says
 
+/// An offer without an option that says from whom it is.
+fn anonymous(next: Option<&str>, from: Ipv4Addr) -> Option<Lease> {
+    let mut bytes = message(asker(), OFFER, 1, next, &USUAL);
+    // The option becomes one that nobody knows.
+    bytes[243] = 224;
+    match asker().read(&bytes, from) {
+        Some(Reply::Offer(lease)) => Some(lease),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_server_that_does_not_say_who_it_is_is_known_by_its_address() {
+    let server = |next, from: &str| anonymous(next, v4(from)).map(|lease| lease.server);
+    assert_eq!(server(None, "192.0.2.3"), Some(v4("192.0.2.3")));
+    assert_eq!(server(NEXT, "0.0.0.0"), Some(v4(NEXT.unwrap())));
+    assert_eq!(server(None, "0.0.0.0"), None);
+}
+
+#[test]
+fn options_are_read_from_fields_that_have_no_other_use() {
+    let offer = |overload: u8, file: &[u8], name: &[u8]| {
+        let mut bytes = message(asker(), OFFER, 1, None, &[&[52, 1, overload]]);
+        bytes[108..108 + file.len()].copy_from_slice(file);
+        bytes[44..44 + name.len()].copy_from_slice(name);
+        match asker().read(&bytes, FROM) {
+            Some(Reply::Offer(lease)) => lease,
+            _ => panic!("it is an offer"),
+        }
+    };
+    let dns = [0, 6, 4, 192, 0, 2, 53, 255];
+    let router = [3, 4, 192, 0, 2, 254, 255];
+    let both = offer(3, &dns, &router);
+    assert_eq!(both.name_servers, [ip("192.0.2.53")]);
+    assert_eq!(both.routes, [Route::default(ip("192.0.2.254"))]);
+    assert!(!both.names_file, "what stands there is no file's name");
+    let none = offer(0, &dns, &router);
+    assert!(none.name_servers.is_empty() && none.routes.is_empty());
+    // One option in two fields is one option.
+    let split = offer(3, &[15, 4, b'c', b'l', b'u', b's', 255], &[15, 3, b't', b'e', b'r', 255]);
+    assert_eq!(split.domains, ["cluster"]);
+    // A field that ends in the middle of one.
+    assert!(offer(1, &[[0; 126].as_slice(), &[6, 200]].concat(), b"").name_servers.is_empty());
+}
+
+#[test]
+fn all_domains_are_searched() {
+    let domains = |options: &[&[u8]]| offer(options).unwrap().domains;
+    assert_eq!(domains(&[b"\x0f\x0ea.org b.org,cd"]), ["a.org", "b.org", "cd"]);
+    // eng.example.org, then marketing with a pointer to example.org.
+    let list = b"\x77\x1d\x03eng\x07example\x03org\x00\x09marketing\xc0\x04";
+    let list = [&[0x77, (list.len() - 2) as u8], &list[2..]].concat();
+    assert_eq!(domains(&[&list]), ["eng.example.org", "marketing.example.org"]);
+    let and_own = domains(&[&list, b"\x0f\x0fmarketing.a.org"]);
+    assert_eq!(and_own.len(), 3);
+    for garbled in [&b"\x77\x02\xc0\x00"[..], b"\x77\x03\x09ab", b"\x77\x03\x01\n\x00"] {
+        assert!(domains(&[garbled]).is_empty(), "{garbled:?}");
+    }
+}
+
 #[test]
 fn a_usual_offer_is_understood() {
     let name_servers: &[u8] = &[6, 8, 192, 0, 2, 53, 192, 0, 2, 54];
@@ -124,7 +186,7 @@ fn a_usual_offer_is_understood() {
     assert_eq!(lease.routes, [Route::default(ip("192.0.2.254"))]);
     assert_eq!(lease.name_servers, [ip("192.0.2.53"), ip("192.0.2.54")]);
     assert_eq!(lease.host_name.as_deref(), Some("n1"));
-    assert_eq!(lease.domain.as_deref(), Some("example.org"));
+    assert_eq!(lease.domains, ["example.org"]);
     assert_eq!((lease.mtu, lease.time), (Some(1400), Some(Duration::from_secs(3600))));
     assert!(lease.boot_servers.is_empty());
 }
@@ -133,7 +195,9 @@ fn a_usual_offer_is_understood() {
 fn boot_servers_are_the_next_server_then_a_tftp_server_that_is_an_address() {
     for name in [&b"\x42\x09192.0.2.7"[..], b"\x42\x0a192.0.2.7\0"] {
         let bytes = message(asker(), OFFER, 1, Some("192.0.2.6"), &[name]);
-        let Some(Reply::Offer(lease)) = asker().read(&bytes) else { panic!("it is an offer") };
+        let Some(Reply::Offer(lease)) = asker().read(&bytes, FROM) else {
+            panic!("it is an offer")
+        };
         assert_eq!(lease.boot_servers, [v4("192.0.2.6"), v4("192.0.2.7")]);
     }
     assert!(
@@ -191,11 +255,11 @@ fn bad_values_are_as_good_as_none() {
 #[test]
 fn what_is_for_others_is_no_answer() {
     let good = message(asker(), OFFER, 1, None, &USUAL);
-    assert!(asker().read(&good).is_some());
+    assert!(asker().read(&good, FROM).is_some());
     let spoilt = |at: usize, value: u8| {
         let mut bytes = good.clone();
         bytes[at] = value;
-        asker().read(&bytes)
+        asker().read(&bytes, FROM)
     };
     assert_eq!(spoilt(0, 1), None, "a request");
     assert_eq!(spoilt(7, 0), None, "another number");
@@ -210,12 +274,12 @@ fn a_message_cut_off_anywhere_does_no_harm() {
     let whole = message(asker(), OFFER, 1, Some("192.0.2.6"), &USUAL);
     let packet = packed(&whole);
     for length in 0..whole.len() {
-        let _ = asker().read(&whole[..length]);
+        let _ = asker().read(&whole[..length], FROM);
     }
     for length in 0..packet.len() {
         assert_eq!(message_in(&packet[..length], Checksum::Unverified), None);
     }
-    assert_eq!(message_in(&packet, Checksum::Unverified), Some(&whole[..]));
+    assert_eq!(message_in(&packet, Checksum::Unverified), Some((&whole[..], FROM)));
 }
 
 #[test]
@@ -254,7 +318,8 @@ fn captured(text: &str) -> Vec<u8> {
 
 fn captured_offer(packet: &[u8], checksum: Checksum, xid: u32) -> Option<Lease> {
     let asker = Asker { mac: [2, 0, 0, 0, 0, 1], xid };
-    match asker.read(message_in(packet, checksum)?)? {
+    let (message, from) = message_in(packet, checksum)?;
+    match asker.read(message, from)? {
         Reply::Offer(lease) => Some(lease),
         _ => None,
     }
@@ -272,7 +337,7 @@ fn dnsmasqs_offer_is_understood() {
         routes: vec![route("10.0.0.0/8", "10.77.1.3"), route("0.0.0.0/0", "10.77.1.4")],
         name_servers: vec![ip("10.77.1.53"), ip("10.77.1.54")],
         host_name: Some("node15".into()),
-        domain: Some("cluster".into()),
+        domains: vec!["cluster".into()],
         mtu: Some(1400),
         time: Some(Duration::from_secs(3600)),
         boot_servers: vec![v4("10.77.1.65"), v4("10.77.1.66")],
@@ -291,7 +356,7 @@ fn udhcpds_offer_is_understood() {
         routes: vec![Route::default(ip("10.77.1.254"))],
         name_servers: vec![ip("10.77.1.53")],
         host_name: None,
-        domain: None,
+        domains: Vec::new(),
         mtu: None,
         time: Some(Duration::from_secs(600)),
         boot_servers: vec![],
@@ -345,10 +410,10 @@ const REQUEST: u8 = 3;
 const NEXT: Option<&str> = Some("192.0.2.6");
 
 #[test]
-fn a_server_is_asked_at_once_after_4_seconds_and_then_every_8_for_ever() {
+fn a_server_is_asked_at_once_after_4_seconds_and_then_every_7_for_ever() {
     let mut story = Story::on(&[(1, MAC)]);
     assert_eq!(story.sends(), [(1, DISCOVER)]);
-    for expected in [4.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0, 8.0] {
+    for expected in [4.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0] {
         let (waited, sent) = story.silence();
         assert!((waited - expected).abs() <= 1.0, "{waited} s, not about {expected} s");
         assert_eq!(sent, [(1, DISCOVER)]);
