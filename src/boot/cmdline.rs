@@ -159,11 +159,17 @@ impl Cmdline {
                 "rd.xget.retry" => cmdline.retry = seconds(needed()?).map_err(bad)?,
                 "rd.xget.debug" => cmdline.debug = value().is_none_or(|value| value != "0"),
                 "ip" | "BOOTIF" | "nameserver" | "vlan" => {
-                    let understood = match value() {
-                        Some(value) => cmdline.network.add(name, value),
-                        None => Err("it has no value".into()),
-                    };
-                    cmdline.ignored.extend(understood.map_err(bad).err());
+                    let several = |c: char| c == ',' && name == "nameserver";
+                    let parts = value().unwrap_or_default().split(several);
+                    let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+                    if parts.is_empty() {
+                        cmdline.ignored.push(bad("it has no value".into()));
+                    }
+                    for part in parts {
+                        if let Err(why) = cmdline.network.add(name, part) {
+                            cmdline.ignored.push(BadWord { word: format!("{name}={part}"), why });
+                        }
+                    }
                 }
                 other if other.starts_with("rd.xget.") => cmdline.unknown.push(word.to_string()),
                 _ => {}

@@ -80,16 +80,7 @@ impl NetworkWish {
             "ip" => self.ips.push(Ip::parse(value)?),
             "BOOTIF" => self.boot_mac = bootif(value)?,
             "vlan" => self.vlans.push(Vlan::parse(value)?),
-            _ => {
-                let mut result = Ok(());
-                for one in value.split(',').filter(|one| !one.is_empty()) {
-                    match address(one) {
-                        Ok(server) => self.name_servers.push(server),
-                        Err(why) => result = Err(why),
-                    }
-                }
-                return result;
-            }
+            _ => self.name_servers.push(address(value)?),
         }
         Ok(())
     }
@@ -163,12 +154,15 @@ impl Method {
     fn parse(text: &str) -> Result<Method, String> {
         let Some((method, rest)) = text.split_once(',') else { return Method::one(text) };
         let first = Method::one(method)?;
-        // The kernel takes a client identifier behind it, and NetworkManager and others another method.
-        let second = rest.split(',').find_map(|rest| Method::one(rest).ok());
-        Ok(match (first, second) {
-            (Method::Dhcp, Some(Method::V6)) | (Method::V6, Some(Method::Dhcp)) => Method::Either,
-            _ => first,
-        })
+        // The kernel takes a client identifier behind it, which begins with a number; others write another method.
+        if rest.split(',').next().is_some_and(|kind| kind.parse::<u8>().is_ok()) {
+            return Ok(first);
+        }
+        match (first, Method::one(rest)?) {
+            (Method::Dhcp, Method::V6) | (Method::V6, Method::Dhcp) => Ok(Method::Either),
+            (first, second) if first == second => Ok(first),
+            _ => Err(format!("{text} cannot be had together")),
+        }
     }
 
     fn one(text: &str) -> Result<Method, String> {

@@ -133,7 +133,11 @@ fn one_word_may_name_several_name_servers() {
     let servers = |text: &str| parsed(text).network.name_servers;
     let both = ["10.9.0.53", "10.9.0.54"].map(|ip| ip.parse::<IpAddr>().unwrap());
     assert_eq!(servers("nameserver=10.9.0.53,10.9.0.54"), both);
-    assert_eq!(servers("nameserver=10.9.0.53,dns,10.9.0.54"), both);
+    let cmdline = parsed("nameserver=10.9.0.53,dns,10.9.0.54");
+    assert_eq!(
+        (cmdline.network.name_servers.as_slice(), cmdline.ignored[0].word.as_str()),
+        (&both[..], "nameserver=dns")
+    );
 }
 
 #[test]
@@ -142,6 +146,9 @@ fn a_second_method_is_not_dropped() {
     assert_eq!(method("dhcp,dhcp6"), Method::Either);
     assert_eq!(method("eth0:dhcp6,dhcp"), Method::Either);
     assert_eq!(method("dhcp,1,name"), Method::Dhcp, "a client identifier");
+    for text in ["ip=dhcp,dchp6", "ip=dhcp,off"] {
+        assert_eq!(parsed(text).ignored.len(), 1, "{text}");
+    }
 }
 
 #[test]
