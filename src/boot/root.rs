@@ -3,6 +3,7 @@
 //! into a tmpfs.
 
 mod archive;
+mod cpio;
 mod unpack;
 
 use std::fs::{self, File};
@@ -149,6 +150,9 @@ fn unpack_root(
             reason(&error)
         )),
     })?;
+    for missed in unpacker.missed() {
+        report.warning(format_args!("not unpacked from {}: {missed}", path.display()));
+    }
     report.notice(format_args!(
         "the root is in memory: {} MiB unpacked from {}",
         bytes >> 20,

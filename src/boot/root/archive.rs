@@ -3,12 +3,13 @@
 //! What is packed is unpacked by the program for it, if the initramfs has that: it works on another
 //! core meanwhile, and the libraries for it would make every initramfs larger.
 
-use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use super::cpio;
 use super::unpack::{Attributes, Kind, Unpacker};
 use crate::image::manifest::{Mtime, Owner};
 
@@ -16,6 +17,12 @@ use crate::image::manifest::{Mtime, Owner};
 const HEAD_BYTES: usize = 512;
 /// How a tar archive names extended attributes among its pax records, as GNU tar and bsdtar do.
 const PAX_XATTR: &str = "SCHILY.xattr.";
+/// How GNU tar names labels, and access control lists, which are texts there.
+const PAX_LABEL: &str = "RHT.security.selinux";
+const PAX_ACL: &str = "SCHILY.acl.";
+/// Types of entries that only GNU tar has: a directory of an incremental archive, and a volume's label.
+const GNU_DIR: u8 = b'D';
+const GNU_LABEL: u8 = b'V';
 /// And how it describes sparse files.
 const PAX_SPARSE: &str = "GNU.sparse.";
 const TAR_BLOCK_BYTES: usize = 512;
@@ -44,6 +51,9 @@ impl Packing {
             [0x1f, 0x8b, ..] => Some(Packing::By("gzip")),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Packing::By("zstd")),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Packing::By("xz")),
+            [b'B', b'Z', b'h', ..] => Some(Packing::By("bzip2")),
+            // Frames of lz4, and the older kind that kernels know.
+            [0x04, 0x22, 0x4d, 0x18, ..] | [0x02, 0x21, 0x4c, 0x18, ..] => Some(Packing::By("lz4")),
             _ => None,
         }
     }
@@ -74,6 +84,8 @@ pub(super) struct Archive {
     format: Format,
     bytes: Box<dyn Read + Send>,
     program: Option<(&'static str, Child)>,
+    /// What follows in the same file.
+    next: Option<Box<Archive>>,
 }
 
 impl Archive {
@@ -83,9 +95,17 @@ impl Archive {
     ///
     /// What is wrong with the file; where it is packed in a way that no program is here for, which.
     pub(super) fn open(path: &Path, packing: Packing) -> io::Result<Archive> {
-        let file = File::open(path)?;
+        Archive::open_at(File::open(path)?, packing)
+    }
+
+    /// The same from where the file is read next.
+    fn open_at(mut file: File, packing: Packing) -> io::Result<Archive> {
+        let next = if packing == Packing::Plain { next_archive(&mut file)? } else { None };
         let (mut bytes, program): (Box<dyn Read + Send>, _) = match packing {
-            Packing::Plain => (Box::new(file), None),
+            Packing::Plain => match &next {
+                Some((at, ..)) => (Box::new(file.take(*at)), None),
+                None => (Box::new(file), None),
+            },
             Packing::By(name) => {
                 let mut program = start(name, file)?;
                 let output = program.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -95,17 +115,30 @@ impl Archive {
         let head = head(&mut bytes)?;
         let format = Format::of(&head)
             .ok_or_else(|| invalid("it does not contain a tar or cpio archive"))?;
-        Ok(Archive { format, bytes: Box::new(Cursor::new(head).chain(bytes)), program })
+        let next = match next {
+            Some((_, file, packing)) => Some(Box::new(Archive::open_at(file, packing)?)),
+            None => None,
+        };
+        Ok(Archive { format, bytes: Box::new(Cursor::new(head).chain(bytes)), program, next })
     }
 
-    /// Unpacks all of it.
+    /// Unpacks all of it, and what follows.
     pub(super) fn unpack(mut self, to: &mut Unpacker) -> io::Result<()> {
+        let mut next = self.next.take();
+        self.unpack_this(to)?;
+        while let Some(mut archive) = next {
+            next = archive.next.take();
+            archive.unpack_this(to)?;
+        }
+        to.finish()
+    }
+
+    fn unpack_this(mut self, to: &mut Unpacker) -> io::Result<()> {
         let bytes = io::BufReader::with_capacity(128 << 10, &mut self.bytes);
         let unpacked = match self.format {
             Format::Tar => unpack_tar(bytes, to),
-            Format::Cpio => unpack_cpio(bytes, to),
+            Format::Cpio => cpio::unpack(bytes, to),
         };
-        let unpacked = unpacked.and_then(|()| to.finish());
         let Some((name, mut program)) = self.program else { return unpacked };
         match unpacked {
             // It waits for somebody to take what follows the archive's end.
@@ -115,6 +148,48 @@ impl Archive {
         match program.wait()?.success() {
             false if unpacked.is_ok() => Err(invalid(&format!("{name} failed to decompress it"))),
             _ => unpacked,
+        }
+    }
+}
+
+/// What follows the plain cpio archives at the beginning of a file, as initramfs images have it: where, the file to be read
+/// from there, and how it is packed.
+fn next_archive(file: &mut File) -> io::Result<Option<(u64, File, Packing)>> {
+    let start = file.stream_position()?;
+    let mut at = start;
+    let end = loop {
+        file.seek(SeekFrom::Start(at))?;
+        let Some((zeros, head)) = head_after_zeros(file)? else { break None };
+        at += zeros;
+        if Format::of(&head) != Some(Format::Cpio) {
+            // A file that begins otherwise is one archive to its end.
+            break (at > start).then_some(head);
+        }
+        file.seek(SeekFrom::Start(at))?;
+        at += cpio::length(file)?;
+    };
+    file.seek(SeekFrom::Start(start))?;
+    let Some(head) = end else { return Ok(None) };
+    let packing = Packing::of(&head).filter(|packing| *packing != Packing::Plain);
+    let packing = packing.ok_or_else(|| invalid("something else follows the archive in it"))?;
+    // With a place of its own.
+    let mut next = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    next.seek(SeekFrom::Start(at))?;
+    Ok(Some((at - start, next, packing)))
+}
+
+/// How many zeros come next, and the first bytes behind them; None if that is all.
+fn head_after_zeros(file: &mut File) -> io::Result<Option<(u64, Vec<u8>)>> {
+    let mut zeros = 0;
+    loop {
+        let head = head(file)?;
+        match head.iter().position(|byte| *byte != 0) {
+            Some(first) => {
+                file.seek_relative(first as i64 - head.len() as i64)?;
+                return Ok(Some((zeros + first as u64, self::head(file)?)));
+            }
+            None if head.is_empty() => return Ok(None),
+            None => zeros += head.len() as u64,
         }
     }
 }
@@ -135,7 +210,12 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
     let mut archive = tar::Archive::new(bytes);
     for entry in archive.entries()? {
         let mut entry = entry?;
+        let kind = entry.header().entry_type();
+        if matches!(kind.as_byte(), GNU_LABEL) || kind == tar::EntryType::XGlobalHeader {
+            continue;
+        }
         let path = entry.path_bytes().into_owned();
+        to.begin(&path)?;
         let target = entry.link_name_bytes().unwrap_or_default().into_owned();
         let (mut xattrs, mut exact, mut sparse) = (Vec::new(), None, Sparse::default());
         for record in entry.pax_extensions()?.into_iter().flatten() {
@@ -145,6 +225,10 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
                 Ok(key) => {
                     if let Some(name) = key.strip_prefix(PAX_XATTR) {
                         xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+                    } else if key == PAX_LABEL {
+                        xattrs.push(("security.selinux".to_owned(), record.value_bytes().to_vec()));
+                    } else if key.starts_with(PAX_ACL) {
+                        to.lose_attribute();
                     } else if let Some(name) = key.strip_prefix(PAX_SPARSE) {
                         sparse.learn(name, record.value_bytes());
                     }
@@ -153,7 +237,7 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
             }
         }
         let header = entry.header();
-        let whole = Mtime { secs: header.mtime()?.try_into().unwrap_or(i64::MAX), nanos: 0 };
+        let whole = Mtime { secs: seconds(header)?, nanos: 0 };
         let attributes = Attributes {
             mode: header.mode()?,
             owner: Owner { uid: id(header.uid()?)?, gid: id(header.gid()?)? },
@@ -179,8 +263,11 @@ fn unpack_tar(bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
             Type::Char => Kind::Device { block: false, major, minor },
             Type::Block => Kind::Device { block: true, major, minor },
             Type::Fifo => Kind::Fifo,
-            // Labels of volumes, comments, and the like.
-            _ => continue,
+            other if other.as_byte() == GNU_DIR => Kind::Dir,
+            _ => {
+                to.skip();
+                continue;
+            }
         };
         to.add(&path, kind, &attributes)?;
     }
@@ -251,58 +338,19 @@ fn parse_time(text: &str) -> Option<Mtime> {
     Some(Mtime { secs, nanos: if text.starts_with('-') { 0 } else { nanos } })
 }
 
+/// A header's time, which is negative before 1970 in GNU tar's format (its manual, "Basic Tar Format").
+fn seconds(header: &tar::Header) -> io::Result<i64> {
+    match header.as_old().mtime {
+        [0xff, _, _, _, low @ ..] => Ok(i64::from_be_bytes(low)),
+        _ => Ok(header.mtime()?.try_into().unwrap_or(i64::MAX)),
+    }
+}
+
 fn id(number: u64) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| invalid("a user or group ID is larger than 4294967295"))
 }
 
-fn unpack_cpio(mut bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
-    // A file with several names comes several times, and its content with one of them.
-    let mut names: BTreeMap<(u32, u32, u32), Vec<u8>> = BTreeMap::new();
-    loop {
-        let mut reader = cpio::newc::Reader::new(bytes)?;
-        let entry = reader.entry().clone();
-        if entry.is_trailer() {
-            return Ok(());
-        }
-        let path = entry.name().as_bytes();
-        let attributes = Attributes {
-            mode: entry.mode(),
-            owner: Owner { uid: entry.uid(), gid: entry.gid() },
-            mtime: Mtime { secs: entry.mtime().into(), nanos: 0 },
-            xattrs: Vec::new(),
-        };
-        let (major, minor) = (entry.rdev_major(), entry.rdev_minor());
-        let mut target = Vec::new();
-        let kind = match entry.mode() & libc::S_IFMT {
-            libc::S_IFREG if entry.nlink() > 1 => {
-                let inode = (entry.dev_major(), entry.dev_minor(), entry.ino());
-                let first = names.entry(inode).or_insert_with(|| path.to_vec());
-                if first.as_slice() == path {
-                    Some(Kind::File(&mut reader))
-                } else {
-                    to.add(path, Kind::HardLink(first), &attributes)?;
-                    (entry.file_size() > 0).then_some(Kind::Content(&mut reader))
-                }
-            }
-            libc::S_IFREG => Some(Kind::File(&mut reader)),
-            libc::S_IFDIR => Some(Kind::Dir),
-            libc::S_IFLNK => {
-                reader.read_to_end(&mut target)?;
-                Some(Kind::Symlink(&target))
-            }
-            libc::S_IFCHR => Some(Kind::Device { block: false, major, minor }),
-            libc::S_IFBLK => Some(Kind::Device { block: true, major, minor }),
-            libc::S_IFIFO => Some(Kind::Fifo),
-            _ => None,
-        };
-        if let Some(kind) = kind {
-            to.add(path, kind, &attributes)?;
-        }
-        bytes = reader.finish()?;
-    }
-}
-
-fn invalid(what: &str) -> io::Error {
+pub(super) fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 

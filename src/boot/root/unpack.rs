@@ -51,6 +51,27 @@ pub(super) struct Attributes {
     pub(super) xattrs: Vec<(String, Vec<u8>)>,
 }
 
+/// How many of something are missing, and where the first of them was.
+#[derive(Default)]
+struct Missed {
+    count: u64,
+    first: PathBuf,
+}
+
+impl Missed {
+    fn add(&mut self, path: &Path) {
+        if self.count == 0 {
+            self.first = path.into();
+        }
+        self.count += 1;
+    }
+
+    fn said(&self, what: &str) -> Option<String> {
+        let Missed { count, first } = self;
+        (*count > 0).then(|| format!("{what}: {count}, the first at {}", first.display()))
+    }
+}
+
 /// Writes entries below `base`.
 ///
 /// Paths are taken as they are, through symbolic links: whoever cannot trust the archive confines the
@@ -63,14 +84,50 @@ pub(super) struct Unpacker {
     bytes: u64,
     /// Where the entry that was the last to be begun is, for messages.
     last: PathBuf,
+    /// Entries that are of no kind that can be unpacked.
+    skipped: Missed,
+    /// Extended attributes and access control lists that could not be set.
+    lost: Missed,
     /// What is being written, a piece at a time.
     piece: Vec<u8>,
 }
 
 impl Unpacker {
     pub(super) fn new(base: &Path) -> Unpacker {
-        let (base, last, piece) = (base.into(), PathBuf::new(), vec![0; PIECE_BYTES]);
-        Unpacker { base, dirs: Vec::new(), bytes: 0, last, piece }
+        Unpacker {
+            base: base.into(),
+            dirs: Vec::new(),
+            bytes: 0,
+            last: PathBuf::new(),
+            skipped: Missed::default(),
+            lost: Missed::default(),
+            piece: vec![0; PIECE_BYTES],
+        }
+    }
+
+    /// An entry at this path comes next; messages name it.
+    pub(super) fn begin(&mut self, path: &[u8]) -> io::Result<()> {
+        // As it is written, as far as it is not as it should be.
+        self.last = OsStr::from_bytes(path).into();
+        self.last = relative(path)?;
+        Ok(())
+    }
+
+    /// The entry that was begun is of no kind that can be unpacked.
+    pub(super) fn skip(&mut self) {
+        self.skipped.add(&self.last);
+    }
+
+    /// An attribute of the entry that was begun cannot be set.
+    pub(super) fn lose_attribute(&mut self) {
+        self.lost.add(&self.last);
+    }
+
+    /// What of the archive is missing in what was unpacked.
+    pub(super) fn missed(&self) -> impl Iterator<Item = String> {
+        let skipped = self.skipped.said("entries of an unknown type");
+        let lost = self.lost.said("extended attributes or access control lists");
+        [skipped, lost].into_iter().flatten()
     }
 
     /// Bytes of files written so far, without holes.
@@ -96,7 +153,7 @@ impl Unpacker {
             let file = OpenOptions::new().write(true).truncate(true).open(&place)?;
             let size = self.write(content, &file, 0)?;
             file.set_len(size)?;
-            return set_attributes(&place, false, attributes);
+            return self.set_attributes(&place, false, attributes);
         }
         if let Kind::HardLink(target) = kind
             && is_same(&self.base.join(relative(target)?), &place)
@@ -105,6 +162,10 @@ impl Unpacker {
         }
         let is_dir = matches!(kind, Kind::Dir);
         make_way(&place, is_dir)?;
+        if !is_dir {
+            // An empty directory that was there has given way.
+            self.dirs.retain(|(dir, _)| *dir != place);
+        }
         let mut has_mode = true;
         match kind {
             Kind::Dir => {
@@ -143,7 +204,31 @@ impl Unpacker {
             Kind::Fifo => make_node(&place, libc::S_IFIFO | 0o600, 0, 0)?,
             Kind::Content(_) => {}
         }
-        set_attributes(&place, !has_mode, attributes)
+        self.set_attributes(&place, !has_mode, attributes)
+    }
+
+    fn set_attributes(
+        &mut self,
+        place: &Path,
+        is_link: bool,
+        attributes: &Attributes,
+    ) -> io::Result<()> {
+        let Owner { uid, gid } = attributes.owner;
+        lchown(place, Some(uid), Some(gid))?;
+        if !is_link {
+            // After the owner, as changing that takes the set-id bits away.
+            fs::set_permissions(place, Permissions::from_mode(attributes.mode & 0o7777))?;
+        }
+        for (name, value) in &attributes.xattrs {
+            match set_xattr(place, name, value) {
+                // Not every file system and kernel has all kinds of them.
+                Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                    self.lose_attribute();
+                }
+                other => other?,
+            }
+        }
+        set_mtime(place, attributes.mtime)
     }
 
     /// Writes `content` at `offset`, where nothing is yet, and leaves holes where it has blocks of zeros; where
@@ -174,23 +259,6 @@ impl Unpacker {
     }
 }
 
-fn set_attributes(place: &Path, is_link: bool, attributes: &Attributes) -> io::Result<()> {
-    let Owner { uid, gid } = attributes.owner;
-    lchown(place, Some(uid), Some(gid))?;
-    if !is_link {
-        // After the owner, as changing that takes the set-id bits away.
-        fs::set_permissions(place, Permissions::from_mode(attributes.mode & 0o7777))?;
-    }
-    for (name, value) in &attributes.xattrs {
-        match set_xattr(place, name, value) {
-            // Not every file system and kernel has all kinds of them.
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-            other => other?,
-        }
-    }
-    set_mtime(place, attributes.mtime)
-}
-
 /// Whether both are names of one file.
 fn is_same(one: &Path, other: &Path) -> bool {
     let file = |path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
@@ -206,7 +274,8 @@ fn make_way(place: &Path, for_dir: bool) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
         Ok(found) if found.is_dir() && for_dir => Ok(()),
-        Ok(found) if found.is_dir() => Err(io::Error::other("a directory with this name exists")),
+        Ok(found) if found.is_dir() => fs::remove_dir(place)
+            .map_err(|_| io::Error::other("a directory with this name exists, and is not empty")),
         // A directory that is a link elsewhere stays so.
         Ok(_) if for_dir && place.is_dir() => Ok(()),
         Ok(_) => fs::remove_file(place),
@@ -294,13 +363,13 @@ mod tests {
         for (name, ino, mode, content) in entries {
             let nlink = if mode & libc::S_IFMT == libc::S_IFREG { 2 } else { 1 };
             let me = fs::metadata("/proc/self").unwrap();
-            let entry = cpio::newc::Builder::new(name).ino(*ino).mode(*mode).nlink(nlink);
+            let entry = ::cpio::newc::Builder::new(name).ino(*ino).mode(*mode).nlink(nlink);
             let entry = entry.uid(me.uid()).gid(me.gid()).mtime(1_000_000);
             let mut writer = entry.write(&mut bytes, content.len() as u32);
             io::Write::write_all(&mut writer, content).unwrap();
             writer.finish().unwrap();
         }
-        cpio::newc::trailer(&mut bytes).unwrap();
+        ::cpio::newc::trailer(&mut bytes).unwrap();
         bytes
     }
 
@@ -390,6 +459,91 @@ mod tests {
         tar.append_link(&mut link, "a", "./a").unwrap();
         let root = dir.unpack(&tar.into_inner().unwrap()).unwrap();
         assert_eq!(fs::read(root.join("a")).unwrap(), b"hello");
+    }
+
+    #[test]
+    fn all_archives_in_a_file_are_unpacked() {
+        let dir = Dir::new("several");
+        let one = cpio_archive(&[("one", 1, 0o100644, b"1")]);
+        let two = cpio_archive(&[("two", 1, 0o100644, b"2"), ("one", 2, 0o100644, b"new")]);
+        let gzip = |bytes: &[u8]| {
+            let plain = dir.0.join("plain");
+            fs::write(&plain, bytes).unwrap();
+            Command::new("gzip").arg("-c").arg(&plain).output().unwrap().stdout
+        };
+        for (how, archive) in [
+            ("plain", [&one[..], &two].concat()),
+            ("zeros between and behind", [&one[..], &[0; 1000], &two, &[0; 515]].concat()),
+            ("members of gzip", [gzip(&one), gzip(&two)].concat()),
+            ("a compressed one behind", [&one[..], &gzip(&two)].concat()),
+        ] {
+            let root = dir.unpack(&archive).unwrap();
+            assert_eq!(fs::read(root.join("two")).unwrap(), b"2", "{how}");
+            assert_eq!(fs::read(root.join("one")).unwrap(), b"new", "{how}");
+            fs::remove_dir_all(root).unwrap();
+        }
+        let junk = [&one[..], b"something"].concat();
+        assert!(dir.unpack(&junk).unwrap_err().to_string().contains("follows"));
+    }
+
+    #[test]
+    fn an_empty_directory_gives_way_to_a_link_and_a_full_one_does_not() {
+        let dir = Dir::new("gives-way");
+        let archive = cpio_archive(&[("lib", 1, 0o40755, b""), ("lib", 2, 0o120777, b"usr/lib")]);
+        let root = dir.unpack(&archive).unwrap();
+        assert_eq!(fs::read_link(root.join("lib")).unwrap(), Path::new("usr/lib"));
+        let archive = cpio_archive(&[
+            ("etc", 1, 0o40755, b""),
+            ("etc/a", 2, 0o100644, b"a"),
+            ("etc", 3, 0o120777, b"usr/etc"),
+        ]);
+        assert!(dir.unpack(&archive).unwrap_err().to_string().contains("not empty"));
+    }
+
+    #[test]
+    fn names_may_have_any_bytes() {
+        let dir = Dir::new("bytes");
+        let mut archive = cpio_archive(&[("caf-", 1, 0o100644, b"x")]);
+        archive[113] = 0xe9;
+        let root = dir.unpack(&archive).unwrap();
+        assert!(root.join(OsStr::from_bytes(b"caf\xe9")).exists());
+    }
+
+    /// A tar archive with one entry of this type, changed by `change`.
+    fn of_type(kind: u8, change: impl FnOnce(&mut tar::Header)) -> Vec<u8> {
+        let mut header = header(tar::EntryType::new(kind), 0o1777, 0);
+        change(&mut header);
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut header, "entry", io::empty()).unwrap();
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn what_gnu_tar_alone_has_is_understood() {
+        let dir = Dir::new("gnu");
+        let root = dir.unpack(&of_type(b'D', |_| {})).unwrap();
+        assert_eq!(fs::metadata(root.join("entry")).unwrap().mode() & 0o7777, 0o1777);
+        let label = of_type(b'V', |header| header.as_old_mut().mode = [0; 8]);
+        assert!(dir.unpack(&[&label[..1024 - 512], &tar_archive()].concat()).is_ok());
+        let early = of_type(b'0', |header| {
+            let time = &mut header.as_old_mut().mtime;
+            *time = [0xff; 12];
+            time[4..].copy_from_slice(&(-86_400_i64).to_be_bytes());
+        });
+        fs::remove_dir_all(&root).unwrap();
+        let root = dir.unpack(&early).unwrap();
+        assert_eq!(fs::metadata(root.join("entry")).unwrap().mtime(), -86_400);
+    }
+
+    #[test]
+    fn an_entry_of_an_unknown_type_is_told() {
+        let dir = Dir::new("unknown");
+        let file = dir.0.join("archive");
+        fs::write(&file, of_type(b'M', |_| {})).unwrap();
+        let mut unpacker = Unpacker::new(&dir.0.join("root"));
+        Archive::open(&file, Packing::Plain).unwrap().unpack(&mut unpacker).unwrap();
+        let missed: Vec<_> = unpacker.missed().collect();
+        assert_eq!(missed, ["entries of an unknown type: 1, the first at entry"]);
     }
 
     #[test]
