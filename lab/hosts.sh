@@ -80,6 +80,10 @@ declare -A pid=()
 start() {
     local name=$1 host=$2; shift 2
     local enter=()
+    if [ -n "${pid[$name]:-}" ] && is_running "$name"; then
+        fail "$name is started twice" "$(log "$name")"
+        end KILL "$name"
+    fi
     [ "$host" = - ] || enter=(nsenter "--net=/run/netns/$(ns "$host")")
     # Now, not when the process in the background comes to it: what an earlier one of that name has said is
     # not to be taken for its own.

@@ -95,8 +95,8 @@ same() { diff <(describe "$1") <(describe "$2"); }
 # ---- the end
 
 clean_up() {
-    local name
-    { for name in "${!pid[@]}"; do kill -KILL "${pid[$name]}"; done; wait; } 2> /dev/null
+    # All in the background, not only those with a name: it would be waited for.
+    { jobs -p | xargs -r kill -KILL; wait; } 2> /dev/null
     net_down
     grep -o " ${work}[^ ]* " /proc/mounts | sort -r | while read -r mount; do umount "$mount"; done
     rm -rf "$work"

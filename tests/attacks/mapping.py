@@ -1,7 +1,8 @@
 """A program that holds a served file mapped, and writes to it whenever it is told to.
 
 mapping.py FILE ORDERS: each line in ORDERS, a fifo, is `OFFSET LENGTH`; so many random bytes are written there, and
-`written` is printed. All pages are dirty from the beginning, so that a write changes none of the file's times.
+`written` is printed. All pages are dirty from the beginning, so that in a file system in memory, which writes nothing
+back, a write changes none of the file's times.
 """
 
 import mmap
