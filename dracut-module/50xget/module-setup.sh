@@ -38,7 +38,7 @@ install() {
     inst "$(xget_binary)" /usr/bin/xget || return 1
     inst_multiple -o /etc/xget/cmdline /etc/xget/key.pub
     # What an archive may be packed with.
-    inst_multiple -o gzip xz zstd
+    inst_multiple -o xz zstd bzip2 lz4 lzma lzop
     inst_hook cmdline 50 "$moddir/parse-xget.sh"
     inst_hook mount 50 "$moddir/mount-xget.sh"
     if dracut_module_included url-lib; then

@@ -2,8 +2,11 @@
 //! the changes. What was fetched stays as it is, so that it can be served on. An archive is unpacked
 //! into a tmpfs.
 
+mod acl;
 mod archive;
 mod cpio;
+mod frames;
+mod tar;
 mod unpack;
 
 use std::fs::{self, File};
@@ -11,6 +14,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 
 use super::free_memory;
@@ -18,7 +22,7 @@ use crate::error::{Error, reason};
 use crate::process::report::Reporter;
 use crate::sys::loop_device;
 use crate::sys::mount::{MountFlags, confine_thread, mount};
-use archive::{Archive, Packing};
+use archive::Packing;
 use unpack::Unpacker;
 
 const LOWER: &str = "/run/xget/lower";
@@ -92,8 +96,8 @@ pub(super) fn make_root(
     let mut file = File::open(fetched).map_err(Error::file("open", fetched))?;
     let head = archive::head(&mut file).map_err(Error::file("read", fetched))?;
     match Packing::of(&head) {
-        Some(packing) => {
-            unpack_root(fetched, packing, found.len(), new_root, report)?;
+        Some(_) => {
+            unpack_root(fetched, found.len(), new_root, report)?;
             check_init(new_root, init)?;
             Ok(Fetched::Copied)
         }
@@ -107,13 +111,7 @@ pub(super) fn make_root(
 }
 
 /// Mounts a tmpfs on `new_root` and unpacks the archive there, which has `size` bytes.
-fn unpack_root(
-    path: &Path,
-    packing: Packing,
-    size: u64,
-    new_root: &Path,
-    report: &Reporter,
-) -> Result<(), Error> {
+fn unpack_root(path: &Path, size: u64, new_root: &Path, report: &Reporter) -> Result<(), Error> {
     let room = free_memory();
     let too_large = |bytes: u64, what: &str| {
         let (mib, room) = (bytes >> 20, room >> 20);
@@ -125,28 +123,21 @@ fn unpack_root(
     if size > room {
         return Err(too_large(size, "need"));
     }
-    let archive = Archive::open(path, packing).map_err(Error::file("unpack", path))?;
+    let file = File::open(path).map_err(Error::file("open", path))?;
     fs::create_dir_all(new_root).map_err(Error::file("create directory", new_root))?;
     let options = format!("mode=755,size={room}");
     mount("xget".as_ref(), new_root, "tmpfs", MountFlags::default(), &options)
         .map_err(Error::file("mount a tmpfs on", new_root))?;
     report.notice(format_args!("unpacking {} into memory", path.display()));
     let mut unpacker = Unpacker::new(Path::new("/"));
-    let unpack = || {
-        confine_thread(new_root)?;
-        archive.unpack(&mut unpacker)
-    };
-    let unpacked = thread::scope(|scope| {
-        let thread = thread::Builder::new().spawn_scoped(scope, unpack)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the archive is damaged")))
-    });
+    let unpacked = confined(new_root, |start| archive::unpack(file, start, &mut unpacker));
     let bytes = unpacker.bytes();
     unpacked.map_err(|error| match error.kind() {
         io::ErrorKind::StorageFull => too_large(bytes, "its files need more than"),
         _ => Error::Boot(format!(
-            "cannot unpack {} at entry {}: {}",
+            "cannot unpack {} {}: {}",
             path.display(),
-            unpacker.last().display(),
+            unpacker.place(),
             reason(&error)
         )),
     })?;
@@ -159,6 +150,32 @@ fn unpack_root(
         path.display()
     ));
     Ok(())
+}
+
+/// Runs `unpack` in a thread for which `root` is the root directory: no link in an archive leads out of it. The
+/// programs that it starts are those of the initramfs, where this thread is.
+fn confined(
+    root: &Path,
+    unpack: impl FnOnce(&mut archive::Start<'_>) -> io::Result<()> + Send,
+) -> io::Result<()> {
+    let (ask, asked) = mpsc::channel();
+    let (give, given) = mpsc::channel();
+    thread::scope(|scope| {
+        let inside = move || {
+            confine_thread(root)?;
+            let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
+            unpack(&mut |name, input| {
+                ask.send((name, input)).map_err(|_| gone(mpsc::RecvError))?;
+                given.recv().map_err(gone)?
+            })
+        };
+        let thread = thread::Builder::new().spawn_scoped(scope, inside)?;
+        // It ends with the thread, whose end of the channel goes with it.
+        for (name, input) in asked {
+            let _ = give.send(archive::start(name, input));
+        }
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the archive is damaged")))
+    })
 }
 
 /// Mounts `lower`, which is or came from `fetched`, on `new_root` with a tmpfs over it.

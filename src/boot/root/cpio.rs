@@ -1,8 +1,8 @@
 //! Archives of cpio in the format newc, as the kernel's own unpacker reads them (the kernel's
-//! `driver-api/early-userspace/buffer-format`): several may follow each other, with zeros between. Names are any bytes.
+//! `driver-api/early-userspace/buffer-format`). Names are any bytes.
 
 use std::collections::BTreeMap;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Read};
 
 use super::archive::invalid;
 use super::unpack::{Attributes, Kind, Unpacker};
@@ -33,7 +33,7 @@ impl Entry {
         from.read_exact(&mut header)?;
         let (magic, fields) = header.split_at(6);
         if !matches!(magic, b"070701" | b"070702") {
-            return Err(invalid("something else follows the archive or one of its entries"));
+            return Err(invalid("the header of an entry is damaged"));
         }
         let mut numbers = [0; FIELDS];
         for (number, digits) in numbers.iter_mut().zip(fields.chunks_exact(8)) {
@@ -69,21 +69,8 @@ impl Entry {
     }
 }
 
-/// Unpacks all archives that follow each other.
-pub(super) fn unpack(mut bytes: impl Read, to: &mut Unpacker) -> io::Result<()> {
-    let mut first = [0];
-    loop {
-        match bytes.read(&mut first) {
-            Ok(0) => return Ok(()),
-            Ok(_) if first == [0] => {}
-            Ok(_) => unpack_one(&mut Cursor::new(first).chain(&mut bytes), to)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-fn unpack_one(bytes: &mut dyn Read, to: &mut Unpacker) -> io::Result<()> {
+/// Unpacks one archive, to its trailer.
+pub(super) fn unpack(bytes: &mut dyn Read, to: &mut Unpacker) -> io::Result<()> {
     // A file with several names comes several times, and its content with one of them.
     let mut names: BTreeMap<(u32, u32, u32), Vec<u8>> = BTreeMap::new();
     loop {
@@ -100,6 +87,7 @@ fn unpack_one(bytes: &mut dyn Read, to: &mut Unpacker) -> io::Result<()> {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         skip_padding(bytes, size)?;
+        to.between();
     }
 }
 
@@ -113,20 +101,20 @@ fn add(
     let mtime = Mtime { secs: entry.mtime.into(), nanos: 0 };
     let attributes = Attributes { mode: entry.mode, owner: entry.owner, mtime, xattrs: Vec::new() };
     let (major, minor) = entry.device;
-    let mut target = Vec::new();
-    let kind = match entry.mode & libc::S_IFMT {
-        libc::S_IFREG if entry.links > 1 => {
-            let first = names.entry(entry.inode).or_insert_with(|| path.to_vec());
-            if first.as_slice() == path {
-                Kind::File(content)
-            } else {
-                to.add(path, Kind::HardLink(first), &attributes)?;
-                if entry.size == 0 {
-                    return Ok(());
-                }
-                Kind::Content(content)
+    let kind = entry.mode & libc::S_IFMT;
+    // Links to symbolic links are not made, as the kernel does it.
+    if entry.links > 1 && !matches!(kind, libc::S_IFDIR | libc::S_IFLNK) {
+        let first = names.entry(entry.inode).or_insert_with(|| path.to_vec());
+        if first.as_slice() != path {
+            to.add(path, Kind::HardLink(first), &attributes)?;
+            if entry.size == 0 {
+                return Ok(());
             }
+            return to.add(path, Kind::Content(content), &attributes);
         }
+    }
+    let mut target = Vec::new();
+    let kind = match kind {
         libc::S_IFREG => Kind::File(content),
         libc::S_IFDIR => Kind::Dir,
         libc::S_IFLNK => {
@@ -135,26 +123,13 @@ fn add(
         }
         libc::S_IFCHR => Kind::Device { block: false, major, minor },
         libc::S_IFBLK => Kind::Device { block: true, major, minor },
-        libc::S_IFIFO => Kind::Fifo,
+        libc::S_IFIFO | libc::S_IFSOCK => Kind::Node(kind),
         _ => {
             to.skip();
             return Ok(());
         }
     };
     to.add(path, kind, &attributes)
-}
-
-/// How many bytes the archive has that begins where `file` is read next, to its trailer.
-pub(super) fn length(file: &mut (impl Read + Seek)) -> io::Result<u64> {
-    let start = file.stream_position()?;
-    loop {
-        let entry = Entry::read(file)?;
-        if entry.is_trailer() {
-            return Ok(file.stream_position()?.saturating_sub(start));
-        }
-        let size = u64::from(entry.size);
-        file.seek(SeekFrom::Current((size + padding(size)) as i64))?;
-    }
 }
 
 /// Names and contents end at multiples of four.
