@@ -18,6 +18,18 @@ attack() {
 }
 attack_over() { ! is_running attacker || end TERM attacker; unset 'pid[attacker]'; }
 
+# probe HOST: from there the master is asked for next to nothing, again and again, until probe_over, which notes how
+# long an answer took at most
+probe() {
+    start probe "$1" python3 -u "$attacks/probe.py" "$home" "$port" "${pid[master]}"
+    wait_for 30 grep -q ready "$work/probe.out" || fail "the master answers" "$(log probe)"
+}
+probe_over() {
+    end TERM probe; unset 'pid[probe]'
+    local used took; read -r used took < <(tail -n 1 "$work/probe.out")
+    note "longest time to an answer: $used ms of the master's processor, $took ms"
+}
+
 # fetch_by N: nodes on hosts 2 to N + 1 fetch everything; sets $took, the seconds of the last one
 fetch_by() {
     local n names=() name

@@ -17,6 +17,7 @@ beside() {
     fetch_by "$fetchers" || fail "without attackers the nodes are served" "$(log honest-2)"
     local alone=$took
     attack "$kind" "$connections" 100 "$to" || return
+    probe 17
     local before; before=$(cpu master)
     if fetch_by "$fetchers" && same "$work/src" "$work/copy-2"; then
         pass "$fetchers beside $connections connections of $kind"
@@ -25,6 +26,7 @@ beside() {
     else
         fail "$fetchers beside $connections connections of $kind" "$(log honest-2)" "$(log master)"
     fi
+    probe_over
     note "$(status 17 | head -n 1 | cut -c 70-)"
     attack_over
     end TERM master; unset 'pid[master]'

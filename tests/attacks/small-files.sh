@@ -13,10 +13,12 @@ for i in range(70):
 P
 master 0 "$work/src" || { fail "the master starts" "$(log master)"; finish; }
 attack readers 16 100
+probe 2
 began=$(now)
 check "beside readers of 70,000 files status is answered" status 2
 check "and a file" timeout 60 nsenter "--net=/run/netns/$(ns 2)" "$xget" -q -n "$home" --serve no 7/7 "$work/copy"
 note "$(awk -v a="$began" -v b="$(now)" 'BEGIN { printf "both took %.1f s", b - a }')"
+probe_over
 attack_over
 end TERM master; unset 'pid[master]'
 net_down

@@ -16,6 +16,7 @@ for kind in "${kinds[@]}"; do
     start "attacker-$kind" 1 python3 -u "$attacks/attacker.py" "$kind" "$home" "$to" 85 40
 done
 for kind in "${kinds[@]}"; do wait_for 60 grep -q ready "$work/attacker-$kind.out"; done
+probe 2
 node honest 2 "$home" "$work/copy"
 if all_whole 120 honest && same "$work/src" "$work/copy"; then
     pass "beside ${#kinds[@]} kinds of attack and a thousand nodes one more is served"
@@ -24,6 +25,7 @@ else
 fi
 note "$(summary honest)"
 check "status is answered" status 2
+probe_over
 check "the master holds at most 256 MiB: $(memory master)" [ "$(memory master)" -le 256 ]
 for kind in "${kinds[@]}"; do ! is_running "attacker-$kind" || end TERM "attacker-$kind"; unset "pid[attacker-$kind]"; done
 end TERM swarm master; unset 'pid[swarm]' 'pid[master]' 'pid[honest]'
