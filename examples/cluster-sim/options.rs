@@ -29,9 +29,9 @@ What goes wrong
   --misleading NODES      more nodes, which hold nothing and name 256 dead addresses each
   --greedy KIND=CONNECTIONS one more host, with many connections to the master from 1 s before the nodes start.
                           KIND is what each of them does: image (takes 2 KB/s of the image), readers
-                          (takes all it gets), manifest (reads its first byte, again and again),
-                          grants (joins, takes grants and fetches nothing), mute (that, and answers
-                          nothing to nodes that connect to it)
+                          (takes all it gets), held (says that it holds everything), manifest (reads
+                          its first byte, again and again), grants (joins, takes grants and fetches
+                          nothing), mute (that, and answers nothing to nodes that connect to it)
   --kill NODES            lose their power; --stall NODES: do nothing for 5 s
   --at SECONDS            when they do (at random within S/B)
   --master-leaves         the master loses its power once every chunk is with some node
@@ -207,6 +207,7 @@ fn greedy(text: &str) -> Result<Greedy, lexopt::Error> {
     let greed = match kind {
         "image" => Greed::Image,
         "readers" => Greed::Readers,
+        "held" => Greed::Held,
         "mute" => Greed::Mute,
         "manifest" => Greed::Manifest,
         "grants" => Greed::Grants,

@@ -5,6 +5,7 @@
 //! holder may be slow, lie, or be gone. Any other goes only to a node that has starved for a while,
 //! since whoever is fed by others can wait for them.
 
+mod copies;
 mod line;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -17,6 +18,7 @@ use crate::conn::Conn;
 use crate::image::chunks::{ChunkId, ChunkSet, Layout};
 use crate::swarm::meter::{Meter, smooth};
 use crate::swarm::rules::Rules;
+use copies::Copies;
 use line::{Line, Place};
 
 #[derive(Debug)]
@@ -26,6 +28,8 @@ struct Asker {
     asks: usize,
     /// Chunks promised and not yet reported as held.
     granted: Vec<Grant>,
+    /// Chunks that it was granted, and holds.
+    got: ChunkSet,
     /// Grants it has not been told of.
     ready: Vec<ChunkId>,
     /// Since when it waits.
@@ -52,11 +56,12 @@ enum Stand {
 }
 
 impl Asker {
-    fn new(host: IpAddr) -> Asker {
+    fn new(host: IpAddr, layout: &Layout) -> Asker {
         Asker {
             host,
             asks: 0,
             granted: Vec::new(),
+            got: ChunkSet::empty(layout),
             ready: Vec::new(),
             since: None,
             fed: None,
@@ -138,12 +143,8 @@ pub(crate) struct Grants {
     granted: BTreeSet<Aged>,
     /// Those of them that have not left.
     unsent: BTreeSet<Aged>,
-    /// For each chunk the nodes that hold it or were granted it.
-    copies: Vec<u32>,
-    /// Chunks of which there is no copy, in the order in which they go out.
-    fresh: ChunkSet,
-    /// Chunks of which there is one copy.
-    single: ChunkSet,
+    /// For each chunk, that nodes hold or were granted.
+    copies: Copies,
     /// What left of it.
     sent: Meter,
     /// How long it takes until a grant has left.
@@ -177,9 +178,7 @@ impl Grants {
             passed_over: BTreeSet::new(),
             granted: BTreeSet::new(),
             unsent: BTreeSet::new(),
-            copies: vec![0; layout.count() as usize],
-            fresh: ChunkSet::full(&layout),
-            single: ChunkSet::empty(&layout),
+            copies: Copies::new(layout),
             sent: Meter::default(),
             leaving: Times::default(),
             arriving: Times::default(),
@@ -187,9 +186,16 @@ impl Grants {
         }
     }
 
+    fn asker(&mut self, conn: Conn, host: IpAddr) -> &mut Asker {
+        self.askers.entry(conn).or_insert_with(|| {
+            self.copies.connected(host);
+            Asker::new(host, &self.layout)
+        })
+    }
+
     /// A read of `next`: a grant if there is one for `conn`, else it waits for [`Grants::assign`].
     pub(crate) fn ask(&mut self, conn: Conn, host: IpAddr, now: Instant) -> Option<ChunkId> {
-        let asker = self.askers.entry(conn).or_insert_with(|| Asker::new(host));
+        let asker = self.asker(conn, host);
         asker.silent = false;
         let ready = (!asker.ready.is_empty()).then(|| asker.ready.remove(0));
         if ready.is_none() {
@@ -242,16 +248,17 @@ impl Grants {
     }
 
     /// `conn` has said that it holds these chunks.
-    pub(crate) fn held(&mut self, conn: Conn, chunks: &[ChunkId], now: Instant) {
+    pub(crate) fn held(&mut self, conn: Conn, host: IpAddr, chunks: &[ChunkId], now: Instant) {
+        self.asker(conn, host);
         for &chunk in chunks {
             match self.end_grant(conn, chunk) {
                 // It counts as a copy already.
-                Some(since) => self.arrived(conn, now.saturating_duration_since(since)),
+                Some(since) => self.arrived(conn, chunk, now.saturating_duration_since(since)),
                 None => {
-                    if let Some(asker) = self.askers.get_mut(&conn) {
-                        asker.fed = Some(now);
+                    self.asker(conn, host).fed = Some(now);
+                    if self.copies.claimed(host, chunk) {
+                        self.look_again();
                     }
-                    self.add_copy(chunk);
                 }
             }
         }
@@ -260,22 +267,25 @@ impl Grants {
 
     /// `conn` has reported what it lacks, holds or has sent, so that there may be something for it.
     pub(crate) fn reported(&mut self, conn: Conn, host: IpAddr) {
-        self.askers.entry(conn).or_insert_with(|| Asker::new(host));
+        self.asker(conn, host);
         self.line_up(conn);
     }
 
     /// `conn` is gone, and with it the chunks that it held.
-    pub(crate) fn gone<'a>(&mut self, conn: Conn, held: impl Iterator<Item = ChunkId> + 'a) {
-        for chunk in held {
-            self.drop_copy(chunk);
-        }
+    pub(crate) fn gone(&mut self, conn: Conn) {
         self.step_out(conn);
-        let Some(Asker { host, granted, .. }) = self.askers.remove(&conn) else { return };
+        let Some(Asker { host, granted, got, .. }) = self.askers.remove(&conn) else { return };
         for Grant { chunk, since, .. } in granted {
             self.line.ended(host);
             self.granted.remove(&(since, conn, chunk));
             self.unsent.remove(&(since, conn, chunk));
             self.drop_copy(chunk);
+        }
+        for chunk in got.iter() {
+            self.drop_copy(chunk);
+        }
+        if self.copies.disconnected(host) {
+            self.look_again();
         }
     }
 
@@ -285,7 +295,9 @@ impl Grants {
         self.take_back_the_overdue(now);
         let mut woken = Vec::new();
         while let Some((conn, chunk)) = self.best(members, now) {
-            self.add_copy(chunk);
+            if self.copies.add(chunk) {
+                self.look_again();
+            }
             if let Some(asker) = self.askers.get_mut(&conn) {
                 asker.granted.push(Grant { chunk, since: now, sent: false });
                 asker.ready.push(chunk);
@@ -373,15 +385,16 @@ impl Grants {
     ) -> Option<ChunkId> {
         let lacks = |chunk: &ChunkId| !asker.was_granted(*chunk);
         // Once all is out, nobody waits for the only copy: its holder may be slow, or gone.
-        let scarce = if self.fresh.is_empty() { &self.single } else { &self.fresh };
+        let scarce = self.copies.scarce();
         let scarce = if hungry { member.lacks.common(scarce).find(lacks) } else { None };
-        let rarest = || member.lacks.iter().filter(lacks).min_by_key(|c| self.copies_of(*c));
+        let rarest = || member.lacks.iter().filter(lacks).min_by_key(|c| self.copies.of(*c));
         scarce.or_else(|| if nobody_else { rarest() } else { None })
     }
 
     /// A grant was held after this time.
-    fn arrived(&mut self, conn: Conn, took: Duration) {
+    fn arrived(&mut self, conn: Conn, chunk: ChunkId, took: Duration) {
         if let Some(asker) = self.askers.get_mut(&conn) {
+            asker.got.insert(chunk);
             smooth(&mut asker.usual, took);
         }
         self.arriving.add(took);
@@ -464,36 +477,10 @@ impl Grants {
         }
     }
 
-    fn copies_of(&self, chunk: ChunkId) -> u32 {
-        self.copies.get(chunk.index()).copied().unwrap_or(0)
-    }
-
-    fn add_copy(&mut self, chunk: ChunkId) {
-        let Some(copies) = self.copies.get_mut(chunk.index()) else { return };
-        *copies = copies.saturating_add(1);
-        match *copies {
-            1 => self.single.insert(chunk),
-            _ => self.single.remove(chunk),
-        };
-        if self.fresh.remove(chunk) && self.fresh.is_empty() {
+    fn drop_copy(&mut self, chunk: ChunkId) {
+        if self.copies.drop(chunk) {
             self.look_again();
         }
-    }
-
-    fn drop_copy(&mut self, chunk: ChunkId) {
-        let Some(copies) = self.copies.get_mut(chunk.index()) else { return };
-        *copies = copies.saturating_sub(1);
-        match *copies {
-            0 => {
-                self.single.remove(chunk);
-                self.fresh.insert(chunk);
-            }
-            1 => {
-                self.single.insert(chunk);
-            }
-            _ => return,
-        }
-        self.look_again();
     }
 }
 

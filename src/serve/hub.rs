@@ -175,7 +175,7 @@ impl Hub {
     pub fn disconnected(&mut self, conn: Conn, now: Instant) {
         let host = self.members.host(conn);
         self.flows.ended(conn, host);
-        let member = self.members.disconnected(conn, now);
+        self.members.disconnected(conn, now);
         self.classic.disconnected(conn);
         self.have_readers.remove(&conn);
         self.data_readers.remove(&conn);
@@ -185,7 +185,7 @@ impl Hub {
         self.manifest_was_read(At { conn, now });
         self.wakes.remove(&conn);
         if let Some(grants) = &mut self.grants {
-            grants.gone(conn, member.iter().flat_map(|member| member.held.iter()));
+            grants.gone(conn);
         }
         let next = self.uploads.cancel(conn, now);
         self.wakes.extend(next);
@@ -417,7 +417,7 @@ impl Hub {
         if let Some(held) = held {
             let new = self.members.has(at.conn, held.iter(), at.now);
             if let Some(grants) = &mut self.grants {
-                grants.held(at.conn, &new, at.now);
+                grants.held(at.conn, self.members.host(at.conn), &new, at.now);
             }
         }
         if let Some((bytes, sources)) = sent {

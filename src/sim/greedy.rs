@@ -40,6 +40,8 @@ pub enum Greed {
     Image,
     /// Reads the image as fast as it comes.
     Readers,
+    /// Says that it holds everything.
+    Held,
     /// Reads the first byte of the manifest twice a second, and never ends.
     Manifest,
     /// Joins, lacks everything, asks for grants five times a second, and fetches nothing.
@@ -61,7 +63,7 @@ impl Greed {
     /// How often each connection does what it does.
     fn period(self) -> Duration {
         match self {
-            Greed::Image | Greed::Readers => Duration::from_secs(8),
+            Greed::Image | Greed::Readers | Greed::Held => Duration::from_secs(8),
             Greed::Manifest => Duration::from_millis(500),
             Greed::Grants | Greed::Mute => Duration::from_millis(200),
         }
@@ -159,7 +161,7 @@ impl Attacker {
         let Some(client) = self.links.get_mut(&link) else { return Ok(()) };
         let count = match self.greed {
             Greed::Image => return self.take(link, net),
-            Greed::Readers => return Ok(()),
+            Greed::Readers | Greed::Held => return Ok(()),
             Greed::Manifest if !client.answered => return Ok(()),
             Greed::Manifest => 1,
             Greed::Grants | Greed::Mute => 64,
@@ -222,6 +224,10 @@ fn hello(greed: Greed, served: &Served) -> Vec<u8> {
             let reads = (2..2 + IMAGE_READS).map(|tag| (tag, READ_IMAGE));
             requests.extend(encoded(&reads.collect::<Vec<_>>()));
         }
+        Greed::Held => {
+            requests.extend(opening(FILE, Control::Next, O_RDWR));
+            requests.extend(report(Report::Held, served));
+        }
         Greed::Manifest => requests.extend(opening(FILE, Control::Manifest, O_RDONLY)),
         Greed::Grants | Greed::Mute => {
             let generation = served.manifest.generation();
@@ -229,12 +235,16 @@ fn hello(greed: Greed, served: &Served) -> Vec<u8> {
             requests.extend(opening(AVAIL, Control::Avail, O_WRONLY));
             requests.extend(encoded(&[(1, write(AVAIL, &join))]));
             requests.extend(opening(FILE, Control::Next, O_RDWR));
-            for line in Report::Want(ChunkSet::full(served.manifest.layout())).lines() {
-                requests.extend(encoded(&[(1, write(FILE, &line))]));
-            }
+            requests.extend(report(Report::Want, served));
         }
     }
     requests
+}
+
+/// A report of all chunks.
+fn report(of: fn(ChunkSet) -> Report, served: &Served) -> Vec<u8> {
+    let lines = of(ChunkSet::full(served.manifest.layout())).lines();
+    lines.iter().flat_map(|line| encoded(&[(1, write(FILE, line))])).collect()
 }
 
 fn greeting() -> Vec<u8> {

@@ -42,8 +42,7 @@ impl Master {
 
     fn holds(&mut self, conn: u64, chunk: u32) {
         let new = self.members.has(Conn(conn), self.layout.chunk(chunk).into_iter(), self.now);
-        self.grants.held(Conn(conn), &new, self.now);
-        self.grants.reported(Conn(conn), self.members.host(Conn(conn)));
+        self.grants.held(Conn(conn), self.members.host(Conn(conn)), &new, self.now);
     }
 
     /// A read that waits, and is tried again once something was handed out.
@@ -100,9 +99,24 @@ fn what_only_a_dead_node_held_goes_out_again() {
     assert_eq!(master.serve(0), Some(0));
     master.holds(0, 0);
     assert_eq!(master.serve(1), Some(1));
-    let held = master.members.disconnected(Conn(0), Instant::now()).unwrap().held;
-    master.grants.gone(Conn(0), held.iter());
+    master.members.disconnected(Conn(0), Instant::now());
+    master.grants.gone(Conn(0));
     assert_eq!(master.serve(1), Some(0));
+}
+
+#[test]
+fn a_host_that_says_on_many_connections_that_it_holds_everything_holds_one_copy() {
+    let mut master = Master::new(2, 4, 8);
+    for conn in 10..20 {
+        let address = format!("10.0.9.9:{}", 5000 + conn).parse().unwrap();
+        master.members.connected(Conn(conn), address, master.now);
+        (0..4).for_each(|chunk| master.holds(conn, chunk));
+    }
+    let mut out: Vec<u32> = (0..4).filter_map(|i| master.serve(i % 2)).collect();
+    out.sort_unstable();
+    assert_eq!(out, [0, 1, 2, 3], "all goes out all the same");
+    (10..20).for_each(|conn| master.grants.gone(Conn(conn)));
+    assert_eq!(master.serve(0), Some(1), "of each there is one copy again");
 }
 
 #[test]
@@ -120,8 +134,7 @@ fn a_slow_node_is_fed_when_it_starves_though_others_wait_too() {
     master.grants.arriving.add(Duration::from_millis(1));
     for conn in 0..2 {
         let host = master.members.host(Conn(conn));
-        master.grants.askers.entry(Conn(conn)).or_insert_with(|| Asker::new(host)).usual =
-            Some(Duration::from_millis(200));
+        master.grants.asker(Conn(conn), host).usual = Some(Duration::from_millis(200));
         assert_eq!(master.ask(conn), None);
     }
     assert_eq!(master.assign(), [] as [u64; 0], "fresh chunks are for the others");

@@ -49,3 +49,8 @@ fn readers_that_never_end_the_manifest_delay_the_others_a_little() {
 fn nodes_that_take_grants_and_fetch_nothing_delay_the_others_a_little() {
     assert_delays_little(Greed::Grants);
 }
+
+#[test]
+fn a_host_that_says_that_it_holds_everything_delays_the_others_a_little() {
+    assert_delays_little(Greed::Held);
+}
