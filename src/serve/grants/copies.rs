@@ -61,11 +61,11 @@ impl Copies {
         if found.connections > 0 {
             return false;
         }
-        let claims = self.hosts.remove(&host).map(|host| host.claims);
-        claims
-            .iter()
-            .flat_map(ChunkSet::iter)
-            .fold(false, |scarce, chunk| self.drop(chunk) || scarce)
+        let mut scarce = false;
+        for chunk in self.hosts.remove(&host).iter().flat_map(|host| host.claims.iter()) {
+            scarce |= self.drop(chunk);
+        }
+        scarce
     }
 
     /// A host says that it holds a chunk that it was not granted; whether others are scarce now.
