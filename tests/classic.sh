@@ -69,6 +69,14 @@ check "and nobody is sent to it either" bash -c \
     "python3 $client $home kernel $work/f | grep -q 'whole 1 redirected 0'"
 hang_up a
 
+classic r --serve $a $home many "$work/r"
+wait_for 30 said r whole
+python3 "$client" $home many "$work/s" > "$work/s.out"
+check "of 1,500 files that one secondary has a client fetches ten there, over as many connections" \
+    said s 'whole 1500 redirected 10$'
+check "and what it got is right" same_but_log "$src/many" "$work/s/many"
+hang_up r
+
 n=$((port + 3))
 start node - "$xget" -p $n --listen 127.0.0.1 --serve forever -n $home . "$work/node"
 wait_for 30 grep -q '^xget: fetched ' "$(log node)"

@@ -198,7 +198,8 @@ class Fetch:
         m.open(avail, 1)
         m.write(avail, b'%d %s\0' % (self.arguments.serve or 1, redir.encode()))
         os.makedirs(os.path.dirname(self.dest(name)), exist_ok=True)
-        return [name, at, data, avail, 0, open(self.dest(name), 'w+b')]
+        open(self.dest(name), 'wb').close()
+        return [name, at, data, avail, 0]
 
     def fetch(self):
         """All files in turns, one outstanding read each."""
@@ -217,8 +218,9 @@ class Fetch:
                     print('ERROR IN DATA', job[0].decode(), body[2:], flush=True)
                     sys.exit(3)
                 data = body[4:]
-                job[5].write(data)
-                job[5].flush()
+                # Not kept open, as of these there may be fewer than of fids.
+                with open(self.dest(job[0]), 'ab') as file:
+                    file.write(data)
                 job[4] += len(data)
                 if not data:
                     active.remove(job)
@@ -226,7 +228,7 @@ class Fetch:
                 print('paused', flush=True)
                 sys.stdin.readline()
                 self.arguments.pause = False
-        for name, _, _, _, size, _ in jobs:
+        for name, _, _, _, size in jobs:
             fid = self.master.walk(name + b'/checksum')
             self.master.open(fid, 0)
             checksum = int(self.master.read(fid, 0, 128))

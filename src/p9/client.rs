@@ -56,6 +56,8 @@ pub enum Broken {
     Count(u32),
     /// It does not speak 9P2000.L, or not with a useful message size.
     Version,
+    /// It speaks 9P2000 or 9P2000.u, as the masters of 2009 do.
+    OldVersion,
 }
 
 impl fmt::Display for Broken {
@@ -74,6 +76,11 @@ impl fmt::Display for Broken {
                 write!(f, "sent a reply with an invalid data size ({count} bytes)")
             }
             Broken::Version => write!(f, "does not speak 9P2000.L"),
+            Broken::OldVersion => write!(
+                f,
+                "speaks 9P2000 or 9P2000.u only: it may be a master of xget 1 (2009), which this \
+                 version cannot fetch from"
+            ),
         }
     }
 }
@@ -405,6 +412,9 @@ impl<T: Copy> Client<T> {
             },
             Message::Rversion { msize, version } => {
                 let useful = (MIN_MSIZE..=self.msize).contains(&msize);
+                if matches!(version.0, b"9P2000" | b"9P2000.u") {
+                    return Err(Broken::OldVersion);
+                }
                 if version.0 != Dialect::Linux.name().as_bytes() || !useful {
                     return Err(Broken::Version);
                 }

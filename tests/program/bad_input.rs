@@ -496,3 +496,21 @@ fn can_run_as_nobody() -> bool {
     let open = |dir: &Path| fs::metadata(dir).is_ok_and(|found| found.mode() & 0o001 != 0);
     !is_root() || path.ancestors().all(open)
 }
+
+#[test]
+fn a_master_of_2009_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            // What spfs answers to any version of 9P2000 that it does not know.
+            let _ = connection.read(&mut [0; 100]);
+            let _ = connection.write_all(b"\x13\0\0\0\x65\xff\xff\x18\x80\0\0\x06\x009P2000");
+        }
+    });
+    let temp = Temp::new();
+    let mut fetch = client(address, &[]);
+    fetch.arg(".").arg(temp.at("copy"));
+    Running::start(fetch).finish().fails(6, &["xget 1 (2009)"]);
+}
