@@ -195,6 +195,8 @@ in_each "initramfs-tools: without the program there is no image" "E: xget: /usr/
 stubs='
 err() { echo "error: $*"; }
 launch_interactive_shell() { echo "a shell"; }
+run_hookfunctions() { kind=$2; shift 2; echo "$kind: $*"; }
+EMERGENCYHOOKS="plymouth sleep"
 mount_handler=default_mount_handler
 fsck_root() { echo "checks $root"; }
 # stat -c %D DIRECTORY: another file system than / once one is mounted there
@@ -209,12 +211,14 @@ default_mount_handler" '
 in_each "mkinitcpio: the root is mounted where init wants it" "xget --boot to /new
 went on" 'root=xget:///node.img; xget_mount_handler /new; echo "went on"'
 in_each "mkinitcpio: a root that cannot be mounted ends in a shell, and is tried once more" "xget --boot to /new
+emergency hook: plymouth sleep
 error: xget cannot mount xget:///node.img; the message above says why
 This is a shell to look around. Type 'exit' to try once more.
 a shell
 xget --boot to /new
 went on" 'export fails=yes; root=xget:///node.img; xget_mount_handler /new; echo "went on"'
 in_each "mkinitcpio: one that was mounted in the shell is kept" "xget --boot to /new
+emergency hook: plymouth sleep
 error: xget cannot mount xget:///node.img; the message above says why
 This is a shell to look around. Type 'exit' to try once more.
 a shell

@@ -27,7 +27,7 @@ mkinitcpio_initramfs() (
     done
     {
         echo 'MODULES="virtio_pci virtio_net"'
-        for kind in early '' late cleanup; do echo "${kind^^}HOOKS=\"${runhooks[run_${kind}hook]:-}\""; done
+        for kind in early '' late cleanup emergency; do echo "${kind^^}HOOKS=\"${runhooks[run_${kind}hook]:-}\""; done
     } > "$BUILDROOT/config"
     cp "$kernels/root/lib/modules/$version"/modules.{order,builtin,builtin.modinfo} "$BUILDROOT/lib/modules/$version/"
     depmod -b "$BUILDROOT" "$version"
@@ -154,17 +154,21 @@ mount_handler=default_mount_handler
 msg() { echo "$@"; }
 err() { echo "ERROR: $*"; }
 launch_interactive_shell() { echo "a shell"; }
-default_mount_handler() { err "$root is no device"; }
+default_mount_handler() {
+    run_hookfunctions run_emergencyhook 'emergency hook' $EMERGENCYHOOKS
+    err "$root is no device"
+    launch_interactive_shell
+}
 
-# run_hooks FUNCTION HOOK...
-run_hooks() {
-    local function=$1 hook; shift
+# run_hookfunctions FUNCTION KIND HOOK...
+run_hookfunctions() {
+    local function=$1 kind=$2 hook; shift 2
     for hook; do
         [ -x "/hooks/$hook" ] || continue
         unset "$function"
         . "/hooks/$hook"
         type "$function" > /dev/null || continue
-        msg ":: running $function of $hook"
+        msg ":: running $kind [$hook]"
         "$function"
     done
 }
@@ -179,16 +183,16 @@ for word in $(cat /proc/cmdline); do
 done
 
 . /config
-run_hooks run_earlyhook $EARLYHOOKS
+run_hookfunctions run_earlyhook 'early hook' $EARLYHOOKS
 modprobe -qab $MODULES
-run_hooks run_hook $HOOKS
+run_hookfunctions run_hook 'hook' $HOOKS
 "$mount_handler" /new_root
 if [ "$(stat -c %D /)" = "$(stat -c %D /new_root)" ]; then
     err "Failed to mount the real root device"
     launch_interactive_shell
 fi
-run_hooks run_latehook $LATEHOOKS
-run_hooks run_cleanuphook $CLEANUPHOOKS
+run_hookfunctions run_latehook 'late hook' $LATEHOOKS
+run_hookfunctions run_cleanuphook 'cleanup hook' $CLEANUPHOOKS
 exec env -i "TERM=$TERM" /usr/bin/switch_root /new_root /sbin/init
 INIT
 }
