@@ -4,14 +4,28 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/vm/lib.sh"
 . "$(dirname "$0")/vm/root.sh"
-need_machines mkfs.erofs:erofs-utils mkfs.ext4:e2fsprogs cpio:cpio
+need_machines python3:python3 mkfs.erofs:erofs-utils mkfs.ext4:e2fsprogs cpio:cpio
 
 memory=256                          # of each machine, in MiB
+
+# in_use IMAGE: as an image of ext4 is that was copied while it was mounted, its journal is to be replayed
+in_use() {
+    python3 - "$1" <<'P'
+import sys
+with open(sys.argv[1], "r+b") as image:
+    # s_feature_incompat of the superblock: EXT4_FEATURE_INCOMPAT_RECOVER
+    image.seek(1024 + 0x60)
+    features = image.read(1)[0]
+    image.seek(1024 + 0x60)
+    image.write(bytes([features | 4]))
+P
+}
 
 make_kinds() {
     local root=$work/root tree="$boot/trees/node:v2,a"
     make_image && mkfs.erofs -T0 "$boot/images/node.erofs" "$root" &&
-        truncate -s 16M "$boot/images/node.ext4" && mkfs.ext4 -q -d "$root" "$boot/images/node.ext4" &&
+        truncate -s 16M "$boot/images/node.ext4" &&
+        mkfs.ext4 -q -O ^metadata_csum -d "$root" "$boot/images/node.ext4" && in_use "$boot/images/node.ext4" &&
         (cd "$root" && find . | cpio -o -H newc -R 0:0 --quiet) > "$boot/images/node.cpio" || return
     # A tree with a name that means something to an overlay, and a first program that is not a usual one.
     mkdir -p "$boot/trees" && cp -a "$root" "$tree" && mkdir "$tree/opt" && mv "$tree/sbin/init" "$tree/opt/start" || return
@@ -33,6 +47,7 @@ for name in erofs ext4 tree; do
     is_up $name
     check "$name: its root is an overlay" vm_printed $name '^ROOT mount .* overlay '
 done
+check "ext4: that its journal is not replayed is told" vm_printed ext4 'was in use when it was copied'
 end TERM erofs ext4 tree
 
 boots_alone cpio 4 $memory "root=xget:///images/node.cpio"

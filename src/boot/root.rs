@@ -36,16 +36,21 @@ pub(super) const INITS: [&str; 5] =
 enum ImageKind {
     Squashfs,
     Erofs,
+    /// And ext2 and ext3, which its driver mounts.
     Ext4,
+    Xfs,
+    Btrfs,
+    F2fs,
 }
 
 impl ImageKind {
     /// How it begins says what it is: the magic numbers of linux/magic.h.
     fn of(image: &File) -> io::Result<Option<ImageKind>> {
-        let mut bytes = [0; 4];
+        let mut bytes = [0; 8];
         let mut at = |offset, magic: &[u8]| -> io::Result<bool> {
-            match image.read_exact_at(&mut bytes, offset) {
-                Ok(()) => Ok(bytes.starts_with(magic)),
+            let bytes = bytes.get_mut(..magic.len()).unwrap_or_default();
+            match image.read_exact_at(bytes, offset) {
+                Ok(()) => Ok(*bytes == *magic),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
                 Err(error) => Err(error),
             }
@@ -56,6 +61,12 @@ impl ImageKind {
             Some(ImageKind::Erofs)
         } else if at(1024 + 56, &0xEF53_u16.to_le_bytes())? {
             Some(ImageKind::Ext4)
+        } else if at(0, b"XFSB")? {
+            Some(ImageKind::Xfs)
+        } else if at((64 << 10) + 64, b"_BHRfS_M")? {
+            Some(ImageKind::Btrfs)
+        } else if at(1024, &0xF2F5_2010_u32.to_le_bytes())? {
+            Some(ImageKind::F2fs)
         } else {
             None
         })
@@ -66,6 +77,20 @@ impl ImageKind {
             ImageKind::Squashfs => "squashfs",
             ImageKind::Erofs => "erofs",
             ImageKind::Ext4 => "ext4",
+            ImageKind::Xfs => "xfs",
+            ImageKind::Btrfs => "btrfs",
+            ImageKind::F2fs => "f2fs",
+        }
+    }
+
+    /// How to mount it although its journal is to be replayed, which a read-only mount cannot do (the kernel's
+    /// `filesystems/ext4.rst`, `admin-guide/xfs.rst`, `filesystems/f2fs.rst`, btrfs(5)).
+    fn without_journal(self) -> Option<&'static str> {
+        match self {
+            ImageKind::Squashfs | ImageKind::Erofs => None,
+            ImageKind::Ext4 => Some("noload"),
+            ImageKind::Xfs | ImageKind::F2fs => Some("norecovery"),
+            ImageKind::Btrfs => Some("rescue=nologreplay"),
         }
     }
 }
@@ -102,7 +127,7 @@ pub(super) fn make_root(
             Ok(Fetched::Copied)
         }
         None => {
-            let lower = mount_image(fetched)?;
+            let lower = mount_image(fetched, report)?;
             check_init(lower, init)?;
             overlay(fetched, lower, new_root, report)?;
             Ok(Fetched::InUse)
@@ -196,7 +221,8 @@ fn overlay(fetched: &Path, lower: &Path, new_root: &Path, report: &Reporter) -> 
         upper.display(),
         work.display()
     );
-    mount_with_module("xget".as_ref(), new_root, "overlay", flags, &options)?;
+    mount_with_module("xget".as_ref(), new_root, "overlay", flags, &options)
+        .map_err(|error| cannot_mount("overlay", new_root, &error))?;
     report.notice(format_args!(
         "the root is {} with a writable overlay in memory",
         fetched.display()
@@ -216,12 +242,12 @@ fn escaped(path: &Path) -> String {
     text
 }
 
-fn mount_image(path: &Path) -> Result<&'static Path, Error> {
+fn mount_image(path: &Path, report: &Reporter) -> Result<&'static Path, Error> {
     let image = File::open(path).map_err(Error::file("open", path))?;
     let kind = ImageKind::of(&image).map_err(Error::file("read", path))?.ok_or_else(|| {
         Error::Boot(format!(
-            "unknown format of {}: expected a squashfs, erofs or ext4 image, or a tar or cpio \
-             archive",
+            "unknown format of {}: expected a squashfs, erofs, ext4, xfs, btrfs or f2fs image, or a \
+             tar or cpio archive",
             path.display()
         ))
     })?;
@@ -233,7 +259,18 @@ fn mount_image(path: &Path) -> Result<&'static Path, Error> {
     let lower = Path::new(LOWER);
     fs::create_dir_all(lower).map_err(Error::file("create directory", lower))?;
     let flags = MountFlags { read_only: true, ..MountFlags::default() };
-    mount_with_module(device.as_os_str(), lower, kind.name(), flags, "")?;
+    let mount = |options| mount_with_module(device.as_os_str(), lower, kind.name(), flags, options);
+    match (mount(""), kind.without_journal()) {
+        (Err(error), Some(option)) if error.raw_os_error() == Some(libc::EROFS) => {
+            mount(option).map_err(|error| cannot_mount(kind.name(), lower, &error))?;
+            report.warning(format_args!(
+                "{} was in use when it was copied, and its journal is not replayed: what was \
+                 written last may be missing or damaged",
+                path.display()
+            ));
+        }
+        (mounted, _) => mounted.map_err(|error| cannot_mount(kind.name(), lower, &error))?,
+    }
     drop(kept);
     Ok(lower)
 }
@@ -245,19 +282,21 @@ fn mount_with_module(
     kind: &str,
     flags: MountFlags,
     options: &str,
-) -> Result<(), Error> {
-    let mut result = mount(source, target, kind, flags, options);
-    if result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)) {
-        load(kind);
-        result = mount(source, target, kind, flags, options);
+) -> io::Result<()> {
+    let result = mount(source, target, kind, flags, options);
+    if !result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::ENODEV)) {
+        return result;
     }
-    result.map_err(|error| {
-        let why = match error.raw_os_error() {
-            Some(libc::ENODEV) => "the kernel or its initramfs lacks this file system",
-            _ => &reason(&error),
-        };
-        Error::Boot(format!("cannot mount {kind} on {}: {why}", target.display()))
-    })
+    load(kind);
+    mount(source, target, kind, flags, options)
+}
+
+fn cannot_mount(kind: &str, target: &Path, error: &io::Error) -> Error {
+    let why = match error.raw_os_error() {
+        Some(libc::ENODEV) => "the kernel or its initramfs lacks this file system",
+        _ => &reason(error),
+    };
+    Error::Boot(format!("cannot mount {kind} on {}: {why}", target.display()))
 }
 
 /// Loads a module by the initramfs's own program; what uses it says if it is not there.
@@ -302,6 +341,10 @@ mod tests {
         erofs[1024..1028].copy_from_slice(&[0xE2, 0xE1, 0xF5, 0xE0]);
         let mut ext4 = vec![0; 2001];
         ext4[1080..1082].copy_from_slice(&[0x53, 0xEF]);
+        let mut btrfs = vec![0; 70_000];
+        btrfs[65_600..65_608].copy_from_slice(b"_BHRfS_M");
+        assert_eq!(kind_of(&btrfs), Some(ImageKind::Btrfs));
+        assert_eq!(kind_of(b"XFSB and so on"), Some(ImageKind::Xfs));
         assert_eq!(kind_of(b"hsqs and so on"), Some(ImageKind::Squashfs));
         assert_eq!(kind_of(&erofs), Some(ImageKind::Erofs));
         assert_eq!(kind_of(&ext4), Some(ImageKind::Ext4));
