@@ -89,7 +89,7 @@ pub const MAX_HTTP_BYTES: usize = 32 << 10;
 pub const MAX_FLOWS: usize = 32;
 /// Nothing more is sent to a host while so many bytes are on their way to it.
 pub const MAX_FLOW_BYTES: u64 = 2 << 20;
-/// Most symbolic links that a path is followed through over HTTP.
+/// Most symbolic links that a path is followed through, over HTTP or to what a fetch names.
 pub const MAX_LINKS: usize = 16;
 
 /// Longest line that is taken from a node's log, in bytes.

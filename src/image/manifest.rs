@@ -9,6 +9,7 @@
 mod check;
 mod entry;
 mod error;
+mod links;
 mod listing;
 #[cfg(any(test, feature = "master", feature = "plain", feature = "simulator"))]
 mod make;
@@ -24,6 +25,7 @@ use crate::image::chunks::{ChunkId, Layout};
 pub(crate) use entry::Content;
 pub use entry::{Entry, Mtime, Owner};
 pub use error::{ManifestError, Problem};
+pub(crate) use links::Unresolved;
 pub use listing::{Listing, Segment};
 
 /// A listing with the hash of each chunk, and the text that says the same: others hash it, sign it and

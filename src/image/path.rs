@@ -72,6 +72,15 @@ impl TreePath {
         Some(TreePath(path.into()))
     }
 
+    /// The path of what is at `below` in this directory; None if it gets too long.
+    pub(crate) fn join_all(&self, below: &TreePath) -> Option<TreePath> {
+        if self.is_root() || below.is_root() {
+            return Some(if self.is_root() { below } else { self }.clone());
+        }
+        let path = [&self.0, &b"/"[..], &below.0].concat();
+        (path.len() <= MAX_PATH_BYTES).then_some(TreePath(path.into()))
+    }
+
     /// The directory that it is in; None for the root.
     pub(crate) fn parent(&self) -> Option<TreePath> {
         if self.is_root() {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 use crate::image::chunks::ChunkSet;
-use crate::image::manifest::{Listing, Manifest};
+use crate::image::manifest::{Listing, Manifest, Unresolved};
 use crate::image::path::{PARTIAL_PREFIX, TreePath, shown};
 
 /// What DEST is before a fetch. Symbolic links are followed: a DEST is what it leads to.
@@ -58,8 +58,10 @@ pub struct Plan {
 #[derive(Clone, Debug)]
 struct Chosen {
     entries: Range<usize>,
-    /// The directory that it is in: places are relative to that.
-    above: TreePath,
+    /// Where it is in the tree, and where it goes below the destination: if the way to it has symbolic links, it
+    /// has another name there.
+    path: TreePath,
+    place: TreePath,
 }
 
 /// The sources as a person wrote them.
@@ -71,7 +73,8 @@ pub fn source_paths(sources: &[OsString]) -> Result<Vec<TreePath>, Error> {
 /// Works out where the sources go.
 ///
 /// `.` is everything and goes directly below DEST; any other source goes below DEST under its last
-/// name, with all that is in it, as with `cp -r`. A single source that is no directory may take the
+/// name, with all that is in it, as with `cp -rH`: symbolic links are followed to what was asked for, and kept in
+/// what is in it. A single source that is no directory may take the
 /// place of a DEST that is a file; if that DEST is a symbolic link to a file, the link is replaced.
 ///
 /// Fails with [`Error::NotServed`] for a source that the manifest does not have (`host` says who
@@ -86,8 +89,13 @@ pub fn plan(
 ) -> Result<Plan, Error> {
     let listing = manifest.listing();
     let entries = sources.iter().map(|source| {
-        let missing = || Error::NotServed { path: source.to_string(), host: host.to_owned() };
-        listing.find(source).ok_or_else(missing)
+        listing.resolve(source).map_err(|why| {
+            let path = match why {
+                Unresolved::Missing => source.to_string(),
+                link => format!("{source}: {link}"),
+            };
+            Error::NotServed { path, host: host.to_owned() }
+        })
     });
     let entries = entries.collect::<Result<Vec<usize>, Error>>()?;
     refuse_collisions(sources, dest)?;
@@ -98,11 +106,11 @@ pub fn plan(
         replacement: None,
     };
     match dest_is {
-        DestIs::Missing | DestIs::Directory => plan.choose(sources.iter().zip(entries)),
+        DestIs::Missing | DestIs::Directory => plan.choose(sources.iter().zip(entries))?,
         DestIs::File => plan.replace(&entries, dest)?,
         DestIs::Other => return Err(unfit(dest, "is not a directory or regular file")),
     }
-    plan.refuse_temporary_names(host)?;
+    plan.refuse_bad_places(host)?;
     Ok(plan)
 }
 
@@ -113,7 +121,7 @@ impl Plan {
         let chosen = self.chosen.iter().find(|chosen| chosen.entries.contains(&entry))?;
         match &self.replacement {
             Some(place) => Some(place.clone()),
-            None => self.listing.path(entry)?.relative_to(&chosen.above),
+            None => chosen.place.join_all(&self.listing.path(entry)?.relative_to(&chosen.path)?),
         }
     }
 
@@ -147,15 +155,30 @@ impl Plan {
         wanted
     }
 
-    fn choose<'a>(&mut self, sources: impl Iterator<Item = (&'a TreePath, usize)>) {
-        let chosen = sources.map(|(source, entry)| Chosen {
-            entries: entry..self.listing.subtree_end(entry),
-            above: source.parent().unwrap_or(TreePath::root()),
-        });
-        self.chosen = chosen.collect();
-        self.chosen.sort_by_key(|chosen| chosen.entries.start);
+    fn choose<'a>(
+        &mut self,
+        sources: impl Iterator<Item = (&'a TreePath, usize)>,
+    ) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for (source, entry) in sources {
+            let entries = entry..self.listing.subtree_end(entry);
+            let path = self.listing.path(entry).unwrap_or(TreePath::root());
+            // `refuse_collisions` has seen that no two have the same name.
+            let place = TreePath::root().join(source.name()).unwrap_or(TreePath::root());
+            found.push((source, Chosen { entries, path, place }));
+        }
+        found.sort_by_key(|(_, chosen)| chosen.entries.start);
         // The same may be asked for twice.
-        self.chosen.dedup_by_key(|chosen| chosen.entries.start);
+        found.dedup_by(|(a, _), (b, _)| a == b);
+        for ((a, one), (b, other)) in found.iter().zip(found.iter().skip(1)) {
+            if one.entries.end > other.entries.start {
+                return Err(Error::Usage(format!(
+                    "{a} and {b} lead to the same files by symbolic links: fetch only one of them"
+                )));
+            }
+        }
+        self.chosen = found.into_iter().map(|(_, chosen)| chosen).collect();
+        Ok(())
     }
 
     fn replace(&mut self, entries: &[usize], dest: &Path) -> Result<(), Error> {
@@ -173,21 +196,26 @@ impl Plan {
             _ => PathBuf::from("."),
         };
         self.replacement = Some(place);
-        self.chosen = vec![Chosen { entries: entry..entry + 1, above: TreePath::root() }];
+        let path = self.listing.path(entry).unwrap_or(TreePath::root());
+        self.chosen = vec![Chosen { entries: entry..entry + 1, path, place: TreePath::root() }];
         Ok(())
     }
 
     /// A master leaves out such names, so that only a manifest that means harm has one: it could
     /// have one file's temporary be another file.
-    fn refuse_temporary_names(&self, host: &str) -> Result<(), Error> {
-        let reserved = |place: &TreePath| place.name().starts_with(PARTIAL_PREFIX);
-        match self.entries().filter_map(|entry| self.place(entry)).find(reserved) {
-            Some(place) => {
-                let why = format!("{place} has a name that is reserved for unfinished files");
-                Err(Error::Peer { host: host.to_owned(), why })
-            }
-            None => Ok(()),
+    fn refuse_bad_places(&self, host: &str) -> Result<(), Error> {
+        for entry in self.entries() {
+            let why = match self.place(entry) {
+                Some(place) if place.name().starts_with(PARTIAL_PREFIX) => {
+                    format!("{place} has a name that is reserved for unfinished files")
+                }
+                Some(_) => continue,
+                // By the name of a link to a directory above it.
+                None => "a path is longer than 4095 bytes by the name that was asked for".into(),
+            };
+            return Err(Error::Peer { host: host.to_owned(), why });
         }
+        Ok(())
     }
 }
 
@@ -224,14 +252,17 @@ mod tests {
     use crate::image::manifest::Content;
     use crate::image::manifest::tests::entry;
 
-    /// `boot/vmlinuz`, `boot/sub/vmlinuz`, a link `boot/latest` and `etc/boot`.
+    /// `boot/vmlinuz`, `boot/sub/vmlinuz`, links to them and out of the tree, and `etc/boot`.
     fn manifest() -> Manifest {
         let file = || Content::File { bytes: 100_000, image_offset: 0 };
-        let link = Content::Symlink { target: b"vmlinuz".as_slice().into() };
+        let link = |target: &str| Content::Symlink { target: target.as_bytes().into() };
         let listing = Listing::new(vec![
             entry(".", Content::Directory),
             entry("boot", Content::Directory),
-            entry("boot/latest", link),
+            entry("boot/deep", link(".")),
+            entry("boot/latest", link("vmlinuz")),
+            entry("boot/link", link("sub")),
+            entry("boot/out", link("../../x")),
             entry("boot/sub", Content::Directory),
             entry("boot/sub/vmlinuz", file()),
             entry("boot/vmlinuz", file()),
@@ -263,7 +294,7 @@ mod tests {
     #[test]
     fn a_dot_lays_everything_directly_below_dest() {
         let all = places(&["."], "/x", DestIs::Missing).unwrap();
-        assert_eq!(all.len(), 8);
+        assert_eq!(all.len(), 11);
         assert!(all.contains(&". -> .".into()));
         assert!(all.contains(&"boot/sub/vmlinuz -> boot/sub/vmlinuz".into()), "{all:?}");
     }
@@ -274,6 +305,17 @@ mod tests {
         let wanted =
             ["boot/sub -> sub", "boot/sub/vmlinuz -> sub/vmlinuz", "boot/vmlinuz -> vmlinuz"];
         assert_eq!(sub, wanted);
+    }
+
+    #[test]
+    fn what_a_link_leads_to_goes_where_the_link_would() {
+        let file = places(&["boot/latest"], "/x", DestIs::Directory).unwrap();
+        assert_eq!(file, ["boot/vmlinuz -> latest"]);
+        let dir = places(&["boot/deep/link"], "/x", DestIs::Directory).unwrap();
+        assert_eq!(dir, ["boot/sub -> link", "boot/sub/vmlinuz -> link/vmlinuz"]);
+        let error = places(&["boot/out"], "/x", DestIs::Missing).unwrap_err();
+        let shown = "boot/out: boot/out is a symbolic link to ../../x, which leads out";
+        assert!(error.contains(shown), "{error}");
     }
 
     #[test]
@@ -312,6 +354,8 @@ mod tests {
             assert!(error.contains(why), "{error}");
         }
         assert!(places(&["etc", "etc"], "/x", DestIs::Directory).is_ok());
+        let error = places(&["boot/latest", "boot/vmlinuz"], "/x", DestIs::Directory).unwrap_err();
+        assert!(error.contains("boot/latest and boot/vmlinuz lead to the same files"), "{error}");
     }
 
     #[test]
@@ -336,7 +380,7 @@ mod tests {
         let plan = planned(&["boot/vmlinuz"], "/x", DestIs::Missing).unwrap();
         assert_eq!(plan.wanted().runs(), "1-3");
         let link = planned(&["boot/latest"], "/x", DestIs::Missing).unwrap();
-        assert!(link.wanted().is_empty());
+        assert_eq!(link.wanted().runs(), "1-3");
     }
 
     #[test]

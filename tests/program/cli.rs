@@ -543,6 +543,26 @@ fn a_change_that_is_not_published_yet_is_waited_for_with_one_message() {
 /// Two scans may be needed until the master has hashed it again, but a link is no change of the
 /// tree: no new generation may be waited for.
 #[test]
+fn a_source_that_is_a_symbolic_link_is_fetched_as_what_it_leads_to() {
+    let temp = Temp::new();
+    temp.file("served/releases/7/vmlinuz", "seven");
+    symlink("vmlinuz", temp.at("served/releases/7/latest")).unwrap();
+    symlink("releases/7", temp.at("served/current")).unwrap();
+    symlink("../outside", temp.at("served/out")).unwrap();
+    let master = Master::of(temp.at("served"));
+    for (source, dest) in [("current/vmlinuz", "a"), ("current/latest", "b"), ("current", "c")] {
+        master.fetch(&[source], temp.dir(dest)).succeeds();
+    }
+    for path in ["a/vmlinuz", "b/latest", "c/current/vmlinuz"] {
+        assert!(!fs::symlink_metadata(temp.at(path)).unwrap().is_symlink(), "{path}");
+        assert_eq!(fs::read_to_string(temp.at(path)).unwrap(), "seven", "{path}");
+    }
+    assert!(fs::symlink_metadata(temp.at("c/current/latest")).unwrap().is_symlink());
+    master.fetch(&["out"], temp.at("d")).fails(4, &["out is a symbolic link to ../outside"]);
+    assert!(!temp.at("d").exists());
+}
+
+#[test]
 fn a_served_file_that_gets_another_link_is_still_served() {
     let temp = Temp::new();
     let served = temp.tree();

@@ -1,6 +1,5 @@
 //! What a request asks for: pure functions of its path and its header fields (RFC 9110).
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::SystemTime;
 
@@ -9,9 +8,7 @@ use hyper::header::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode};
 
-use crate::image::manifest::Content;
 use crate::image::path::TreePath;
-use crate::limits::MAX_LINKS;
 use crate::percent;
 use crate::serve::tree::{Node, Tree};
 
@@ -34,45 +31,13 @@ pub(super) fn encode(name: &[u8]) -> PercentEncode<'_> {
     percent_encode(name, RESERVED)
 }
 
-/// The directory or file at a path, by its index. Symbolic links are followed within the tree, which
-/// is the root of those that begin with a slash.
+/// The directory or file at a path, by its index. Symbolic links are followed within the tree.
 pub(super) fn find(tree: &Tree, elements: &[Vec<u8>]) -> Option<usize> {
-    let mut at = TreePath::root();
-    let mut found = 0;
-    let mut links = 0;
-    let mut rest: VecDeque<Vec<u8>> = elements.iter().cloned().collect();
-    while let Some(name) = rest.pop_front() {
-        match &name[..] {
-            b"" | b"." => continue,
-            b".." => at = at.parent().unwrap_or_else(TreePath::root),
-            name => at = at.join(name)?,
-        }
-        let Node::Entry(index) = tree.find(&at)? else { return None };
-        found = index;
-        match tree.entry(Node::Entry(index))?.content {
-            Content::Directory => {}
-            Content::File { .. } if rest.is_empty() => {}
-            Content::File { .. } => return None,
-            Content::Symlink { target } => {
-                links += 1;
-                if links > MAX_LINKS {
-                    return None;
-                }
-                at = match target.first() {
-                    Some(b'/') => TreePath::root(),
-                    _ => at.parent()?,
-                };
-                found = match tree.find(&at)? {
-                    Node::Entry(index) => index,
-                    _ => return None,
-                };
-                for name in target.split(|&b| b == b'/').rev() {
-                    rest.push_front(name.to_vec());
-                }
-            }
-        }
+    let path = elements.iter().try_fold(TreePath::root(), |at, name| at.join(name))?;
+    match tree.resolve(&path)? {
+        Node::Entry(index) => Some(index),
+        _ => None,
     }
-    Some(found)
 }
 
 /// What tells one state of a file from another.

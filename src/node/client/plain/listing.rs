@@ -73,6 +73,19 @@ pub(super) fn on_the_way(path: TreePath) -> Entry {
     Entry { path, mode: 0o755, owner: None, mtime, content: Content::Directory }
 }
 
+/// Where a link leads; None if that is out of what is served.
+pub(super) fn target_of(link: &TreePath, target: &[u8]) -> Option<TreePath> {
+    let mut at = if target.first() == Some(&b'/') { TreePath::root() } else { link.parent()? };
+    for name in target.split(|&b| b == b'/') {
+        at = match name {
+            b"" | b"." => continue,
+            b".." => at.parent()?,
+            name => at.join(name)?,
+        };
+    }
+    Some(at)
+}
+
 /// The target of an Rreadlink; None if it is none, or no link can have that target.
 pub(super) fn target(reply: &Message<'_>) -> Option<Box<[u8]>> {
     match reply {

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::fetch::control_client::CallError;
 use crate::image::manifest::{Content, Entry};
 use crate::image::path::{PARTIAL_PREFIX, TreePath};
-use crate::limits::{MAX_ENTRIES, MAX_WALK_ELEMENTS, SILENCE};
+use crate::limits::{MAX_ENTRIES, MAX_LINKS, MAX_WALK_ELEMENTS, SILENCE};
 use crate::net::connection::{Connection, ROOT_FID};
 use crate::net::transport::Transport;
 use crate::p9::client::Event;
@@ -78,10 +78,16 @@ impl Remote {
         let mut left_out = 0;
         let mut seen = 0u64;
         let mut todo = Vec::new();
-        for (i, source) in sources.iter().enumerate() {
-            if sources.iter().take(i).any(|earlier| earlier == source) {
+        // A source that is a symbolic link is fetched as what it leads to.
+        let mut sources: Vec<TreePath> = sources.to_vec();
+        let (named, most) = (sources.len(), sources.len() + MAX_LINKS);
+        let mut next = 0;
+        while let Some(source) = sources.get(next).cloned() {
+            next += 1;
+            if sources.iter().take(next - 1).any(|earlier| *earlier == source) {
                 continue;
             }
+            let source = &source;
             let mut above = source.parent();
             while let Some(dir) = above {
                 above = dir.parent();
@@ -91,11 +97,17 @@ impl Remote {
             }
             match self.look_at(std::slice::from_ref(source))?.pop() {
                 Some(Looked::Entry(entry)) => {
-                    if entry.content == Content::Directory {
-                        todo.push(source.clone());
+                    match &entry.content {
+                        Content::Directory => todo.push(source.clone()),
+                        Content::Symlink { target } if sources.len() < most => {
+                            sources.extend(listing::target_of(source, target));
+                        }
+                        _ => {}
                     }
                     entries.push(entry);
                 }
+                // The link that led there is shown by whoever follows it.
+                Some(Looked::Missing) if next > named => {}
                 Some(Looked::Other) => {
                     return Err(self.bad(source, "is not a file, directory or link"));
                 }
@@ -135,6 +147,9 @@ impl Remote {
                 }
             }
         }
+        // What a link leads to may be in another source.
+        entries.sort_by(|a, b| a.path.as_bytes().cmp(b.path.as_bytes()));
+        entries.dedup_by(|a, b| a.path == b.path);
         Ok(Found { entries, left_out })
     }
 
