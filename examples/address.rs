@@ -60,7 +60,7 @@ fn print(network: &Network) {
     }
     lines("link", &network.link);
     lines("address", network.address);
-    lines("server", &network.servers);
+    lines("server", network.boot_servers());
     lines("name-server", &network.name_servers);
     lines(
         "host-name",

@@ -26,6 +26,7 @@ use crate::serve::tree::Tree;
 use crate::swarm::rules::Rules;
 
 pub use crate::boot::address::fuzz_dhcp as dhcp;
+pub use crate::boot::address::fuzz_dhcp6 as dhcp6;
 pub use crate::net::resolve::fuzz_answer as dns;
 
 /// A tree of a few files, whose chunks all hold zeroes.

@@ -117,6 +117,11 @@ pub const MAX_GONE: usize = 64;
 
 // ---- what is asked of others
 
+/// Most name servers, and domains, that count of a DHCPv6 server's answer; of all that routers and servers say, twice that.
+pub const MAX_DHCP6_LIST: usize = 16;
+/// Most different warnings of what DHCPv6 servers say.
+pub const MAX_DHCP6_WARNINGS: usize = 16;
+
 /// Most requests on their way on one connection.
 pub const MAX_IN_FLIGHT: usize = 64;
 /// Longest reply that is taken, in bytes, but for those that carry file contents.

@@ -11,6 +11,8 @@
 //!  setup       what is to be done next      this file   waits, and does it
 //!   ├ links    which links are meant        kernel      asks the kernel and tells it
 //!   ├ dhcp     who is asked, which offer    resolver    /etc/resolv.conf
+//!   ├ v6       what a router's word calls for
+//!   │  └ dhcp6 the same of DHCPv6           sockets6    its sockets
 //!   └ config   what a link is to have       before      what the initramfs was told
 //!  rtnetlink   the kernel's bytes
 //! ```
@@ -23,21 +25,26 @@
 
 mod config;
 mod dhcp;
+mod dhcp6;
 mod lease_files;
 mod links;
 mod route;
 mod rtnetlink;
 mod setup;
+mod sockets6;
 
 use std::collections::{BTreeMap, HashSet};
+use std::env;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::cmdline::{Net, NetworkWish};
 use crate::error::{Error, reason};
+use crate::net::host_port::HostPort;
 use crate::net::own;
 use crate::net::resolve::{self, RESOLV_CONF};
 use crate::process::report::Reporter;
@@ -48,9 +55,17 @@ use crate::sys::process;
 use dhcp::Lease;
 #[cfg(fuzzing)]
 pub use dhcp::fuzz_dhcp;
+#[cfg(fuzzing)]
+pub use dhcp6::fuzz_dhcp6;
+use dhcp6::{Identity, Told};
 use rtnetlink::Kernel;
 use setup::{Action, Found, Setup};
+use sockets6::Sockets6;
 
+/// The machine's own number, what is there with UEFI, and a number that makers of boards forget to change.
+const MACHINE_UUID: &str = "/sys/class/dmi/id/product_uuid";
+const UEFI: &str = "/sys/firmware/efi";
+const SAMPLE_UUID: u128 = 0x03000200_0400_0500_0006_000700080009;
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// In bytes (sethostname(2)).
 const LONGEST_NODE_NAME: usize = 64;
@@ -63,6 +78,9 @@ const FIRST_LINE: Duration = Duration::from_secs(2);
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// A look at the kernel is due after this time even if it has told of no change.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often the kernel asks for routers at least. By itself it waits twice as long each time, up to an hour, which behind
+/// a switch port that forwards late is as long again as that took.
+const SOLICIT_EVERY_S: &str = "7";
 
 /// What a node knows of its network once it has an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +92,8 @@ pub struct Network {
     /// Whom to boot from, best first: the server of `ip=`, what DHCP names as the next server
     /// (`siaddr`), its TFTP server name (option 66) if that is an address, the DHCP server itself.
     pub servers: Vec<IpAddr>,
+    /// Whom to boot from before those: the host of DHCPv6's boot file URL, where `ip=` names none.
+    pub(crate) named: Vec<HostPort>,
     /// Best first.
     pub name_servers: Vec<IpAddr>,
     /// The node's own name.
@@ -83,6 +103,19 @@ pub struct Network {
     /// After this time the kernel drops the address, unless it is renewed or [`keep`] is called.
     /// None: never.
     pub lease: Option<Duration>,
+}
+
+impl Network {
+    /// Whom to boot from, best first, each as `-n` takes it.
+    pub fn boot_servers(&self) -> Vec<String> {
+        let servers = self.servers.iter();
+        let servers = servers.map(|ip| HostPort { host: ip.to_string(), port: None });
+        let mut all: Vec<HostPort> = self.named.clone();
+        all.extend(servers);
+        let mut seen = HashSet::new();
+        let all = all.iter().map(HostPort::to_string);
+        all.filter(|server| seen.insert(server.clone())).collect()
+    }
 }
 
 /// Returns once there is an address.
@@ -103,11 +136,12 @@ pub fn bring_up(
 ) -> Result<Network, Error> {
     let mut kernel = Kernel::open().map_err(Error::system("list network links"))?;
     let changes = Kernel::changes().map_err(Error::system("watch network links"))?;
-    let mut setup = Setup::new(wish, net, process::seed());
-    let sockets = BTreeMap::new();
+    let mut setup = Setup::new(wish, net, process::seed(), identity());
     let own = (net == Net::Own).then(Vec::new);
-    let mut executor = Executor { report, sockets, own };
-    let mut advertised: Vec<IpAddr> = Vec::new();
+    let (sockets, sockets6) = (BTreeMap::new(), Sockets6::default());
+    let told6 = HashSet::new();
+    let mut executor = Executor { report, sockets, sockets6, told6, own };
+    let mut advertised = Told::default();
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
         let now = Instant::now();
@@ -115,19 +149,24 @@ pub fn bring_up(
         for action in setup.poll(now) {
             executor.act(&mut kernel, action)?;
         }
+        for warning in setup.take_warnings() {
+            report.warning(format_args!("{warning}"));
+        }
         if let Some(found) = setup.found() {
-            let mut network = network(found, wish, advertised);
+            advertised.add(setup.told());
+            let domains = domains(found, &advertised);
+            let mut network = network(found, wish, &advertised);
             if let Some(own) = executor.own {
                 network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
                 network.lease = None;
             }
             announce(found, &network, report);
-            write_resolv_conf(&network.name_servers, domains(found), report);
+            write_resolv_conf(&network.name_servers, domains, report);
             if let Some(name) = &network.host_name {
                 name_node(name, report);
             }
             if !matches!(found, Found::Present { .. })
-                && let Err(error) = lease_files::leave(&network.servers)
+                && let Err(error) = lease_files::leave(&network.named, &network.servers)
             {
                 report.info(format_args!(
                     "cannot save the boot servers in /run/xget for later stages: {}",
@@ -150,8 +189,12 @@ pub fn bring_up(
         let until = setup.next_wake(now).into_iter().chain(give_up);
         let until = until.fold(next_line.min(now + LOOK_EVERY), Instant::min);
         executor.sockets.retain(|&link, _| setup.listens_on(link));
+        executor.sockets6.retain(|link| setup.listens6_on(link));
         executor.wait(&changes, until).map_err(Error::system("wait for packets"))?;
-        advertised.extend(kernel.name_servers(&changes).into_iter().map(IpAddr::from));
+        let (servers, domains) = kernel.advertised(&changes);
+        advertised.name_servers.extend(servers.into_iter().map(IpAddr::from));
+        advertised.domains.extend(domains);
+        advertised.without_repeats();
         executor.receive(&mut setup);
     }
 }
@@ -190,6 +233,9 @@ struct Executor<'a> {
     report: &'a Reporter,
     /// One for each link on which DHCP runs.
     sockets: BTreeMap<u32, PacketSocket>,
+    sockets6: Sockets6,
+    /// What was told of them.
+    told6: HashSet<String>,
     /// What the kernel is not to be told of, if it is not.
     own: Option<Vec<own::Config>>,
 }
@@ -217,6 +263,26 @@ impl Executor<'_> {
                 told(&format!("set {name} up"), kernel.set_up(link, true));
             }
             Action::Send { link, packet } => self.send(link, &packet)?,
+            Action::Send6 { link, source, packet } => {
+                if let Err(error) = self.sockets6.send(link, source, &packet) {
+                    let text = format!("cannot send DHCPv6 packets: {}", reason(&error));
+                    // It may go well next time, and is told once.
+                    if sockets6::is_passing(&error) || !self.told6.insert(text.clone()) {
+                        report.info(format_args!("{text}"));
+                    } else {
+                        report.warning(format_args!("{text}"));
+                    }
+                }
+            }
+            Action::Program6 { link, name, lease } => {
+                kernel.set_leased6(link, &lease).map_err(|error| {
+                    let (address, why) = (lease.address, reason(&error));
+                    Error::Boot(format!("cannot set the address {address} on {name}: {why}"))
+                })?;
+            }
+            Action::Drop6 { link, address } => {
+                told(&format!("remove the address {address}"), kernel.drop_leased6(link, address));
+            }
             Action::Program { link, name, config } => {
                 if let Some(own) = &mut self.own {
                     own.extend(config.own(&name));
@@ -261,6 +327,7 @@ impl Executor<'_> {
     fn wait(&self, changes: &Netlink, until: Instant) -> io::Result<()> {
         let sockets = self.sockets.values().map(|socket| PollFd::new(socket.as_fd(), true, false));
         let mut fds: Vec<PollFd> = sockets.collect();
+        fds.extend(self.sockets6.all().map(|socket| PollFd::new(socket.as_fd(), true, false)));
         fds.push(PollFd::new(changes.as_fd(), true, false));
         poll::wait(&mut fds, Some(until.saturating_duration_since(Instant::now())))
     }
@@ -273,6 +340,9 @@ impl Executor<'_> {
                 setup.receive(link, packet, checksum, Instant::now());
             }
         }
+        while let Some((link, from, message)) = self.sockets6.receive(&mut buffer) {
+            setup.receive6(link, from, message, Instant::now());
+        }
     }
 }
 
@@ -283,7 +353,8 @@ fn is_lasting(error: &io::Error) -> bool {
 
 /// Lets the kernel configure IPv6 on a link; one without IPv6 has no such files.
 fn accept_advertisements(link: &str) {
-    for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "1"), ("autoconf", "1")] {
+    let often = ("router_solicitation_max_interval", SOLICIT_EVERY_S);
+    for (name, value) in [("disable_ipv6", "0"), ("accept_ra", "1"), ("autoconf", "1"), often] {
         let path = format!("/proc/sys/net/ipv6/conf/{link}/{name}");
         // accept_ra may be 2, which is more.
         let is_less = |old: String| name != "accept_ra" || old.trim() == "0";
@@ -293,7 +364,28 @@ fn accept_advertisements(link: &str) {
     }
 }
 
-fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Network {
+/// How DHCPv6 servers know this machine: the number that its firmware and iPXE give as well, and what firmware it is.
+fn identity() -> Identity {
+    let uuid = fs::read_to_string(MACHINE_UUID).ok().and_then(|text| uuid(&text));
+    let by_uefi = Path::new(UEFI).exists();
+    let architecture = match (env::consts::ARCH, by_uefi) {
+        ("x86_64", true) => Some(7),
+        ("x86_64", false) => Some(0),
+        ("aarch64", _) => Some(11),
+        ("riscv64", _) => Some(27),
+        _ => None,
+    };
+    Identity { uuid, architecture }
+}
+
+/// None for what boards have that were given no number of their own.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()?;
+    let is_none = matches!(number, 0 | u128::MAX) || number == SAMPLE_UUID;
+    (!is_none).then_some(number.to_be_bytes())
+}
+
+fn network(found: &Found, wish: &NetworkWish, advertised: &Told) -> Network {
     let mut network = Network::default();
     network.servers.extend(wish.ips.iter().filter_map(|ip| ip.server));
     network.name_servers.extend(&wish.name_servers);
@@ -301,6 +393,7 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
     network.host_name = wish.ips.iter().find_map(|ip| ip.host_name.clone());
     let (link, address) = match found {
         Found::Present { link, address } => {
+            network.named = lease_files::boot_hosts();
             network.servers.extend(lease_files::boot_servers());
             network.name_servers.extend(resolve::name_servers());
             network.name_servers.extend(lease_files::name_servers());
@@ -308,8 +401,15 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
         }
         Found::Given { link, address } => (link, *address),
         Found::Advertised { link, address } => {
-            network.name_servers.extend(advertised);
+            network.name_servers.extend(&advertised.name_servers);
+            network.named.extend(advertised.boot_server.clone());
             (link, *address)
+        }
+        Found::Leased6 { link, lease } => {
+            network.name_servers.extend(&advertised.name_servers);
+            network.named.extend(advertised.boot_server.clone());
+            network.lease = lease.valid;
+            (link, lease.address.into())
         }
         Found::Leased { link, lease } => {
             let servers = lease.boot_servers.iter().chain([&lease.server]);
@@ -322,6 +422,9 @@ fn network(found: &Found, wish: &NetworkWish, advertised: Vec<IpAddr>) -> Networ
     };
     network.link = Some(link.clone());
     network.address = Some(address);
+    if wish.ips.iter().any(|ip| ip.server.is_some()) {
+        network.named.clear();
+    }
     without_repeats(&mut network.servers);
     without_repeats(&mut network.name_servers);
     network
@@ -345,10 +448,11 @@ fn name_node(name: &str, report: &Reporter) {
     }
 }
 
-fn domains(found: &Found) -> &[String] {
+fn domains<'a>(found: &'a Found, advertised: &'a Told) -> &'a [String] {
     match found {
         Found::Leased { lease: Lease { domains, .. }, .. } => domains,
-        _ => &[],
+        Found::Advertised { .. } | Found::Leased6 { .. } => &advertised.domains,
+        Found::Present { .. } | Found::Given { .. } => &[],
     }
 }
 
@@ -363,6 +467,13 @@ fn announce(found: &Found, network: &Network, report: &Reporter) {
         }
         Found::Advertised { link, address } => {
             report.notice(format_args!("{link} has the address {address}, from an IPv6 router"));
+        }
+        Found::Leased6 { link, lease } => {
+            let time = lease.valid.map(|time| format!(" for {} s", time.as_secs()));
+            let (address, server, time) = (lease.address, lease.server, time.unwrap_or_default());
+            report.notice(format_args!(
+                "{link} has the address {address}, from the DHCPv6 server {server}{time}"
+            ));
         }
         Found::Leased { link, lease } => {
             let time = match network.lease {

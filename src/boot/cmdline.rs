@@ -187,6 +187,7 @@ impl Cmdline {
         };
         let root = cmdline.root.as_ref().map(|root| &root.url);
         cmdline.network.by_ipv6 = cmdline.server_by_ipv6(root);
+        cmdline.network.names_server = cmdline.names_server(root);
         Ok(cmdline)
     }
 
@@ -199,6 +200,13 @@ impl Cmdline {
             return self.network.ips.iter().any(|ip| ip.server.is_some_and(|ip| ip.is_ipv6()));
         }
         hosts.into_iter().any(HostPort::may_be_ipv6)
+    }
+
+    /// Whether anything here says who serves what is at `url`.
+    pub(crate) fn names_server(&self, url: Option<&Url>) -> bool {
+        !self.servers.is_empty()
+            || url.is_some_and(|url| url.host.is_some())
+            || self.network.ips.iter().any(|ip| ip.server.is_some())
     }
 
     /// Whether there is anything for xget to do.

@@ -81,6 +81,7 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
     let url = url.transpose()?;
     if url.is_some() {
         cmdline.network.by_ipv6 = cmdline.server_by_ipv6(url.as_ref());
+        cmdline.network.names_server = cmdline.names_server(url.as_ref());
     }
     let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let network = if url.is_some() || cmdline.asks() {
@@ -289,15 +290,12 @@ impl Boot {
         let servers: Vec<String> = match (named.is_empty(), host) {
             (false, _) => named.iter().map(HostPort::to_string).collect(),
             (true, Some(host)) => vec![host.to_string()],
-            (true, None) => {
-                let known = self.network.servers.iter();
-                known.map(|ip| HostPort { host: ip.to_string(), port: None }.to_string()).collect()
-            }
+            (true, None) => self.network.boot_servers(),
         };
         if servers.is_empty() {
             return Err(Error::Boot(
-                "no server is known: set rd.xget.server=HOST, or name one in DHCP (next-server \
-                 or option 66)"
+                "no server is known: set rd.xget.server=HOST, or name one in DHCP (next-server, \
+                 option 66, or the boot file URL of DHCPv6)"
                     .into(),
             ));
         }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::sys::packet::Checksum;
 
-pub(super) use message::Lease;
 use message::{Asker, Reply, message_in};
+pub(super) use message::{Lease, is_name, search_list};
 
 /// The first wait for an answer and all others, each 1 s longer or shorter by chance. RFC 2131, section 4.1, has them
 /// grow to 64 s; but a switch port with spanning tree forwards after 30 s or more, and whoever asked just before that would

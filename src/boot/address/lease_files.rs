@@ -6,8 +6,12 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::net::host_port::HostPort;
+
 /// Where this program leaves it: the directory, how the file's name begins and ends, and the key.
 const OWN: (&str, &str, &str, &str) = ("/run/xget", "boot-servers", ".conf", "bootserver");
+/// The key of those that are more than an address.
+const OWN_HOST: &str = "boothost ";
 
 /// A directory, how the names of files in it begin and end, and the keys whose values count, best first.
 type Source = (&'static str, &'static str, &'static str, &'static [&'static str]);
@@ -34,9 +38,11 @@ const NAME_SERVERS: [Source; 2] = [
 ];
 
 /// Leaves them for the next run, which finds the network as this one has set it up.
-pub(super) fn leave(servers: &[IpAddr]) -> io::Result<()> {
+pub(super) fn leave(hosts: &[HostPort], servers: &[IpAddr]) -> io::Result<()> {
     let (directory, begin, end, key) = OWN;
-    let text: String = servers.iter().map(|server| format!("{key} {server}\n")).collect();
+    let hosts = hosts.iter().map(|host| format!("{OWN_HOST}{host}\n"));
+    let text: String =
+        hosts.chain(servers.iter().map(|server| format!("{key} {server}\n"))).collect();
     let path = PathBuf::from(directory).join(format!("{begin}{end}"));
     let new = path.with_extension("new");
     fs::create_dir_all(directory)?;
@@ -46,6 +52,13 @@ pub(super) fn leave(servers: &[IpAddr]) -> io::Result<()> {
 /// The boot servers that were told of.
 pub(super) fn boot_servers() -> Vec<IpAddr> {
     told(&BOOT_SERVERS)
+}
+
+/// Those of [`boot_servers`] that are more than an address.
+pub(super) fn boot_hosts() -> Vec<HostPort> {
+    let text = fs::read_to_string(format!("{}/{}{}", OWN.0, OWN.1, OWN.2)).unwrap_or_default();
+    let hosts = text.lines().filter_map(|line| line.strip_prefix(OWN_HOST));
+    hosts.filter_map(|host| HostPort::parse(host).ok()).collect()
 }
 
 /// The name servers that were told of.

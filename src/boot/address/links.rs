@@ -1,6 +1,6 @@
 //! What the kernel has: links, addresses, routes; and which links are for xget.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
@@ -18,6 +18,10 @@ pub(super) struct Snapshot {
     pub(super) addresses: Vec<Address>,
     /// The networks that routes in the main table lead to.
     pub(super) routes: Vec<IpNet>,
+    /// Each link's own address of IPv6, once nobody else was found to have it.
+    pub(super) link_locals: Vec<(u32, Ipv6Addr)>,
+    /// Addresses that somebody else was found to have.
+    pub(super) duplicates: Vec<(u32, Ipv6Addr)>,
 }
 
 /// A network link.
@@ -36,6 +40,19 @@ pub(super) struct Link {
     pub(super) mac: Option<[u8; 6]>,
     /// What it is if it is no card: `bridge`, `vlan`, `veth`...
     pub(super) kind: Option<String>,
+    /// What an IPv6 router has told the kernel.
+    pub(super) router: Router,
+}
+
+/// What the last router advertisement on a link said of DHCPv6 (RFC 4861, section 4.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Router {
+    /// There was one.
+    pub(super) heard: bool,
+    /// M: addresses are to be had from a server.
+    pub(super) managed: bool,
+    /// O: other things are.
+    pub(super) other: bool,
 }
 
 /// An address that a link has.

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::config::Config;
+use super::dhcp6::Lease;
 use super::links::{Address, Snapshot};
 use crate::sys::netlink::Netlink;
 use message::{Message, Request};
@@ -20,6 +21,7 @@ const CHANGES: i32 = FROM_ROUTERS
     | libc::RTMGRP_IPV4_IFADDR
     | libc::RTMGRP_IPV4_ROUTE
     | libc::RTMGRP_IPV6_IFADDR
+    | libc::RTMGRP_IPV6_IFINFO
     | libc::RTMGRP_IPV6_ROUTE;
 
 /// The kernel's side of the network.
@@ -40,20 +42,27 @@ impl Kernel {
         Netlink::open(CHANGES as u32)
     }
 
-    /// Takes what such a socket has: the name servers that IPv6 routers have named.
-    pub(super) fn name_servers(&mut self, changes: &Netlink) -> Vec<Ipv6Addr> {
-        let mut named = Vec::new();
+    /// Takes what such a socket has: the name servers and domains that IPv6 routers have named.
+    pub(super) fn advertised(&mut self, changes: &Netlink) -> (Vec<Ipv6Addr>, Vec<String>) {
+        let (mut servers, mut domains) = (Vec::new(), Vec::new());
         changes.take(&mut self.buffer, |datagram| {
-            named.extend(Message::all(datagram).flat_map(|message| message.name_servers()));
+            for message in Message::all(datagram) {
+                servers.extend(message.name_servers());
+                domains.extend(message.domains());
+            }
         });
-        named
+        (servers, domains)
     }
 
     /// All there is.
     pub(super) fn look(&mut self) -> io::Result<Snapshot> {
         let mut seen = Snapshot::default();
         self.ask(Request::links(), |message| seen.links.extend(message.link()))?;
-        self.ask(Request::addresses(), |message| seen.addresses.extend(message.address()))?;
+        self.ask(Request::addresses(), |message| {
+            seen.addresses.extend(message.address());
+            seen.link_locals.extend(message.link_local());
+            seen.duplicates.extend(message.duplicate());
+        })?;
         self.ask(Request::routes(), |message| seen.routes.extend(message.route()))?;
         Ok(seen)
     }
@@ -78,6 +87,14 @@ impl Kernel {
 
     pub(super) fn set_address(&mut self, link: u32, config: &Config) -> io::Result<()> {
         self.ask(Request::set_address(link, config), |_| {})
+    }
+
+    pub(super) fn set_leased6(&mut self, link: u32, lease: &Lease) -> io::Result<()> {
+        self.ask(Request::set_leased6(link, lease), |_| {})
+    }
+
+    pub(super) fn drop_leased6(&mut self, link: u32, address: Ipv6Addr) -> io::Result<()> {
+        self.ask(Request::drop_leased6(link, address), |_| {})
     }
 
     /// Gives an address that the link has an infinite lifetime.

@@ -1,14 +1,18 @@
 //! What is to be done next for an address: what the kernel has, packets and `now` in, actions out.
 
+mod v6;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::config::Config;
 use super::dhcp::{Dhcp, Lease};
+use super::dhcp6::{self, Told};
 use super::links::{Choice, Link, Snapshot};
 use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, Vlan};
 use crate::sys::packet::Checksum;
+use v6::{Need, V6, Verdict};
 
 /// What the kernel did not do is asked of it again after this time: a card's firmware may come late.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -36,6 +40,12 @@ pub(super) enum Action {
     Send { link: u32, packet: Vec<u8> },
     /// Set an address and what belongs to it.
     Program { link: u32, name: String, config: Config },
+    /// Send a message to all DHCPv6 servers on the link, from its own address.
+    Send6 { link: u32, source: Ipv6Addr, packet: Vec<u8> },
+    /// Set what a DHCPv6 server has given.
+    Program6 { link: u32, name: String, lease: dhcp6::Lease },
+    /// Take such an address away.
+    Drop6 { link: u32, address: Ipv6Addr },
 }
 
 /// Where the node's address came from.
@@ -49,6 +59,8 @@ pub(super) enum Found {
     Leased { link: String, lease: Lease },
     /// An IPv6 router did.
     Advertised { link: String, address: IpAddr },
+    /// A DHCPv6 server did.
+    Leased6 { link: String, lease: dhcp6::Lease },
 }
 
 /// One thing that there is none of yet.
@@ -66,6 +78,10 @@ pub(super) struct Setup {
     choice: Choice,
     vlans: Vec<Vlan>,
     dhcp: Dhcp,
+    v6: V6,
+    /// A server is known that IPv6 may reach; and one at all.
+    by_ipv6: bool,
+    names_server: bool,
     seen: Snapshot,
     began: Option<Instant>,
     /// Since when a router has given links an address.
@@ -85,10 +101,10 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64) -> Setup {
+    pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64, identity: dhcp6::Identity) -> Setup {
         let mut choice = Choice::new(wish);
         // The own network is of IPv4 alone: IPv6 would be the kernel's.
-        if net == Net::Own || !wish.by_ipv6 {
+        if net == Net::Own || !wish.by_ipv6 && wish.names_server {
             choice = choice.by_ipv4();
         }
         Setup {
@@ -96,6 +112,9 @@ impl Setup {
             choice,
             vlans: wish.vlans.clone(),
             dhcp: Dhcp::new(seed),
+            v6: V6::new(identity, seed),
+            by_ipv6: wish.by_ipv6,
+            names_server: wish.names_server,
             seen: Snapshot::default(),
             began: None,
             advertised_since: BTreeMap::new(),
@@ -135,6 +154,11 @@ impl Setup {
         }
     }
 
+    /// Takes in a message that came from a DHCPv6 server's port.
+    pub(super) fn receive6(&mut self, link: u32, from: Ipv6Addr, message: &[u8], now: Instant) {
+        self.v6.receive(link, from, message, now);
+    }
+
     /// What is to be done, in this order. To be called after every [`Setup::observe`].
     pub(super) fn poll(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -159,6 +183,8 @@ impl Setup {
             let packets = self.dhcp.poll(now).into_iter();
             actions.extend(packets.map(|(link, packet)| Action::Send { link, packet }));
         }
+        let links: Vec<&Link> = self.seen.links.iter().filter(|l| self.by_router(l)).collect();
+        actions.extend(self.v6.poll(&self.seen, &links, now));
         self.conclude(now, &mut actions);
         actions
     }
@@ -168,9 +194,27 @@ impl Setup {
         self.found.as_ref()
     }
 
+    /// What a DHCPv6 server has told besides the address, if that is of IPv6.
+    pub(super) fn told(&self) -> Option<&Told> {
+        let (Found::Advertised { link, .. } | Found::Leased6 { link, .. }) = self.found()? else {
+            return None;
+        };
+        self.v6.told(self.seen.links.iter().find(|seen| seen.name == *link)?.index)
+    }
+
+    /// What the user should know of, each once.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        self.v6.take_warnings()
+    }
+
     /// Whether packets are waited for on this link.
     pub(super) fn listens_on(&self, link: u32) -> bool {
         self.dhcp.runs_on(link)
+    }
+
+    /// The same of DHCPv6.
+    pub(super) fn listens6_on(&self, link: u32) -> bool {
+        self.v6.listens_on(link)
     }
 
     /// When [`Setup::poll`] has something to do if nothing happens.
@@ -183,7 +227,8 @@ impl Setup {
         let ipv6 = self.advertised_since.values().map(|&at| at + BEFORE_IPV6);
         let later = again.chain(ipv6).filter(|&at| at > now);
         let is_asking = self.dynamic.is_none() && self.leased.is_none();
-        later.chain(self.dhcp.next_wake().filter(|_| is_asking)).min()
+        let asking = self.dhcp.next_wake().filter(|_| is_asking);
+        later.chain(asking).chain(self.v6.next_wake(now)).min()
     }
 
     /// What there is none of yet.
@@ -234,12 +279,10 @@ impl Setup {
             let what = format!("DHCP offer on {names} (asked {times})");
             missing.push(Missing { article: "a ", what });
         }
-        let by_router =
-            |link: &Link, numbers: &[usize]| link.carrier && self.any(numbers, by_router);
-        if let Some(names) = names(&by_router) {
-            let what = format!("address from an IPv6 router on {names}");
-            missing.push(Missing { article: "an ", what });
-        }
+        // Where nobody has said that there is any IPv6, that is nothing to tell of.
+        let counts = |link: &&Link| self.by_router(link) && (self.wants_v6() || link.router.heard);
+        let links: Vec<&Link> = links.iter().filter(counts).collect();
+        missing.extend(self.v6.missing(&links));
         if missing.is_empty() {
             let what = "address: ip= asks for a static one but does not contain it".to_owned();
             missing.push(Missing { article: "an ", what });
@@ -271,9 +314,10 @@ impl Setup {
         let ips = self.choice.ips();
         let ipv6_will_do = self.only_waits()
             || is_first
-                && ips
-                    .iter()
-                    .any(|ip| by_router(ip) || ip.address.is_some_and(|a| a.addr().is_ipv6()));
+                && ips.iter().any(|ip| {
+                    by_router(ip) && self.wants_v6()
+                        || ip.address.is_some_and(|a| a.addr().is_ipv6())
+                });
         let mut servers = ips.iter().filter_map(|ip| ip.server);
         if !servers.all(|server| self.seen.reaches(server)) {
             return None;
@@ -364,17 +408,56 @@ impl Setup {
 
     /// An address that the kernel has from a router. Where IPv4 would do as well, that has a while
     /// for itself.
-    fn advertised(&self, now: Instant) -> Option<Found> {
+    fn advertised(&mut self, now: Instant) -> Option<Found> {
         let counts = |link: &Link| {
             let numbers = self.choice.of(link);
             let ipv4_had_its_time = || {
                 let since = self.advertised_since.get(&link.index);
                 !self.dhcp.is_requesting() && since.is_some_and(|&at| now >= at + BEFORE_IPV6)
             };
-            self.any(&numbers, by_router) && (!self.any(&numbers, by_dhcp) || ipv4_had_its_time())
+            // As with DHCPv4, whoever says what to boot is the cluster's own server.
+            let names = || self.v6.told(link.index).is_some_and(|told| told.boot_server.is_some());
+            let is_alone = !self.any(&numbers, by_dhcp);
+            self.any(&numbers, by_router) && (is_alone || names() || ipv4_had_its_time())
         };
-        let (link, address) = self.by_routers().find(|(link, _)| counts(link))?;
-        Some(Found::Advertised { link: link.name.clone(), address })
+        let found =
+            self.by_routers().filter(|(link, _)| counts(link)).find_map(|(link, address)| {
+                let name = link.name.clone();
+                match self.v6.verdict(link, address, self.needs_named(), now) {
+                    Verdict::Wait => None,
+                    Verdict::Advertised => {
+                        Some((link.index, Found::Advertised { link: name, address }))
+                    }
+                    Verdict::Leased(lease) => {
+                        Some((link.index, Found::Leased6 { link: name, lease }))
+                    }
+                }
+            });
+        let (link, found) = found?;
+        if matches!(found, Found::Advertised { .. }) {
+            self.v6.go_on_without(link);
+        }
+        Some(found)
+    }
+
+    /// Whether IPv6 may lead to a server, as far as is known: one that it may reach, or none at all where it is asked for.
+    /// Else a DHCPv6 server has to name one.
+    fn wants_v6(&self) -> bool {
+        self.by_ipv6 || self.choice.ips().iter().any(|ip| ip.method == Method::V6)
+    }
+
+    /// What a DHCPv6 server is needed for besides an address.
+    fn needs_named(&self) -> Need {
+        match (self.wants_v6(), self.names_server) {
+            (false, _) => Need::BootServer,
+            (true, false) => Need::Answer,
+            (true, true) => Need::Nothing,
+        }
+    }
+
+    /// Whether a link is to have an address from a router, and could.
+    fn by_router(&self, link: &Link) -> bool {
+        link.carrier && self.any(&self.choice.of(link), by_router)
     }
 
     /// The usable IPv6 addresses that `ip=` has not given.

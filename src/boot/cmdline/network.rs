@@ -21,6 +21,8 @@ pub struct NetworkWish {
     /// A server is known that IPv6 may reach: by a name, or by such an address. Where there is none, IPv6
     /// does not do in place of IPv4.
     pub(crate) by_ipv6: bool,
+    /// Any server is known. Else DHCP has to name one.
+    pub(crate) names_server: bool,
 }
 
 /// `ip=`
@@ -52,7 +54,7 @@ pub enum Method {
     /// DHCPv4.
     #[default]
     Dhcp,
-    /// A router's advertisement. There is no DHCPv6.
+    /// A router's advertisement, and DHCPv6 where that says so.
     V6,
     /// DHCPv4, or else IPv6 if that may lead to a server.
     Either,

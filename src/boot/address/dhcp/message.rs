@@ -345,7 +345,7 @@ fn pieces_of(mut field: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 
 /// The names in a search list, where the end of one may be a pointer to what was written before (RFC 3397; RFC 1035,
 /// section 4.1.4). What is garbled ends it.
-fn search_list(bytes: &[u8]) -> Vec<String> {
+pub(in crate::boot::address) fn search_list(bytes: &[u8]) -> Vec<String> {
     let (mut names, mut at) = (Vec::new(), 0);
     while at < bytes.len() && names.len() < MOST_DOMAINS {
         let Some((name, after)) = name_at(bytes, at) else { break };
@@ -379,7 +379,7 @@ fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
 }
 
 /// Whether it can be a name of hosts; others could smuggle lines into `resolv.conf`.
-fn is_name(name: &str) -> bool {
+pub(in crate::boot::address) fn is_name(name: &str) -> bool {
     let in_names = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(in_names)
 }

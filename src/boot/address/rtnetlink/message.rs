@@ -11,7 +11,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::boot::address::config::{Config, is_on_link};
-use crate::boot::address::links::{Address, Link};
+use crate::boot::address::dhcp::{is_name, search_list};
+use crate::boot::address::dhcp6::Lease;
+use crate::boot::address::links::{Address, Link, Router};
 use crate::boot::address::route::Route;
 
 /// Bytes of `struct nlmsghdr`, `rtattr`, `ifinfomsg`, `ifaddrmsg`, `rtmsg`.
@@ -22,9 +24,16 @@ const ADDRESS_BYTES: usize = 8;
 const ROUTE_BYTES: usize = 12;
 /// Those of `struct nduseroptmsg`; the option follows.
 const ROUTER_OPTION_BYTES: usize = 16;
-/// The type of a Recursive DNS Server option, and where its addresses begin (RFC 8106, section 5.1).
+/// The types of the options Recursive DNS Server and DNS Search List, and where what they list begins (RFC 8106,
+/// section 5).
 const NAME_SERVERS: u8 = 25;
-const NAME_SERVERS_AT: usize = 8;
+const SEARCH_LIST: u8 = 31;
+const LISTED_AT: usize = 8;
+/// `IFLA_INET6_FLAGS` (linux/if_link.h), and what is in it (net/if_inet6.h).
+const IPV6_FLAGS: u16 = 1;
+const ROUTER_HEARD: u32 = 0x20;
+const ROUTER_MANAGED: u32 = 0x40;
+const ROUTER_OTHER: u32 = 0x80;
 /// `IFLA_VLAN_ID` (linux/if_link.h).
 const VLAN_ID: u16 = 1;
 /// `RTPROT_DHCP`, `RTNH_F_ONLINK` (linux/rtnetlink.h).
@@ -141,6 +150,28 @@ impl Request {
         request.with(libc::IFA_CACHEINFO, &[seconds, seconds, [0; 4], [0; 4]].concat())
     }
 
+    /// Gives a link an address that a DHCPv6 server has given. Only the router says what else is on the link (RFC 5942);
+    /// the kernel sees whether somebody else has it.
+    pub(super) fn set_leased6(link: u32, lease: &Lease) -> Request {
+        let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+        let mut fixed = vec![libc::AF_INET6 as u8, 128, 0, 0];
+        fixed.extend(link.to_ne_bytes());
+        let [preferred, valid] = [lease.preferred, lease.valid]
+            .map(|time| time.map_or(FOR_EVER_S, seconds).to_ne_bytes());
+        Request::new(libc::RTM_NEWADDR, flags, &fixed)
+            .with(libc::IFA_LOCAL, &lease.address.octets())
+            .with(libc::IFA_ADDRESS, &lease.address.octets())
+            .with(libc::IFA_CACHEINFO, &[preferred, valid, [0; 4], [0; 4]].concat())
+    }
+
+    /// Takes such an address away.
+    pub(super) fn drop_leased6(link: u32, address: Ipv6Addr) -> Request {
+        let mut fixed = vec![libc::AF_INET6 as u8, 128, 0, 0];
+        fixed.extend(link.to_ne_bytes());
+        Request::new(libc::RTM_DELADDR, libc::NLM_F_ACK, &fixed)
+            .with(libc::IFA_LOCAL, &address.octets())
+    }
+
     /// Adds a route through a link, or replaces it.
     pub(super) fn set_route(link: u32, config: &Config, route: &Route) -> Request {
         let flags = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
@@ -224,6 +255,7 @@ impl<'a> Message<'a> {
                 libc::IFLA_IFNAME => link.name = text(data),
                 libc::IFLA_ADDRESS if hardware == ETHERNET => link.mac = data.try_into().ok(),
                 libc::IFLA_MASTER => link.enslaved = true,
+                libc::IFLA_AF_SPEC => link.router = router(data).unwrap_or_default(),
                 libc::IFLA_LINKINFO => {
                     let mut info = attributes(data);
                     let kind = info.find(|&(number, _)| number == libc::IFLA_INFO_KIND);
@@ -237,6 +269,33 @@ impl<'a> Message<'a> {
 
     /// The address of an `RTM_NEWADDR`.
     pub(super) fn address(&self) -> Option<Address> {
+        let (link, ip, scope, flags) = self.address_parts()?;
+        let link_local = match ip.addr() {
+            IpAddr::V4(ip) => ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unicast_link_local(),
+        };
+        let unsure = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
+        let usable = scope == libc::RT_SCOPE_UNIVERSE && !link_local && !unsure;
+        Some(Address { link, ip, usable })
+    }
+
+    /// The link's own address, if it may be used.
+    pub(super) fn link_local(&self) -> Option<(u32, Ipv6Addr)> {
+        let (link, ip, _, flags) = self.address_parts()?;
+        let IpAddr::V6(ip) = ip.addr() else { return None };
+        let unsure = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
+        (ip.is_unicast_link_local() && !unsure).then_some((link, ip))
+    }
+
+    /// An address that somebody else was found to have.
+    pub(super) fn duplicate(&self) -> Option<(u32, Ipv6Addr)> {
+        let (link, ip, _, flags) = self.address_parts()?;
+        let IpAddr::V6(ip) = ip.addr() else { return None };
+        (flags & libc::IFA_F_DADFAILED != 0).then_some((link, ip))
+    }
+
+    /// Link, address, scope and flags of an `RTM_NEWADDR`.
+    fn address_parts(&self) -> Option<(u32, IpNet, u8, u32)> {
         if self.kind != libc::RTM_NEWADDR {
             return None;
         }
@@ -252,32 +311,33 @@ impl<'a> Message<'a> {
         }
         // Between two hosts the other attribute is that of the other one.
         let ip = local.or(other)?;
-        let link_local = match ip {
-            IpAddr::V4(ip) => ip.is_link_local(),
-            IpAddr::V6(ip) => ip.is_unicast_link_local(),
-        };
-        let unsure = flags & (libc::IFA_F_TENTATIVE | libc::IFA_F_DADFAILED) != 0;
-        let usable = scope == libc::RT_SCOPE_UNIVERSE && !link_local && !unsure;
-        let ip = IpNet::new(ip, prefix).ok()?;
-        Some(Address { link: number_at(self.body, 4)?, ip, usable })
+        Some((number_at(self.body, 4)?, IpNet::new(ip, prefix).ok()?, scope, flags))
     }
 
     /// The name servers of an `RTM_NEWNDUSEROPT`: an IPv6 router's Recursive DNS Server option (RFC
     /// 8106, section 5.1). One with a link-local address is left out, as it is nothing without the link.
     pub(super) fn name_servers(&self) -> Vec<Ipv6Addr> {
-        let option = || {
-            let length = usize::from(half_at(self.body, 2)?);
-            let end = ROUTER_OPTION_BYTES.checked_add(length)?;
-            let option = self.body.get(ROUTER_OPTION_BYTES..end)?;
-            let &[kind, _, _, _, lifetime @ ..] = option.first_chunk::<NAME_SERVERS_AT>()?;
-            (kind == NAME_SERVERS && lifetime != [0; 4]).then_some(option)
-        };
-        let option =
-            Some(()).filter(|()| self.kind == libc::RTM_NEWNDUSEROPT).and_then(|()| option());
-        let addresses = option.and_then(|option| option.get(NAME_SERVERS_AT..)).unwrap_or_default();
-        let (addresses, _) = addresses.as_chunks::<16>();
+        let (addresses, _) = self.listed(NAME_SERVERS).unwrap_or_default().as_chunks::<16>();
         let addresses = addresses.iter().map(|&octets| Ipv6Addr::from(octets));
         addresses.filter(|ip| !ip.is_unicast_link_local()).collect()
+    }
+
+    /// Likewise where names without a dot are looked for: its DNS Search List option (section 5.2), which ends in zeros.
+    pub(super) fn domains(&self) -> Vec<String> {
+        let names = search_list(self.listed(SEARCH_LIST).unwrap_or_default()).into_iter();
+        names.filter(|name| is_name(name)).collect()
+    }
+
+    /// What such an option lists, if it is one of this kind and counts.
+    fn listed(&self, wanted: u8) -> Option<&'a [u8]> {
+        if self.kind != libc::RTM_NEWNDUSEROPT {
+            return None;
+        }
+        let length = usize::from(half_at(self.body, 2)?);
+        let end = ROUTER_OPTION_BYTES.checked_add(length)?;
+        let option = self.body.get(ROUTER_OPTION_BYTES..end)?;
+        let &[kind, _, _, _, lifetime @ ..] = option.first_chunk::<LISTED_AT>()?;
+        option.get(LISTED_AT..).filter(|_| kind == wanted && lifetime != [0; 4])
     }
 
     /// The network that the route of an `RTM_NEWROUTE` leads to, if it leads anywhere and stands in the main
@@ -311,6 +371,17 @@ fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some((number, data))
     })
+}
+
+/// What the kernel knows of a link's router: a number in the part of IPv6 among the parts of all families.
+fn router(families: &[u8]) -> Option<Router> {
+    let find = |bytes, wanted| attributes(bytes).find(|&(number, _)| number == wanted);
+    let (_, of_ipv6) = find(families, libc::AF_INET6 as u16)?;
+    let (_, flags) = find(of_ipv6, IPV6_FLAGS)?;
+    let flags = number_at(flags, 0)?;
+    let [heard, managed, other] =
+        [ROUTER_HEARD, ROUTER_MANAGED, ROUTER_OTHER].map(|flag| flags & flag != 0);
+    Some(Router { heard: heard || managed || other, managed, other })
 }
 
 /// One attribute within another.

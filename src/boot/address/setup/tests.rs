@@ -7,18 +7,18 @@ use crate::boot::cmdline::Cmdline;
 const MACS: [[u8; 6]; 3] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 3]];
 
 /// A node and its kernel; the test plays both, and the DHCP servers do not answer.
-struct Node {
-    setup: Setup,
-    kernel: Snapshot,
-    now: Instant,
+pub(super) struct Node {
+    pub(super) setup: Setup,
+    pub(super) kernel: Snapshot,
+    pub(super) now: Instant,
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
 /// A card that is down.
-fn card(index: u32, name: &str) -> Link {
+pub(super) fn card(index: u32, name: &str) -> Link {
     let mac = MACS.get(index as usize - 1).copied();
     Link { index, name: name.into(), mac, ..Link::default() }
 }
@@ -29,33 +29,37 @@ fn raise(index: u32, name: &str) -> Action {
 
 impl Node {
     /// One with this command line, `lo`, and these links.
-    fn new(cmdline: &str, net: Net, links: &[Link]) -> Node {
+    pub(super) fn new(cmdline: &str, net: Net, links: &[Link]) -> Node {
         let wish = Cmdline::parse(cmdline.as_bytes()).unwrap().network;
         let loopback = Link { index: 9, name: "lo".into(), loopback: true, ..Link::default() };
         let links = [links, &[Link { up: true, carrier: true, ..loopback }]].concat();
         let kernel = Snapshot { links, ..Snapshot::default() };
-        Node { setup: Setup::new(&wish, net, 1), kernel, now: Instant::now() }
+        Node {
+            setup: Setup::new(&wish, net, 1, dhcp6::Identity::default()),
+            kernel,
+            now: Instant::now(),
+        }
     }
 
-    fn acts(&mut self) -> Vec<Action> {
+    pub(super) fn acts(&mut self) -> Vec<Action> {
         self.setup.observe(self.kernel.clone(), self.now);
         self.setup.poll(self.now)
     }
 
-    fn after(&mut self, seconds: u64) -> &mut Node {
+    pub(super) fn after(&mut self, seconds: u64) -> &mut Node {
         self.now += Duration::from_secs(seconds);
         self
     }
 
     /// The links are up and their cables are in.
-    fn carrier(&mut self, links: &[u32]) -> &mut Node {
+    pub(super) fn carrier(&mut self, links: &[u32]) -> &mut Node {
         for link in self.kernel.links.iter_mut().filter(|link| links.contains(&link.index)) {
             (link.up, link.carrier) = (true, true);
         }
         self
     }
 
-    fn address(&mut self, link: u32, text: &str) -> &mut Node {
+    pub(super) fn address(&mut self, link: u32, text: &str) -> &mut Node {
         self.kernel.addresses.push(Address {
             link,
             ip: IpNet::new(ip(text), 24).unwrap(),
@@ -64,7 +68,7 @@ impl Node {
         self
     }
 
-    fn waits_for(&self) -> Vec<String> {
+    pub(super) fn waits_for(&self) -> Vec<String> {
         let missing = self.setup.missing(self.now).into_iter();
         missing.map(|missing| missing.article.to_owned() + &missing.what).collect()
     }
@@ -160,7 +164,7 @@ fn a_link_that_is_off_is_left_alone() {
 
 #[test]
 fn a_vlan_is_made_on_its_link_and_asked_on() {
-    let mut node = Node::new("vlan=eth0.5:eth0", Net::Auto, &two_cards());
+    let mut node = Node::new("vlan=eth0.5:eth0 ip=dhcp", Net::Auto, &two_cards());
     let make = Action::MakeVlan { name: "eth0.5".into(), id: 5, below: 1 };
     assert_eq!(node.acts(), [make, raise(1, "eth0")]);
     let vlan = Link { mac: Some(MACS[0]), kind: Some("vlan".into()), ..card(4, "eth0.5") };
@@ -292,6 +296,9 @@ fn an_advertised_address_is_used_at_once_where_ipv6_is_asked_for() {
     let accept = Action::AcceptAdvertisements { name: "eth0".into() };
     assert_eq!(node.acts(), [accept, raise(1, "eth0")]);
     assert_eq!(node.carrier(&[1]).acts(), [], "no DHCP");
+    assert_eq!(node.waits_for(), ["a router advertisement on eth0"]);
+    node.kernel.links[0].router.heard = true;
+    node.acts();
     assert_eq!(node.waits_for(), ["an address from an IPv6 router on eth0"]);
     node.address(1, "2001:db8::7").acts();
     let found = Found::Advertised { link: "eth0".into(), address: ip("2001:db8::7") };

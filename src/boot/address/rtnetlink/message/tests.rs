@@ -63,11 +63,15 @@ fn a_link_is_understood() {
     let mut fixed = vec![0, 0, 1, 0];
     fixed.extend([3, up, 0].map(u32::to_ne_bytes).concat());
     let kind = attribute(libc::IFLA_INFO_KIND, b"veth\0");
-    let attributes: [(u16, &[u8]); 4] = [
+    // The kernel counts more of IPv6, and has other families.
+    let flags = [attribute(8, &[1; 4]), attribute(1, &0x8000_0070u32.to_ne_bytes())].concat();
+    let families = [attribute(2, &[7; 8]), attribute(10, &flags)].concat();
+    let attributes: [(u16, &[u8]); 5] = [
         (libc::IFLA_IFNAME, b"eth0\0"),
         (libc::IFLA_ADDRESS, &[2, 0, 0, 0, 0, 1]),
         (libc::IFLA_MTU, &[0xdc, 5, 0, 0]),
         (libc::IFLA_LINKINFO, &kind),
+        (libc::IFLA_AF_SPEC, &families),
     ];
     let bytes = message(libc::RTM_NEWLINK, &fixed, &attributes);
     let link = Link {
@@ -77,6 +81,7 @@ fn a_link_is_understood() {
         carrier: true,
         mac: Some([2, 0, 0, 0, 0, 1]),
         kind: Some("veth".into()),
+        router: Router { heard: true, managed: true, other: false },
         ..Link::default()
     };
     assert_eq!(only(&bytes).link(), Some(link));
@@ -127,6 +132,35 @@ fn a_routers_name_servers_are_understood() {
     for length in [0, 7, 8, 23, usize::from(u16::MAX)] {
         assert!(named(&right, length).is_empty(), "cut off at {length}");
     }
+}
+
+#[test]
+fn a_routers_search_list_is_understood() {
+    let names = b"\x07cluster\x03org\x00\x02hp\x01c\x00";
+    let mut option = [&[31, 4, 0, 0, 0, 0, 2, 88], &names[..]].concat();
+    option.resize(32, 0);
+    let mut fixed = vec![libc::AF_INET6 as u8, 0];
+    fixed.extend((option.len() as u16).to_ne_bytes());
+    fixed.extend([3, 0, 0, 0, 134, 0, 0, 0, 0, 0, 0, 0]);
+    fixed.extend(option);
+    let bytes = message(libc::RTM_NEWNDUSEROPT, &fixed, &[]);
+    assert_eq!(only(&bytes).domains(), ["cluster.org", "hp.c"]);
+    assert!(only(&bytes).name_servers().is_empty());
+}
+
+#[test]
+fn an_address_of_ipv6_is_the_links_own_or_somebody_elses() {
+    let seen = |scope: u8, flags: u32, address: &str| {
+        let mut fixed = vec![libc::AF_INET6 as u8, 64, flags as u8, scope];
+        fixed.extend(3u32.to_ne_bytes());
+        let octets = octets(ip(address));
+        let bytes = message(libc::RTM_NEWADDR, &fixed, &[(libc::IFA_ADDRESS, &octets)]);
+        (only(&bytes).link_local().is_some(), only(&bytes).duplicate().is_some())
+    };
+    assert_eq!(seen(libc::RT_SCOPE_LINK, libc::IFA_F_PERMANENT, "fe80::1"), (true, false));
+    assert_eq!(seen(libc::RT_SCOPE_LINK, libc::IFA_F_TENTATIVE, "fe80::1"), (false, false));
+    assert_eq!(seen(0, libc::IFA_F_DADFAILED, "2001:db8::1"), (false, true));
+    assert_eq!(seen(0, 0, "2001:db8::1"), (false, false));
 }
 
 #[test]
