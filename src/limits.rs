@@ -117,10 +117,10 @@ pub const MAX_GONE: usize = 64;
 
 // ---- what is asked of others
 
-/// Most name servers, and domains, that count of a DHCPv6 server's answer; of all that routers and servers say, twice that.
-pub const MAX_DHCP6_LIST: usize = 16;
-/// Most different warnings of what DHCPv6 servers say.
-pub const MAX_DHCP6_WARNINGS: usize = 16;
+/// Most domains that count of a DHCP server's answer, and name servers of a DHCPv6 server's; of all that routers and servers say, twice that.
+pub const MAX_DHCP_LIST: usize = 16;
+/// Most different warnings of what DHCP servers say, of DHCPv4 and of DHCPv6.
+pub const MAX_DHCP_WARNINGS: usize = 16;
 
 /// Most requests on their way on one connection.
 pub const MAX_IN_FLIGHT: usize = 64;

@@ -5,11 +5,12 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use crate::limits::MAX_DHCP_WARNINGS;
 use crate::sys::packet::Checksum;
 
 use message::{Asker, Reply, message_in};
@@ -37,6 +38,9 @@ pub(super) struct Dhcp {
     choose_at: Option<Instant>,
     /// Until then other links may come, with better offers.
     others_until: Option<Instant>,
+    /// What the user should know of, and has been told.
+    warnings: Vec<String>,
+    told: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -61,7 +65,25 @@ enum State {
 
 impl Dhcp {
     pub(super) fn new(seed: u64) -> Dhcp {
-        Dhcp { seed, clients: BTreeMap::new(), choose_at: None, others_until: None }
+        Dhcp {
+            seed,
+            clients: BTreeMap::new(),
+            choose_at: None,
+            others_until: None,
+            warnings: Vec::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// What the user should know of, each once.
+    pub(super) fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    fn warn(&mut self, text: String) {
+        if self.told.len() < MAX_DHCP_WARNINGS && self.told.insert(text.clone()) {
+            self.warnings.push(text);
+        }
     }
 
     /// Runs on these links, which have carrier, and on no others. On a new one it asks at once. More
@@ -130,16 +152,28 @@ impl Dhcp {
                 }
                 None
             }
-            (Reply::Ack(lease), State::Requesting { offer, .. })
-                if lease.server == offer.server =>
-            {
+            (Reply::Ack(lease), State::Requesting { offer, .. }) if is_for(&lease, offer) => {
+                for what in &lease.garbled {
+                    self.warn(format!(
+                        "the DHCP server {} gives a garbled {what}, which is not used",
+                        lease.server
+                    ));
+                }
                 Some(lease)
             }
             (Reply::Nak(server), State::Requesting { offer, .. })
-                if server.is_none_or(|server| server == offer.server) =>
+                if server.is_none_or(|server| server == offer.server || !offer.names_itself) =>
             {
+                let (server, address) = (offer.server, offer.address.addr());
                 client.state = State::Discovering { tries: 0, offer: None };
                 client.next = now + AFTER_NAK;
+                self.warn(format!(
+                    "the DHCP server {server} has taken back its offer of {address}"
+                ));
+                None
+            }
+            (Reply::Unusable(server, why), _) => {
+                self.warn(format!("an offer of the DHCP server {server} cannot be used: {why}"));
                 None
             }
             _ => None,
@@ -222,6 +256,15 @@ impl Client {
         self.next = now + wait(*tries, spread);
         *tries += 1;
         packet
+    }
+}
+
+/// Whether it is the answer to a request for that offer. A server that does not name itself is known by what it
+/// gives.
+fn is_for(lease: &Lease, offer: &Lease) -> bool {
+    match lease.names_itself && offer.names_itself {
+        true => lease.server == offer.server,
+        false => lease.address.addr() == offer.address.addr(),
     }
 }
 

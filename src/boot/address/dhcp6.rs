@@ -12,7 +12,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
-use crate::limits::MAX_DHCP6_WARNINGS;
+use crate::limits::MAX_DHCP_WARNINGS;
 use message::{ADVERTISE, Answer, Asker, REPLY, Refusal};
 pub(super) use message::{Identity, Lease, Told};
 
@@ -199,7 +199,7 @@ impl Dhcp6 {
     }
 
     fn warn(&mut self, text: String) {
-        if self.warned.len() < MAX_DHCP6_WARNINGS && self.warned.insert(text.clone()) {
+        if self.warned.len() < MAX_DHCP_WARNINGS && self.warned.insert(text.clone()) {
             self.warnings.push(text);
         }
     }

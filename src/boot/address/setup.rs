@@ -204,7 +204,9 @@ impl Setup {
 
     /// What the user should know of, each once.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
-        self.v6.take_warnings()
+        let mut warnings = self.dhcp.take_warnings();
+        warnings.extend(self.v6.take_warnings());
+        warnings
     }
 
     /// Whether packets are waited for on this link.

@@ -15,6 +15,7 @@ use smoltcp::wire::{
 };
 
 use crate::boot::address::route::Route;
+use crate::limits::MAX_DHCP_LIST;
 use crate::network::class_prefix;
 use crate::sys::packet::Checksum;
 
@@ -39,8 +40,6 @@ const END: u8 = 255;
 /// The fields `sname` and `file`, which may hold options (RFC 2131, section 2), and what says so of each.
 const SERVER_NAME: (Range<usize>, u8) = (44..108, 2);
 const FILE: (Range<usize>, u8) = (108..236, 1);
-/// Domains of a search list that count.
-const MOST_DOMAINS: usize = 16;
 /// What is asked for; the classless routes stand before the router (RFC 3442).
 const ASKED_FOR: [u8; 10] = [
     SUBNET_MASK,
@@ -73,8 +72,9 @@ const LONGEST_NAME: usize = 253;
 pub(in crate::boot::address) struct Lease {
     /// With its network's prefix.
     pub(in crate::boot::address) address: Ipv4Net,
-    /// The server that gives it.
+    /// The server that gives it: it says so itself, or it is inferred from what there is.
     pub(in crate::boot::address) server: Ipv4Addr,
+    pub(in crate::boot::address) names_itself: bool,
     pub(in crate::boot::address) routes: Vec<Route>,
     pub(in crate::boot::address) name_servers: Vec<IpAddr>,
     pub(in crate::boot::address) host_name: Option<String>,
@@ -88,6 +88,8 @@ pub(in crate::boot::address) struct Lease {
     pub(in crate::boot::address) boot_servers: Vec<Ipv4Addr>,
     /// It names a file to boot, as only servers for that do.
     pub(in crate::boot::address) names_file: bool,
+    /// What it gives in a form that makes no sense, and is not used.
+    pub(in crate::boot::address) garbled: Vec<&'static str>,
 }
 
 /// What a server says to a client.
@@ -97,6 +99,8 @@ pub(super) enum Reply {
     Ack(Lease),
     /// From the server with this address, if it tells.
     Nak(Option<Ipv4Addr>),
+    /// An offer, or what should be a lease, that a node cannot use: from whom, and why.
+    Unusable(Ipv4Addr, &'static str),
 }
 
 /// Who asks.
@@ -116,7 +120,8 @@ impl Asker {
     pub(super) fn request(&self, secs: u16, offer: &Lease) -> Vec<u8> {
         let mut message = self.message(DhcpMessageType::Request, secs);
         message.requested_ip = Some(offer.address.addr());
-        message.server_identifier = Some(offer.server);
+        // A server that does not name itself takes it to be for itself; another name would say that it is not.
+        message.server_identifier = Some(offer.server).filter(|_| offer.names_itself);
         self.packet(&message)
     }
 
@@ -132,9 +137,10 @@ impl Asker {
         }
         let options = Options::new(&packet, message);
         let kind = options.of(MESSAGE_TYPE).first().copied()?;
+        let unusable = |why| Reply::Unusable(from, why);
         match DhcpMessageType::from(kind) {
-            DhcpMessageType::Offer => options.lease(from).map(Reply::Offer),
-            DhcpMessageType::Ack => options.lease(from).map(Reply::Ack),
+            DhcpMessageType::Offer => Some(options.lease(from).map_or_else(unusable, Reply::Offer)),
+            DhcpMessageType::Ack => Some(options.lease(from).map_or_else(unusable, Reply::Ack)),
             DhcpMessageType::Nak => Some(Reply::Nak(options.address(SERVER_IDENTIFIER))),
             _ => None,
         }
@@ -241,7 +247,7 @@ impl<'a> Options<'a> {
         let names = names.split(|c: char| c == ',' || c.is_ascii_whitespace()).map(str::to_owned);
         let mut domains: Vec<String> = Vec::new();
         for name in search_list(&self.of(DOMAIN_SEARCH)).into_iter().chain(names) {
-            if is_name(&name) && !domains.contains(&name) && domains.len() < MOST_DOMAINS {
+            if is_name(&name) && !domains.contains(&name) && domains.len() < MAX_DHCP_LIST {
                 domains.push(name);
             }
         }
@@ -272,23 +278,34 @@ impl<'a> Options<'a> {
         self.text(number).filter(|name| is_name(name))
     }
 
-    /// None if there is no address in it that a node can have, or nothing says from whom.
-    fn lease(&self, from: Ipv4Addr) -> Option<Lease> {
+    /// What is given; or why a node cannot use it.
+    fn lease(&self, from: Ipv4Addr) -> Result<Lease, &'static str> {
+        let address = self.packet.your_ip();
+        if address.is_unspecified() {
+            return Err("it has no address for this node");
+        }
         // A card to a machine's own management controller may be given one that is good for that alone.
-        let address =
-            Some(self.packet.your_ip()).filter(|&ip| is_host(ip) && !ip.is_link_local())?;
+        if address.is_link_local() {
+            return Err("the address is good for its own link alone (RFC 3927)");
+        }
+        if !is_host(address) {
+            return Err("the address is none that a node can have");
+        }
         let next = Some(self.packet.server_ip()).filter(|&ip| is_host(ip));
         // Some servers do not say who they are.
         let from = Some(from).filter(|&ip| is_host(ip));
-        let server = self.address(SERVER_IDENTIFIER).or(from).or(next)?;
+        let named = self.address(SERVER_IDENTIFIER);
+        let server = named.or(from).or(next).ok_or("nothing in it says from whom it is")?;
+        let names_itself = named.is_some();
         let named = self.text(TFTP_SERVER_NAME).and_then(|text| text.parse().ok());
         let mut boot_servers: Vec<Ipv4Addr> =
             next.into_iter().chain(named.filter(|&ip| is_host(ip))).collect();
         boot_servers.dedup();
         let prefix = self.prefix().unwrap_or_else(|| class_prefix(address));
-        Some(Lease {
-            address: Ipv4Net::new(address, prefix).ok()?,
+        Ok(Lease {
+            address: Ipv4Net::new(address, prefix).map_err(|_| "its netmask is none")?,
             server,
+            names_itself,
             routes: self.routes(),
             name_servers: self.addresses(NAME_SERVER).into_iter().map(IpAddr::from).collect(),
             host_name: self.name(HOST_NAME),
@@ -297,7 +314,28 @@ impl<'a> Options<'a> {
             time: self.time(),
             boot_servers,
             names_file: self.names_file(),
+            garbled: self.garbled(),
         })
+    }
+
+    fn garbled(&self) -> Vec<&'static str> {
+        let names = |number| {
+            let text = String::from_utf8_lossy(&self.of(number)).into_owned();
+            let mut names = text.split([',', ' ', '\t', '\0']).filter(|name| !name.is_empty());
+            names.all(is_name)
+        };
+        let list = self.of(DOMAIN_SEARCH);
+        let routes = self.of(CLASSLESS_ROUTES);
+        let options = [
+            (
+                self.of(HOST_NAME).is_empty() || self.name(HOST_NAME).is_some(),
+                "host name (option 12)",
+            ),
+            (names(DOMAIN_NAME), "domain name (option 15)"),
+            (read_search_list(&list).1, "search list (option 119)"),
+            (classless_routes(&routes).is_some(), "list of routes (option 121)"),
+        ];
+        options.into_iter().filter(|(is_sound, _)| !is_sound).map(|(_, what)| what).collect()
     }
 
     fn names_file(&self) -> bool {
@@ -346,13 +384,19 @@ fn pieces_of(mut field: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
 /// The names in a search list, where the end of one may be a pointer to what was written before (RFC 3397; RFC 1035,
 /// section 4.1.4). What is garbled ends it.
 pub(in crate::boot::address) fn search_list(bytes: &[u8]) -> Vec<String> {
+    read_search_list(bytes).0
+}
+
+/// The same, and whether all of it makes sense.
+fn read_search_list(bytes: &[u8]) -> (Vec<String>, bool) {
     let (mut names, mut at) = (Vec::new(), 0);
-    while at < bytes.len() && names.len() < MOST_DOMAINS {
-        let Some((name, after)) = name_at(bytes, at) else { break };
+    while at < bytes.len() && names.len() < MAX_DHCP_LIST {
+        let Some((name, after)) = name_at(bytes, at) else { return (names, false) };
         names.push(name);
         at = after;
     }
-    names
+    let is_sound = names.iter().all(|name| is_name(name));
+    (names, is_sound)
 }
 
 /// The name that begins at `at`, and where the next one begins.
@@ -360,10 +404,14 @@ fn name_at(bytes: &[u8], mut at: usize) -> Option<(String, usize)> {
     let (mut labels, mut after) = (Vec::new(), None);
     loop {
         let length = *bytes.get(at)?;
+        if length > 63 && length & 0xc0 != 0xc0 {
+            // Neither a label nor a pointer (RFC 1035, section 4.1.4).
+            return None;
+        }
         if length & 0xc0 == 0xc0 {
             let to = usize::from(length & 0x3f) << 8 | usize::from(*bytes.get(at + 1)?);
             after.get_or_insert(at + 2);
-            // Only what stands before, so that there is no circle.
+            // It leads back. A circle ends at the bound of labels below.
             at = Some(to).filter(|to| *to < at)?;
         } else if length == 0 {
             return Some((labels.join("."), after.unwrap_or(at + 1)));

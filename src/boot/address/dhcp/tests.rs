@@ -115,13 +115,18 @@ fn a_request_names_the_offer_and_its_server() {
     assert_eq!(option(&packet, 54), Some(vec![192, 0, 2, 1]));
 }
 
+#[test]
+fn a_server_that_does_not_name_itself_is_not_named_to_it() {
+    let offer = anonymous(None, v4("192.0.2.3")).unwrap();
+    assert_eq!(option(&asker().request(7, &offer), 54), None);
+}
+
 // ---- what an answer says
 
 /// An offer without an option that says from whom it is.
 fn anonymous(next: Option<&str>, from: Ipv4Addr) -> Option<Lease> {
     let mut bytes = message(asker(), OFFER, 1, next, &USUAL);
-    // The option becomes one that nobody knows.
-    bytes[243] = 224;
+    bytes = of_nobody(bytes);
     match asker().read(&bytes, from) {
         Some(Reply::Offer(lease)) => Some(lease),
         _ => None,
@@ -172,8 +177,12 @@ fn all_domains_are_searched() {
     assert_eq!(domains(&[&list]), ["eng.example.org", "marketing.example.org"]);
     let and_own = domains(&[&list, b"\x0f\x0fmarketing.a.org"]);
     assert_eq!(and_own.len(), 3);
-    for garbled in [&b"\x77\x02\xc0\x00"[..], b"\x77\x03\x09ab", b"\x77\x03\x01\n\x00"] {
+    // Among them a label of 64 bytes, which there cannot be.
+    let long = [&b"\x77\x42\x40"[..], &[b'a'; 64], b"\x00"].concat();
+    for garbled in [&b"\x77\x02\xc0\x00"[..], b"\x77\x03\x09ab", b"\x77\x03\x01\n\x00", &long] {
         assert!(domains(&[garbled]).is_empty(), "{garbled:?}");
+        let told = offer(&[garbled]).unwrap().garbled;
+        assert_eq!(told, ["search list (option 119)"], "{garbled:?}");
     }
 }
 
@@ -265,7 +274,7 @@ fn what_is_for_others_is_no_answer() {
     assert_eq!(spoilt(7, 0), None, "another number");
     assert_eq!(spoilt(33, 0), None, "another node's");
     assert_eq!(spoilt(236, 0), None, "no DHCP");
-    assert_eq!(spoilt(16, 0), None, "no address: 0.0.2.10");
+    assert!(matches!(spoilt(16, 0), Some(Reply::Unusable(..))), "no address: 0.0.2.10");
     assert_eq!(spoilt(242, 1), None, "a DHCPDISCOVER");
 }
 
@@ -334,6 +343,7 @@ fn dnsmasqs_offer_is_understood() {
     let expected = Lease {
         address: net("10.77.1.15/24"),
         server: v4("10.77.1.1"),
+        names_itself: true,
         routes: vec![route("10.0.0.0/8", "10.77.1.3"), route("0.0.0.0/0", "10.77.1.4")],
         name_servers: vec![ip("10.77.1.53"), ip("10.77.1.54")],
         host_name: Some("node15".into()),
@@ -342,6 +352,7 @@ fn dnsmasqs_offer_is_understood() {
         time: Some(Duration::from_secs(3600)),
         boot_servers: vec![v4("10.77.1.65"), v4("10.77.1.66")],
         names_file: true,
+        garbled: Vec::new(),
     };
     assert_eq!(captured_offer(&packet, Checksum::Exempt, 0xe352_0608), Some(expected));
 }
@@ -353,6 +364,7 @@ fn udhcpds_offer_is_understood() {
     let expected = Lease {
         address: net("10.77.1.29/24"),
         server: v4("10.77.1.1"),
+        names_itself: true,
         routes: vec![Route::default(ip("10.77.1.254"))],
         name_servers: vec![ip("10.77.1.53")],
         host_name: None,
@@ -361,6 +373,7 @@ fn udhcpds_offer_is_understood() {
         time: Some(Duration::from_secs(600)),
         boot_servers: vec![],
         names_file: false,
+        garbled: Vec::new(),
     };
     assert_eq!(captured_offer(&packet, Checksum::Unverified, 0xce42_ba57), Some(expected));
 }
@@ -405,6 +418,12 @@ impl Story {
     }
 }
 
+/// A message in which the option that says from whom it is is one that nobody knows.
+fn of_nobody(mut message: Vec<u8>) -> Vec<u8> {
+    message[243] = 224;
+    message
+}
+
 const DISCOVER: u8 = 1;
 const REQUEST: u8 = 3;
 const NEXT: Option<&str> = Some("192.0.2.6");
@@ -419,6 +438,52 @@ fn a_server_is_asked_at_once_after_4_seconds_and_then_every_7_for_ever() {
         assert_eq!(sent, [(1, DISCOVER)]);
     }
     assert_eq!(story.dhcp.asked(1), 10);
+}
+
+#[test]
+fn a_server_that_names_itself_only_in_its_last_word_is_believed_by_the_address_it_gives() {
+    for (offers_address, is_taken) in [(10, true), (11, false)] {
+        let mut story = Story::on(&[(1, MAC)]);
+        story.sends();
+        let asker = story.dhcp.clients.get(&1).unwrap().asker;
+        let mut offer = of_nobody(message(asker, OFFER, 1, NEXT, &USUAL));
+        offer[19] = offers_address;
+        story.dhcp.receive(1, &packed(&offer), Checksum::Unverified, story.now);
+        assert_eq!(story.sends(), [(1, REQUEST)]);
+        // It is 192.0.2.7, and not where the packets come from.
+        assert_eq!(story.answer(1, ACK, 7, NEXT).is_some(), is_taken);
+    }
+}
+
+#[test]
+fn an_offer_that_cannot_be_used_is_told_once_with_its_reason() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    let asker = story.dhcp.clients.get(&1).unwrap().asker;
+    let mut offer = message(asker, OFFER, 1, NEXT, &USUAL);
+    offer[16..20].copy_from_slice(&[0; 4]);
+    for warnings in [1, 0] {
+        story.dhcp.receive(1, &packed(&offer), Checksum::Unverified, story.now);
+        let told = story.dhcp.take_warnings();
+        assert_eq!(told.len(), warnings);
+        assert!(told.iter().all(|text| text.ends_with("it has no address for this node")));
+    }
+}
+
+#[test]
+fn what_a_server_gives_garbled_is_told_and_the_rest_is_used() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    story.answer(1, OFFER, 1, NEXT);
+    story.sends();
+    let asker = story.dhcp.clients.get(&1).unwrap().asker;
+    let routes: &[u8] = &[121, 3, 24, 10, 0];
+    let ack = message(asker, ACK, 1, NEXT, &[&USUAL[..], &[routes]].concat());
+    let lease = story.dhcp.receive(1, &packed(&ack), Checksum::Unverified, story.now).unwrap();
+    assert_eq!(lease.routes, [Route::default(ip("192.0.2.254"))]);
+    let told =
+        "the DHCP server 192.0.2.1 gives a garbled list of routes (option 121), which is not used";
+    assert_eq!(story.dhcp.take_warnings(), [told]);
 }
 
 #[test]

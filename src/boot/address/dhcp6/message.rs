@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::boot::address::dhcp::{is_name, search_list};
-use crate::limits::MAX_DHCP6_LIST;
+use crate::limits::MAX_DHCP_LIST;
 use crate::net::host_port::HostPort;
 use crate::printable::printable;
 
@@ -89,10 +89,10 @@ impl Told {
     pub(in crate::boot::address) fn without_repeats(&mut self) {
         let mut seen = HashSet::new();
         self.name_servers.retain(|&server| seen.insert(server));
-        self.name_servers.truncate(2 * MAX_DHCP6_LIST);
+        self.name_servers.truncate(2 * MAX_DHCP_LIST);
         let mut seen = HashSet::new();
         self.domains.retain(|domain| seen.insert(domain.clone()));
-        self.domains.truncate(2 * MAX_DHCP6_LIST);
+        self.domains.truncate(2 * MAX_DHCP_LIST);
     }
 }
 
@@ -396,8 +396,8 @@ impl<'a> Options<'a> {
             let shown: String = url.chars().take(MOST_SHOWN).collect();
             printable(&shown).into_owned()
         });
-        let name_servers = name_servers.take(MAX_DHCP6_LIST).collect();
-        let domains = domains.filter(|name| is_name(name)).take(MAX_DHCP6_LIST).collect();
+        let name_servers = name_servers.take(MAX_DHCP_LIST).collect();
+        let domains = domains.filter(|name| is_name(name)).take(MAX_DHCP_LIST).collect();
         (Told { name_servers, domains, boot_server }, odd)
     }
 }
