@@ -44,7 +44,7 @@ dnsmasq6() {
         --no-resolv --no-hosts --leasefile-ro --log-dhcp --bind-interfaces --interface=p1 --except-interface=lo \
         --dhcp-option=option6:dns-server,[2001:db8:77::53] --dhcp-option=option6:domain-search,cluster.org,hp.c "$@"
 }
-url=option6:59,xget://[2001:db8:77::9]:7000/node.squashfs
+url='option6:59,xget://[2001:db8:77::9]:7000/node.squashfs'
 stateful=2001:db8:77::100,2001:db8:77::1ff,64,1h
 
 # boot CMDLINE [WORD...]: starts the node, which has an /etc and a /run of its own, and no name

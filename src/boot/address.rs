@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::env;
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -110,11 +110,14 @@ impl Network {
     pub fn boot_servers(&self) -> Vec<String> {
         let servers = self.servers.iter();
         let servers = servers.map(|ip| HostPort { host: ip.to_string(), port: None });
-        let mut all: Vec<HostPort> = self.named.clone();
-        all.extend(servers);
-        let mut seen = HashSet::new();
-        let all = all.iter().map(HostPort::to_string);
-        all.filter(|server| seen.insert(server.clone())).collect()
+        let mut all: Vec<String> = Vec::new();
+        for server in self.named.iter().cloned().chain(servers) {
+            let server = server.to_string();
+            if !all.contains(&server) {
+                all.push(server);
+            }
+        }
+        all
     }
 }
 
@@ -139,8 +142,7 @@ pub fn bring_up(
     let mut setup = Setup::new(wish, net, process::seed(), identity());
     let own = (net == Net::Own).then(Vec::new);
     let (sockets, sockets6) = (BTreeMap::new(), Sockets6::default());
-    let told6 = HashSet::new();
-    let mut executor = Executor { report, sockets, sockets6, told6, own };
+    let mut executor = Executor { report, sockets, sockets6, told6: None, own };
     let mut advertised = Told::default();
     let mut next_line = Instant::now() + FIRST_LINE;
     loop {
@@ -154,26 +156,7 @@ pub fn bring_up(
         }
         if let Some(found) = setup.found() {
             advertised.add(setup.told());
-            let domains = domains(found, &advertised);
-            let mut network = network(found, wish, &advertised);
-            if let Some(own) = executor.own {
-                network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
-                network.lease = None;
-            }
-            announce(found, &network, report);
-            write_resolv_conf(&network.name_servers, domains, report);
-            if let Some(name) = &network.host_name {
-                name_node(name, report);
-            }
-            if !matches!(found, Found::Present { .. })
-                && let Err(error) = lease_files::leave(&network.named, &network.servers)
-            {
-                report.info(format_args!(
-                    "cannot save the boot servers in /run/xget for later stages: {}",
-                    reason(&error)
-                ));
-            }
-            return Ok(network);
+            return Ok(settle(found, wish, &advertised, executor.own, report));
         }
         let missing = setup.missing(now);
         if give_up.is_some_and(|at| now >= at) {
@@ -192,11 +175,38 @@ pub fn bring_up(
         executor.sockets6.retain(|link| setup.listens6_on(link));
         executor.wait(&changes, until).map_err(Error::system("wait for packets"))?;
         let (servers, domains) = kernel.advertised(&changes);
-        advertised.name_servers.extend(servers.into_iter().map(IpAddr::from));
-        advertised.domains.extend(domains);
-        advertised.without_repeats();
+        advertised.add_lists(servers.into_iter().map(IpAddr::from), domains);
         executor.receive(&mut setup);
     }
+}
+
+/// Tells everybody of what was found.
+fn settle(
+    found: &Found,
+    wish: &NetworkWish,
+    advertised: &Told,
+    own: Option<Vec<own::Config>>,
+    report: &Reporter,
+) -> Network {
+    let mut network = network(found, wish, advertised);
+    if let Some(own) = own {
+        network.own = own.into_iter().find(|own| network.link.as_ref() == Some(&own.link));
+        network.lease = None;
+    }
+    announce(found, &network, report);
+    write_resolv_conf(&network.name_servers, domains(found, advertised), report);
+    if let Some(name) = &network.host_name {
+        name_node(name, report);
+    }
+    if !matches!(found, Found::Present { .. })
+        && let Err(error) = lease_files::leave(&network.named, &network.servers)
+    {
+        report.info(format_args!(
+            "cannot save the boot servers in /run/xget for later stages: {}",
+            reason(&error)
+        ));
+    }
+    network
 }
 
 /// Makes a leased address permanent, for a node on which nobody is going to renew it.
@@ -234,8 +244,8 @@ struct Executor<'a> {
     /// One for each link on which DHCP runs.
     sockets: BTreeMap<u32, PacketSocket>,
     sockets6: Sockets6,
-    /// What was told of them.
-    told6: HashSet<String>,
+    /// What was told of them last.
+    told6: Option<String>,
     /// What the kernel is not to be told of, if it is not.
     own: Option<Vec<own::Config>>,
 }
@@ -263,17 +273,7 @@ impl Executor<'_> {
                 told(&format!("set {name} up"), kernel.set_up(link, true));
             }
             Action::Send { link, packet } => self.send(link, &packet)?,
-            Action::Send6 { link, source, packet } => {
-                if let Err(error) = self.sockets6.send(link, source, &packet) {
-                    let text = format!("cannot send DHCPv6 packets: {}", reason(&error));
-                    // It may go well next time, and is told once.
-                    if sockets6::is_passing(&error) || !self.told6.insert(text.clone()) {
-                        report.info(format_args!("{text}"));
-                    } else {
-                        report.warning(format_args!("{text}"));
-                    }
-                }
-            }
+            Action::Send6 { link, source, packet } => self.send6(link, source, &packet),
             Action::Program6 { link, name, lease } => {
                 kernel.set_leased6(link, &lease).map_err(|error| {
                     let (address, why) = (lease.address, reason(&error));
@@ -321,6 +321,18 @@ impl Executor<'_> {
                 Ok(())
             }
             Ok(()) => Ok(()),
+        }
+    }
+
+    /// What does not go by itself is told once.
+    fn send6(&mut self, link: u32, source: Ipv6Addr, packet: &[u8]) {
+        let Err(error) = self.sockets6.send(link, source, packet) else { return };
+        let text = format!("cannot send DHCPv6 packets: {}", reason(&error));
+        if sockets6::is_passing(&error) || self.told6.as_ref() == Some(&text) {
+            self.report.info(format_args!("{text}"));
+        } else {
+            self.report.warning(format_args!("{text}"));
+            self.told6 = Some(text);
         }
     }
 

@@ -7,7 +7,6 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
@@ -41,8 +40,10 @@ pub(super) enum Wanted {
 /// A link on which it can run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Place {
+    pub(super) link: u32,
     pub(super) name: String,
-    pub(super) mac: [u8; 6],
+    /// Of an Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
     /// The link's own address, which nobody else was found to have.
     pub(super) source: Ipv6Addr,
     pub(super) wanted: Wanted,
@@ -60,8 +61,8 @@ pub(super) enum Outcome {
 pub(super) struct Dhcp6 {
     identity: Identity,
     seed: u64,
-    clients: BTreeMap<u32, Client>,
-    warned: BTreeSet<String>,
+    clients: Vec<Client>,
+    warned: Vec<String>,
     warnings: Vec<String>,
 }
 
@@ -97,19 +98,20 @@ enum State {
 
 impl Dhcp6 {
     pub(super) fn new(identity: Identity, seed: u64) -> Dhcp6 {
-        let (clients, warned) = (BTreeMap::new(), BTreeSet::new());
-        Dhcp6 { identity, seed, clients, warned, warnings: Vec::new() }
+        let (clients, warned, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        Dhcp6 { identity, seed, clients, warned, warnings }
     }
 
     /// Runs on these links and on no others. On a new one it asks soon.
-    pub(super) fn run_on(&mut self, links: &BTreeMap<u32, Place>, now: Instant) {
-        self.clients.retain(|link, client| links.get(link) == Some(&client.place));
-        for (&link, place) in
-            links.iter().filter(|(link, _)| !self.clients.contains_key(link)).collect::<Vec<_>>()
-        {
-            let asker = Asker { identity: self.identity, mac: place.mac };
-            let delay = part_of(FIRST_DELAY, random((self.seed, place.mac, link)));
-            let client = Client {
+    pub(super) fn run_on(&mut self, places: &[Place], now: Instant) {
+        self.clients.retain(|client| places.contains(&client.place));
+        for place in places {
+            if self.client(place.link).is_some() {
+                continue;
+            }
+            let asker = Asker { identity: self.identity, mac: place.mac, source: place.source };
+            let delay = part_of(FIRST_DELAY, random((self.seed, place.source, place.link)));
+            self.clients.push(Client {
                 place: place.clone(),
                 asker,
                 state: begin(place.wanted),
@@ -119,25 +121,28 @@ impl Dhcp6 {
                 wait: Duration::ZERO,
                 tries: 0,
                 asked: 0,
-            };
-            self.clients.insert(link, client);
+            });
         }
+    }
+
+    fn client(&self, link: u32) -> Option<&Client> {
+        self.clients.iter().find(|client| client.place.link == link)
     }
 
     /// Where packets are waited for.
     pub(super) fn source(&self, link: u32) -> Option<Ipv6Addr> {
-        let client = self.clients.get(&link)?;
+        let client = self.client(link)?;
         (!matches!(client.state, State::Done)).then_some(client.place.source)
     }
 
     /// How often somebody was asked on that link.
     pub(super) fn asked(&self, link: u32) -> usize {
-        self.clients.get(&link).map_or(0, |client| client.asked)
+        self.client(link).map_or(0, |client| client.asked)
     }
 
     /// The server whose offer has been taken, and waits for its word.
     pub(super) fn requested_from(&self, link: u32) -> Option<Ipv6Addr> {
-        match &self.clients.get(&link)?.state {
+        match &self.client(link)?.state {
             State::Requesting { offer } => Some(offer.server),
             _ => None,
         }
@@ -156,7 +161,7 @@ impl Dhcp6 {
         message: &[u8],
         now: Instant,
     ) -> Option<Outcome> {
-        let client = self.clients.get_mut(&link)?;
+        let client = self.clients.iter_mut().find(|client| client.place.link == link)?;
         let answer = match client.asker.read(client.number, message, from) {
             Ok(answer) => answer?,
             Err(_) => {
@@ -180,7 +185,7 @@ impl Dhcp6 {
 
     /// Gives an address back that somebody else has, and asks for another.
     pub(super) fn decline(&mut self, link: u32, lease: &Lease, now: Instant) {
-        if let Some(client) = self.clients.get_mut(&link) {
+        for client in self.clients.iter_mut().filter(|client| client.place.link == link) {
             client.enter(State::Declining { lease: lease.clone() }, now);
         }
     }
@@ -188,18 +193,19 @@ impl Dhcp6 {
     /// The packets that are due, each with its link.
     pub(super) fn poll(&mut self, now: Instant) -> Vec<(u32, Vec<u8>)> {
         let seed = self.seed;
-        let due = self.clients.iter_mut().filter(|(_, client)| client.is_due(now));
-        due.filter_map(|(&link, client)| Some((link, client.speak(seed, link, now)?))).collect()
+        let due = self.clients.iter_mut().filter(|client| client.is_due(now));
+        due.filter_map(|client| Some((client.place.link, client.speak(seed, now)?))).collect()
     }
 
     /// When [`Dhcp6::poll`] has something to do if nothing comes in.
     pub(super) fn next_wake(&self) -> Option<Instant> {
-        let busy = self.clients.values().filter(|client| !matches!(client.state, State::Done));
+        let busy = self.clients.iter().filter(|client| !matches!(client.state, State::Done));
         busy.map(|client| client.next).min()
     }
 
     fn warn(&mut self, text: String) {
-        if self.warned.len() < MAX_DHCP_WARNINGS && self.warned.insert(text.clone()) {
+        if self.warned.len() < MAX_DHCP_WARNINGS && !self.warned.contains(&text) {
+            self.warned.push(text.clone());
             self.warnings.push(text);
         }
     }
@@ -270,7 +276,7 @@ impl Client {
     }
 
     /// The packet that is due, and when the next one will be.
-    fn speak(&mut self, seed: u64, link: u32, now: Instant) -> Option<Vec<u8>> {
+    fn speak(&mut self, seed: u64, now: Instant) -> Option<Vec<u8>> {
         match &mut self.state {
             State::Soliciting { best } => {
                 if let Some((_, offer)) = best.take() {
@@ -286,7 +292,7 @@ impl Client {
             _ => {}
         }
         self.asked += 1;
-        let chance = random((seed, self.place.mac, link, self.asked));
+        let chance = random((seed, self.place.source, self.place.link, self.asked));
         let began = *self.began.get_or_insert_with(|| {
             // All that is sent again has the same number (RFC 8415, section 16.1).
             self.number = (chance >> 32) as u32 & 0x00ff_ffff;
@@ -333,7 +339,7 @@ fn random(cause: impl Hash) -> u64 {
 #[cfg(fuzzing)]
 pub fn fuzz_dhcp6(bytes: &[u8]) {
     let identity = Identity { uuid: Some([0x5a; 16]), architecture: Some(7) };
-    let asker = Asker { identity, mac: [2, 0, 0, 0, 0, 1] };
+    let asker = Asker { identity, mac: None, source: Ipv6Addr::LOCALHOST };
     let Ok(Some(answer)) = asker.read(0x0012_3456, bytes, Ipv6Addr::LOCALHOST) else { return };
     let host = answer.told.boot_server.as_ref().map(|server| server.host.as_str());
     let names = answer.told.domains.iter().map(String::as_str).chain(host);

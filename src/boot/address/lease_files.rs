@@ -32,9 +32,10 @@ const BOOT_SERVERS: [Source; 6] = [
 ];
 
 /// Of name servers that `/etc/resolv.conf` may lack.
-const NAME_SERVERS: [Source; 2] = [
+const NAME_SERVERS: [Source; 3] = [
     ("/proc/net", "pnp", "", &["nameserver"]),
     ("/run", "net-", ".conf", &["IPV4DNS0", "IPV4DNS1"]),
+    ("/run", "net6-", ".conf", &["IPV6DNS0", "IPV6DNS1"]),
 ];
 
 /// Leaves them for the next run, which finds the network as this one has set it up.

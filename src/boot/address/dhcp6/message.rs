@@ -3,7 +3,6 @@
 //! A message is its type, a number of 3 bytes and options, each of which is a number, a length and data. One with an
 //! option that is cut off is none: what is missing could be anything.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -53,6 +52,7 @@ const WITHOUT: [u16; 6] = [
 const DUID_LL: u16 = 3;
 const DUID_UUID: u16 = 4;
 const ETHERNET: u16 = 1;
+const EUI_64: u16 = 27;
 /// Who says what `PXEClient` means (Intel), as firmware and iPXE write it.
 const PXE_ENTERPRISE: u32 = 343;
 /// Numbers in a message that has no limit (RFC 8415, section 7.7).
@@ -79,20 +79,27 @@ impl Told {
     /// Adds what another has told, which comes after.
     pub(in crate::boot::address) fn add(&mut self, other: Option<&Told>) {
         let Some(other) = other else { return };
-        self.name_servers.extend(&other.name_servers);
-        self.domains.extend(other.domains.iter().cloned());
+        self.add_lists(other.name_servers.iter().copied(), other.domains.iter().cloned());
         self.boot_server = self.boot_server.take().or_else(|| other.boot_server.clone());
-        self.without_repeats();
     }
 
-    /// Routers say the same again and again.
-    pub(in crate::boot::address) fn without_repeats(&mut self) {
-        let mut seen = HashSet::new();
-        self.name_servers.retain(|&server| seen.insert(server));
-        self.name_servers.truncate(2 * MAX_DHCP_LIST);
-        let mut seen = HashSet::new();
-        self.domains.retain(|domain| seen.insert(domain.clone()));
-        self.domains.truncate(2 * MAX_DHCP_LIST);
+    /// Adds what is new of these. Routers say the same again and again.
+    pub(in crate::boot::address) fn add_lists(
+        &mut self,
+        name_servers: impl IntoIterator<Item = IpAddr>,
+        domains: impl IntoIterator<Item = String>,
+    ) {
+        let most = 2 * MAX_DHCP_LIST;
+        for server in name_servers {
+            if self.name_servers.len() < most && !self.name_servers.contains(&server) {
+                self.name_servers.push(server);
+            }
+        }
+        for domain in domains {
+            if self.domains.len() < most && !self.domains.contains(&domain) {
+                self.domains.push(domain);
+            }
+        }
     }
 }
 
@@ -170,7 +177,10 @@ pub(in crate::boot::address) struct Identity {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
     pub(super) identity: Identity,
-    pub(super) mac: [u8; 6],
+    /// Of an Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+    /// The link's own address.
+    pub(super) source: Ipv6Addr,
 }
 
 impl Asker {
@@ -232,14 +242,19 @@ impl Asker {
     }
 
     fn association_number(&self) -> [u8; 4] {
-        let [_, _, number @ ..] = self.mac;
-        number
+        let [.., a, b, c, d] = self.source.octets();
+        self.mac.map_or([a, b, c, d], |[_, _, number @ ..]| number)
     }
 
     fn id(&self) -> Vec<u8> {
-        match self.identity.uuid {
-            Some(uuid) => [&DUID_UUID.to_be_bytes()[..], &uuid].concat(),
-            None => [&DUID_LL.to_be_bytes()[..], &ETHERNET.to_be_bytes(), &self.mac].concat(),
+        let own = |hardware: u16, address: &[u8]| {
+            [&DUID_LL.to_be_bytes(), &hardware.to_be_bytes(), address].concat()
+        };
+        match (self.identity.uuid, self.mac) {
+            (Some(uuid), _) => [&DUID_UUID.to_be_bytes()[..], &uuid].concat(),
+            (None, Some(mac)) => own(ETHERNET, &mac),
+            // InfiniBand and the like: the kernel has made the end of the address of the hardware's.
+            (None, None) => own(EUI_64, self.source.octets().get(8..).unwrap_or_default()),
         }
     }
 

@@ -69,9 +69,15 @@ impl Node {
 
     fn with_seed(wanted: Wanted, seed: u64) -> Node {
         let mut dhcp = Dhcp6::new(Identity::default(), seed);
-        let place = Place { name: "eth0".into(), mac: MAC, source: v6("fe80::a"), wanted };
+        let place = Place {
+            link: LINK,
+            name: "eth0".into(),
+            mac: Some(MAC),
+            source: v6("fe80::a"),
+            wanted,
+        };
         let now = Instant::now();
-        dhcp.run_on(&[(LINK, place)].into(), now);
+        dhcp.run_on(&[place], now);
         Node { dhcp, now, sent: Vec::new() }
     }
 
@@ -138,12 +144,22 @@ fn a_solicit_asks_for_an_address_and_for_what_belongs_to_it() {
 #[test]
 fn a_machine_with_a_number_of_its_own_is_known_by_that_and_says_what_firmware_it_has() {
     let identity = Identity { uuid: Some([0xab; 16]), architecture: Some(7) };
-    let solicit = Asker { identity, mac: MAC }.solicit(1, Duration::ZERO);
+    let solicit = Asker { identity, mac: Some(MAC), source: FROM }.solicit(1, Duration::ZERO);
     assert_eq!(of(&solicit, 1), Some([&[0, 4], &[0xab; 16][..]].concat()), "RFC 6355");
     assert_eq!(of(&solicit, 61), Some(vec![0, 7]), "RFC 5970");
     let class = of(&solicit, 16).unwrap();
     assert_eq!(class[..6], [0, 0, 1, 87, 0, 32]);
     assert_eq!(class[6..], b"PXEClient:Arch:00007:UNDI:003016"[..]);
+}
+
+#[test]
+fn a_link_that_is_no_ethernet_is_known_by_its_own_address() {
+    let identity = Identity::default();
+    let asker = Asker { identity, mac: None, source: v6("fe80::211:75ff:fe77:1234") };
+    let solicit = asker.solicit(1, Duration::ZERO);
+    let id = [0x02, 0x11, 0x75, 0xff, 0xfe, 0x77, 0x12, 0x34];
+    assert_eq!(of(&solicit, 1), Some([&[0, 3, 0, 27], &id[..]].concat()));
+    assert_eq!(of(&solicit, 3).unwrap()[..4], id[4..]);
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! IPv6 beyond what the kernel does by itself: it takes addresses from routers, and tells what they say of DHCPv6.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ const INFORMATION_TIME: Duration = Duration::from_secs(5);
 pub(super) struct V6 {
     dhcp: Dhcp6,
     /// The links on which it runs, since when, and what came of it.
-    links: BTreeMap<u32, Asked>,
+    links: Vec<Asked>,
     warnings: Vec<String>,
 }
 
@@ -58,16 +57,18 @@ pub(super) enum Need {
 
 impl V6 {
     pub(super) fn new(identity: Identity, seed: u64) -> V6 {
-        V6 { dhcp: Dhcp6::new(identity, seed), links: BTreeMap::new(), warnings: Vec::new() }
+        V6 { dhcp: Dhcp6::new(identity, seed), links: Vec::new(), warnings: Vec::new() }
     }
 
     /// Asks on these links, whose routers say that it is worth it.
     pub(super) fn poll(&mut self, seen: &Snapshot, links: &[&Link], now: Instant) -> Vec<Action> {
-        let places = links.iter().filter_map(|link| Some((link.index, place(seen, link)?)));
-        let places: BTreeMap<u32, Place> = places.collect();
-        self.links.retain(|link, asked| places.get(link) == Some(&asked.place));
-        for (&link, place) in &places {
-            self.links.entry(link).or_insert_with(|| Asked {
+        let places: Vec<Place> = links.iter().filter_map(|link| place(seen, link)).collect();
+        self.links.retain(|asked| places.contains(&asked.place));
+        for place in &places {
+            if self.of(place.link).is_some() {
+                continue;
+            }
+            self.links.push(Asked {
                 place: place.clone(),
                 since: now,
                 lease: None,
@@ -88,7 +89,7 @@ impl V6 {
     /// Takes in a message that came from a server's port.
     pub(super) fn receive(&mut self, link: u32, from: Ipv6Addr, message: &[u8], now: Instant) {
         let outcome = self.dhcp.receive(link, from, message, now);
-        let Some(asked) = self.links.get_mut(&link) else { return };
+        let Some(asked) = self.of_mut(link) else { return };
         match outcome {
             Some(Outcome::Lease(lease)) => {
                 asked.told = Some(lease.told.clone());
@@ -106,7 +107,7 @@ impl V6 {
 
     /// What a server has told on that link.
     pub(super) fn told(&self, link: u32) -> Option<&Told> {
-        self.links.get(&link)?.told.as_ref()
+        self.of(link)?.told.as_ref()
     }
 
     /// Whether the link's address is the one that counts.
@@ -117,7 +118,7 @@ impl V6 {
         need: Need,
         now: Instant,
     ) -> Verdict {
-        let asked = self.links.get(&link.index);
+        let asked = self.of(link.index);
         let names = asked.and_then(|asked| asked.told.as_ref()?.boot_server.as_ref()).is_some();
         if need == Need::BootServer && !names {
             return Verdict::Wait;
@@ -141,11 +142,11 @@ impl V6 {
 
     /// Tells once that an address is used without what the router has promised.
     pub(super) fn go_on_without(&mut self, link: u32) {
-        let Some(asked) = self.links.get_mut(&link) else { return };
+        let Some(asked) = self.of_mut(link) else { return };
         if asked.told.is_some() || std::mem::replace(&mut asked.warned, true) {
             return;
         }
-        let (name, flag) = (&asked.place.name, asked.place.flag());
+        let (name, flag) = (asked.place.name.clone(), asked.place.flag());
         self.warnings.push(format!(
             "the router on {name} says DHCPv6 ({flag}) and no server answers: going on with the \
              address from the router"
@@ -161,7 +162,7 @@ impl V6 {
 
     /// When something is to be done if nothing happens.
     pub(super) fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let untold = self.links.values().filter(|asked| asked.told.is_none());
+        let untold = self.links.iter().filter(|asked| asked.told.is_none());
         let later = untold.map(Asked::until).filter(|&at| at > now);
         later.chain(self.dhcp.next_wake()).min()
     }
@@ -184,48 +185,54 @@ impl V6 {
             add("an ", format!("address from an IPv6 router on {names}"));
         }
         for link in links.iter().filter(|link| link.router.managed || link.router.other) {
-            let name = &link.name;
-            let Some(asked) = self.links.get(&link.index) else {
-                add("a ", format!("link-local address on {name}, with which to ask for DHCPv6"));
-                continue;
-            };
-            if let Some(lease) = &asked.lease {
-                let address = lease.address;
-                add(
-                    "",
-                    format!("word from the kernel whether another host on {name} has {address}"),
-                );
-            }
-            if asked.told.is_some() {
-                continue;
-            }
-            match self.dhcp.requested_from(link.index) {
-                Some(server) => {
-                    add("a ", format!("reply of the DHCPv6 server {server} on {name}"));
-                }
-                None => {
-                    let times = match self.dhcp.asked(link.index) {
-                        1 => "once".to_owned(),
-                        times => format!("{times} times"),
-                    };
-                    let flag = asked.place.flag();
-                    add(
-                        "a ",
-                        format!(
-                            "DHCPv6 server on {name}, where the router says DHCPv6 ({flag}; asked \
-                         {times})"
-                        ),
-                    );
-                }
-            }
+            missing.extend(self.missing_on(link));
         }
         missing
+    }
+
+    /// The same on a link whose router says DHCPv6.
+    fn missing_on(&self, link: &Link) -> Option<Missing> {
+        let name = &link.name;
+        let missing = |article, what| Some(Missing { article, what });
+        let Some(asked) = self.of(link.index) else {
+            let what = format!("link-local address on {name}, with which to ask for DHCPv6");
+            return missing("a ", what);
+        };
+        if let Some(lease) = &asked.lease {
+            let address = lease.address;
+            let what = format!("word from the kernel whether another host on {name} has {address}");
+            return missing("", what);
+        }
+        if asked.told.is_some() {
+            return None;
+        }
+        if let Some(server) = self.dhcp.requested_from(link.index) {
+            return missing("a ", format!("reply of the DHCPv6 server {server} on {name}"));
+        }
+        let times = match self.dhcp.asked(link.index) {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
+        let flag = asked.place.flag();
+        let what = format!(
+            "DHCPv6 server on {name}, where the router says DHCPv6 ({flag}; asked {times})"
+        );
+        missing("a ", what)
+    }
+
+    fn of(&self, link: u32) -> Option<&Asked> {
+        self.links.iter().find(|asked| asked.place.link == link)
+    }
+
+    fn of_mut(&mut self, link: u32) -> Option<&mut Asked> {
+        self.links.iter_mut().find(|asked| asked.place.link == link)
     }
 
     /// Sets what was given, and gives back what somebody else was found to have.
     fn set_and_give_back(&mut self, seen: &Snapshot, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        for (&link, asked) in &mut self.links {
+        for asked in &mut self.links {
+            let link = asked.place.link;
             let Some(lease) = asked.lease.clone() else { continue };
             let name = asked.place.name.clone();
             let (address, server) = (lease.address, lease.server);
@@ -276,7 +283,7 @@ fn place(seen: &Snapshot, link: &Link) -> Option<Place> {
         (false, false) => return None,
     };
     let source = seen.link_locals.iter().find(|(index, _)| *index == link.index)?.1;
-    Some(Place { name: link.name.clone(), mac: link.mac?, source, wanted })
+    Some(Place { link: link.index, name: link.name.clone(), mac: link.mac, source, wanted })
 }
 
 #[cfg(test)]
