@@ -11,6 +11,7 @@ mod tests;
 mod url;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use blake3::Hash;
@@ -185,28 +186,27 @@ impl Cmdline {
                 });
             }
         };
-        let root = cmdline.root.as_ref().map(|root| &root.url);
-        cmdline.network.by_ipv6 = cmdline.server_by_ipv6(root);
-        cmdline.network.names_server = cmdline.names_server(root);
+        let root = cmdline.root.as_ref().map(|root| root.url.clone());
+        cmdline.serves(root.as_ref());
         Ok(cmdline)
     }
 
-    /// Whether a server for what is at `url` is known that IPv6 may reach.
-    pub(crate) fn server_by_ipv6(&self, url: Option<&Url>) -> bool {
+    /// Tells the network what is known of who serves what is at `url`.
+    pub(crate) fn serves(&mut self, url: Option<&Url>) {
         let of_url = url.and_then(|url| url.host.as_ref()).into_iter();
         let hosts: Vec<&HostPort> =
             if self.servers.is_empty() { of_url.collect() } else { self.servers.iter().collect() };
+        let of_ips: Vec<IpAddr> = self.network.ips.iter().filter_map(|ip| ip.server).collect();
+        let network = &mut self.network;
+        network.names_server = !hosts.is_empty() || !of_ips.is_empty();
         if hosts.is_empty() {
-            return self.network.ips.iter().any(|ip| ip.server.is_some_and(|ip| ip.is_ipv6()));
+            network.by_ipv6 = of_ips.iter().any(IpAddr::is_ipv6);
+            network.servers = of_ips;
+        } else {
+            network.by_ipv6 = hosts.iter().any(|host| host.may_be_ipv6());
+            let addresses = hosts.iter().map(|host| host.host.parse().ok());
+            network.servers = addresses.collect::<Option<_>>().unwrap_or_default();
         }
-        hosts.into_iter().any(HostPort::may_be_ipv6)
-    }
-
-    /// Whether anything here says who serves what is at `url`.
-    pub(crate) fn names_server(&self, url: Option<&Url>) -> bool {
-        !self.servers.is_empty()
-            || url.is_some_and(|url| url.host.is_some())
-            || self.network.ips.iter().any(|ip| ip.server.is_some())
     }
 
     /// Whether there is anything for xget to do.

@@ -80,8 +80,7 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
         .map(|text| Url::parse(text).map_err(|why| Error::Usage(format!("{text}: {why}"))));
     let url = url.transpose()?;
     if url.is_some() {
-        cmdline.network.by_ipv6 = cmdline.server_by_ipv6(url.as_ref());
-        cmdline.network.names_server = cmdline.names_server(url.as_ref());
+        cmdline.serves(url.as_ref());
     }
     let end = cmdline.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     let network = if url.is_some() || cmdline.asks() {

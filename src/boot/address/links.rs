@@ -83,7 +83,13 @@ impl Snapshot {
 
     /// Whether a route leads to `ip`.
     pub(super) fn reaches(&self, ip: IpAddr) -> bool {
-        self.routes.iter().any(|network| network.contains(&ip))
+        self.route_to(ip).is_some()
+    }
+
+    /// The route that leads to `ip`: the smallest network that it is in.
+    pub(super) fn route_to(&self, ip: IpAddr) -> Option<IpNet> {
+        let leading = self.routes.iter().filter(|network| network.contains(&ip));
+        leading.max_by_key(|network| network.prefix_len()).copied()
     }
 }
 

@@ -14,6 +14,11 @@ use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, Vlan};
 use crate::sys::packet::Checksum;
 use v6::{Need, V6, Verdict};
 
+/// How long the links that give nothing are waited for once a server is in a network that there is a route to; and
+/// once the default route may lead there, which takes longer than spanning tree until it forwards: such a link may be
+/// the one that is wanted.
+const FOR_THE_REST: Duration = Duration::from_secs(5);
+const FOR_THE_REST_BY_DEFAULT: Duration = Duration::from_secs(40);
 /// What the kernel did not do is asked of it again after this time: a card's firmware may come late.
 const AGAIN: Duration = Duration::from_secs(5);
 /// How long DHCP still has, where IPv6 would do as well, when a router has given an address: only then is
@@ -82,6 +87,10 @@ pub(super) struct Setup {
     /// A server is known that IPv6 may reach; and one at all.
     by_ipv6: bool,
     names_server: bool,
+    servers: Vec<IpAddr>,
+    /// When what is there will do, as one of them can be reached.
+    enough_at: Option<Instant>,
+    warnings: Vec<String>,
     seen: Snapshot,
     began: Option<Instant>,
     /// Since when a router has given links an address.
@@ -115,6 +124,9 @@ impl Setup {
             v6: V6::new(identity, seed),
             by_ipv6: wish.by_ipv6,
             names_server: wish.names_server,
+            servers: wish.servers.clone(),
+            enough_at: None,
+            warnings: Vec::new(),
             seen: Snapshot::default(),
             began: None,
             advertised_since: BTreeMap::new(),
@@ -204,7 +216,8 @@ impl Setup {
 
     /// What the user should know of, each once.
     pub(super) fn take_warnings(&mut self) -> Vec<String> {
-        let mut warnings = self.dhcp.take_warnings();
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(self.dhcp.take_warnings());
         warnings.extend(self.v6.take_warnings());
         warnings
     }
@@ -227,7 +240,7 @@ impl Setup {
         let made = self.vlans_made.iter().filter(|(name, _)| !is_there(name)).map(|(_, &at)| at);
         let again = raised.chain(made).map(|at| at + AGAIN);
         let ipv6 = self.advertised_since.values().map(|&at| at + BEFORE_IPV6);
-        let later = again.chain(ipv6).filter(|&at| at > now);
+        let later = again.chain(ipv6).chain(self.enough_at).filter(|&at| at > now);
         let is_asking = self.dynamic.is_none() && self.leased.is_none();
         let asking = self.dhcp.next_wake().filter(|_| is_asking);
         later.chain(asking).chain(self.v6.next_wake(now)).min()
@@ -380,6 +393,32 @@ impl Setup {
         }
     }
 
+    /// Whether what is there will do: a server can be reached, and the rest has had its time.
+    fn is_enough(&mut self, now: Instant) -> bool {
+        let is_any = self.dynamic.is_some() || !self.given.is_empty();
+        let told = match &self.dynamic {
+            Some(Found::Leased { lease, .. }) if !self.names_server => &lease.boot_servers[..],
+            _ => &[],
+        };
+        let servers = self.servers.iter().copied().chain(told.iter().map(|&ip| IpAddr::V4(ip)));
+        let routes = servers.filter_map(|server| self.seen.route_to(server));
+        let Some(nearest) = routes.map(|route| route.prefix_len()).max().filter(|_| is_any) else {
+            self.enough_at = None;
+            return false;
+        };
+        let wait = if nearest > 0 { FOR_THE_REST } else { FOR_THE_REST_BY_DEFAULT };
+        if now < *self.enough_at.get_or_insert(now + wait) {
+            return false;
+        }
+        let missing = self.missing(now).into_iter();
+        let missing: Vec<String> = missing.map(|m| format!("{}{}", m.article, m.what)).collect();
+        self.warnings.push(format!(
+            "going on without what is still missing, as a server can be reached: {}",
+            missing.join("; ")
+        ));
+        true
+    }
+
     /// Sees whether all that was asked for is there.
     fn conclude(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.dynamic.is_none() {
@@ -390,7 +429,7 @@ impl Setup {
             .filter(|(_, ip)| ip.method == Method::Static && ip.address.is_some())
             .all(|(number, _)| self.given.contains_key(&number));
         let wants_more = ips().any(|(_, ip)| by_dhcp(ip) || by_router(ip));
-        if !all_given || wants_more && self.dynamic.is_none() {
+        if (!all_given || wants_more && self.dynamic.is_none()) && !self.is_enough(now) {
             return;
         }
         let first_given = self.given.values().next().cloned();

@@ -23,6 +23,8 @@ pub struct NetworkWish {
     pub(crate) by_ipv6: bool,
     /// Any server is known. Else DHCP has to name one.
     pub(crate) names_server: bool,
+    /// The servers' addresses, if all that are known are addresses.
+    pub(crate) servers: Vec<IpAddr>,
 }
 
 /// `ip=`

@@ -349,3 +349,37 @@ fn where_only_dhcp_is_asked_for_it_does_not_count() {
     node.after(100).acts();
     assert_eq!(node.setup.found(), None);
 }
+
+// ---- what is enough
+
+#[test]
+fn a_link_that_gives_nothing_is_not_waited_for_where_the_server_can_be_reached() {
+    let line = "ip=192.0.2.5::192.0.2.254:24::eth0:none ip=eth1:dhcp rd.xget.server=";
+    for (server, seconds) in [("192.0.2.1", 6), ("198.51.100.1", 41)] {
+        let mut node = Node::new(&format!("{line}{server}"), Net::Auto, &two_cards());
+        node.acts();
+        assert_eq!(node.carrier(&[1, 2]).set(), [("eth0".to_owned(), ip("192.0.2.5"))]);
+        for network in ["192.0.2.0/24", "0.0.0.0/0"] {
+            node.kernel.routes.push(network.parse().unwrap());
+        }
+        node.address(1, "192.0.2.5").acts();
+        node.after(seconds - 2).acts();
+        assert!(node.setup.found().is_none());
+        node.after(2).acts();
+        assert!(node.setup.found().is_some(), "{server}");
+        let told = node.setup.take_warnings();
+        assert!(told.len() == 1 && told[0].contains("DHCP offer on eth1"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_link_that_gives_nothing_is_waited_for_where_the_server_is_not_known() {
+    let line = "ip=192.0.2.5::192.0.2.254:24::eth0:none ip=eth1:dhcp rd.xget.server=head";
+    let mut node = Node::new(line, Net::Auto, &two_cards());
+    node.acts();
+    node.carrier(&[1, 2]).acts();
+    node.kernel.routes.push("0.0.0.0/0".parse().unwrap());
+    node.address(1, "192.0.2.5").acts();
+    node.after(600).acts();
+    assert!(node.setup.found().is_none());
+}
