@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::image::trust::Key;
 use crate::net::host_port::HostPort;
 pub use network::{Ip, Method, NetworkWish, Vlan};
+pub(crate) use network::{StaticRoute, mac_of};
 pub(crate) use url::Url;
 
 /// What the command line asks for.
@@ -54,6 +55,8 @@ pub struct Cmdline {
     /// What cannot be understood of the network. Others read these words as well, and boot loaders make them of templates
     /// that may have nothing to put in.
     pub(crate) ignored: Vec<BadWord>,
+    /// What it says of the network that only others can do.
+    pub(crate) foreign: Vec<String>,
 }
 
 /// `root=xget://...` or `root=live:xget://...`
@@ -159,7 +162,7 @@ impl Cmdline {
                 "rd.xget.timeout" => cmdline.timeout = seconds(needed()?).map_err(bad)?,
                 "rd.xget.retry" => cmdline.retry = seconds(needed()?).map_err(bad)?,
                 "rd.xget.debug" => cmdline.debug = value().is_none_or(|value| value != "0"),
-                "ip" | "BOOTIF" | "nameserver" | "vlan" => {
+                "ip" | "BOOTIF" | "ifname" | "nameserver" | "rd.route" | "vlan" => {
                     let several = |c: char| c == ',' && name == "nameserver";
                     let parts = value().unwrap_or_default().split(several);
                     let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
@@ -167,11 +170,18 @@ impl Cmdline {
                         cmdline.ignored.push(bad("it has no value".into()));
                     }
                     for part in parts {
-                        if let Err(why) = cmdline.network.add(name, part) {
-                            cmdline.ignored.push(BadWord { word: format!("{name}={part}"), why });
+                        let word = format!("{name}={part}");
+                        match cmdline.network.add(name, part) {
+                            Err(why) => cmdline.ignored.push(BadWord { word, why }),
+                            Ok(left_out) => cmdline.ignored.extend(
+                                left_out
+                                    .into_iter()
+                                    .map(|why| BadWord { word: format!("a part of {word}"), why }),
+                            ),
                         }
                     }
                 }
+                "bond" | "bridge" | "team" | "rd.znet" => cmdline.foreign.push(word.to_string()),
                 other if other.starts_with("rd.xget.") => cmdline.unknown.push(word.to_string()),
                 _ => {}
             }

@@ -69,6 +69,12 @@ pub fn boot(options: &cli::BootOptions) -> Result<(), Error> {
             "kernel command line: unknown parameter {word} is ignored; see xget.cmdline(7)"
         ));
     }
+    for word in cmdline.foreign.iter().filter(|_| cmdline.net != Net::Kernel) {
+        report.warning(format_args!(
+            "kernel command line: {word} is ignored: that is not for xget to set up; dracut's network \
+             modules can"
+        ));
+    }
     for BadWord { word, why } in &cmdline.ignored {
         report.warning(format_args!("kernel command line: {word} is ignored: {why}"));
     }

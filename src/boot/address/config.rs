@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::boot::cmdline::Ip;
+use crate::boot::cmdline::{Ip, StaticRoute};
 use crate::net::own;
 
 use super::dhcp::Lease;
@@ -54,6 +54,15 @@ impl Config {
             config.routes.push(Route::default(gateway));
         }
         config
+    }
+
+    /// Adds a route of `rd.route=`; where that names no link it belongs to the one from which its gateway is reached.
+    pub(super) fn add_route(&mut self, route: &StaticRoute) {
+        let is_reached = route.link.is_some() || is_on_link(self, route.gateway);
+        if is_reached && route.gateway.is_ipv4() == self.address.addr().is_ipv4() {
+            self.routes.retain(|other| other.to != route.to);
+            self.routes.push(Route { to: route.to, via: Some(route.gateway) });
+        }
     }
 
     /// The same for the own network; None if it is not IPv4.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::boot::cmdline::{Ip, Method, NetworkWish, Vlan};
+use crate::boot::cmdline::{Ip, Method, NetworkWish, Vlan, mac_of};
 
 /// What stands for the card that was booted from where `ip=` names a link.
 const BOOTIF: &str = "BOOTIF";
@@ -105,6 +105,8 @@ pub(super) struct Choice {
     ips: Vec<Ip>,
     boot_mac: Option<[u8; 6]>,
     vlans: Vec<String>,
+    /// What links are called on the command line, by their hardware addresses.
+    names: Vec<(String, [u8; 6])>,
 }
 
 impl Choice {
@@ -116,7 +118,7 @@ impl Choice {
             wish.ips.clone()
         };
         let vlans = wish.vlans.iter().map(|vlan| vlan.name.clone()).collect();
-        Choice { ips, boot_mac: wish.boot_mac, vlans }
+        Choice { ips, boot_mac: wish.boot_mac, vlans, names: wish.names.clone() }
     }
 
     /// The same without IPv6, where IPv4 will do as well.
@@ -153,18 +155,26 @@ impl Choice {
 
     /// Whether `name`, of the command line, is this link.
     pub(super) fn is_called(&self, link: &Link, name: &str) -> bool {
-        link.name == name || name == BOOTIF && link.mac.is_some() && self.is_booted_from(link)
+        match self.mac_called(name) {
+            Some(mac) => link.mac == Some(mac) && is_card(link),
+            None => link.name == name || name == BOOTIF && self.is_booted_from(link),
+        }
+    }
+
+    /// The hardware address of the link that `name` is, if it is known by that.
+    fn mac_called(&self, name: &str) -> Option<[u8; 6]> {
+        let named = self.names.iter().find(|(other, _)| other == name);
+        named.map(|(_, mac)| *mac).or_else(|| mac_of(name))
     }
 
     /// The links that are not there, as in "waiting for a ...".
     pub(super) fn absent(&self, links: &[Link], vlans: &[Vlan]) -> Vec<String> {
         let is_there = |name: &str| links.iter().any(|link| self.is_called(link, name));
-        let missing = |name: &str| match self.boot_mac {
-            Some(mac) if name == BOOTIF => {
-                format!("link with the hardware address {}", mac_text(mac))
-            }
-            _ => format!("link called {name}"),
-        };
+        let missing =
+            |name: &str| match self.mac_called(name).or(self.boot_mac.filter(|_| name == BOOTIF)) {
+                Some(mac) => format!("link with the hardware address {}", mac_text(mac)),
+                None => format!("link called {name}"),
+            };
         let wanted = self.ips.iter().filter(|ip| ip.method != Method::Off);
         let named = wanted.filter_map(|ip| ip.link.as_deref());
         // A VLAN is made where the link below it is.
@@ -190,8 +200,7 @@ impl Choice {
     }
 
     fn is_booted_from(&self, link: &Link) -> bool {
-        let is_card = link.kind.as_deref().is_none_or(|kind| LIKE_CARDS.contains(&kind));
-        self.boot_mac.is_some() && link.mac == self.boot_mac && is_card
+        self.boot_mac.is_some() && link.mac == self.boot_mac && is_card(link)
     }
 
     fn is_default(&self, link: &Link) -> bool {
@@ -203,7 +212,12 @@ impl Choice {
         }
         match self.boot_mac {
             Some(_) => self.is_booted_from(link),
-            None => link.kind.as_deref().is_none_or(|kind| LIKE_CARDS.contains(&kind)),
+            None => is_card(link),
         }
     }
+}
+
+/// A VLAN or a bond has the hardware address of a card, too.
+fn is_card(link: &Link) -> bool {
+    link.kind.as_deref().is_none_or(|kind| LIKE_CARDS.contains(&kind))
 }

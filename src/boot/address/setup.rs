@@ -10,7 +10,7 @@ use super::config::Config;
 use super::dhcp::{Dhcp, Lease};
 use super::dhcp6::{self, Told};
 use super::links::{Choice, Link, Snapshot};
-use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, Vlan};
+use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, StaticRoute, Vlan};
 use crate::sys::packet::Checksum;
 use v6::{Need, V6, Verdict};
 
@@ -82,6 +82,7 @@ pub(super) struct Setup {
     net: Net,
     choice: Choice,
     vlans: Vec<Vlan>,
+    routes: Vec<StaticRoute>,
     dhcp: Dhcp,
     v6: V6,
     /// A server is known that IPv6 may reach; and one at all.
@@ -120,6 +121,7 @@ impl Setup {
             net,
             choice,
             vlans: wish.vlans.clone(),
+            routes: wish.routes.clone(),
             dhcp: Dhcp::new(seed),
             v6: V6::new(identity, seed),
             by_ipv6: wish.by_ipv6,
@@ -383,13 +385,24 @@ impl Setup {
     fn set_given(&mut self, link: &Link, ips: &[usize], actions: &mut Vec<Action>) {
         for &number in ips {
             let ip = self.choice.ips().get(number).filter(|ip| ip.method == Method::Static);
-            let Some(config) = ip.and_then(Config::given) else { continue };
+            let Some(mut config) = ip.and_then(Config::given) else { continue };
             if self.given.contains_key(&number) {
                 continue;
             }
+            self.add_routes(link, &mut config);
             let name = link.name.clone();
             self.given.insert(number, (name.clone(), config.address.addr()));
             actions.push(Action::Program { link: link.index, name, config });
+        }
+    }
+
+    /// The routes of the command line that belong to a link.
+    fn add_routes(&self, link: &Link, config: &mut Config) {
+        let of_it = |route: &&StaticRoute| {
+            route.link.as_deref().is_none_or(|name| self.choice.is_called(link, name))
+        };
+        for route in self.routes.iter().filter(of_it) {
+            config.add_route(route);
         }
     }
 
@@ -442,7 +455,8 @@ impl Setup {
         let link = self.seen.link(index)?;
         let numbers = self.choice.of(link);
         let mut ips = numbers.iter().filter_map(|&number| self.choice.ips().get(number));
-        let config = Config::leased(&lease, ips.find(|ip| by_dhcp(ip)));
+        let mut config = Config::leased(&lease, ips.find(|ip| by_dhcp(ip)));
+        self.add_routes(link, &mut config);
         actions.push(Action::Program { link: index, name: link.name.clone(), config });
         Some(Found::Leased { link: link.name.clone(), lease })
     }

@@ -1,4 +1,4 @@
-//! `ip=`, `BOOTIF=`, `nameserver=` and `vlan=`, with the meaning that the kernel and dracut give them
+//! `ip=`, `BOOTIF=`, `ifname=`, `nameserver=`, `rd.route=` and `vlan=`, with the meaning that the kernel and dracut give them
 //! (the kernel's `admin-guide/nfs/nfsroot`, dracut.cmdline(7)).
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -18,6 +18,10 @@ pub struct NetworkWish {
     pub(crate) name_servers: Vec<IpAddr>,
     /// Each `vlan=`.
     pub(crate) vlans: Vec<Vlan>,
+    /// Each `ifname=`: what links are called here, by their hardware addresses.
+    pub(crate) names: Vec<(String, [u8; 6])>,
+    /// Each `rd.route=`.
+    pub(crate) routes: Vec<StaticRoute>,
     /// A server is known that IPv6 may reach: by a name, or by such an address. Where there is none, IPv6
     /// does not do in place of IPv4.
     pub(crate) by_ipv6: bool,
@@ -66,6 +70,17 @@ pub enum Method {
     Off,
 }
 
+/// `rd.route=NETWORK/PREFIX:GATEWAY[:LINK]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StaticRoute {
+    /// Where it leads to.
+    pub(crate) to: IpNet,
+    /// By whom.
+    pub(crate) gateway: IpAddr,
+    /// The only link that is meant.
+    pub(crate) link: Option<String>,
+}
+
 /// `vlan=NAME:LINK`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vlan {
@@ -78,24 +93,59 @@ pub struct Vlan {
 }
 
 impl NetworkWish {
-    /// Adds what one word says: `ip`, `BOOTIF`, `nameserver` or `vlan`.
-    pub(super) fn add(&mut self, name: &str, value: &str) -> Result<(), String> {
+    /// Adds what one word says: `ip`, `BOOTIF`, `ifname`, `nameserver`, `rd.route` or `vlan`. Returns what is wrong with
+    /// parts of it that are left out.
+    pub(super) fn add(&mut self, name: &str, value: &str) -> Result<Vec<String>, String> {
+        let mut left_out = Vec::new();
         match name {
-            "ip" => self.ips.push(Ip::parse(value)?),
+            "ip" => self.ips.push(Ip::parse(value, &mut left_out)?),
             "BOOTIF" => self.boot_mac = bootif(value)?,
             "vlan" => self.vlans.push(Vlan::parse(value)?),
+            "rd.route" => self.routes.push(StaticRoute::parse(value)?),
+            "ifname" => {
+                let (name, mac) = value.split_once(':').ok_or("expected NAME:MAC")?;
+                if name.is_empty() {
+                    return Err("the name is missing".into());
+                }
+                self.names.push((name.to_owned(), mac_address(&mac.replace('-', ":"))?));
+            }
             _ => self.name_servers.push(address(value)?),
         }
-        Ok(())
+        Ok(left_out)
     }
+}
+
+impl StaticRoute {
+    fn parse(text: &str) -> Result<StaticRoute, String> {
+        let fields = fields(text)?;
+        let field = |n: usize| fields.get(n).copied().filter(|field| !field.is_empty());
+        let expected = "expected NETWORK/PREFIX:GATEWAY[:LINK]";
+        let (network, mask) = field(0).and_then(|to| to.split_once('/')).ok_or(expected)?;
+        let network = address(network.trim_start_matches('['))?;
+        let mask = prefix(mask.trim_end_matches(']'), Some(network))?;
+        let to = IpNet::new(network, mask).map_err(|_| expected)?.trunc();
+        let gateway = address(field(1).ok_or(expected)?)?;
+        if gateway.is_ipv4() != network.is_ipv4() {
+            return Err(format!("{gateway} cannot be the gateway to {to}"));
+        }
+        Ok(StaticRoute { to, gateway, link: field(2).map(str::to_owned) })
+    }
+}
+
+/// A hardware address, with colons or dashes, that stands where a link's name could.
+pub(crate) fn mac_of(name: &str) -> Option<[u8; 6]> {
+    mac_address(&name.replace('-', ":")).ok()
 }
 
 impl Ip {
     /// One of `METHOD`, `LINK:METHOD[:[MTU][:MAC]]`, and
     /// `[ADDRESS]:[SERVER]:[GATEWAY]:[NETMASK]:[NAME]:[LINK][:METHOD[:[MTU][:MAC]]` or
-    /// `[:METHOD[:DNS[:DNS]]]]`. IPv6 addresses stand in brackets.
-    pub(super) fn parse(text: &str) -> Result<Ip, String> {
-        let fields = fields(text)?;
+    /// `[:METHOD[:DNS[:DNS]]]]`. IPv6 addresses stand in brackets; LINK may be a hardware address.
+    ///
+    /// Parts without which the rest makes sense may be wrong: what is wrong with them goes to `left_out`.
+    fn parse(text: &str, left_out: &mut Vec<String>) -> Result<Ip, String> {
+        let text = with_dashes(text);
+        let fields = fields(&text)?;
         let field = |n: usize| fields.get(n).copied().filter(|field| !field.is_empty());
         if let [method] = fields[..] {
             return match method.parse::<IpAddr>() {
@@ -110,8 +160,8 @@ impl Ip {
             return Ok(Ip {
                 method,
                 link: field(0).map(str::to_owned),
-                mtu: field(2).map(mtu).transpose()?,
-                mac: mac.as_deref().map(mac_address).transpose()?,
+                mtu: field(2).and_then(|text| sound(mtu(text), left_out)),
+                mac: mac.and_then(|text| sound(mac_address(&text), left_out)),
                 ..Ip::default()
             });
         }
@@ -135,8 +185,8 @@ impl Ip {
             method,
             link: field(5).map(str::to_owned),
             address,
-            server: field(1).map(self::address).transpose()?,
-            gateway: field(2).map(self::address).transpose()?,
+            server: field(1).and_then(|text| sound(self::address(text), left_out)),
+            gateway: field(2).and_then(|text| sound(self::address(text), left_out)),
             host_name: field(4).map(str::to_owned),
             ..Ip::default()
         };
@@ -144,14 +194,39 @@ impl Ip {
         let addresses: Vec<_> = (7..10).map(|n| field(n).map(self::address)).collect();
         if addresses.iter().flatten().next().is_some_and(Result::is_ok) {
             let name_servers = addresses.into_iter().take(2).flatten();
-            ip.name_servers = name_servers.collect::<Result<_, _>>()?;
+            ip.name_servers = name_servers.filter_map(|server| sound(server, left_out)).collect();
         } else {
-            ip.mtu = field(7).map(mtu).transpose()?;
+            ip.mtu = field(7).and_then(|text| sound(mtu(text), left_out));
             let mac = fields.get(8..).map(|f| f.join(":")).filter(|mac| !mac.is_empty());
-            ip.mac = mac.as_deref().map(mac_address).transpose()?;
+            ip.mac = mac.and_then(|text| sound(mac_address(&text), left_out));
         }
         Ok(ip)
     }
+}
+
+/// A part of a word; None if it is wrong, which is noted.
+fn sound<T>(part: Result<T, String>, left_out: &mut Vec<String>) -> Option<T> {
+    part.map_err(|why| left_out.push(why)).ok()
+}
+
+/// An `ip=` with dashes in the hardware address that stands where the link's name could, so that its colons separate
+/// no fields.
+fn with_dashes(text: &str) -> String {
+    let parts: Vec<&str> = text.split(':').collect();
+    let is_mac = |six: &[&str]| {
+        six.iter().all(|part| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    for at in [0, 5] {
+        let (before, rest) = parts.split_at(at.min(parts.len()));
+        if let Some((mac, rest)) = rest.split_at_checked(6)
+            && is_mac(mac)
+            && (at > 0 || rest.first().is_some_and(|method| Method::parse(method).is_ok()))
+        {
+            let mac = mac.join("-");
+            return [before, &[mac.as_str()], rest].concat().join(":");
+        }
+    }
+    text.to_owned()
 }
 
 impl Method {

@@ -15,6 +15,10 @@ fn ip(text: &str) -> Ip {
     parsed(&format!("ip={text}")).network.ips.remove(0)
 }
 
+fn address(text: &str) -> Option<IpAddr> {
+    text.parse().ok()
+}
+
 fn host(name: &str, port: Option<u16>) -> HostPort {
     HostPort { host: name.into(), port }
 }
@@ -234,6 +238,50 @@ fn bootif_is_understood_with_dashes_with_colons_and_without_type() {
     for text in ["01-52-54-00-12-34-56", "01:52:54:00:12:34:56", "52:54:00:12:34:56"] {
         let mac = parsed(&format!("BOOTIF={text}")).network.boot_mac;
         assert_eq!(mac, Some([0x52, 0x54, 0, 0x12, 0x34, 0x56]), "{text}");
+    }
+}
+
+#[test]
+fn a_link_may_be_named_by_its_hardware_address() {
+    let mac = [0x52, 0x54, 0, 0x12, 0x34, 0x56];
+    for text in [
+        "52:54:00:12:34:56:dhcp",
+        "52-54-00-12-34-56:dhcp",
+        "10.0.0.9::10.0.0.1:24:n9:52:54:00:12:34:56:none",
+        "10.0.0.9::10.0.0.1:24:n9:52-54-00-12-34-56:none:1400",
+    ] {
+        assert_eq!(ip(text).link.as_deref().and_then(mac_of), Some(mac), "{text}");
+    }
+    let names =
+        parsed("ifname=bootnet:52:54:00:12:34:56 ifname=other:52-54-00-12-34-57").network.names;
+    assert_eq!(names[0], ("bootnet".to_owned(), mac));
+    assert_eq!(names.len(), 2);
+    assert_eq!(parsed("ifname=bootnet ifname=:52:54:00:12:34:56").ignored.len(), 2);
+}
+
+#[test]
+fn a_wrong_part_of_ip_is_left_out_and_the_rest_counts() {
+    let cmdline = parsed("ip=10.0.0.9:head:10.0.0.1:24:n9:eth0:none:mtu:52:54");
+    let ip = &cmdline.network.ips[0];
+    assert_eq!((ip.gateway, ip.server, ip.mtu, ip.mac), (address("10.0.0.1"), None, None, None));
+    let whys: Vec<_> = cmdline.ignored.iter().map(|bad| bad.to_string()).collect();
+    assert_eq!(whys.len(), 3, "{whys:?}");
+    assert!(whys.iter().all(|why| why.contains("a part of ip=")), "{whys:?}");
+    assert!(parsed("ip=nine::10.0.0.1:24::eth0:none").network.ips.is_empty());
+}
+
+#[test]
+fn a_static_route_has_a_gateway_and_may_have_a_link() {
+    let routes =
+        parsed("rd.route=10.1.0.0/16:10.0.0.1:eth0 rd.route=[fd00::/8]:[fe80::1]").network.routes;
+    assert_eq!(routes[0].to, "10.1.0.0/16".parse().unwrap());
+    assert_eq!(
+        (Some(routes[0].gateway), routes[0].link.as_deref()),
+        (address("10.0.0.1"), Some("eth0"))
+    );
+    assert_eq!((routes[1].to, routes[1].link.as_deref()), ("fd00::/8".parse().unwrap(), None));
+    for text in ["10.1.0.0:10.0.0.1", "10.1.0.0/16", "10.1.0.0/16:[fd00::1]"] {
+        assert_eq!(parsed(&format!("rd.route={text}")).ignored.len(), 1, "{text}");
     }
 }
 

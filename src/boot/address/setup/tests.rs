@@ -350,6 +350,37 @@ fn where_only_dhcp_is_asked_for_it_does_not_count() {
     assert_eq!(node.setup.found(), None);
 }
 
+#[test]
+fn a_link_is_known_by_its_hardware_address_where_the_command_line_says_so() {
+    for line in [
+        "ifname=bootnet:02:00:00:00:00:02 ip=bootnet:dhcp",
+        "ip=02:00:00:00:00:02:dhcp",
+        // Whoever is called so otherwise is not meant.
+        "ifname=eth0:02-00-00-00-00-02 ip=eth0:dhcp",
+    ] {
+        let mut node = Node::new(line, Net::Auto, &two_cards());
+        node.acts();
+        assert_eq!(node.carrier(&[1, 2]).asks_on(), [2], "{line}");
+    }
+    let node = Node::new("ip=02:00:00:00:00:0a:dhcp", Net::Auto, &two_cards());
+    assert_eq!(node.waits_for(), ["a link with the hardware address 02:00:00:00:00:0a"]);
+}
+
+#[test]
+fn static_routes_go_by_the_link_from_which_their_gateway_is_reached() {
+    let line = "ip=192.0.2.5::192.0.2.254:24::eth0:none rd.route=10.1.0.0/16:192.0.2.7 \
+                rd.route=10.2.0.0/16:198.51.100.7 rd.route=10.3.0.0/16:198.51.100.7:eth0";
+    let mut node = Node::new(line, Net::Auto, &two_cards());
+    node.acts();
+    let configs = node.carrier(&[1]).acts().into_iter().filter_map(|action| match action {
+        Action::Program { config, .. } => Some(config),
+        _ => None,
+    });
+    let routes: Vec<_> =
+        configs.flat_map(|config| config.routes).map(|r| r.to.to_string()).collect();
+    assert_eq!(routes, ["0.0.0.0/0", "10.1.0.0/16", "10.3.0.0/16"]);
+}
+
 // ---- what is enough
 
 #[test]
