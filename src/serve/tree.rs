@@ -137,11 +137,6 @@ impl Tree {
         self.manifest.listing().find(path).filter(|&i| self.shows(i)).map(Node::Entry)
     }
 
-    /// The node at a path, with its symbolic links followed.
-    pub(crate) fn resolve(&self, path: &TreePath) -> Option<Node> {
-        self.manifest.listing().resolve(path).ok().filter(|&i| self.shows(i)).map(Node::Entry)
-    }
-
     /// The same place in this tree as `node` was in `old`, by its path.
     pub fn same_place(&self, old: &Tree, node: Node) -> Option<Node> {
         let Some(entry) = old.entry(node) else { return Some(node) };
@@ -183,7 +178,7 @@ impl Tree {
         .unwrap_or_else(|| self.control_attributes(node))
     }
 
-    fn shows(&self, index: usize) -> bool {
+    pub(crate) fn shows(&self, index: usize) -> bool {
         self.shown.as_ref().is_none_or(|shown| shown.get(index) == Some(&true))
     }
 

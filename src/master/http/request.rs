@@ -10,7 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_encode
 
 use crate::image::path::TreePath;
 use crate::percent;
-use crate::serve::tree::{Node, Tree};
+use crate::serve::tree::Tree;
 
 /// All but the unreserved characters (RFC 3986, section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -34,10 +34,7 @@ pub(super) fn encode(name: &[u8]) -> PercentEncode<'_> {
 /// The directory or file at a path, by its index. Symbolic links are followed within the tree.
 pub(super) fn find(tree: &Tree, elements: &[Vec<u8>]) -> Option<usize> {
     let path = elements.iter().try_fold(TreePath::root(), |at, name| at.join(name))?;
-    match tree.resolve(&path)? {
-        Node::Entry(index) => Some(index),
-        _ => None,
-    }
+    tree.manifest().listing().resolve(&path).ok().filter(|&index| tree.shows(index))
 }
 
 /// What tells one state of a file from another.
