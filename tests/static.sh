@@ -5,7 +5,7 @@
 need_root
 need ip:iproute2 nsenter:util-linux readelf:binutils cc:gcc dnsmasq:dnsmasq-base
 
-most_xget=$((1600 << 10))
+most_xget=$((1792 << 10))
 most_node=$((1280 << 10))
 
 # ---- they are built

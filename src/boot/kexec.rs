@@ -1,16 +1,18 @@
 //! Going on with another kernel (kexec_file_load(2)).
 
+mod image;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, reason};
 use crate::sys::kernel::{load_kernel, start_loaded_kernel};
+use image::{Form, HEAD_BYTES};
 
 /// The kernel looks for the next archive of an initrd where four divides the offset.
 const ALIGNMENT: u64 = 4;
-/// The beginning of a kernel, with its header.
-const HEAD_BYTES: u64 = 1024;
 
 /// Loads a kernel with its initrds, one behind the other, and its command line. `room` says how many bytes
 /// of memory that may take besides the files.
@@ -21,8 +23,18 @@ pub(super) fn load(
     room: impl Fn() -> u64,
 ) -> Result<(), Error> {
     let image = File::open(kernel).map_err(Error::file("open", kernel))?;
+    let image = unpacked(kernel, image, room())?;
+    let head = head(&image).map_err(Error::file("read", kernel))?;
+    if let Some(most) = image::longest_cmdline(&head).filter(|most| cmdline.len() > *most) {
+        return Err(Error::Boot(format!(
+            "cannot load {}: its command line has {} bytes, and it takes at most {most}: shorten \
+             rd.xget.append=",
+            kernel.display(),
+            cmdline.len()
+        )));
+    }
     let initrd = joined(initrds)?;
-    let needed = memory_needed(&image, initrd.as_ref())
+    let needed = memory_needed(&image, &head, initrd.as_ref())
         .map_err(Error::file("read the attributes of", kernel))?;
     let room = room();
     if needed > room {
@@ -43,7 +55,16 @@ pub(super) fn load(
                 "kexec is forbidden (kernel lockdown, or sysctl \
              kernel.kexec_load_disabled)"
             }
-            Some(libc::ENOEXEC) => "it is not a kernel image for this architecture",
+            Some(libc::ENOEXEC) => &format!(
+                "it is not a kernel image for this architecture ({}): it is {}",
+                std::env::consts::ARCH,
+                image::name_of(&head)
+            ),
+            Some(libc::EINVAL) => {
+                "the running kernel refuses it (Invalid argument): on arm64 because it is for another \
+                 page size or byte order than this processor has; dmesg may say more"
+            }
+            Some(libc::EADDRNOTAVAIL) => "there is no place in memory where it could be put",
             Some(libc::ENOMEM) => "not enough contiguous memory",
             Some(libc::EKEYREJECTED | libc::ENODATA | libc::ENOKEY) => {
                 "its signature is missing or invalid, and the running kernel requires one"
@@ -55,15 +76,50 @@ pub(super) fn load(
     })
 }
 
+/// The beginning of a kernel, with its header.
+fn head(kernel: &File) -> io::Result<Vec<u8>> {
+    let mut head = vec![0; HEAD_BYTES];
+    let mut filled = 0;
+    while filled < head.len() {
+        match kernel.read_at(head.get_mut(filled..).unwrap_or_default(), filled as u64)? {
+            0 => break,
+            bytes => filled += bytes,
+        }
+    }
+    head.truncate(filled);
+    Ok(head)
+}
+
+/// What kexec can load of a kernel's file: that itself, or, of one that is compressed as a whole, what it holds, in a
+/// file beside it. That may take `room` bytes of memory.
+fn unpacked(kernel: &Path, file: File, room: u64) -> Result<File, Error> {
+    let failed = |why: &str| Error::Boot(format!("cannot unpack {}: {why}", kernel.display()));
+    let head = head(&file).map_err(Error::file("read", kernel))?;
+    let form = Form::of(&head).map_err(|name| {
+        failed(&format!("it is compressed with {name}, and nothing here undoes that"))
+    })?;
+    if form == Form::Plain {
+        return Ok(file);
+    }
+    let mut to = kernel.as_os_str().to_owned();
+    to.push(".unpacked");
+    let to = PathBuf::from(to);
+    image::unpack(&file, &form, &to, room).map_err(|error| {
+        let _ = fs::remove_file(&to);
+        match error.kind() {
+            io::ErrorKind::StorageFull => failed("not enough memory"),
+            _ => failed(&reason(&error)),
+        }
+    })
+}
+
 /// How many bytes of memory the system takes to load them. It reads both whole, then copies them into
 /// pages of their own, of which the kernel gets as many as it takes until it runs. Where they are not there
 /// the system has nobody to end for them but this process, and dies itself.
-fn memory_needed(kernel: &File, initrd: Option<&File>) -> io::Result<u64> {
+fn memory_needed(kernel: &File, head: &[u8], initrd: Option<&File>) -> io::Result<u64> {
     let bytes = |file: &File| file.metadata().map(|found| found.len());
     let (size, initrd_bytes) = (bytes(kernel)?, initrd.map_or(Ok(0), bytes)?);
-    let mut head = Vec::new();
-    kernel.take(HEAD_BYTES).read_to_end(&mut head)?;
-    let running = running_bytes(&head).unwrap_or(0).max(size);
+    let running = running_bytes(head).unwrap_or(0).max(size);
     Ok(size.saturating_add(running).saturating_add(initrd_bytes.saturating_mul(2)))
 }
 
@@ -115,6 +171,8 @@ fn append(whole: &mut File, next: &mut File) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]

@@ -22,7 +22,7 @@ use crate::error::{Error, reason};
 use crate::process::report::Reporter;
 use crate::sys::loop_device;
 use crate::sys::mount::{MountFlags, confine_thread, mount};
-use archive::Packing;
+pub(super) use archive::{Packing, start};
 use unpack::Unpacker;
 
 const LOWER: &str = "/run/xget/lower";

@@ -23,7 +23,7 @@ const MOST_SAID_BYTES: u64 = 300;
 
 /// How archives are packed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Packing {
+pub(in crate::boot) enum Packing {
     /// Not at all.
     Plain,
     Gzip,
@@ -40,7 +40,7 @@ enum Format {
 
 impl Packing {
     /// How a file is packed that begins so; None if it is neither an archive nor packed.
-    pub(super) fn of(head: &[u8]) -> Option<Packing> {
+    pub(in crate::boot) fn of(head: &[u8]) -> Option<Packing> {
         match head {
             [0x1f, 0x8b, ..] => Some(Packing::Gzip),
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Some(Packing::By("zstd")),
@@ -89,7 +89,7 @@ pub(super) type Start<'a> = dyn FnMut(&'static str, Stdio) -> io::Result<Child> 
 /// # Errors
 ///
 /// Where there is none, which.
-pub(super) fn start(name: &'static str, input: Stdio) -> io::Result<Child> {
+pub(in crate::boot) fn start(name: &'static str, input: Stdio) -> io::Result<Child> {
     let mut command = Command::new(name);
     command.arg("-dc").stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().map_err(|error| match error.kind() {
