@@ -196,6 +196,20 @@ else
     check "without VLANs it says so" told 'no VLAN called eth1.5$'
 fi
 
+# ---- names, routes, and links that give nothing
+
+machines && cable 1 && cable 2 && dhcp 1 && dhcp 2 --dhcp-option=66,head.cluster
+boot "ifname=bootnet:$(mac_of 2) ip=bootnet:dhcp rd.route=10.9.0.0/16:10.77.2.7:bootnet"
+has_address 10 "a link that the command line gives a name"
+check "it is the one with that hardware address" said "link eth2"
+check "it has the static route" kernel_has route '^10.9.0.0/16 via 10.77.2.7 dev eth2'
+check "the server to boot from has a name" said "server head.cluster"
+
+machines && cable 1 && cable 2
+boot "ip=10.77.1.5::10.77.1.1:24::eth1:none ip=eth2:dhcp rd.xget.server=10.77.1.1"
+has_address 20 "of two links one leads to the server, and nobody answers on the other"
+check "that is told" told 'going on without what is still missing, as a server can be reached: a DHCP offer on eth2'
+
 # ---- odd networks
 
 machines && cable 1 && dhcp 1 --dhcp-option=1,255.255.255.255 --dhcp-option=3,10.77.1.1

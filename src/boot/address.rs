@@ -92,7 +92,8 @@ pub struct Network {
     /// Whom to boot from, best first: the server of `ip=`, what DHCP names as the next server
     /// (`siaddr`), its TFTP server name (option 66) if that is an address, the DHCP server itself.
     pub servers: Vec<IpAddr>,
-    /// Whom to boot from before those: the host of DHCPv6's boot file URL, where `ip=` names none.
+    /// Whom to boot from before those, where `ip=` names none: the host of DHCPv6's boot file URL; the name in DHCP's
+    /// option 66, where the next server is none but the DHCP server itself.
     pub(crate) named: Vec<HostPort>,
     /// Best first.
     pub name_servers: Vec<IpAddr>,
@@ -424,6 +425,11 @@ fn network(found: &Found, wish: &NetworkWish, advertised: &Told) -> Network {
             (link, lease.address.into())
         }
         Found::Leased { link, lease } => {
+            // Some servers name themselves as the next server to everybody.
+            if lease.boot_servers.iter().all(|server| *server == lease.server) {
+                let host = lease.boot_host.iter().cloned();
+                network.named.extend(host.map(|host| HostPort { host, port: None }));
+            }
             let servers = lease.boot_servers.iter().chain([&lease.server]);
             network.servers.extend(servers.map(|&server| IpAddr::V4(server)));
             network.name_servers.extend(&lease.name_servers);

@@ -280,10 +280,11 @@ enum Goodness {
 }
 
 fn goodness(offer: &Lease) -> Goodness {
-    match (offer.names_file, offer.boot_servers.is_empty()) {
+    let names_server = !offer.boot_servers.is_empty() || offer.boot_host.is_some();
+    match (offer.names_file, names_server) {
         (true, _) => Goodness::NamesFile,
-        (false, false) => Goodness::NamesServer,
-        (false, true) => Goodness::Plain,
+        (false, true) => Goodness::NamesServer,
+        (false, false) => Goodness::Plain,
     }
 }
 
@@ -311,7 +312,7 @@ pub fn fuzz_dhcp(bytes: &[u8]) {
     {
         let read = asker.read(message, from);
         let Some(Reply::Offer(lease) | Reply::Ack(lease)) = read else { continue };
-        let names = lease.host_name.iter().chain(&lease.domains);
+        let names = lease.host_name.iter().chain(&lease.domains).chain(&lease.boot_host);
         assert!(names.flat_map(|name| name.bytes()).all(|byte| byte.is_ascii_graphic()));
     }
 }

@@ -86,6 +86,8 @@ pub(in crate::boot::address) struct Lease {
     pub(in crate::boot::address) time: Option<Duration>,
     /// Whom to boot from, best first; those that the server names, without itself.
     pub(in crate::boot::address) boot_servers: Vec<Ipv4Addr>,
+    /// The name of a server to boot from (option 66).
+    pub(in crate::boot::address) boot_host: Option<String>,
     /// It names a file to boot, as only servers for that do.
     pub(in crate::boot::address) names_file: bool,
     /// What it gives in a form that makes no sense, and is not used.
@@ -313,6 +315,7 @@ impl<'a> Options<'a> {
             mtu: self.mtu(),
             time: self.time(),
             boot_servers,
+            boot_host: self.name(TFTP_SERVER_NAME).filter(|name| name.parse::<Ipv4Addr>().is_err()),
             names_file: self.names_file(),
             garbled: self.garbled(),
         })

@@ -209,10 +209,10 @@ fn boot_servers_are_the_next_server_then_a_tftp_server_that_is_an_address() {
         };
         assert_eq!(lease.boot_servers, [v4("192.0.2.6"), v4("192.0.2.7")]);
     }
-    assert!(
-        offer(&[b"\x42\x04boot"]).unwrap().boot_servers.is_empty(),
-        "a name is not an IP address"
-    );
+    let named = offer(&[b"\x42\x0ahead.hpc\0\0"]).unwrap();
+    assert!(named.boot_servers.is_empty(), "a name is not an IP address");
+    assert_eq!(named.boot_host.as_deref(), Some("head.hpc"));
+    assert_eq!(offer(&[b"\x42\x06he\nad."]).unwrap().boot_host, None);
 }
 
 #[test]
@@ -351,6 +351,7 @@ fn dnsmasqs_offer_is_understood() {
         mtu: Some(1400),
         time: Some(Duration::from_secs(3600)),
         boot_servers: vec![v4("10.77.1.65"), v4("10.77.1.66")],
+        boot_host: None,
         names_file: true,
         garbled: Vec::new(),
     };
@@ -372,6 +373,7 @@ fn udhcpds_offer_is_understood() {
         mtu: None,
         time: Some(Duration::from_secs(600)),
         boot_servers: vec![],
+        boot_host: None,
         names_file: false,
         garbled: Vec::new(),
     };
