@@ -165,6 +165,11 @@ boot "ip=dhcp"
 has_address 10 "busybox's server, which names no boot server"
 check "it is the boot server itself" said "server 10.77.1.1"
 
+machines && cable 1 && dhcp 1 --dhcp-vendorclass=set:pxe,PXEClient --dhcp-boot=tag:pxe,x,,10.77.1.66
+boot "ip=dhcp"
+has_address 10 "a server that knows who boots from the network"
+check "it says whom to boot from" said "server 10.77.1.66"
+
 # ---- which link
 
 machines && cable 1 && cable 2 && dhcp 1 && dhcp 2

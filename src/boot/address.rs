@@ -26,6 +26,7 @@
 mod config;
 mod dhcp;
 mod dhcp6;
+mod identity;
 mod lease_files;
 mod links;
 mod route;
@@ -34,12 +35,10 @@ mod setup;
 mod sockets6;
 
 use std::collections::{BTreeMap, HashSet};
-use std::env;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::cmdline::{Net, NetworkWish};
@@ -55,17 +54,14 @@ use crate::sys::process;
 use dhcp::Lease;
 #[cfg(fuzzing)]
 pub use dhcp::fuzz_dhcp;
+use dhcp6::Told;
 #[cfg(fuzzing)]
 pub use dhcp6::fuzz_dhcp6;
-use dhcp6::{Identity, Told};
+use identity::Identity;
 use rtnetlink::Kernel;
 use setup::{Action, Found, Setup};
 use sockets6::Sockets6;
 
-/// The machine's own number, what is there with UEFI, and a number that makers of boards forget to change.
-const MACHINE_UUID: &str = "/sys/class/dmi/id/product_uuid";
-const UEFI: &str = "/sys/firmware/efi";
-const SAMPLE_UUID: u128 = 0x03000200_0400_0500_0006_000700080009;
 const HOSTNAME: &str = "/proc/sys/kernel/hostname";
 /// In bytes (sethostname(2)).
 const LONGEST_NODE_NAME: usize = 64;
@@ -140,7 +136,7 @@ pub fn bring_up(
 ) -> Result<Network, Error> {
     let mut kernel = Kernel::open().map_err(Error::system("list network links"))?;
     let changes = Kernel::changes().map_err(Error::system("watch network links"))?;
-    let mut setup = Setup::new(wish, net, process::seed(), identity());
+    let mut setup = Setup::new(wish, net, process::seed(), Identity::of_this_machine());
     let own = (net == Net::Own).then(Vec::new);
     let (sockets, sockets6) = (BTreeMap::new(), Sockets6::default());
     let mut executor = Executor { report, sockets, sockets6, told6: None, own };
@@ -375,27 +371,6 @@ fn accept_advertisements(link: &str) {
             let _ = fs::write(&path, value);
         }
     }
-}
-
-/// How DHCPv6 servers know this machine: the number that its firmware and iPXE give as well, and what firmware it is.
-fn identity() -> Identity {
-    let uuid = fs::read_to_string(MACHINE_UUID).ok().and_then(|text| uuid(&text));
-    let by_uefi = Path::new(UEFI).exists();
-    let architecture = match (env::consts::ARCH, by_uefi) {
-        ("x86_64", true) => Some(7),
-        ("x86_64", false) => Some(0),
-        ("aarch64", _) => Some(11),
-        ("riscv64", _) => Some(27),
-        _ => None,
-    };
-    Identity { uuid, architecture }
-}
-
-/// None for what boards have that were given no number of their own.
-fn uuid(text: &str) -> Option<[u8; 16]> {
-    let number = u128::from_str_radix(&text.trim().replace('-', ""), 16).ok()?;
-    let is_none = matches!(number, 0 | u128::MAX) || number == SAMPLE_UUID;
-    (!is_none).then_some(number.to_be_bytes())
 }
 
 fn network(found: &Found, wish: &NetworkWish, advertised: &Told) -> Network {

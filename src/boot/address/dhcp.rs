@@ -10,6 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use super::identity::Identity;
 use crate::limits::MAX_DHCP_WARNINGS;
 use crate::sys::packet::Checksum;
 
@@ -33,6 +34,7 @@ const AFTER_NAK: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Dhcp {
     seed: u64,
+    identity: Identity,
     clients: BTreeMap<u32, Client>,
     /// When one of the offers is taken.
     choose_at: Option<Instant>,
@@ -53,6 +55,8 @@ struct Client {
     /// When it speaks again if it hears nothing.
     next: Instant,
     asked: usize,
+    /// Whom to boot from, by a server that gives no addresses.
+    proxy: Option<Ipv4Addr>,
 }
 
 #[derive(Debug)]
@@ -64,9 +68,10 @@ enum State {
 }
 
 impl Dhcp {
-    pub(super) fn new(seed: u64) -> Dhcp {
+    pub(super) fn new(seed: u64, identity: Identity) -> Dhcp {
         Dhcp {
             seed,
+            identity,
             clients: BTreeMap::new(),
             choose_at: None,
             others_until: None,
@@ -98,9 +103,16 @@ impl Dhcp {
         self.clients.retain(|link, client| links.get(link) == Some(&client.asker.mac));
         for (&link, &mac) in links {
             // Without randomness early in the boot the seed may be that of other nodes, too.
-            let asker = Asker { mac, xid: random((self.seed, mac, link)) as u32 };
-            let state = State::Discovering { tries: 0, offer: None };
-            let client = Client { asker, began: now, secs: 0, state, next: now, asked: 0 };
+            let xid = random((self.seed, mac, link)) as u32;
+            let client = Client {
+                asker: Asker { mac, xid, identity: self.identity },
+                began: now,
+                secs: 0,
+                state: State::Discovering { tries: 0, offer: None },
+                next: now,
+                asked: 0,
+                proxy: None,
+            };
             self.clients.entry(link).or_insert(client);
         }
     }
@@ -152,7 +164,14 @@ impl Dhcp {
                 }
                 None
             }
-            (Reply::Ack(lease), State::Requesting { offer, .. }) if is_for(&lease, offer) => {
+            (Reply::Proxy(server), _) => {
+                client.proxy = Some(server);
+                None
+            }
+            (Reply::Ack(mut lease), State::Requesting { offer, .. }) if is_for(&lease, offer) => {
+                if lease.boot_servers.is_empty() && lease.boot_host.is_none() {
+                    lease.boot_servers.extend(client.proxy);
+                }
                 for what in &lease.garbled {
                     self.warn(format!(
                         "the DHCP server {} gives a garbled {what}, which is not used",
@@ -305,7 +324,8 @@ fn random(cause: impl Hash) -> u64 {
 /// A packet that the link got, whatever it is, to a client that has asked.
 #[cfg(fuzzing)]
 pub fn fuzz_dhcp(bytes: &[u8]) {
-    let asker = message::Asker { mac: [2, 0, 0, 0, 0, 1], xid: 0x7fff_0001 };
+    let identity = Identity { uuid: None, architecture: Some(7) };
+    let asker = message::Asker { mac: [2, 0, 0, 0, 0, 1], xid: 0x7fff_0001, identity };
     // As a message too, since most of what a fuzzer makes is no packet.
     let whole = (bytes, Ipv4Addr::UNSPECIFIED);
     for (message, from) in [message_in(bytes, Checksum::Exempt), Some(whole)].into_iter().flatten()

@@ -7,13 +7,14 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use crate::boot::address::identity::Identity;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv6Addr;
 use std::time::{Duration, Instant};
 
 use crate::limits::MAX_DHCP_WARNINGS;
 use message::{ADVERTISE, Answer, Asker, REPLY, Refusal};
-pub(super) use message::{Identity, Lease, Told};
+pub(super) use message::{Lease, Told};
 
 /// The first wait for an answer (`SOL_TIMEOUT`, `REQ_TIMEOUT`, `INF_TIMEOUT`, `DEC_TIMEOUT` of RFC 8415, section 7.6), and
 /// the longest. There it is an hour; but a switch port with spanning tree forwards after 30 s or more, and whoever asked

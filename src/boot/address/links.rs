@@ -163,7 +163,8 @@ impl Choice {
 
     /// The hardware address of the link that `name` is, if it is known by that.
     fn mac_called(&self, name: &str) -> Option<[u8; 6]> {
-        let named = self.names.iter().find(|(other, _)| other == name);
+        // The last one counts, as of all words.
+        let named = self.names.iter().rfind(|(other, _)| other == name);
         named.map(|(_, mac)| *mac).or_else(|| mac_of(name))
     }
 

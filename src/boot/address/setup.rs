@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use super::dhcp::{Dhcp, Lease};
 use super::dhcp6::{self, Told};
+use super::identity::Identity;
 use super::links::{Choice, Link, Snapshot};
 use crate::boot::cmdline::{Ip, Method, Net, NetworkWish, StaticRoute, Vlan};
 use crate::sys::packet::Checksum;
@@ -111,7 +112,7 @@ pub(super) struct Setup {
 }
 
 impl Setup {
-    pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64, identity: dhcp6::Identity) -> Setup {
+    pub(super) fn new(wish: &NetworkWish, net: Net, seed: u64, identity: Identity) -> Setup {
         let mut choice = Choice::new(wish);
         // The own network is of IPv4 alone: IPv6 would be the kernel's.
         if net == Net::Own || !wish.by_ipv6 && wish.names_server {
@@ -122,7 +123,7 @@ impl Setup {
             choice,
             vlans: wish.vlans.clone(),
             routes: wish.routes.clone(),
-            dhcp: Dhcp::new(seed),
+            dhcp: Dhcp::new(seed, identity),
             v6: V6::new(identity, seed),
             by_ipv6: wish.by_ipv6,
             names_server: wish.names_server,

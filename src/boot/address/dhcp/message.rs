@@ -9,17 +9,18 @@ use std::time::Duration;
 use ipnet::{Ipv4Net, ipv4_mask_to_prefix};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
-    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpPacket, DhcpRepr,
-    EthernetAddress, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UDP_HEADER_LEN, UdpPacket,
-    UdpRepr,
+    DHCP_CLIENT_PORT, DHCP_SERVER_PORT, DhcpMessageType, DhcpOpCode, DhcpOption, DhcpPacket,
+    DhcpRepr, EthernetAddress, IpAddress, IpProtocol, Ipv4Packet, Ipv4Repr, UDP_HEADER_LEN,
+    UdpPacket, UdpRepr,
 };
 
+use crate::boot::address::identity::Identity;
 use crate::boot::address::route::Route;
 use crate::limits::MAX_DHCP_LIST;
 use crate::network::class_prefix;
 use crate::sys::packet::Checksum;
 
-/// Numbers of options (RFC 2132, section 3 and 9; RFC 3397; RFC 3442).
+/// Numbers of options (RFC 2132, section 3 and 9; RFC 3397; RFC 3442; RFC 4578).
 const SUBNET_MASK: u8 = 1;
 const ROUTER: u8 = 3;
 const NAME_SERVER: u8 = 6;
@@ -30,8 +31,11 @@ const LEASE_TIME: u8 = 51;
 const OVERLOAD: u8 = 52;
 const MESSAGE_TYPE: u8 = 53;
 const SERVER_IDENTIFIER: u8 = 54;
+const VENDOR_CLASS: u8 = 60;
 const TFTP_SERVER_NAME: u8 = 66;
 const BOOT_FILE: u8 = 67;
+const ARCHITECTURE: u8 = 93;
+const MACHINE_ID: u8 = 97;
 const DOMAIN_SEARCH: u8 = 119;
 const CLASSLESS_ROUTES: u8 = 121;
 /// Bytes of a message that have no number and end the options.
@@ -53,6 +57,8 @@ const ASKED_FOR: [u8; 10] = [
     BOOT_FILE,
     DOMAIN_SEARCH,
 ];
+/// How the vendor class of whoever boots from the network begins.
+const PXE_CLIENT: &[u8] = b"PXEClient";
 /// What every DHCP message has before its options (RFC 2131, section 3).
 const MAGIC: u32 = 0x6382_5363;
 /// Relays may drop what is shorter than a BOOTP message (RFC 1542, section 2.1).
@@ -101,6 +107,8 @@ pub(super) enum Reply {
     Ack(Lease),
     /// From the server with this address, if it tells.
     Nak(Option<Ipv4Addr>),
+    /// An offer of no address, but of a server to boot from, as only clients that boot from the network get it.
+    Proxy(Ipv4Addr),
     /// An offer, or what should be a lease, that a node cannot use: from whom, and why.
     Unusable(Ipv4Addr, &'static str),
 }
@@ -110,6 +118,8 @@ pub(super) enum Reply {
 pub(super) struct Asker {
     pub(super) mac: [u8; 6],
     pub(super) xid: u32,
+    /// Some servers say whom to boot from only to whoever says what it is, as its firmware did.
+    pub(super) identity: Identity,
 }
 
 impl Asker {
@@ -141,6 +151,13 @@ impl Asker {
         let kind = options.of(MESSAGE_TYPE).first().copied()?;
         let unusable = |why| Reply::Unusable(from, why);
         match DhcpMessageType::from(kind) {
+            DhcpMessageType::Offer if options.is_of_proxy() => {
+                let next = Some(packet.server_ip()).filter(|&ip| is_host(ip));
+                Some(
+                    next.or(options.address(SERVER_IDENTIFIER))
+                        .map_or_else(|| unusable("it has no address for this node"), Reply::Proxy),
+                )
+            }
             DhcpMessageType::Offer => Some(options.lease(from).map_or_else(unusable, Reply::Offer)),
             DhcpMessageType::Ack => Some(options.lease(from).map_or_else(unusable, Reply::Ack)),
             DhcpMessageType::Nak => Some(Reply::Nak(options.address(SERVER_IDENTIFIER))),
@@ -176,6 +193,11 @@ impl Asker {
     }
 
     fn packet(&self, message: &DhcpRepr) -> Vec<u8> {
+        let (class, architecture, id) = self.identity_options();
+        let more = [(VENDOR_CLASS, &class), (ARCHITECTURE, &architecture), (MACHINE_ID, &id)];
+        let more = more.map(|(kind, data)| DhcpOption { kind, data });
+        let more: Vec<_> = more.into_iter().filter(|option| !option.data.is_empty()).collect();
+        let message = &DhcpRepr { additional_options: &more, ..message.clone() };
         let length = message.buffer_len().max(SHORTEST_BYTES);
         let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
         let udp = UdpRepr { src_port: DHCP_CLIENT_PORT, dst_port: DHCP_SERVER_PORT };
@@ -202,6 +224,23 @@ impl Asker {
             &checksums,
         );
         bytes
+    }
+}
+
+impl Asker {
+    /// Values of the vendor class, the architecture and the machine's number (RFC 4578); empty where they are unknown.
+    fn identity_options(&self) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+        let Identity { uuid, architecture } = self.identity;
+        let class = self.identity.vendor_class();
+        // As SMBIOS has it: the first three of its five parts little-endian. Before it stands its type.
+        let id = uuid.map(|[a, b, c, d, e, f, g, h, rest @ ..]| {
+            [&[0, d, c, b, a, f, e, h, g][..], &rest].concat()
+        });
+        (
+            class.unwrap_or_default().into_bytes(),
+            architecture.map(|number| number.to_be_bytes().to_vec()).unwrap_or_default(),
+            id.unwrap_or_default(),
+        )
     }
 }
 
@@ -278,6 +317,11 @@ impl<'a> Options<'a> {
     /// A name of hosts.
     fn name(&self, number: u8) -> Option<String> {
         self.text(number).filter(|name| is_name(name))
+    }
+
+    /// Whether it is an answer to the vendor class that has no address in it.
+    fn is_of_proxy(&self) -> bool {
+        self.packet.your_ip().is_unspecified() && self.of(VENDOR_CLASS).starts_with(PXE_CLIENT)
     }
 
     /// What is given; or why a node cannot use it.

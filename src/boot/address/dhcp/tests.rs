@@ -66,7 +66,7 @@ fn packed(message: &[u8]) -> Vec<u8> {
 }
 
 fn asker() -> Asker {
-    Asker { mac: MAC, xid: 0x1234_5678 }
+    Asker { mac: MAC, xid: 0x1234_5678, identity: Identity::default() }
 }
 
 /// What an offer with these options says.
@@ -119,6 +119,20 @@ fn a_request_names_the_offer_and_its_server() {
 fn a_server_that_does_not_name_itself_is_not_named_to_it() {
     let offer = anonymous(None, v4("192.0.2.3")).unwrap();
     assert_eq!(option(&asker().request(7, &offer), 54), None);
+}
+
+#[test]
+fn a_node_says_that_it_boots_from_the_network_and_what_it_is() {
+    let uuid = *b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff";
+    let identity = Identity { uuid: Some(uuid), architecture: Some(7) };
+    let node = Asker { identity, ..asker() };
+    for packet in [node.discover(7), node.request(7, &offer(&USUAL).unwrap())] {
+        assert_eq!(option(&packet, 60).unwrap(), b"PXEClient:Arch:00007:UNDI:003016");
+        assert_eq!(option(&packet, 93).unwrap(), [0, 7]);
+        let id = b"\x00\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff";
+        assert_eq!(option(&packet, 97).unwrap(), id);
+    }
+    assert_eq!(option(&asker().discover(7), 60), None);
 }
 
 // ---- what an answer says
@@ -326,7 +340,7 @@ fn captured(text: &str) -> Vec<u8> {
 }
 
 fn captured_offer(packet: &[u8], checksum: Checksum, xid: u32) -> Option<Lease> {
-    let asker = Asker { mac: [2, 0, 0, 0, 0, 1], xid };
+    let asker = Asker { mac: [2, 0, 0, 0, 0, 1], xid, identity: Identity::default() };
     let (message, from) = message_in(packet, checksum)?;
     match asker.read(message, from)? {
         Reply::Offer(lease) => Some(lease),
@@ -390,7 +404,7 @@ struct Story {
 
 impl Story {
     fn on(links: &[(u32, [u8; 6])]) -> Story {
-        let (mut dhcp, now) = (Dhcp::new(1), Instant::now());
+        let (mut dhcp, now) = (Dhcp::new(1, Identity::default()), Instant::now());
         dhcp.run_on(&links.iter().copied().collect(), None, now);
         Story { dhcp, now }
     }
@@ -486,6 +500,21 @@ fn what_a_server_gives_garbled_is_told_and_the_rest_is_used() {
     let told =
         "the DHCP server 192.0.2.1 gives a garbled list of routes (option 121), which is not used";
     assert_eq!(story.dhcp.take_warnings(), [told]);
+}
+
+#[test]
+fn a_server_that_gives_no_addresses_may_say_whom_to_boot_from() {
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    let asker = story.dhcp.clients.get(&1).unwrap().asker;
+    let mut proxy = message(asker, OFFER, 9, Some("192.0.2.9"), &[b"\x3c\x09PXEClient"]);
+    proxy[16..20].copy_from_slice(&[0; 4]);
+    story.dhcp.receive(1, &packed(&proxy), Checksum::Unverified, story.now);
+    assert!(story.dhcp.take_warnings().is_empty());
+    story.answer(1, OFFER, 1, None);
+    story.after(1.0);
+    assert_eq!(story.sends(), [(1, REQUEST)]);
+    assert_eq!(story.answer(1, ACK, 1, None).unwrap().boot_servers, [v4("192.0.2.9")]);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! A message is its type, a number of 3 bytes and options, each of which is a number, a length and data. One with an
 //! option that is cut off is none: what is missing could be anything.
 
+use crate::boot::address::identity::Identity;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -164,15 +165,6 @@ pub(super) struct Answer {
     pub(super) odd_url: Option<String>,
 }
 
-/// What a node says of itself besides the link's address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::boot::address) struct Identity {
-    /// The machine's own number, which its firmware and iPXE are known by as well.
-    pub(in crate::boot::address) uuid: Option<[u8; 16]>,
-    /// What firmware it has (RFC 5970, section 3.3): some servers name a file to boot only to whoever says so.
-    pub(in crate::boot::address) architecture: Option<u16>,
-}
-
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker {
@@ -220,8 +212,10 @@ impl Asker {
         }
         let wanted: Vec<u8> = wanted.iter().flat_map(|number| number.to_be_bytes()).collect();
         message = message.with(OPTION_REQUEST, &wanted);
-        let Some(architecture) = self.identity.architecture else { return message };
-        let class = format!("PXEClient:Arch:{architecture:05}:UNDI:003016");
+        let Identity { architecture: Some(architecture), .. } = self.identity else {
+            return message;
+        };
+        let class = self.identity.vendor_class().unwrap_or_default();
         let length = u16::try_from(class.len()).unwrap_or_default().to_be_bytes();
         let class = [&PXE_ENTERPRISE.to_be_bytes()[..], &length, class.as_bytes()].concat();
         message.with(VENDOR_CLASS, &class).with(CLIENT_ARCHITECTURE, &architecture.to_be_bytes())

@@ -34,11 +34,7 @@ impl Node {
         let loopback = Link { index: 9, name: "lo".into(), loopback: true, ..Link::default() };
         let links = [links, &[Link { up: true, carrier: true, ..loopback }]].concat();
         let kernel = Snapshot { links, ..Snapshot::default() };
-        Node {
-            setup: Setup::new(&wish, net, 1, dhcp6::Identity::default()),
-            kernel,
-            now: Instant::now(),
-        }
+        Node { setup: Setup::new(&wish, net, 1, Identity::default()), kernel, now: Instant::now() }
     }
 
     pub(super) fn acts(&mut self) -> Vec<Action> {

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::super::dhcp6::{Dhcp6, Identity, Lease, Outcome, Place, Told, Wanted};
+use super::super::dhcp6::{Dhcp6, Lease, Outcome, Place, Told, Wanted};
+use super::super::identity::Identity;
 use super::super::links::{Address, Link, Snapshot};
 use super::{Action, Missing};
 
