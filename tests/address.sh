@@ -170,6 +170,10 @@ boot "ip=dhcp"
 has_address 10 "a server that knows who boots from the network"
 check "it says whom to boot from" said "server 10.77.1.66"
 
+machines && cable 1 && dhcp 1 --dhcp-vendorclass=set:pxe,PXEClient --dhcp-ignore=tag:pxe
+boot "ip=dhcp"
+has_address 25 "a server that answers nobody that boots from the network"
+
 # ---- which link
 
 machines && cable 1 && cable 2 && dhcp 1 && dhcp 2

@@ -55,6 +55,8 @@ struct Client {
     /// When it speaks again if it hears nothing.
     next: Instant,
     asked: usize,
+    /// It says nothing of what it is: a server may answer nobody that boots from the network.
+    plain: bool,
     /// Whom to boot from, by a server that gives no addresses.
     proxy: Option<Ipv4Addr>,
 }
@@ -111,6 +113,7 @@ impl Dhcp {
                 state: State::Discovering { tries: 0, offer: None },
                 next: now,
                 asked: 0,
+                plain: false,
                 proxy: None,
             };
             self.clients.entry(link).or_insert(client);
@@ -169,8 +172,12 @@ impl Dhcp {
                 None
             }
             (Reply::Ack(mut lease), State::Requesting { offer, .. }) if is_for(&lease, offer) => {
-                if lease.boot_servers.is_empty() && lease.boot_host.is_none() {
-                    lease.boot_servers.extend(client.proxy);
+                // Some servers name themselves as the next server to everybody.
+                let names_other = lease.boot_servers.iter().any(|server| *server != lease.server);
+                if let Some(proxy) = client.proxy.filter(|_| !names_other)
+                    && lease.boot_host.is_none()
+                {
+                    lease.boot_servers.insert(0, proxy);
                 }
                 for what in &lease.garbled {
                     self.warn(format!(
@@ -192,7 +199,7 @@ impl Dhcp {
                 None
             }
             (Reply::Unusable(server, why), _) => {
-                self.warn(format!("an offer of the DHCP server {server} cannot be used: {why}"));
+                self.warn(format!("an answer of the DHCP server {server} cannot be used: {why}"));
                 None
             }
             _ => None,
@@ -264,13 +271,18 @@ impl Client {
         }
         self.asked += 1;
         let spread = random((seed, self.asker.mac, self.asker.xid, self.asked));
+        if let State::Discovering { tries, .. } = self.state {
+            self.plain = tries >= 2 && tries % 2 == 0;
+        }
+        let identity = if self.plain { Identity::default() } else { self.asker.identity };
+        let asker = Asker { identity, ..self.asker };
         let (packet, tries) = match &mut self.state {
             State::Discovering { tries, .. } => {
                 let secs = now.duration_since(self.began).as_secs();
                 self.secs = u16::try_from(secs).unwrap_or(u16::MAX);
-                (self.asker.discover(self.secs), tries)
+                (asker.discover(self.secs), tries)
             }
-            State::Requesting { tries, offer } => (self.asker.request(self.secs, offer), tries),
+            State::Requesting { tries, offer } => (asker.request(self.secs, offer), tries),
         };
         self.next = now + wait(*tries, spread);
         *tries += 1;

@@ -149,7 +149,9 @@ impl Asker {
         }
         let options = Options::new(&packet, message);
         let kind = options.of(MESSAGE_TYPE).first().copied()?;
-        let unusable = |why| Reply::Unusable(from, why);
+        let named = options.address(SERVER_IDENTIFIER).or(Some(from).filter(|&ip| is_host(ip)));
+        let sender = named.unwrap_or(packet.server_ip());
+        let unusable = |why| Reply::Unusable(sender, why);
         match DhcpMessageType::from(kind) {
             DhcpMessageType::Offer if options.is_of_proxy() => {
                 let next = Some(packet.server_ip()).filter(|&ip| is_host(ip));
@@ -263,11 +265,14 @@ struct Options<'a> {
     packet: &'a DhcpPacket<&'a [u8]>,
     /// Fields that hold options in place of what they are for.
     overloaded: Vec<&'a [u8]>,
+    /// No option is cut off.
+    is_whole: bool,
 }
 
 impl<'a> Options<'a> {
     fn new(packet: &'a DhcpPacket<&'a [u8]>, message: &'a [u8]) -> Options<'a> {
-        let mut options = Options { packet, overloaded: Vec::new() };
+        let is_whole = is_whole(message.get(240..).unwrap_or_default());
+        let mut options = Options { packet, overloaded: Vec::new(), is_whole };
         let overload = options.of(OVERLOAD).first().copied().unwrap_or_default();
         let fields = [FILE, SERVER_NAME].into_iter().filter(|(_, bit)| overload & bit != 0);
         options.overloaded = fields.filter_map(|(place, _)| message.get(place)).collect();
@@ -284,15 +289,21 @@ impl<'a> Options<'a> {
 
     /// The domain's name and the search list. Some servers write several names into the former.
     fn domains(&self) -> Vec<String> {
-        let names = self.text(DOMAIN_NAME).unwrap_or_default();
-        let names = names.split(|c: char| c == ',' || c.is_ascii_whitespace()).map(str::to_owned);
         let mut domains: Vec<String> = Vec::new();
+        let names = self.domain_names();
         for name in search_list(&self.of(DOMAIN_SEARCH)).into_iter().chain(names) {
             if is_name(&name) && !domains.contains(&name) && domains.len() < MAX_DHCP_LIST {
                 domains.push(name);
             }
         }
         domains
+    }
+
+    fn domain_names(&self) -> Vec<String> {
+        let text = self.of(DOMAIN_NAME);
+        let names = text.split(|byte| matches!(byte, b',' | b' ' | b'\t' | 0));
+        let names = names.filter(|name| !name.is_empty());
+        names.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
     }
 
     fn addresses(&self, number: u8) -> Vec<Ipv4Addr> {
@@ -366,11 +377,6 @@ impl<'a> Options<'a> {
     }
 
     fn garbled(&self) -> Vec<&'static str> {
-        let names = |number| {
-            let text = String::from_utf8_lossy(&self.of(number)).into_owned();
-            let mut names = text.split([',', ' ', '\t', '\0']).filter(|name| !name.is_empty());
-            names.all(is_name)
-        };
         let list = self.of(DOMAIN_SEARCH);
         let routes = self.of(CLASSLESS_ROUTES);
         let options = [
@@ -378,9 +384,10 @@ impl<'a> Options<'a> {
                 self.of(HOST_NAME).is_empty() || self.name(HOST_NAME).is_some(),
                 "host name (option 12)",
             ),
-            (names(DOMAIN_NAME), "domain name (option 15)"),
+            (self.domain_names().iter().all(|name| is_name(name)), "domain name (option 15)"),
             (read_search_list(&list).1, "search list (option 119)"),
             (classless_routes(&routes).is_some(), "list of routes (option 121)"),
+            (self.is_whole, "end of its options"),
         ];
         options.into_iter().filter(|(is_sound, _)| !is_sound).map(|(_, what)| what).collect()
     }
@@ -426,6 +433,22 @@ fn pieces_of(mut field: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
         field = rest;
         Some((kind, data))
     })
+}
+
+/// Whether such a field ends with its last option, or with what says so.
+fn is_whole(field: &[u8]) -> bool {
+    let mut rest = field;
+    loop {
+        rest = match rest {
+            [] | [END, ..] => return true,
+            [PAD, rest @ ..] => rest,
+            [_, length, rest @ ..] => match rest.get(usize::from(*length)..) {
+                Some(rest) => rest,
+                None => return false,
+            },
+            [_] => return false,
+        };
+    }
 }
 
 /// The names in a search list, where the end of one may be a pointer to what was written before (RFC 3397; RFC 1035,

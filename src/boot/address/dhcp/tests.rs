@@ -518,6 +518,31 @@ fn a_server_that_gives_no_addresses_may_say_whom_to_boot_from() {
 }
 
 #[test]
+fn a_server_that_answers_nobody_that_boots_from_the_network_is_asked_otherwise_too() {
+    let identity = Identity { uuid: None, architecture: Some(7) };
+    let mut story = Story { dhcp: Dhcp::new(1, identity), now: Instant::now() };
+    story.dhcp.run_on(&[(1, MAC)].into(), None, story.now);
+    let mut says = Vec::new();
+    for _ in 0..6 {
+        let packets = story.dhcp.poll(story.now);
+        says.push(option(&packets[0].1, 60).is_some());
+        story.now = story.dhcp.next_wake().unwrap();
+    }
+    assert_eq!(says, [true, true, false, true, false, true]);
+    story.dhcp.poll(story.now);
+    story.answer(1, OFFER, 1, NEXT);
+    let packets = story.dhcp.poll(story.now);
+    assert_eq!(option(&packets[0].1, 60), None, "as it was asked, so it asks");
+}
+
+#[test]
+fn options_that_are_cut_off_are_told() {
+    let lease = offer(&[b"\x0f\x07eng\0hpc", &[3, 200, 10]]).unwrap();
+    assert_eq!(lease.domains, ["eng", "hpc"]);
+    assert_eq!(lease.garbled, ["end of its options"]);
+}
+
+#[test]
 fn nodes_that_start_together_do_not_ask_together_for_ever() {
     let wait = |mac| {
         let mut story = Story::on(&[(1, mac)]);
