@@ -22,6 +22,7 @@ pub(super) fn load(
     cmdline: &str,
     room: impl Fn() -> u64,
 ) -> Result<(), Error> {
+    refuse_empty(kernel, initrds)?;
     let image = File::open(kernel).map_err(Error::file("open", kernel))?;
     let image = unpacked(kernel, image, room())?;
     let head = head(&image).map_err(Error::file("read", kernel))?;
@@ -60,9 +61,12 @@ pub(super) fn load(
                 std::env::consts::ARCH,
                 image::name_of(&head)
             ),
+            Some(libc::EINVAL) if cfg!(target_arch = "aarch64") => {
+                "the running kernel refuses it (Invalid argument): it may be for another page size or \
+                 byte order than this processor has; dmesg may say more"
+            }
             Some(libc::EINVAL) => {
-                "the running kernel refuses it (Invalid argument): on arm64 because it is for another \
-                 page size or byte order than this processor has; dmesg may say more"
+                "the running kernel refuses it (Invalid argument); dmesg may say more"
             }
             Some(libc::EADDRNOTAVAIL) => "there is no place in memory where it could be put",
             Some(libc::ENOMEM) => "not enough contiguous memory",
@@ -90,6 +94,17 @@ fn head(kernel: &File) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
+/// Of empty files the kernel says no more than that an argument is invalid.
+fn refuse_empty(kernel: &Path, initrds: &[PathBuf]) -> Result<(), Error> {
+    for path in std::iter::once(kernel).chain(initrds.iter().map(PathBuf::as_path)) {
+        let found = fs::metadata(path).map_err(Error::file("read the attributes of", path))?;
+        if found.len() == 0 {
+            return Err(Error::Boot(format!("cannot load {}: it is empty", path.display())));
+        }
+    }
+    Ok(())
+}
+
 /// What kexec can load of a kernel's file: that itself, or, of one that is compressed as a whole, what it holds, in a
 /// file beside it. That may take `room` bytes of memory.
 fn unpacked(kernel: &Path, file: File, room: u64) -> Result<File, Error> {
@@ -104,6 +119,8 @@ fn unpacked(kernel: &Path, file: File, room: u64) -> Result<File, Error> {
     let mut to = kernel.as_os_str().to_owned();
     to.push(".unpacked");
     let to = PathBuf::from(to);
+    // Of a try before.
+    let _ = fs::remove_file(&to);
     image::unpack(&file, &form, &to, room).map_err(|error| {
         let _ = fs::remove_file(&to);
         match error.kind() {

@@ -261,7 +261,9 @@ fn mount_image(path: &Path, report: &Reporter) -> Result<&'static Path, Error> {
     let flags = MountFlags { read_only: true, ..MountFlags::default() };
     let mount = |options| mount_with_module(device.as_os_str(), lower, kind.name(), flags, options);
     match (mount(""), kind.without_journal()) {
-        (Err(error), Some(option)) if error.raw_os_error() == Some(libc::EROFS) => {
+        (Err(error), Some(option))
+            if error.raw_os_error() == Some(libc::EROFS) || has_btrfs_log(kind, &image) =>
+        {
             mount(option).map_err(|error| cannot_mount(kind.name(), lower, &error))?;
             report.warning(format_args!(
                 "{} was in use when it was copied, and its journal is not replayed: what was \
@@ -273,6 +275,14 @@ fn mount_image(path: &Path, report: &Reporter) -> Result<&'static Path, Error> {
     }
     drop(kept);
     Ok(lower)
+}
+
+/// Whether it is a btrfs with a log to be replayed, `log_root` of its superblock, of which the kernel says no more than
+/// EIO.
+fn has_btrfs_log(kind: ImageKind, image: &File) -> bool {
+    let mut log_root = [0; 8];
+    let found = image.read_exact_at(&mut log_root, (64 << 10) + 96);
+    kind == ImageKind::Btrfs && found.is_ok() && log_root != [0; 8]
 }
 
 /// Mounts; where the kernel does not know that kind of file system it may be in a module.

@@ -78,8 +78,11 @@ pub(super) fn name_of(head: &[u8]) -> &'static str {
 /// How many bytes a kernel's command line may have, without its end; None if it does not tell.
 pub(super) fn longest_cmdline(head: &[u8]) -> Option<usize> {
     match head {
-        // cmdline_size, since version 2.06 of the protocol (the kernel's arch/x86/boot).
-        _ if has(head, 0x202, b"HdrS") => word(head, 0x238).map(|bytes| bytes as usize),
+        // cmdline_size, since version 2.06 of the protocol (the kernel's arch/x86/boot). The kernel that loads it adds
+        // where ELF headers are, and counts the end (arch/x86/kernel/kexec-bzimage64.c).
+        _ if has(head, 0x202, b"HdrS") => {
+            word(head, 0x238).map(|bytes| (bytes as usize).saturating_sub(31))
+        }
         // COMMAND_LINE_SIZE of arch/arm64, with the end.
         _ if has(head, 56, b"ARM\x64") => Some(2047),
         _ => None,
@@ -220,7 +223,7 @@ mod tests {
         let mut bzimage = vec![0; 1024];
         bzimage[0x202..0x206].copy_from_slice(b"HdrS");
         bzimage[0x238..0x23c].copy_from_slice(&2047_u32.to_le_bytes());
-        assert_eq!(longest_cmdline(&bzimage), Some(2047));
+        assert_eq!(longest_cmdline(&bzimage), Some(2016));
         for (head, name) in [
             (&bzimage[..], "bzImage"),
             (&image(1024), "arm64"),
