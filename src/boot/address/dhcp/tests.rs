@@ -487,6 +487,22 @@ fn an_offer_that_cannot_be_used_is_told_once_with_its_reason() {
 }
 
 #[test]
+fn what_servers_say_has_an_end() {
+    let names: Vec<String> = (10..40).map(|n| format!("d{n}")).collect();
+    let option = [&[15, 120], names.join(",").as_bytes(), b","].concat();
+    assert_eq!(offer(&[&option]).unwrap().domains.len(), 16);
+    let mut story = Story::on(&[(1, MAC)]);
+    story.sends();
+    let asker = story.dhcp.clients.get(&1).unwrap().asker;
+    for server in 1..=40 {
+        let mut offer = message(asker, OFFER, server, NEXT, &USUAL);
+        offer[16..20].copy_from_slice(&[0; 4]);
+        story.dhcp.receive(1, &packed(&offer), Checksum::Unverified, story.now);
+    }
+    assert_eq!(story.dhcp.take_warnings().len(), 16);
+}
+
+#[test]
 fn what_a_server_gives_garbled_is_told_and_the_rest_is_used() {
     let mut story = Story::on(&[(1, MAC)]);
     story.sends();
