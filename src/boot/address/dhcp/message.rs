@@ -377,13 +377,19 @@ impl<'a> Options<'a> {
     }
 
     fn garbled(&self) -> Vec<&'static str> {
+        let is_given = |number| !self.of(number).is_empty();
+        let is_list = |number| self.of(number).len().is_multiple_of(4);
+        let is_address = |number| self.text(number).is_some_and(|s| s.parse::<Ipv4Addr>().is_ok());
+        let names_server = is_address(TFTP_SERVER_NAME) || self.name(TFTP_SERVER_NAME).is_some();
         let list = self.of(DOMAIN_SEARCH);
         let routes = self.of(CLASSLESS_ROUTES);
         let options = [
-            (
-                self.of(HOST_NAME).is_empty() || self.name(HOST_NAME).is_some(),
-                "host name (option 12)",
-            ),
+            (!is_given(SUBNET_MASK) || self.prefix().is_some(), "netmask (option 1)"),
+            (is_list(ROUTER), "router (option 3)"),
+            (is_list(NAME_SERVER), "list of name servers (option 6)"),
+            (!is_given(HOST_NAME) || self.name(HOST_NAME).is_some(), "host name (option 12)"),
+            (!is_given(INTERFACE_MTU) || self.mtu().is_some(), "MTU (option 26)"),
+            (!is_given(TFTP_SERVER_NAME) || names_server, "TFTP server (option 66)"),
             (self.domain_names().iter().all(|name| is_name(name)), "domain name (option 15)"),
             (read_search_list(&list).1, "search list (option 119)"),
             (classless_routes(&routes).is_some(), "list of routes (option 121)"),

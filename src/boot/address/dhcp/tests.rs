@@ -273,6 +273,11 @@ fn bad_values_are_as_good_as_none() {
     assert_eq!((lease.address.prefix_len(), lease.mtu, lease.host_name), (24, None, None));
     assert!(lease.name_servers.is_empty() && lease.routes.is_empty());
     assert_eq!(lease.time, None, "for ever");
+    let told = ["netmask (option 1)", "host name (option 12)", "MTU (option 26)"];
+    assert_eq!(lease.garbled, told);
+    let lease = offer(&[&[3, 3, 192, 0, 2], &[6, 5, 192, 0, 2, 53, 1], b"\x42\x03a b"]).unwrap();
+    let told = ["router (option 3)", "list of name servers (option 6)", "TFTP server (option 66)"];
+    assert_eq!(lease.garbled, told);
 }
 
 #[test]
