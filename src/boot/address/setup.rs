@@ -90,6 +90,7 @@ pub(super) struct Setup {
     by_ipv6: bool,
     names_server: bool,
     servers: Vec<IpAddr>,
+    name_servers: Vec<IpAddr>,
     /// When what is there will do, as one of them can be reached.
     enough_at: Option<Instant>,
     warnings: Vec<String>,
@@ -128,6 +129,10 @@ impl Setup {
             by_ipv6: wish.by_ipv6,
             names_server: wish.names_server,
             servers: wish.servers.clone(),
+            name_servers: {
+                let of_ips = wish.ips.iter().flat_map(|ip| &ip.name_servers);
+                wish.name_servers.iter().chain(of_ips).copied().collect()
+            },
             enough_at: None,
             warnings: Vec::new(),
             seen: Snapshot::default(),
@@ -407,21 +412,39 @@ impl Setup {
         }
     }
 
+    /// How long the rest is waited for; None as long as no server can be reached.
+    fn time_for_the_rest(&self) -> Option<Duration> {
+        let lease = match &self.dynamic {
+            Some(Found::Leased { lease, .. }) => Some(lease),
+            _ => None,
+        };
+        let told = lease.filter(|_| !self.names_server).map_or(&[][..], |l| &l.boot_servers[..]);
+        let servers = self.servers.iter().copied().chain(told.iter().map(|&ip| IpAddr::V4(ip)));
+        let nearest = servers.filter_map(|ip| self.seen.route_to(ip)).map(|r| r.prefix_len()).max();
+        // The address of a server that has a name is not known, but who knows it.
+        let is_named = self.names_server && self.servers.is_empty();
+        let by_lease = lease.map_or(&[][..], |lease| &lease.name_servers[..]);
+        let mut name_servers = self.name_servers.iter().chain(by_lease);
+        match nearest {
+            Some(1..) => Some(FOR_THE_REST),
+            Some(0) => Some(FOR_THE_REST_BY_DEFAULT),
+            None if is_named && name_servers.any(|&ip| self.seen.reaches(ip)) => {
+                Some(FOR_THE_REST_BY_DEFAULT)
+            }
+            None => None,
+        }
+    }
+
     /// Whether what is there will do: a server can be reached, and the rest has had its time.
     fn is_enough(&mut self, now: Instant) -> bool {
         let is_any = self.dynamic.is_some() || !self.given.is_empty();
-        let told = match &self.dynamic {
-            Some(Found::Leased { lease, .. }) if !self.names_server => &lease.boot_servers[..],
-            _ => &[],
-        };
-        let servers = self.servers.iter().copied().chain(told.iter().map(|&ip| IpAddr::V4(ip)));
-        let routes = servers.filter_map(|server| self.seen.route_to(server));
-        let Some(nearest) = routes.map(|route| route.prefix_len()).max().filter(|_| is_any) else {
+        let Some(wait) = self.time_for_the_rest().filter(|_| is_any) else {
             self.enough_at = None;
             return false;
         };
-        let wait = if nearest > 0 { FOR_THE_REST } else { FOR_THE_REST_BY_DEFAULT };
-        if now < *self.enough_at.get_or_insert(now + wait) {
+        let at = self.enough_at.map_or(now + wait, |at| at.min(now + wait));
+        self.enough_at = Some(at);
+        if now < at {
             return false;
         }
         let missing = self.missing(now).into_iter();

@@ -382,7 +382,9 @@ fn static_routes_go_by_the_link_from_which_their_gateway_is_reached() {
 #[test]
 fn a_link_that_gives_nothing_is_not_waited_for_where_the_server_can_be_reached() {
     let line = "ip=192.0.2.5::192.0.2.254:24::eth0:none ip=eth1:dhcp rd.xget.server=";
-    for (server, seconds) in [("192.0.2.1", 6), ("198.51.100.1", 41)] {
+    for (server, seconds) in
+        [("192.0.2.1", 6), ("198.51.100.1", 41), ("head nameserver=192.0.2.53", 41)]
+    {
         let mut node = Node::new(&format!("{line}{server}"), Net::Auto, &two_cards());
         node.acts();
         assert_eq!(node.carrier(&[1, 2]).set(), [("eth0".to_owned(), ip("192.0.2.5"))]);
