@@ -64,7 +64,7 @@ pub(super) fn unpack(bytes: &mut dyn Read, to: &mut Unpacker) -> io::Result<()> 
     }
 }
 
-/// An entry, which the archive's global records and its own describe further.
+/// Unpacks an entry, which the archive's global records and its own describe further.
 fn add(
     header: &Header,
     extra: Extra,
@@ -75,58 +75,26 @@ fn add(
     let has_records = !extra.records.is_empty();
     let mut records = global.clone();
     records.extend(extra.records);
-    let get = |key: &[u8]| records.get(key).map(Vec::as_slice).filter(|value| !value.is_empty());
-    let mut path = match get(b"path").or(extra.path.as_deref()) {
+    let entry = Entry { header, records };
+    let sparse = sparse_records(&extra.sparse);
+    let name = sparse.get(&b"name"[..]).copied().or(entry.get(b"path"));
+    let path = match name.or(extra.path.as_deref()) {
         Some(path) => path.to_vec(),
         None => header.path(),
     };
-    let sparse = sparse_records(&extra.sparse);
-    if let Some(name) = sparse.get(&b"name"[..]) {
-        path = name.to_vec();
-    }
     to.begin(&path)?;
-    let target = match get(b"linkpath").or(extra.link.as_deref()) {
+    let target = match entry.get(b"linkpath").or(extra.link.as_deref()) {
         Some(target) => target.to_vec(),
         None => text(header.field(157, 100)).to_vec(),
-    };
-    let number = |key: &[u8], field: io::Result<i64>| match get(key) {
-        Some(value) => decimal(value),
-        None => field,
     };
     let kind = match header.kind() {
         // Before there was a type for directories their names ended so.
         0 | b'0' if path.ends_with(b"/") => b'5',
         kind => kind,
     };
-    let size = match kind {
-        // Nothing follows them; where the field is set it says something else.
-        b'2'..=b'6' => 0,
-        // Only pax has links with the content of what they name.
-        b'1' if !has_records => 0,
-        _ => number(b"size", header.number(124, 12))?,
-    };
-    let size = u64::try_from(size).map_err(|_| invalid("the size of an entry is negative"))?;
+    let size = entry.size(kind, has_records)?;
     let mut content = bytes.take(size);
-    let attributes = Attributes {
-        mode: (header.number(100, 8)? & 0o7777) as u32,
-        owner: Owner {
-            uid: id(number(b"uid", header.number(108, 8))?)?,
-            gid: id(number(b"gid", header.number(116, 8))?)?,
-        },
-        mtime: match get(b"mtime") {
-            Some(value) => time(value)?,
-            None => Mtime { secs: header.number(136, 12)?, nanos: 0 },
-        },
-        xattrs: xattrs(&records, to),
-    };
-    let device = |block| -> io::Result<Kind<'_>> {
-        let part = |key: &[u8], at| {
-            u32::try_from(number(key, header.number(at, 8))?)
-                .map_err(|_| invalid("the number of a device is too large"))
-        };
-        let (major, minor) = (part(b"SCHILY.devmajor", 329)?, part(b"SCHILY.devminor", 337)?);
-        Ok(Kind::Device { block, major, minor })
-    };
+    let attributes = entry.attributes(to)?;
     match kind {
         0 | b'0' | b'7' if !sparse.is_empty() => {
             let (parts, size) = pax_map(&sparse, &extra.sparse, &mut content)?;
@@ -139,8 +107,8 @@ fn add(
         }
         b'1' => to.add(&path, Kind::HardLink(&target), &attributes)?,
         b'2' => to.add(&path, Kind::Symlink(&target), &attributes)?,
-        b'3' => to.add(&path, device(false)?, &attributes)?,
-        b'4' => to.add(&path, device(true)?, &attributes)?,
+        b'3' => to.add(&path, entry.device(false)?, &attributes)?,
+        b'4' => to.add(&path, entry.device(true)?, &attributes)?,
         // D is a directory of GNU's incremental archives, with a list of what was in it.
         b'5' | b'D' => to.add(&path, Kind::Dir, &attributes)?,
         b'6' => to.add(&path, Kind::Node(libc::S_IFIFO), &attributes)?,
@@ -153,6 +121,59 @@ fn add(
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     skip_padding(bytes, size)
+}
+
+/// What is said of an entry: a record counts before the field of the same meaning.
+struct Entry<'a> {
+    header: &'a Header,
+    records: Records,
+}
+
+impl Entry<'_> {
+    /// A record; an empty one takes away what was said for all entries.
+    fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.records.get(key).map(Vec::as_slice).filter(|value| !value.is_empty())
+    }
+
+    fn number(&self, key: &[u8], at: usize, length: usize) -> io::Result<i64> {
+        self.get(key).map_or_else(|| self.header.number(at, length), decimal)
+    }
+
+    /// How many bytes of content follow.
+    fn size(&self, kind: u8, has_records: bool) -> io::Result<u64> {
+        let size = match kind {
+            // Nothing follows them; where the field is set it says something else.
+            b'2'..=b'6' => 0,
+            // Only pax has links with the content of what they name.
+            b'1' if !has_records => 0,
+            _ => self.number(b"size", 124, 12)?,
+        };
+        u64::try_from(size).map_err(|_| invalid("the size of an entry is negative"))
+    }
+
+    fn attributes(&self, to: &mut Unpacker) -> io::Result<Attributes> {
+        Ok(Attributes {
+            mode: (self.header.number(100, 8)? & 0o7777) as u32,
+            owner: Owner {
+                uid: id(self.number(b"uid", 108, 8)?)?,
+                gid: id(self.number(b"gid", 116, 8)?)?,
+            },
+            mtime: match self.get(b"mtime") {
+                Some(value) => time(value)?,
+                None => Mtime { secs: self.header.number(136, 12)?, nanos: 0 },
+            },
+            xattrs: xattrs(&self.records, to),
+        })
+    }
+
+    fn device(&self, block: bool) -> io::Result<Kind<'static>> {
+        let part = |key: &[u8], at| {
+            u32::try_from(self.number(key, at, 8)?)
+                .map_err(|_| invalid("the number of a device is too large"))
+        };
+        let (major, minor) = (part(b"SCHILY.devmajor", 329)?, part(b"SCHILY.devminor", 337)?);
+        Ok(Kind::Device { block, major, minor })
+    }
 }
 
 /// Extended attributes, as setxattr(2) takes them, access control lists among them.
