@@ -75,7 +75,7 @@ kernel_has() {
 machines || { fail "network namespaces are made"; finish; }
 dnsmasq6 --enable-ra --dhcp-range=$stateful --dhcp-option=$url
 boot "ip=dhcp6"
-has_address 15 "a node gets an address from a DHCPv6 server"
+has_address 30 "a node gets an address from a DHCPv6 server"
 check "it is of its pool" said 'address 2001:db8:77::1[0-9a-f]{2}'
 check "it knows how long it has it" said 'lease (3[56][0-9]{2})'
 check "the boot file's URL names whom to boot from" servers "[2001:db8:77::9]:7000"
@@ -87,31 +87,31 @@ check "resolv.conf has the name server and the search list" \
     resolv_conf 'search cluster.org hp.c' 'nameserver 2001:db8:77::53'
 check "the server can be reached" nsenter "--net=/run/netns/$(ns node)" bash -c ': < /dev/udp/2001:db8:77::1/9'
 boot "ip=dhcp6" keep
-has_address 5 "what the network has already is used"
+has_address 20 "what the network has already is used"
 check "whom to boot from is known from the first run" servers "[2001:db8:77::9]:7000"
 
 machines && dnsmasq6 --enable-ra --dhcp-range=$stateful --dhcp-option=$url
 boot "root=xget:///node.squashfs"
-has_address 12 "without ip= too, if DHCPv6 names a server"
+has_address 27 "without ip= too, if DHCPv6 names a server"
 check "it is that one" servers "[2001:db8:77::9]:7000"
 
 # ---- besides an address from the router (O)
 
 machines && dnsmasq6 --enable-ra --dhcp-range=2001:db8:77::,ra-stateless --dhcp-option=option6:59,tftp://[2001:db8:77::9]/x
 boot "ip=auto6"
-has_address 15 "an address from the router, the rest from a server"
+has_address 30 "an address from the router, the rest from a server"
 check "its own" said 'address 2001:db8:77:0:0:ff:fe00:1|address 2001:db8:77::ff:fe00:1'
 check "another protocol's URL names the server as well" servers "[2001:db8:77::9]"
 check "resolv.conf has both" resolv_conf 'search cluster.org hp.c' 'nameserver 2001:db8:77::53'
 
 machines && router "$prefix" 'RDNSS 2001:db8:77::54 {};' 'DNSSL cluster.org hp.c {};'
 boot "ip=auto6"
-has_address 15 "a router that knows names itself"
+has_address 30 "a router that knows names itself"
 check "resolv.conf has them" resolv_conf 'search cluster.org hp.c' 'nameserver 2001:db8:77::54'
 
 machines && router "$prefix" 'AdvOtherConfigFlag on;'
 boot "ip=auto6 rd.xget.server=head"
-has_address 20 "where the router promises a server and none answers, its address does"
+has_address 35 "where the router promises a server and none answers, its address does"
 check "and it says so" told 'the router on eth1 says DHCPv6 (O flag) and no server answers'
 
 # ---- late, never, odd
@@ -126,20 +126,20 @@ router "$no_addresses" 'AdvManagedFlag on;'
 check "within 10 seconds it knows of one, and says that no server answers" \
     wait_for 14 told 'waiting for a DHCPv6 server on eth1, where the router says DHCPv6 (M flag; asked'
 dnsmasq6 --dhcp-range=$stateful
-has_address 12 "both may start late"
+has_address 27 "both may start late"
 
 machines && router "$no_addresses" 'AdvManagedFlag on;'
 dnsmasq6 --dhcp-range=2001:db8:77::100,2001:db8:77::100,64,1h --dhcp-host=02:00:00:00:00:99,[2001:db8:77::100]
-boot "ip=dhcp6 rd.xget.timeout=6"
-exit_of node 15
+boot "ip=dhcp6 rd.xget.timeout=12"
+exit_of node 25
 check "a server without addresses says why" told 'does not give an address: it has no address for this node (NoAddrsAvail)'
 check "and it gives up with what is missing" told 'cannot get an address: .*no DHCPv6 server on eth1, where the router says'
 
 machines && dnsmasq6 --enable-ra --dhcp-range=2001:db8:77::100,2001:db8:77::101,64,1h
 on server addr add 2001:db8:77::100/128 dev p1 nodad
 on server addr add 2001:db8:77::101/128 dev p1 nodad
-boot "ip=dhcp6 rd.xget.timeout=8"
-exit_of node 15
+boot "ip=dhcp6 rd.xget.timeout=14"
+exit_of node 28
 check "an address that somebody else has is given back" told 'another host on eth1 has the address 2001:db8:77::10[01]'
 check "and is not used" kernel_has "-6 addr" 'inet6 fe80' dev eth1
 check "the server has heard of it" grep -q DHCPDECLINE "$(log dnsmasq)"
@@ -149,7 +149,7 @@ check "the server has heard of it" grep -q DHCPDECLINE "$(log dnsmasq)"
 machines && on server addr add 10.77.1.1/24 dev p1
 dnsmasq6 --enable-ra --dhcp-range=$stateful --dhcp-range=10.77.1.10,10.77.1.19,1h
 boot "ip=eth1:dhcp,dhcp6 rd.xget.server=head" keep
-has_address 20 "with both families"
+has_address 35 "with both families"
 check "one of them is the node's" said 'address (10.77.1.1[0-9]|2001:db8:77::1..)'
 
 # ---- other makers' servers
@@ -169,7 +169,7 @@ END
     touch "$work/dhcpd.leases"
     start dhcpd server dhcpd -6 -d -cf "$work/dhcpd.conf" -lf "$work/dhcpd.leases" -pf "$work/dhcpd.pid" p1
     boot "ip=eth1:dhcp6" keep
-    has_address 20 "ISC's server"
+    has_address 35 "ISC's server"
     check "its address" said 'address 2001:db8:77::2..'
     check "an address can be kept for ever" kernel_has addr 'valid_lft forever' dev eth1 to 2001:db8:77::200/120
     check "a boot server by name" servers "head.cluster.org"
@@ -193,7 +193,7 @@ if has kea-dhcp6:kea-dhcp6-server; then
 END
     start kea server env "KEA_PIDFILE_DIR=$work" "KEA_LOCKFILE_DIR=$work" kea-dhcp6 -c "$work/kea.conf"
     boot "ip=dhcp6"
-    has_address 20 "Kea"
+    has_address 35 "Kea"
     check "its address" said 'address 2001:db8:77::3..'
     check "it names a boot server to whoever says that it boots from the network" servers "[2001:db8:77::9]"
 else
